@@ -1,0 +1,72 @@
+"""Qwen3-VL-Embedding and Qwen3-VL-Reranker behind the tools people already use.
+
+Names are loaded when they are first used: importing this package imports neither torch nor a model.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qwen3vl.embedder import Embedder
+    from qwen3vl.errors import (
+        BatchError,
+        InputError,
+        ItemError,
+        MediaError,
+        ModelError,
+        PolicyError,
+        Qwen3VLError,
+        RecipeError,
+        StoreError,
+    )
+    from qwen3vl.media import MediaPolicy
+    from qwen3vl.recipe import Recipe
+    from qwen3vl.reranker import Reranker
+    from qwen3vl.results import Batch
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Embedder": "embedder",
+    "Reranker": "reranker",
+    "MediaPolicy": "media",
+    "Recipe": "recipe",
+    "Batch": "results",
+    **dict.fromkeys(
+        (
+            *("BatchError", "InputError", "ItemError", "MediaError", "ModelError", "PolicyError"),
+            *("Qwen3VLError", "RecipeError", "StoreError"),
+        ),
+        "errors",
+    ),
+}
+
+__all__ = [
+    "Batch",
+    "BatchError",
+    "Embedder",
+    "InputError",
+    "ItemError",
+    "MediaError",
+    "MediaPolicy",
+    "ModelError",
+    "PolicyError",
+    "Qwen3VLError",
+    "Recipe",
+    "RecipeError",
+    "Reranker",
+    "StoreError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'qwen3vl' has no attribute {name!r}")
+    return getattr(import_module(f"qwen3vl.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

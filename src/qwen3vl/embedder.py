@@ -1,0 +1,183 @@
+"""Inputs to vectors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3vl.engine import Engine, EngineOptions, Job, Outcome
+from qwen3vl.errors import InputError, ItemError
+from qwen3vl.geometry import Limits
+from qwen3vl.hub import find
+from qwen3vl.inputs import Input, Item, as_item, shorten
+from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
+from qwen3vl.planning import Draft
+from qwen3vl.prompt import EMBED_INSTRUCTION, PROMPT_VERSION, Control, Text, embed_prompt, punctuated
+from qwen3vl.recipe import Recipe
+from qwen3vl.results import Batch, OnError, check_on_error, each, gather, settle, size
+
+log = logging.getLogger(__name__)
+
+
+class Embedder:
+    """Turns texts, pictures, clips and mixtures of them into vectors of one space.
+
+    model: a hub id, a local folder, or "tiny".
+    revision: of the hub's repository: a branch, a tag or, best, a commit.
+    dimensions: cut the vectors to this many values (Matryoshka), then normalise; None keeps all.
+    instruction: for inputs that bring none of their own; ended by a full stop if by no punctuation.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps"; dtype: "auto" (bfloat16 on CUDA, else float32),
+    "float32", "bfloat16" or "float16".
+    max_length: tokens of a prompt; min_pixels, max_pixels: of a picture; total_pixels: of all frames of a
+    clip; fps, max_frames: how a clip file is sampled.
+    policy: what media references may reach; exif: whether a photo is turned as its EXIF tag says (the
+    reference does not).
+    batch_tokens: tokens in one forward pass; threads: for reading and decoding media.
+
+    One object may be used by many threads at once; objects of one model share its weights.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "Qwen/Qwen3-VL-Embedding-2B",
+        *,
+        revision: str | None = None,
+        dimensions: int | None = None,
+        instruction: str = EMBED_INSTRUCTION,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_length: int = Limits.max_length,
+        min_pixels: int = Limits.min_pixels,
+        max_pixels: int = Limits.max_pixels,
+        total_pixels: int = Limits.total_pixels,
+        fps: float = Limits.fps,
+        max_frames: int = Limits.max_frames,
+        policy: MediaPolicy = DEFAULT_POLICY,
+        exif: bool = False,
+        batch_tokens: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        limits = Limits(max_length, min_pixels, max_pixels, total_pixels, fps, max_frames)
+        options = EngineOptions(device, dtype, batch_tokens, threads, exif)
+        self.instruction = punctuated(instruction) or EMBED_INSTRUCTION
+        self.engine = Engine(find(model, "embedding", revision), limits, policy, options)
+        if not self.engine.tokenizer.suffix:
+            log.warning(
+                "the tokenizer of %s ends prompts with no token of its own, as an embedding model's does: "
+                "is it a reranker or a chat model?",
+                model,
+            )
+        width = self.engine.model.config.text.hidden
+        if dimensions is not None and not 1 <= dimensions <= width:
+            raise ValueError(f"dimensions is {dimensions}; this model's vectors have {width} values")
+        self.dimension = dimensions or width
+
+    @property
+    def recipe(self) -> Recipe:
+        """What decides the vectors of this object."""
+        limits, checkpoint = self.engine.limits, self.engine.checkpoint
+        return Recipe(
+            model=checkpoint.name,
+            revision=checkpoint.revision,
+            weights=self.engine.fingerprint,
+            prompt_version=PROMPT_VERSION,
+            instruction=self.instruction,
+            max_length=limits.max_length,
+            min_pixels=limits.min_pixels,
+            max_pixels=limits.max_pixels,
+            total_pixels=limits.total_pixels,
+            fps=limits.fps,
+            max_frames=limits.max_frames,
+            exif=self.engine.options.exif,
+            dimensions=self.dimension,
+        )
+
+    @overload
+    def embed(
+        self,
+        inputs: Iterable[Input] | Input,
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: Literal["raise"] = "raise",
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def embed(
+        self,
+        inputs: Iterable[Input] | Input,
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: Literal["collect"],
+    ) -> Batch: ...
+
+    def embed(
+        self,
+        inputs: Iterable[Input] | Input,
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> NDArray[np.float32] | Batch:
+        """Vectors of the inputs: (n, dimension) float32 of length 1, in the order of the inputs.
+
+        An input is a str (always text), a path, bytes, a PIL image, an array, or a mapping with any of
+        text, image, video (each one or a list), instruction, fps, max_frames; a single input counts as a
+        list of one.  `instruction` serves the inputs that bring none.
+
+        With on_error="raise", `BatchError` is raised when all inputs are done and some have failed; it
+        carries the vectors of the others.  With "collect", a `Batch` of vectors, errors and notices comes back.
+        """
+        check_on_error(on_error)
+        outcomes = self._outcomes(inputs, instruction)
+        batch = gather(outcomes, self._vector, (self.dimension,), total=size(inputs), progress=progress)
+        settle(batch, on_error)
+        return batch if on_error == "collect" else batch.values
+
+    def stream(
+        self, inputs: Iterable[Input], *, instruction: str | None = None
+    ) -> Iterator[tuple[int, NDArray[np.float32] | ItemError]]:
+        """(index, vector or error) of each input as it is done, in no promised order.
+
+        Inputs are taken as they are needed, some hundreds ahead, so that any number may flow through.
+        """
+        for outcome in self._outcomes(inputs, instruction):
+            if outcome.state is not None:
+                yield outcome.index, self._vector(outcome.state)
+            elif outcome.error is not None:
+                yield outcome.index, outcome.error
+
+    def _outcomes(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[Outcome]:
+        default = self.instruction if instruction is None else punctuated(instruction) or self.instruction
+        for outcome in self.engine.run(self._job(index, value, default) for index, value in enumerate(each(inputs))):
+            if outcome.state is not None and not np.isfinite(outcome.state).all():
+                yield Outcome(outcome.index, None, ItemError(outcome.index, "", "the model gave values that are not finite"))
+            else:
+                yield outcome
+
+    def _job(self, index: int, value: Any, default: str) -> Job:
+        try:
+            item = as_item(value)
+        except InputError as error:
+            return Job(index, shorten(repr(value), 60), partial(_raise, error), default)
+        instruction = punctuated(item.instruction or "") or default
+        return Job(index, item.name, lambda: self._write(item, instruction), instruction)
+
+    def _write(self, item: Item, instruction: str) -> list[Control | Text | Draft]:
+        return embed_prompt(self.engine.draft(item), instruction)
+
+    def _vector(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
+        cut = state[: self.dimension]
+        # The reference divides by max(norm, 1e-12), as torch.nn.functional.normalize does.
+        return cut / np.maximum(np.linalg.norm(cut), np.float32(1e-12))  # type: ignore[no-any-return]
+
+
+def _raise(error: InputError) -> list[Control | Text | Draft]:
+    raise error

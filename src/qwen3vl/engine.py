@@ -1,0 +1,273 @@
+"""The loop that both models run: plan, prefetch, pack, forward.
+
+    jobs -> windows -> headers read on threads -> prompts that fit -> packs by token budget
+         -> pixels decoded on threads, one pack ahead -> one forward a pack -> outcomes
+
+Every job ends in an `Outcome`; none can take another with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qwen3vl.errors import InputError, ItemError
+from qwen3vl.geometry import Limits
+from qwen3vl.hub import Checkpoint
+from qwen3vl.inputs import Item
+from qwen3vl.media.policy import MediaPolicy
+from qwen3vl.model import Qwen3VL
+from qwen3vl.model.weights import fingerprint, load_model
+from qwen3vl.packing import Pack, plan
+from qwen3vl.pixels import patches
+from qwen3vl.planning import Draft, Planned, Planning, draft, fit
+from qwen3vl.prompt import Content, Control, Text, Tokenizer
+
+log = logging.getLogger(__name__)
+
+WINDOW = 256
+"""Items whose headers are read and whose prompts are sorted together."""
+AHEAD = 2
+"""Packs whose pixels are made while another runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One prompt to run: its caller's index, its name in errors, and how to write it.
+
+    `write` may read headers and raise `InputError`; jobs of one `family` are packed together.
+    """
+
+    index: int
+    source: str
+    write: Callable[[], Sequence[Control | Text | Draft]]
+    family: Hashable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What became of a job: the last token's hidden state (hidden,) float32, or an error; a notice if cut to fit."""
+
+    index: int
+    state: NDArray[np.float32] | None
+    error: ItemError | None = None
+    notice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How the engine runs; None chooses by the device."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_tokens: int | None = None
+    threads: int | None = None
+    exif: bool = False
+
+
+class Engine:
+    """A model on a device, its tokenizer, and the threads that feed it.  Any number of threads may use it."""
+
+    def __init__(self, checkpoint: Checkpoint, limits: Limits, policy: MediaPolicy, options: EngineOptions) -> None:
+        self.checkpoint = checkpoint
+        self.limits = limits
+        self.policy = policy
+        self.options = options
+        self.device = choose_device(options.device)
+        self.dtype = choose_dtype(options.dtype, self.device)
+        self.tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
+        self.fingerprint = fingerprint(checkpoint.folder)
+        self.model, self._lock = _shared_model(checkpoint.folder, self.fingerprint, self.device, self.dtype)
+        self.batch_tokens = options.batch_tokens or (16384 if self.device.type == "cuda" else 4096)
+        self._threads = ThreadPoolExecutor(options.threads or min(8, os.cpu_count() or 1), "qwen3vl")
+
+    def draft(self, item: Item) -> Content[Draft]:
+        """The item with its media's headers read."""
+        return draft(item, self.limits, self.policy, exif=self.options.exif)
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """Runs all jobs; outcomes come as packs end, in no promised order."""
+        waiting: deque[_Loading | Outcome] = deque()
+        try:
+            for step in self._steps(iter(jobs)):
+                waiting.append(step)
+                if len(waiting) > AHEAD:
+                    yield from self._finish(waiting.popleft())
+            while waiting:
+                yield from self._finish(waiting.popleft())
+        finally:
+            for step in waiting:
+                if isinstance(step, _Loading):
+                    step.cancel()
+
+    def _steps(self, jobs: Iterator[Job]) -> Iterator[_Loading | Outcome]:
+        while window := list(islice(jobs, WINDOW)):
+            prompts: list[_Prompt] = []
+            for made in self._threads.map(self._plan, window):
+                if isinstance(made, Outcome):
+                    yield made
+                else:
+                    prompts.append(made)
+            for pack in self._packs(prompts):
+                yield _Loading(pack, prompts, self._load(pack, prompts))
+
+    def _plan(self, job: Job) -> _Prompt | Outcome:
+        try:
+            planning = fit(job.write(), self.tokenizer, self.limits.max_length)
+        except Exception as error:  # one item's surprise is not the others'
+            return _failed(job, error, getattr(error, "source", None))
+        if planning.notice:
+            log.warning("item %d (%s): %s", job.index, job.source, planning.notice)
+        return _Prompt(job, planning)
+
+    def _packs(self, prompts: Sequence[_Prompt], budget: int | None = None) -> Iterator[Pack]:
+        sequences = [prompt.planning.prompt for prompt in prompts]
+        return plan(sequences, [prompt.job.family for prompt in prompts], budget or self.batch_tokens)
+
+    def _load(self, pack: Pack, prompts: Sequence[_Prompt]) -> dict[Hashable, Future[Tensor]]:
+        media: dict[Hashable, Planned] = {}
+        for member in pack.members:
+            media.update({each.vision.key: each for each in prompts[member].planning.media})
+        return {key: self._threads.submit(media[key].load) for key in pack.media}
+
+    def _finish(self, step: _Loading | Outcome) -> Iterator[Outcome]:
+        if isinstance(step, Outcome):
+            yield step
+            return
+        pixels: dict[Hashable, Tensor] = {}
+        broken: dict[Hashable, Exception] = {}
+        for key, future in step.pixels.items():
+            try:
+                pixels[key] = future.result()
+            except Exception as error:  # whatever a decoder raises is the error of the items that show it
+                broken[key] = error
+        if not broken:
+            yield from self._forward(step.pack, step.prompts, pixels)
+            return
+        whole: list[_Prompt] = []
+        for member in step.pack.members:
+            prompt = step.prompts[member]
+            failed = [each for each in prompt.planning.media if each.vision.key in broken]
+            if failed:
+                yield _failed(prompt.job, broken[failed[0].vision.key], failed[0].name)
+            else:
+                whole.append(prompt)
+        for pack in self._packs(whole):
+            yield from self._forward(pack, whole, pixels)
+
+    def _forward(self, pack: Pack, prompts: Sequence[_Prompt], pixels: dict[Hashable, Tensor]) -> Iterator[Outcome]:
+        try:
+            states = self._states(pack, pixels)
+        except torch.OutOfMemoryError as error:
+            members = [prompts[member] for member in pack.members]
+            if len(members) == 1:
+                yield _failed(members[0].job, error, None)
+                return
+            log.warning("out of memory at %d tokens in one pack; going on with halves", pack.tokens)
+        else:
+            for member, state in zip(pack.members, states, strict=True):
+                prompt = prompts[member]
+                yield Outcome(prompt.job.index, state, notice=prompt.planning.notice)
+            return
+        middle = len(members) // 2
+        for half in (members[:middle], members[middle:]):
+            for smaller in self._packs(half, 1 << 60):
+                yield from self._forward(smaller, half, pixels)
+
+    def _states(self, pack: Pack, pixels: dict[Hashable, Tensor]) -> NDArray[np.float32]:
+        """One forward pass: the hidden states of each member's last token, (members, hidden) float32."""
+        with self._lock, torch.inference_mode():
+            features = None
+            if pack.media:
+                rows = [patches(pixels[key].to(self.device, non_blocking=True)) for key in pack.media]
+                features = self.model.see(torch.cat(rows), pack.grids).take(self._move(pack.rows))
+            states = self.model(
+                self._move(pack.ids),
+                self._move(pack.positions),
+                pack.groups,
+                self._move(pack.wanted),
+                self._move(pack.visual),
+                features,
+            )
+            return states.float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def _move(self, values: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(values).to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prompt:
+    job: Job
+    planning: Planning
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loading:
+    """A pack whose pixels are being made."""
+
+    pack: Pack
+    prompts: Sequence[_Prompt]
+    pixels: dict[Hashable, Future[Tensor]]
+
+    def cancel(self) -> None:
+        for future in self.pixels.values():
+            future.cancel()
+
+
+def _failed(job: Job, error: Exception, source: str | None) -> Outcome:
+    reason = str(error) or type(error).__name__
+    if not isinstance(error, InputError):
+        reason = f"{type(error).__name__}: {reason}"
+    failure = ItemError(job.index, source or job.source, reason)
+    failure.__cause__ = error
+    return Outcome(job.index, None, failure)
+
+
+def choose_device(name: str) -> torch.device:
+    """"auto" is the first CUDA device, else Apple's GPU, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """"auto" is bfloat16 on CUDA and float32 elsewhere."""
+    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in names:
+        raise ValueError(f"dtype is {name!r}; it may be auto, {', '.join(names)}")
+    return names[name]
+
+
+_models: weakref.WeakValueDictionary[Hashable, Qwen3VL] = weakref.WeakValueDictionary()
+_locks: weakref.WeakKeyDictionary[Qwen3VL, threading.Lock] = weakref.WeakKeyDictionary()
+_loading = threading.Lock()
+
+
+def _shared_model(
+    folder: Path, digest: str, device: torch.device, dtype: torch.dtype
+) -> tuple[Qwen3VL, threading.Lock]:
+    """The weights once per process, and the lock that lets one caller at a time use them."""
+    key = (digest, str(device), dtype)
+    with _loading:
+        model = _models.get(key)
+        if model is None:
+            model = _models[key] = load_model(folder, device, dtype)
+            _locks[model] = threading.Lock()
+        return model, _locks[model]

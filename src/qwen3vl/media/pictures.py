@@ -1,0 +1,128 @@
+"""Pictures: the header first, the pixels later."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from qwen3vl.errors import MediaError, PolicyError
+from qwen3vl.inputs import Picture
+from qwen3vl.media.fetch import fetch
+from qwen3vl.media.pdf import page_size, render_page
+from qwen3vl.media.policy import MediaPolicy
+from qwen3vl.pixels import rgb
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+"""What is opened; formats that start other programs (EPS) are not."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Header:
+    """A picture's size in pixels, what identifies its content within a call, and how to decode it to RGB."""
+
+    width: int
+    height: int
+    identity: object
+    load: Callable[[], Image.Image]
+
+
+def read_bytes(path: Path, policy: MediaPolicy) -> bytes:
+    """A whole file within the byte limit."""
+    check_file(path, policy)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"the file cannot be read: {error.strerror or error}") from error
+
+
+def check_file(path: Path, policy: MediaPolicy) -> tuple[str, int, int]:
+    """What identifies the file's present content: path, size and time of change."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError as error:
+        raise MediaError("the file does not exist") from error
+    except (OSError, ValueError) as error:
+        raise MediaError(f"the file cannot be read: {error}") from error
+    if not path.is_file():
+        raise MediaError("this is not a file")
+    if stat.st_size == 0:
+        raise MediaError("the file is empty")
+    if stat.st_size > policy.max_bytes:
+        raise PolicyError(f"the file has {stat.st_size} bytes and the media policy allows {policy.max_bytes}")
+    return str(path), stat.st_size, stat.st_mtime_ns
+
+
+def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) -> Header:
+    """Opens a picture as far as its header.
+
+    Raises `MediaError` where it is missing or broken, `PolicyError` where the policy forbids it.
+    """
+    if picture.where == "pixels":
+        image: Image.Image = picture.data
+        check_pixels(image.width, image.height, policy)
+        return Header(image.width, image.height, ("object", id(image), image), lambda: _rgb(image, exif))
+    if picture.where == "path":
+        path = policy.check_path(picture.data)
+        identity: object = check_file(path, policy)
+        source: Path | bytes = path
+    elif picture.where == "url":
+        source, identity = fetch(picture.data, policy), picture.data
+    else:
+        source, identity = picture.data, picture.data
+        if len(source) > policy.max_bytes:
+            raise PolicyError(f"it has {len(source)} bytes and the media policy allows {policy.max_bytes}")
+    if picture.page is not None:
+        page = picture.page
+        width, height = page_size(source, page)
+        check_pixels(width, height, policy)
+        return Header(width, height, (identity, page), lambda: render_page(source, page))
+    with _open(source) as opened:
+        turned = exif and opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        width, height = opened.size[::-1] if turned else opened.size
+    check_pixels(width, height, policy)
+    return Header(width, height, identity, lambda: _decode(source, exif))
+
+
+def check_pixels(width: int, height: int, policy: MediaPolicy) -> None:
+    if width * height > policy.max_pixels:
+        raise PolicyError(
+            f"it has {width} x {height} pixels and the media policy allows {policy.max_pixels} "
+            f"(MediaPolicy.max_pixels)"
+        )
+    if width < 1 or height < 1:
+        raise MediaError(f"it has {width} x {height} pixels")
+
+
+def _open(source: Path | bytes) -> Image.Image:
+    """The picture with its header read.  Its size is judged by our policy, not by Pillow's warning."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise PolicyError(f"it is too large to be opened safely: {error}") from error
+    except UnidentifiedImageError as error:
+        raise MediaError(f"this is not a picture that can be read ({', '.join(FORMATS)})") from error
+    except FileNotFoundError as error:
+        raise MediaError("the file does not exist") from error
+    except (OSError, ValueError, SyntaxError, EOFError, TypeError, RuntimeError) as error:
+        raise MediaError(f"the picture is broken: {error}") from error
+
+
+def _decode(source: Path | bytes, exif: bool) -> Image.Image:
+    try:
+        with _open(source) as opened:
+            return _rgb(opened, exif)
+    except MediaError:
+        raise
+    except Exception as error:  # decoders of broken files raise nearly anything
+        raise MediaError(f"the picture is broken: {error or type(error).__name__}") from error
+
+
+def _rgb(image: Image.Image, exif: bool) -> Image.Image:
+    return rgb(ImageOps.exif_transpose(image) if exif else image)

@@ -1,0 +1,53 @@
+"""What media references may reach, and how much they may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from qwen3vl.errors import PolicyError
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPolicy:
+    """Limits on every picture and clip that is opened.
+
+    urls: whether http(s) references are fetched at all.
+    hosts: if given, the only host names that are fetched from.
+    private_hosts: whether addresses that are not public (loopback, private, link-local, …) may be fetched.
+    folders: if given, the only folders, with what is below them, whose files are opened.
+    max_bytes: of one encoded file, read or fetched.
+    max_pixels: of one picture or frame, by its header, before it is decoded.
+    max_seconds: length of a clip, or of the part asked for.
+    max_frames: pictures in a list of frames.
+    timeout: seconds for one fetch, redirects included.
+    max_redirects: how many are followed; each target is checked like the first.
+    """
+
+    urls: bool = True
+    hosts: tuple[str, ...] | None = None
+    private_hosts: bool = False
+    folders: tuple[str | PathLike[str], ...] | None = None
+    max_bytes: int = 512 * 2**20
+    max_pixels: int = 100_000_000
+    max_seconds: float = 6 * 3600.0
+    max_frames: int = 4096
+    timeout: float = 20.0
+    max_redirects: int = 3
+
+    def check_path(self, path: str) -> Path:
+        """The real path, links followed; raises `PolicyError` outside the allowed folders."""
+        real = Path(path).expanduser().resolve()
+        if self.folders is not None and not any(real.is_relative_to(folder) for folder in _resolved(self.folders)):
+            allowed = ", ".join(str(folder) for folder in self.folders) or "none"
+            raise PolicyError(f"the file is outside the folders that the media policy allows ({allowed})")
+        return real
+
+
+def _resolved(folders: Sequence[str | PathLike[str]]) -> list[Path]:
+    return [Path(folder).expanduser().resolve() for folder in folders]
+
+
+DEFAULT_POLICY = MediaPolicy()

@@ -1,0 +1,60 @@
+"""The whole model: vision tower, language model and, for a reranker, the two rows of the head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from qwen3vl.model.attention import Group
+from qwen3vl.model.config import ModelConfig
+from qwen3vl.model.text import TextModel
+from qwen3vl.model.vision import Grid, VisionFeatures, VisionModel
+
+
+class Qwen3VL(nn.Module):
+    """Parameter names are those of the published checkpoints below `model.`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.visual = VisionModel(config.vision)
+        self.language_model = TextModel(config.text)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.language_model.embed_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.language_model.embed_tokens.weight.device
+
+    def see(self, patches: Tensor, grids: Sequence[Grid]) -> VisionFeatures:
+        """Vision features of pictures and clips; see `VisionModel.forward`."""
+        features: VisionFeatures = self.visual(patches.to(self.dtype), grids)
+        return features
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        groups: tuple[Group, ...],
+        wanted: Tensor,
+        visual: Tensor | None = None,
+        features: VisionFeatures | None = None,
+    ) -> Tensor:
+        """One packed forward.
+
+        `ids` is (tokens,) int64; `positions` (3, tokens); `groups` cover the row; `visual` are the places
+        of the vision tokens in the row, in the order of `features`; `wanted` the places whose final hidden
+        states are returned: (wanted, hidden), normed.
+        """
+        hidden = self.language_model.embed_tokens(ids)
+        if features is None or visual is None:
+            visual, deepstack = ids.new_empty(0), ()
+        else:
+            hidden = hidden.index_copy(0, visual, features.tokens.to(hidden.dtype))
+            deepstack = features.deepstack
+        out: Tensor = self.language_model(hidden, positions, groups, visual, deepstack, wanted)
+        return out

@@ -1,0 +1,125 @@
+"""The language model over one packed row of tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from qwen3vl.model.attention import Group, packed_attention
+from qwen3vl.model.config import TextConfig
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm over the last axis, in float32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, values: Tensor) -> Tensor:
+        wide = values.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(values.dtype)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with normed heads and rotary positions."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        width, bias = config.head_dim, config.attention_bias
+        self.q_proj = nn.Linear(config.hidden, config.heads * width, bias=bias)
+        self.k_proj = nn.Linear(config.hidden, config.kv_heads * width, bias=bias)
+        self.v_proj = nn.Linear(config.hidden, config.kv_heads * width, bias=bias)
+        self.o_proj = nn.Linear(config.heads * width, config.hidden, bias=bias)
+        self.q_norm = RMSNorm(width, config.norm_eps)
+        self.k_norm = RMSNorm(width, config.norm_eps)
+
+    def forward(self, hidden: Tensor, groups: tuple[Group, ...], cos: Tensor, sin: Tensor) -> Tensor:
+        heads = (-1, self.head_dim)
+        query = rotate(self.q_norm(self.q_proj(hidden).unflatten(-1, heads)), cos, sin)
+        key = rotate(self.k_norm(self.k_proj(hidden).unflatten(-1, heads)), cos, sin)
+        value = self.v_proj(hidden).unflatten(-1, heads)
+        return self.o_proj(packed_attention(query, key, value, groups, causal=True).flatten(1))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden, config.mlp, bias=False)
+        self.up_proj = nn.Linear(config.hidden, config.mlp, bias=False)
+        self.down_proj = nn.Linear(config.mlp, config.hidden, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.down_proj(silu(self.gate_proj(hidden)) * self.up_proj(hidden))  # type: ignore[no-any-return]
+
+
+class Layer(nn.Module):
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
+
+    def forward(self, hidden: Tensor, groups: tuple[Group, ...], cos: Tensor, sin: Tensor) -> Tensor:
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), groups, cos, sin)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))  # type: ignore[no-any-return]
+
+
+class TextModel(nn.Module):
+    """Token embeddings, layers and the final norm."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocabulary, config.hidden)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.hidden, config.norm_eps)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        positions: Tensor,
+        groups: tuple[Group, ...],
+        visual: Tensor,
+        deepstack: tuple[Tensor, ...],
+        wanted: Tensor,
+    ) -> Tensor:
+        """Runs the layers and norms the rows that are wanted.
+
+        `hidden` is (tokens, hidden) with vision features in place; `positions` is (3, tokens): time,
+        height, width; `visual` is the places of vision tokens, to which `deepstack[i]` is added after
+        layer i; `wanted` is the places to return.  Returns (wanted, hidden).
+        """
+        cos, sin = self.rotary(positions, hidden.dtype)
+        for index, layer in enumerate(self.layers):
+            hidden = layer(hidden, groups, cos, sin)
+            if index < len(deepstack):
+                hidden = hidden.index_add(0, visual, deepstack[index].to(hidden.dtype))
+        return self.norm(hidden[wanted])  # type: ignore[no-any-return]
+
+    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin, each (tokens, head_dim / 2), of interleaved mRoPE.
+
+        Frequency i belongs to height where i % 3 == 1 and to width where i % 3 == 2, as far as their
+        sections reach, and to time elsewhere.
+        """
+        half = self.config.head_dim // 2
+        steps = torch.arange(half, dtype=torch.float32, device=positions.device)
+        frequencies = 1.0 / self.config.rope_theta ** (steps * 2 / self.config.head_dim)
+        axis = torch.zeros(half, dtype=torch.long)
+        for kind in (1, 2):
+            axis[kind : 3 * self.config.mrope[kind] : 3] = kind
+        angles = positions.float()[axis.to(positions.device)].T * frequencies
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on (tokens, heads, dim), in the dtype of the values, as the reference does."""
+    first, second = values.chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

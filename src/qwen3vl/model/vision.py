@@ -1,0 +1,192 @@
+"""The vision tower: patches to one vector per merged 2 x 2 block, and the deepstack features beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, linear
+
+from qwen3vl.model.attention import Group, packed_attention
+from qwen3vl.model.config import VisionConfig
+
+Grid = tuple[int, int, int]
+"""Frames pairs, rows and columns of a picture or clip, in patches."""
+
+
+class VisionFeatures(NamedTuple):
+    """`tokens` is (merged tokens, text width); `deepstack` holds one such tensor for each early text layer."""
+
+    tokens: Tensor
+    deepstack: tuple[Tensor, ...]
+
+    def take(self, rows: Tensor) -> VisionFeatures:
+        """The features of these merged tokens, in this order."""
+        return VisionFeatures(self.tokens[rows], tuple(layer[rows] for layer in self.deepstack))
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution whose kernel equals its stride: the same as one matrix product.
+
+    The weight keeps the shape of the published Conv3d, (hidden, channels, frames, patch, patch), whose
+    row-major order is that of the flattened patches.
+    """
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(
+            config.channels, config.hidden, kernel_size=(config.temporal_patch, config.patch, config.patch)
+        )
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Attention(nn.Module):
+    """Full attention within each frame."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
+        self.proj = nn.Linear(config.hidden, config.hidden)
+
+    def forward(self, hidden: Tensor, groups: tuple[Group, ...], cos: Tensor, sin: Tensor) -> Tensor:
+        query, key, value = self.qkv(hidden).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        return self.proj(packed_attention(query, key, value, groups, causal=False).flatten(1))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.linear_fc1 = nn.Linear(config.hidden, config.mlp)
+        self.linear_fc2 = nn.Linear(config.mlp, config.hidden)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.linear_fc2(gelu(self.linear_fc1(hidden), approximate="tanh"))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.hidden, eps=1e-6)
+        self.norm2 = nn.LayerNorm(config.hidden, eps=1e-6)
+        self.attn = Attention(config)
+        self.mlp = MLP(config)
+
+    def forward(self, hidden: Tensor, groups: tuple[Group, ...], cos: Tensor, sin: Tensor) -> Tensor:
+        hidden = hidden + self.attn(self.norm1(hidden), groups, cos, sin)
+        return hidden + self.mlp(self.norm2(hidden))  # type: ignore[no-any-return]
+
+
+class Merger(nn.Module):
+    """Joins each merge x merge block of patches into one vector of the text model's width."""
+
+    def __init__(self, config: VisionConfig, *, norm_merged: bool) -> None:
+        super().__init__()
+        self.merged = config.hidden * config.merge**2
+        self.norm_merged = norm_merged
+        self.norm = nn.LayerNorm(self.merged if norm_merged else config.hidden, eps=1e-6)
+        self.linear_fc1 = nn.Linear(self.merged, self.merged)
+        self.linear_fc2 = nn.Linear(self.merged, config.out)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if self.norm_merged:
+            hidden = self.norm(hidden.view(-1, self.merged))
+        else:
+            hidden = self.norm(hidden).view(-1, self.merged)
+        return self.linear_fc2(gelu(self.linear_fc1(hidden)))  # type: ignore[no-any-return]
+
+
+class VisionModel(nn.Module):
+    """Encodes any number of pictures and clips at once; their patches lie in one row, unpadded."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbedding(config)
+        self.pos_embed = nn.Embedding(config.positions, config.hidden)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.merger = Merger(config, norm_merged=False)
+        self.deepstack_merger_list = nn.ModuleList(Merger(config, norm_merged=True) for _ in config.deepstack)
+
+    def forward(self, patches: Tensor, grids: Sequence[Grid]) -> VisionFeatures:
+        """`patches` is (sum of t * h * w, channels * frames * patch * patch) in merge-block order."""
+        device = patches.device
+        hidden = self.patch_embed(patches) + self.position_embeddings(grids)
+        head_dim = self.config.hidden // self.config.heads
+        angles = torch.cat([_angles(grid, head_dim, self.config.merge) for grid in grids]).to(device)
+        cos, sin = angles.cos(), angles.sin()
+        groups = frame_groups(grids)
+        deepstack: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
+            hidden = block(hidden, groups, cos, sin)
+            if index in self.config.deepstack:
+                deepstack.append(self.deepstack_merger_list[len(deepstack)](hidden))
+        return VisionFeatures(self.merger(hidden), tuple(deepstack))
+
+    def position_embeddings(self, grids: Sequence[Grid]) -> Tensor:
+        """The learned square table, interpolated bilinearly to each grid: (patches, hidden)."""
+        weight = self.pos_embed.weight
+        side = round(self.config.positions**0.5)
+        rows = []
+        for frames, height, width in grids:
+            index, share = _interpolation(height, width, side, self.config.merge)
+            corners = weight[index.to(weight.device)] * share.to(weight.device, weight.dtype)[..., None]
+            # Added in the order of the reference, so that float32 sums are the same to the last bit.
+            frame = corners[0] + corners[1] + corners[2] + corners[3]
+            rows.append(frame.repeat(frames, 1))
+        return torch.cat(rows)
+
+
+def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on (tokens, heads, dim), in float32; `cos` and `sin` are (tokens, dim / 2)."""
+    first, second = values.float().chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(values.dtype)
+
+
+def frame_groups(grids: Sequence[Grid]) -> tuple[Group, ...]:
+    """One segment a frame pair; neighbours of one size share a group."""
+    groups, start = [], 0
+    for length, alike in groupby(grids, key=lambda grid: grid[1] * grid[2]):
+        group = Group(start, sum(frames for frames, _, _ in alike), length)
+        groups.append(group)
+        start = group.stop
+    return tuple(groups)
+
+
+def _merge_order(plane: Tensor, merge: int) -> Tensor:
+    """A (height, width) plane flattened block by block, as the patches lie."""
+    height, width = plane.shape
+    return plane.view(height // merge, merge, width // merge, merge).transpose(1, 2).flatten()
+
+
+@lru_cache(maxsize=256)
+def _angles(grid: Grid, head_dim: int, merge: int) -> Tensor:
+    """Rotary angles of each patch, (t * h * w, head_dim / 2): the row's frequencies, then the column's."""
+    frames, height, width = grid
+    quarter = torch.arange(0, head_dim // 2, 2, dtype=torch.float32) / (head_dim // 2)
+    frequencies = 1.0 / 10000.0**quarter
+    rows = _merge_order(torch.arange(height)[:, None].expand(height, width), merge)
+    columns = _merge_order(torch.arange(width)[None, :].expand(height, width), merge)
+    frame = torch.cat((rows[:, None] * frequencies, columns[:, None] * frequencies), dim=-1)
+    return frame.repeat(frames, 1)
+
+
+@lru_cache(maxsize=256)
+def _interpolation(height: int, width: int, side: int, merge: int) -> tuple[Tensor, Tensor]:
+    """The four table rows around each patch, and their shares: both (4, height * width)."""
+    y, x = torch.linspace(0, side - 1, height), torch.linspace(0, side - 1, width)
+    top, left = y.int(), x.int()
+    bottom, right = (top + 1).clip(max=side - 1), (left + 1).clip(max=side - 1)
+    dy, dx = (y - top)[:, None], (x - left)[None, :]
+    corners = [(top, left), (top, right), (bottom, left), (bottom, right)]
+    shares = [(1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx]
+    index = torch.stack([_merge_order(row[:, None] * side + column[None, :], merge) for row, column in corners])
+    return index.long(), torch.stack([_merge_order(share, merge) for share in shares])

@@ -1,0 +1,117 @@
+"""Reads a checkpoint folder: every weight of the model, none missing and none left over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from qwen3vl.errors import ModelError
+from qwen3vl.model.config import read_config
+from qwen3vl.model.model import Qwen3VL
+
+HEAD = "lm_head.weight"
+_SAMPLE = 1 << 16
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The file of each stored tensor, from the shards' index or the single file."""
+    index = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if index.is_file():
+        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        missing = sorted({name for name in names.values() if not (folder / name).is_file()})
+        if missing:
+            raise ModelError(f"{folder} is incomplete: {', '.join(missing)} named in {index.name} is not there")
+        return {tensor: folder / name for tensor, name in names.items()}
+    if single.is_file():
+        with _opened(single) as file:
+            return dict.fromkeys(file.keys(), single)
+    raise ModelError(f"{folder} holds no weights: neither {single.name} nor {index.name} is there")
+
+
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3VL:
+    """The model of a checkpoint folder, ready to run.
+
+    Names are taken with or without the published `model.` prefix.  A head (`lm_head.weight`) is left for
+    `answer_row`.  Raises `ModelError` that lists what is missing, left over, or of another shape.
+    """
+    with torch.device("meta"):
+        model = Qwen3VL(read_config(folder / "config.json"))
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    stored = {name.removeprefix("model."): (name, path) for name, path in weight_files(folder).items() if name != HEAD}
+    _compare(folder, wanted, stored)
+    weights: dict[str, Tensor] = {}
+    for path in sorted({path for _, path in stored.values()}):
+        with _opened(path) as file:
+            for name, (key, place) in stored.items():
+                if place == path:
+                    tensor = file.get_tensor(key)
+                    if tuple(tensor.shape) != wanted[name]:
+                        raise ModelError(
+                            f"{path}: {key} has shape {tuple(tensor.shape)}; config.json asks for {wanted[name]}"
+                        )
+                    weights[name] = tensor.to(device=device, dtype=dtype)
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def _compare(folder: Path, wanted: Iterable[str], stored: Iterable[str]) -> None:
+    missing, unexpected = sorted(set(wanted) - set(stored)), sorted(set(stored) - set(wanted))
+    if missing or unexpected:
+        raise ModelError(
+            f"the weights in {folder} are not those of its config.json: "
+            f"{len(missing)} missing{_some(missing)}, {len(unexpected)} unexpected{_some(unexpected)}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
+
+
+def answer_row(folder: Path, model: Qwen3VL, yes: int, no: int) -> Tensor:
+    """The difference of the head's rows for "yes" and "no", in the model's dtype: (hidden,).
+
+    A tied head is the input embedding; otherwise only these two rows of `lm_head.weight` are read.
+    """
+    if model.config.tied:
+        rows = model.language_model.embed_tokens.weight
+        return rows[yes] - rows[no]
+    path = weight_files(folder).get(HEAD)
+    if path is None:
+        raise ModelError(f"{folder} has an untied head by its config.json, but no {HEAD}: it is not a reranker")
+    with _opened(path) as file:
+        head = file.get_slice(HEAD)
+        pair = torch.stack([head[yes], head[no]]).to(device=model.device, dtype=model.dtype)
+    return pair[0] - pair[1]
+
+
+def fingerprint(folder: Path) -> str:
+    """A digest that tells checkpoints apart without reading all of them.
+
+    Covers config.json, tokenizer.json, and of each weight file its size and 64 KiB at each of 17 places,
+    the tensors' header among them.  16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json"):
+        digest.update((folder / name).read_bytes())
+    for path in sorted(set(weight_files(folder).values())):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            for step in range(17):
+                file.seek(max(size - _SAMPLE, 0) * step // 16)
+                digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:16]
+
+
+def _opened(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is not a whole safetensors file: {error}") from error

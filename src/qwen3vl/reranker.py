@@ -1,0 +1,154 @@
+"""How well documents answer a query."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3vl.engine import Engine, EngineOptions, Job
+from qwen3vl.errors import InputError
+from qwen3vl.geometry import Limits
+from qwen3vl.hub import find
+from qwen3vl.inputs import Input, Item, as_item, shorten
+from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
+from qwen3vl.model.weights import answer_row
+from qwen3vl.planning import Draft
+from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Control, Text, rerank_prompt
+from qwen3vl.results import Batch, OnError, check_on_error, each, gather, settle, size
+
+log = logging.getLogger(__name__)
+
+
+class Reranker:
+    """Judges documents by a query; both may be texts, pictures, clips and mixtures of them.
+
+    The arguments are those of `Embedder`; `instruction` says what counts as an answer.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "Qwen/Qwen3-VL-Reranker-2B",
+        *,
+        revision: str | None = None,
+        instruction: str = RERANK_INSTRUCTION,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_length: int = 10240,
+        min_pixels: int = Limits.min_pixels,
+        max_pixels: int = Limits.max_pixels,
+        total_pixels: int = Limits.total_pixels,
+        fps: float = Limits.fps,
+        max_frames: int = Limits.max_frames,
+        policy: MediaPolicy = DEFAULT_POLICY,
+        exif: bool = False,
+        batch_tokens: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        # The reference's limit leaves out the five tokens that end its prompt.
+        limits = Limits(max_length + 5, min_pixels, max_pixels, total_pixels, fps, max_frames)
+        options = EngineOptions(device, dtype, batch_tokens, threads, exif)
+        self.instruction = instruction or RERANK_INSTRUCTION
+        self.engine = Engine(find(model, "reranker", revision), limits, policy, options)
+        tokenizer = self.engine.tokenizer
+        if tokenizer.suffix:
+            log.warning("the tokenizer of %s ends prompts with a token of its own: is it an embedding model?", model)
+        yes, no = tokenizer.control("yes"), tokenizer.control("no")
+        row = answer_row(self.engine.checkpoint.folder, self.engine.model, yes, no)
+        self._answer: NDArray[np.float32] = row.float().cpu().numpy()
+
+    @overload
+    def score(
+        self,
+        query: Input,
+        documents: Iterable[Input],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: Literal["raise"] = "raise",
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def score(
+        self,
+        query: Input,
+        documents: Iterable[Input],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: Literal["collect"],
+    ) -> Batch: ...
+
+    def score(
+        self,
+        query: Input,
+        documents: Iterable[Input],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> NDArray[np.float32] | Batch:
+        """The probability of "yes" for each document: (n,) float32 between 0 and 1, in their order.
+
+        Query and documents are inputs as `Embedder.embed` takes them; an instruction in the query wins over
+        `instruction`.  A query that cannot be used raises `InputError`; for documents see `Embedder.embed`.
+        """
+        check_on_error(on_error)
+        asked = self._query(query)
+        told = (asked[0].instruction or instruction or self.instruction).strip() or self.instruction
+        jobs = (self._job(index, value, asked, told) for index, value in enumerate(each(documents)))
+        batch = gather(self.engine.run(jobs), self._probability, (), total=size(documents), progress=progress)
+        settle(batch, on_error)
+        return batch if on_error == "collect" else batch.values
+
+    def rank(
+        self,
+        query: Input,
+        documents: Iterable[Input],
+        *,
+        top_n: int | None = None,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> list[tuple[int, float]]:
+        """(index, score) of the documents, best first, equal scores in their order; the first `top_n`.
+
+        With on_error="collect", documents that fail are left out.
+        """
+        batch = self.score(query, documents, instruction=instruction, progress=progress, on_error="collect")
+        settle(batch, on_error)
+        order = np.argsort(-batch.values, kind="stable")
+        ranked = [(int(index), float(batch.values[index])) for index in order if batch.ok[index]]
+        return ranked[:top_n]
+
+    def _query(self, query: Input) -> tuple[Item, Content[Draft]]:
+        """The query with its headers read: once, whatever the number of documents."""
+        try:
+            item = as_item(query)
+            return item, self.engine.draft(item)
+        except InputError as error:
+            name = error.source or shorten(repr(query), 60)
+            raise type(error)(f"the query ({name}): {error}") from error
+
+    def _job(self, index: int, value: Any, asked: tuple[Item, Content[Draft]], instruction: str) -> Job:
+        try:
+            item = as_item(value)
+        except InputError as error:
+            return Job(index, shorten(repr(value), 60), partial(_raise, error), asked[0])
+        return Job(index, item.name, lambda: self._write(item, asked[1], instruction), asked[0])
+
+    def _write(self, item: Item, asked: Content[Draft], instruction: str) -> list[Control | Text | Draft]:
+        return rerank_prompt(asked, self.engine.draft(item), instruction)
+
+    def _probability(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
+        logit = np.float32(state @ self._answer)
+        return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float32)
+
+
+def _raise(error: InputError) -> list[Control | Text | Draft]:
+    raise error

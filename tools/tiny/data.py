@@ -1,0 +1,97 @@
+"""What the tiny models are trained on and judged by: drawn scenes and clips as packed prompts."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qwen3vl.demo.scenes import SIZE, Clip, Scene, random_clip, random_scene
+from qwen3vl.geometry import frame_size, grid_of
+from qwen3vl.model import Qwen3VL
+from qwen3vl.packing import Prompted, plan
+from qwen3vl.pixels import patches, resize_frames
+from qwen3vl.prompt import EMBED_INSTRUCTION, Content, Tokenizer, Vision, embed_prompt
+
+Shown = TypeVar("Shown", Scene, Clip)
+CLIP_FRAMES = 4
+
+
+def held_out(shown: Scene | Clip) -> bool:
+    """Whether a combination is kept for judging: one in ten, by its key, whatever the order of telling."""
+    return zlib.crc32(repr(sorted(map(repr, shown.key))).encode()) % 10 == 0
+
+
+def draw_until(make: Callable[[Random], Shown], random: Random, *, held: bool) -> Shown:
+    """The next random scene or clip that is, or is not, held out."""
+    while held_out(made := make(random)) != held:
+        pass
+    return made
+
+
+def distinct(make: Callable[[Random], Shown], random: Random, count: int) -> list[Shown]:
+    """`count` held-out scenes or clips, no two of one key."""
+    found: dict[frozenset[object], Shown] = {}
+    while len(found) < count:
+        made = draw_until(make, random, held=True)
+        found.setdefault(made.key, made)  # type: ignore[arg-type]
+    return list(found.values())
+
+
+def held_out_scenes(seed: int, count: int) -> list[Scene]:
+    return distinct(random_scene, Random(seed), count)
+
+
+def held_out_clips(seed: int, count: int) -> list[Clip]:
+    return distinct(random_clip, Random(seed), count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """A drawn picture or clip: its part of a prompt, and its patches."""
+
+    vision: Vision
+    patches: Tensor
+
+
+def picture(scene: Scene, random: Random) -> Seen:
+    pixels = torch.from_numpy(np.array(scene.draw(random)))[None]
+    return Seen(Vision(object(), grid_of(SIZE, SIZE)), patches(pixels))
+
+
+def clip(shown: Clip, random: Random) -> Seen:
+    """A clip as a file of 3 to 6 seconds at one frame a second would be seen, cut to four frames."""
+    pictures = shown.frames(random, [index / (CLIP_FRAMES - 1) for index in range(CLIP_FRAMES)])
+    height, width = frame_size(SIZE, SIZE, CLIP_FRAMES, None)
+    pixels = resize_frames(torch.from_numpy(np.stack([np.array(frame) for frame in pictures])), height, width)
+    step = random.uniform(0.5, 2.0)
+    times = (0.5 * step, 2.5 * step)
+    return Seen(Vision(object(), grid_of(height, width, CLIP_FRAMES), times), patches(pixels))
+
+
+def forward(model: Qwen3VL, prompts: Sequence[Prompted], seen: Sequence[Seen], *, every: bool = False) -> Tensor:
+    """The final hidden state of each prompt's last token, (prompts, hidden), in one shared-prefix pack."""
+    (pack,) = plan(prompts, [0] * len(prompts), 1 << 60)
+    pixels = {each.vision.key: each.patches for each in seen}
+    features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids) if pack.media else None
+    out = model(
+        torch.from_numpy(pack.ids),
+        torch.from_numpy(pack.positions),
+        pack.groups,
+        torch.arange(pack.tokens) if every else torch.from_numpy(pack.wanted),
+        torch.from_numpy(pack.visual),
+        features,
+    )
+    order = torch.empty(len(prompts), dtype=torch.long)
+    order[torch.tensor(pack.members)] = torch.arange(len(prompts))
+    return out[order]  # type: ignore[no-any-return]
+
+
+def embed_prompts(tokenizer: Tokenizer, contents: Sequence[Content]) -> list[Prompted]:
+    return [tokenizer.write(embed_prompt(content, EMBED_INSTRUCTION), 8192).prompt for content in contents]
