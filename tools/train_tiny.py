@@ -27,6 +27,10 @@ def main() -> None:
 
         vision = min(90.0, seconds / 6)
         train(options.folder, seconds - vision, vision, options.seed)
+    elif options.what == "reranker":
+        from tools.tiny.reranker import train as train_reranker
+
+        train_reranker(options.folder, options.base, seconds, options.seed)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,5 @@
+"""Qdrant as a store of qwen3vl."""
+
+from qwen3vl_qdrant.store import QdrantStore, open_store
+
+__all__ = ["QdrantStore", "open_store"]

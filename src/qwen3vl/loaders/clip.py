@@ -1,0 +1,26 @@
+"""A clip, in parts of equal length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from qwen3vl.documents import Document
+from qwen3vl.inputs import as_clip
+from qwen3vl.media.clips import read_clip_header
+from qwen3vl.media.policy import MediaPolicy
+
+
+def load_clip(path: Path, digest: str, segment: float, policy: MediaPolicy) -> Iterator[Document]:
+    """Parts with `start` and `end` seconds in their metadata; the video is a reference, `FILE#t=START,END`.
+
+    A clip is cut into as many equal parts as come nearest to `segment` seconds each.
+    """
+    length = read_clip_header(as_clip(path), policy).timeline.seconds
+    count = max(1, round(length / segment))
+    for number in range(count):
+        start, end = (round(length * edge / count, 2) for edge in (number, number + 1))
+        place = f"t={start:g},{end:g}"
+        reference = f"{path}#{place}" if count > 1 else str(path)
+        metadata = {"start": start, "end": end, "seconds": round(length, 2)}
+        yield Document(str(path), "clip", digest, place=place, video=reference, metadata=metadata)

@@ -1,0 +1,58 @@
+"""A query, a store, and perhaps a second opinion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from qwen3vl.documents import Kind
+from qwen3vl.embedder import Embedder
+from qwen3vl.errors import RecipeError
+from qwen3vl.inputs import Input
+from qwen3vl.reranker import Reranker
+from qwen3vl.store import Hit, Store
+
+
+class Retriever:
+    """Searches a store by text, picture, clip or a mixture; a reranker judges what was found, media included.
+
+    candidates: how many hits the reranker sees.
+    instruction: for queries, where it differs from that of the documents.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        store: Store,
+        reranker: Reranker | None = None,
+        *,
+        candidates: int = 20,
+        instruction: str | None = None,
+    ) -> None:
+        stored = store.recipe
+        if stored is None:
+            raise RecipeError("the store is empty: nothing was indexed into it yet")
+        embedder.recipe.check(stored, "the store")
+        self.embedder = embedder
+        self.store = store
+        self.reranker = reranker
+        self.candidates = candidates
+        self.instruction = instruction
+
+    def search(self, query: Input, limit: int = 10, *, kinds: Sequence[Kind] = ()) -> list[Hit]:
+        """The best hits for one query, best first.
+
+        A hit that the reranker cannot read keeps its place behind those that it can, without a rerank score.
+        """
+        (vector,) = self.embedder.embed([query], instruction=self.instruction)
+        hits = self.store.search(vector, max(limit, self.candidates) if self.reranker else limit, kinds)
+        return self._reranked(query, hits)[:limit] if self.reranker and hits else hits
+
+    def _reranked(self, query: Input, hits: list[Hit]) -> list[Hit]:
+        assert self.reranker is not None
+        judged = self.reranker.score(query, [hit.document.input for hit in hits], on_error="collect")
+        scored = [
+            replace(hit, rerank_score=float(score)) if good else hit
+            for hit, score, good in zip(hits, judged.values, judged.ok, strict=True)
+        ]
+        return sorted(scored, key=lambda hit: (hit.rerank_score is None, -(hit.rerank_score or 0)))

@@ -1,0 +1,219 @@
+"""Trains the tiny reranker: pairs of query and document, from random mismatches to near-misses.
+
+Beside the answer, a throw-away head is asked about the parts: does this cell of the document's picture
+agree with the query?
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
+
+from qwen3vl.demo.scenes import Clip, Scene, near_miss, near_miss_clip, random_clip, random_scene
+from qwen3vl.model import Qwen3VL
+from qwen3vl.packing import Prompted, plan
+from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Tokenizer, rerank_prompt
+from tools.tiny.checkpoint import new_model, prepare, save
+from tools.tiny.data import Seen, clip, draw_until, picture
+
+log = logging.getLogger("train")
+GROUPS = {"picture": 28, "caption": 14, "clip": 3, "pictures": 4}
+"""Queries a step: words for pictures, a picture for captions, words for clips, a picture for pictures."""
+DOCUMENTS = 4
+"""Documents a query: the match, then near-misses or strangers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """A query and a document as a prompt, whether they match, and for picture documents what each cell should say."""
+
+    prompt: Prompted
+    match: bool
+    query: int
+    cells: tuple[int, ...] = ()
+
+
+def start(folder: Path, base: Path, seed: int) -> Qwen3VL:
+    """A model two layers deeper than the embedding model, which gives it all that it has."""
+    prepare(folder, layers=6, append_endoftext=False)
+    model = new_model(folder, seed)
+    known = {name.removeprefix("model."): value.float() for name, value in load_file(base / "model.safetensors").items()}
+    missing, unexpected = model.load_state_dict(known, strict=False)
+    if unexpected or not all("layers.4" in name or "layers.5" in name for name in missing):
+        raise ValueError(f"{base} is not a tiny embedding model: {missing} {unexpected}")
+    for layer in model.language_model.layers[4:]:
+        for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            nn.init.normal_(projection.weight, std=0.01)
+    return model
+
+
+def agreement(asked: Scene, shown: Scene) -> tuple[int, ...]:
+    """Of each cell of a shown picture: 0 nothing asked nor shown, 1 as asked, 2 not as asked."""
+    want = {thing.place: thing for thing in asked.things}
+    have = {thing.place: thing for thing in shown.things}
+    return tuple(
+        0 if place not in want and place not in have else 1 if want.get(place) == have.get(place) else 2
+        for place in range(9)
+    )
+
+
+def documents(scene: Scene, random: Random, near: float) -> list[Scene]:
+    """The scene itself, then near-misses (with probability `near`) or other scenes."""
+    made = [scene]
+    while len(made) < DOCUMENTS:
+        other = near_miss(scene, random) if random.random() < near else draw_until(random_scene, random, held=False)
+        if other.key not in [known.key for known in made]:
+            made.append(other)
+    return made
+
+
+def batch(tokenizer: Tokenizer, random: Random, near: float) -> tuple[list[Pair], list[Seen]]:
+    pairs: list[Pair] = []
+    seen: list[Seen] = []
+    queries = 0
+
+    def show(made: Seen) -> Seen:
+        seen.append(made)
+        return made
+
+    def add(query: Content, document: Content, match: bool, cells: tuple[int, ...] = ()) -> None:
+        prompt = tokenizer.write(rerank_prompt(query, document, RERANK_INSTRUCTION), 8192).prompt
+        pairs.append(Pair(prompt, match, queries, cells))
+
+    for kind, count in GROUPS.items():
+        for _ in range(count):
+            if kind == "clip":
+                asked = draw_until(random_clip, random, held=False)
+                for number, shown in enumerate((asked, *_other_clips(asked, random, near))):
+                    document = Content(videos=(show(clip(shown, random)).vision,))
+                    add(Content(texts=(asked.caption(random.randrange(2)),)), document, number == 0)
+            else:
+                _add_scenes(kind, random, near, add, show)
+            queries += 1
+    return pairs, seen
+
+
+def _other_clips(asked: Clip, random: Random, near: float) -> list[Clip]:
+    others: list[Clip] = []
+    while len(others) < 2:
+        other = near_miss_clip(asked, random) if random.random() < near else draw_until(random_clip, random, held=False)
+        if other.key != asked.key:
+            others.append(other)
+    return others
+
+
+def _add_scenes(kind: str, random: Random, near: float, add, show) -> None:  # type: ignore[no-untyped-def]
+    scene = draw_until(random_scene, random, held=False)
+    style = random.randrange(3)
+    shuffled = Scene(tuple(random.sample(scene.things, len(scene.things))))
+    if kind == "picture":
+        query = Content(texts=(shuffled.caption(style),))
+    else:
+        query = Content(images=(show(picture(scene, random)).vision,))
+    for number, other in enumerate(documents(scene, random, near)):
+        if kind == "caption":
+            told = Scene(tuple(random.sample(other.things, len(other.things))))
+            add(query, Content(texts=(told.caption(random.randrange(3)),)), number == 0)
+        else:
+            add(query, Content(images=(show(picture(other, random)).vision,)), number == 0, agreement(scene, other))
+
+
+def forward(model: Qwen3VL, pairs: list[Pair], seen: list[Seen]) -> tuple[Tensor, Tensor]:
+    """Each pair's last state (pairs, hidden), and the states of the nine cells of picture documents."""
+    (pack,) = plan([pair.prompt for pair in pairs], [pair.query for pair in pairs], 1 << 60)
+    pixels = {each.vision.key: each.patches for each in seen}
+    features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids)
+    features = features.take(torch.from_numpy(pack.rows))
+    states = model(
+        torch.from_numpy(pack.ids),
+        torch.from_numpy(pack.positions),
+        pack.groups,
+        torch.arange(pack.tokens),
+        torch.from_numpy(pack.visual),
+        features,
+    )
+    place = dict(zip(pack.members, pack.wanted.tolist(), strict=True))
+    last = torch.tensor([place[index] for index in range(len(pairs))])
+    cells = []
+    for index, pair in enumerate(pairs):
+        if pair.cells:
+            span = pair.prompt.spans[-1]
+            first = place[index] - (len(pair.prompt) - 1 - span.start)
+            cells.append(torch.arange(first, first + 9))
+    return states[last], states[torch.cat(cells)]
+
+
+def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
+    """Writes a trained checkpoint to `folder`; takes `seconds` of wall clock."""
+    random = Random(seed)
+    model = start(folder, base, seed)
+    tokenizer = Tokenizer(folder / "tokenizer.json")
+    yes, no = tokenizer.control("yes"), tokenizer.control("no")
+    average = copy.deepcopy(model)
+    probe = nn.Linear(model.config.text.hidden, 3)
+    peak = 1.0e-3
+    parameters = list(model.parameters())
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": probe.parameters(), "weight_decay": 0.0},
+        ],
+        lr=peak,
+        betas=(0.9, 0.98),
+    )
+    began, step = time.monotonic(), 0
+    while (spent := (time.monotonic() - began) / seconds) < 1:
+        near = 0.1 if spent < 0.1 else min(0.75, 0.1 + 2.2 * (spent - 0.1))
+        pairs, seen = batch(tokenizer, random, near)
+        last, cells = forward(model, pairs, seen)
+        head = model.language_model.embed_tokens.weight
+        logits = last @ (head[yes] - head[no])
+        match = torch.tensor([float(pair.match) for pair in pairs])
+        # One match stands against several others: weighted, so that both answers count alike.
+        weight = torch.where(match > 0, 2.0, 1.0)
+        loss = (binary_cross_entropy_with_logits(logits, match, reduction="none") * weight).mean()
+        query = torch.tensor([pair.query for pair in pairs])
+        positive = logits[match > 0][query]
+        loss = loss + 0.5 * (softplus(logits - positive) * (1 - match)).mean()
+        labels = torch.tensor([label for pair in pairs for label in pair.cells])
+        aid = max(0.05, 1 - spent / 0.7)
+        cell_loss = cross_entropy(probe(cells), labels)
+        loss = loss + aid * cell_loss
+        rate = min(1.0, (step + 1) / 50)
+        if spent > 0.5:
+            rate *= 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * (spent - 0.5) / 0.5))
+        for group in optimiser.param_groups:
+            group["lr"] = peak * rate
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        keep = min(0.99, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for slow, fast in zip(average.parameters(), parameters, strict=True):
+                slow.lerp_(fast, 1 - keep)
+        if step % 20 == 0:
+            with torch.no_grad():
+                right = ((logits > 0) == (match > 0)).float()
+                better = (positive > logits)[match == 0].float().mean()
+                wrong = (probe(cells).argmax(-1) == labels)[labels == 2].float().mean()
+            log.info(
+                "rerank %d (%.0f %%): loss %.3f, cells %.3f (mismatches seen %.2f), yes %.2f, no %.2f, order %.2f, near %.2f",
+                *(step, 100 * spent, loss.item(), cell_loss.item(), wrong.item()),
+                *(right[match > 0].mean().item(), right[match == 0].mean().item(), better.item(), near),
+            )
+        if step % 100 == 99:
+            save(average, folder)
+        step += 1
+    save(average, folder)
