@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qwen3vl.engine import Engine, EngineOptions, Job, Outcome
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.geometry import Limits
-from qwen3vl.hub import find
+from qwen3vl.hub import default_max_pixels, find
 from qwen3vl.inputs import Input, Item, as_item, shorten
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.planning import Draft
@@ -54,7 +54,7 @@ class Embedder:
         dtype: str = "auto",
         max_length: int = Limits.max_length,
         min_pixels: int = Limits.min_pixels,
-        max_pixels: int = Limits.max_pixels,
+        max_pixels: int | None = None,
         total_pixels: int = Limits.total_pixels,
         fps: float = Limits.fps,
         max_frames: int = Limits.max_frames,
@@ -63,7 +63,7 @@ class Embedder:
         batch_tokens: int | None = None,
         threads: int | None = None,
     ) -> None:
-        limits = Limits(max_length, min_pixels, max_pixels, total_pixels, fps, max_frames)
+        limits = Limits(max_length, min_pixels, max_pixels or default_max_pixels(model), total_pixels, fps, max_frames)
         options = EngineOptions(device, dtype, batch_tokens, threads, exif)
         self.instruction = punctuated(instruction) or EMBED_INSTRUCTION
         self.engine = Engine(find(model, "embedding", revision), limits, policy, options)
@@ -158,7 +158,9 @@ class Embedder:
         default = self.instruction if instruction is None else punctuated(instruction) or self.instruction
         for outcome in self.engine.run(self._job(index, value, default) for index, value in enumerate(each(inputs))):
             if outcome.state is not None and not np.isfinite(outcome.state).all():
-                yield Outcome(outcome.index, None, ItemError(outcome.index, "", "the model gave values that are not finite"))
+                yield Outcome(
+                    outcome.index, None, ItemError(outcome.index, "", "the model gave values that are not finite")
+                )
             else:
                 yield outcome
 
@@ -166,9 +168,9 @@ class Embedder:
         try:
             item = as_item(value)
         except InputError as error:
-            return Job(index, shorten(repr(value), 60), partial(_raise, error), default)
+            return Job(index, shorten(repr(value), 60), partial(_raise, error))
         instruction = punctuated(item.instruction or "") or default
-        return Job(index, item.name, lambda: self._write(item, instruction), instruction)
+        return Job(index, item.name, lambda: self._write(item, instruction))
 
     def _write(self, item: Item, instruction: str) -> list[Control | Text | Draft]:
         return embed_prompt(self.engine.draft(item), instruction)

@@ -48,13 +48,12 @@ AHEAD = 2
 class Job:
     """One prompt to run: its caller's index, its name in errors, and how to write it.
 
-    `write` may read headers and raise `InputError`; jobs of one `family` are packed together.
+    `write` may read headers and raise `InputError`.
     """
 
     index: int
     source: str
     write: Callable[[], Sequence[Control | Text | Draft]]
-    family: Hashable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,8 +133,7 @@ class Engine:
         return _Prompt(job, planning)
 
     def _packs(self, prompts: Sequence[_Prompt], budget: int | None = None) -> Iterator[Pack]:
-        sequences = [prompt.planning.prompt for prompt in prompts]
-        return plan(sequences, [prompt.job.family for prompt in prompts], budget or self.batch_tokens)
+        return plan([prompt.planning.prompt for prompt in prompts], budget or self.batch_tokens)
 
     def _load(self, pack: Pack, prompts: Sequence[_Prompt]) -> dict[Hashable, Future[Tensor]]:
         media: dict[Hashable, Planned] = {}
@@ -237,7 +235,7 @@ def _failed(job: Job, error: Exception, source: str | None) -> Outcome:
 
 
 def choose_device(name: str) -> torch.device:
-    """"auto" is the first CUDA device, else Apple's GPU, else the CPU."""
+    """ "auto" is the first CUDA device, else Apple's GPU, else the CPU."""
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():
@@ -246,7 +244,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """"auto" is bfloat16 on CUDA and float32 elsewhere."""
+    """ "auto" is bfloat16 on CUDA and float32 elsewhere."""
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -58,7 +58,7 @@ class Limits:
             )
 
 
-def picture_size(width: int, height: int, min_pixels: int, max_pixels: int, factor: int = FACTOR) -> tuple[int, int]:
+def picture_size(width: int, height: int, min_pixels: int, max_pixels: float, factor: int = FACTOR) -> tuple[int, int]:
     """(height, width) to which a picture is resized: multiples of `factor` between the pixel limits.
 
     Raises `MediaError` where one side is more than 200 times the other.
@@ -69,7 +69,10 @@ def picture_size(width: int, height: int, min_pixels: int, max_pixels: int, fact
             f"its sides are {width} x {height}: one is {ratio:.0f} times the other and the model takes at most "
             f"{MAX_RATIO}; crop the picture or cut it into tiles"
         )
-    return smart_resize(height, width, factor=factor, min_pixels=min_pixels, max_pixels=max(max_pixels, min_pixels))
+    size: tuple[int, int] = smart_resize(
+        height, width, factor=factor, min_pixels=min_pixels, max_pixels=max(max_pixels, min_pixels)
+    )
+    return size
 
 
 def frame_size(width: int, height: int, frames: int, total_pixels: float | None) -> tuple[int, int]:
@@ -77,7 +80,7 @@ def frame_size(width: int, height: int, frames: int, total_pixels: float | None)
     most: float = MAX_FRAME_PIXELS
     if total_pixels is not None:
         most = max(min(most, total_pixels / frames * FRAMES_PER_TOKEN), int(MIN_FRAME_PIXELS * 1.05))
-    return picture_size(width, height, MIN_FRAME_PIXELS, most)  # type: ignore[arg-type]
+    return picture_size(width, height, MIN_FRAME_PIXELS, most)
 
 
 def sample_clip(first: int, count: int, rate: float, fps: float, max_frames: int) -> list[int]:

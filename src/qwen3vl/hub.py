@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from qwen3vl.errors import ModelError
+from qwen3vl.geometry import Limits
 
 FILES = ("config.json", "tokenizer.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 """All that is read of a repository."""
+TINY_MAX_PIXELS = 96 * 96
+"""The tiny pair knows pictures of this size: larger ones are shrunk to it unless the caller says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,11 @@ def find(model: str | Path, kind: Literal["embedding", "reranker"], revision: st
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"{name} is neither a folder nor a hub id such as Qwen/Qwen3-VL-Embedding-2B, nor 'tiny'")
     return _download(name, revision)
+
+
+def default_max_pixels(model: str | Path) -> int:
+    """Pixels of a picture where the caller names no limit: the official scripts' own, but for the tiny pair."""
+    return TINY_MAX_PIXELS if str(model) == "tiny" else Limits.max_pixels
 
 
 def _download(name: str, revision: str | None) -> Checkpoint:

@@ -50,7 +50,7 @@ def ingest(
     what was changed or deleted.  Points of sources that failed are kept.  `progress` is called after each step.
     """
     store.create(embedder.recipe)
-    run = _Run(embedder, store, progress or (lambda report: None), keep_ids=stale is not None)
+    run = _Run(embedder, store, progress or (lambda _: None), keep_ids=stale is not None)
     run.embed(documents)
     if stale is not None:
         run.remove(stale)

@@ -73,7 +73,7 @@ class Item:
     @property
     def name(self) -> str:
         """The item in a few words, for errors."""
-        media = [each.name for each in (*self.videos, *self.images)]
+        media = [clip.name for clip in self.videos] + [picture.name for picture in self.images]
         if media:
             return ", ".join(media)
         return f"text {shorten(' '.join(self.texts), 40)!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -69,128 +69,144 @@ class Pack:
         return len(self.ids)
 
 
-def comparable(sequence: Prompted, number: Callable[[Hashable], int]) -> Ints:
+def plan(sequences: Sequence[Prompted], budget: int) -> Iterator[Pack]:
+    """Packs all sequences, at most about `budget` tokens a pack unless one alone is longer.
+
+    Sequences that begin alike are packed together, and what they share is computed once: prefixes form a
+    tree, whose branches part where the tokens do (never where the strings do: the pre-tokeniser joins
+    characters across a seam).
+    """
+    numbers: dict[Hashable, int] = {}
+    codes = [_comparable(sequence, numbers) for sequence in sequences]
+    # Fixed-width keys: sequences with a common prefix are neighbours in their order.
+    order = sorted(range(len(sequences)), key=lambda index: codes[index].tobytes())
+    members: list[int] = []
+    shared: list[int] = []
+    tokens = 0
+    for index in order:
+        common = _common(codes[members[-1]], codes[index]) if members else 0
+        cost = len(codes[index]) - common
+        if members and tokens + cost > budget:
+            yield _pack(sequences, members, shared)
+            members, shared, tokens, common = [], [], 0, 0
+        members.append(index)
+        shared.append(common)
+        tokens += len(codes[index]) - common
+    if members:
+        yield _pack(sequences, members, shared)
+
+
+def _comparable(sequence: Prompted, numbers: dict[Hashable, int]) -> Ints:
     """The ids, with each vision token replaced by what it shows: equal only where the pixels are."""
     codes = sequence.ids.copy()
     for span in sequence.spans:
-        first = (number(span.key) << 32) + span.offset
+        first = (numbers.setdefault(span.key, len(numbers)) << 32) + span.offset
         codes[span.start : span.stop] = -1 - np.arange(first, first + span.stop - span.start)
     return codes
 
 
-def shared_length(sequences: Sequence[Prompted]) -> int:
-    """How many tokens all sequences have in common from the start, leaving each at least its last one."""
-    if len(sequences) < 2:
-        return 0
-    numbers: dict[Hashable, int] = {}
-
-    def number(key: Hashable) -> int:
-        return numbers.setdefault(key, len(numbers))
-
-    first = comparable(sequences[0], number)
-    length = min(map(len, sequences)) - 1
-    for sequence in sequences[1:]:
-        differing = np.flatnonzero(comparable(sequence, number)[:length] != first[:length])
-        length = int(differing[0]) if len(differing) else length
+def _common(first: Ints, second: Ints) -> int:
+    """Tokens that two sequences share from the start, leaving each at least its last; 0 if hardly any."""
+    length = min(len(first), len(second)) - 1
+    differing = np.flatnonzero(first[:length] != second[:length])
+    length = int(differing[0]) if len(differing) else length
     return length if length >= MIN_SHARED else 0
 
 
-def plan(sequences: Sequence[Prompted], families: Sequence[Hashable], budget: int) -> Iterator[Pack]:
-    """Packs all sequences, at most `budget` tokens a pack unless one alone is longer.
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Tokens `start` to `stop` of a sequence, behind the segment numbered `parent` (-1 for none).
 
-    Sequences of one family (an instruction, a query) are kept together and share their common prefix.
+    `member` is the sequence itself where the segment is its end, and any that begins so where it is shared.
     """
-    builder = _Builder(sequences)
-    together: dict[Hashable, list[int]] = {}
-    for index, name in enumerate(families):
-        together.setdefault(name, []).append(index)
-    for family in together.values():
-        family.sort(key=lambda index: len(sequences[index]))
-        shared = shared_length([sequences[index] for index in family])
-        for index in family:
-            if builder.tokens and builder.tokens + builder.cost(index, family[0], shared) > budget:
-                yield builder.pack()
-            builder.add(index, family[0], shared)
-    if builder.tokens:
-        yield builder.pack()
+
+    member: int
+    start: int
+    stop: int
+    parent: int
+    last: bool
 
 
-class _Builder:
-    """Collects the segments of one pack: prefixes by family, suffixes by prefix and length."""
-
-    def __init__(self, sequences: Sequence[Prompted]) -> None:
-        self.sequences = sequences
-        self.clear()
-
-    def clear(self) -> None:
-        self.tokens = 0
-        self.prefixes: dict[int, int] = {}
-        self.members: list[tuple[int, int]] = []
-
-    def cost(self, index: int, family: int, shared: int) -> int:
-        """Tokens that the sequence would add."""
-        return len(self.sequences[index]) - (shared if shared and family in self.prefixes else 0)
-
-    def add(self, index: int, family: int, shared: int) -> None:
-        self.tokens += self.cost(index, family, shared)
-        if shared:
-            self.prefixes[family] = shared
-        self.members.append((index, family if shared else -1))
-
-    def pack(self) -> Pack:
-        pieces: list[tuple[int, int, int]] = []  # sequence, first token, last token
-        groups: list[Group] = []
-        starts: dict[int, int] = {}
-        place = 0
-        for family, shared in self.prefixes.items():
-            starts[family] = place
-            groups.append(Group(place, 1, shared))
-            pieces.append((family, 0, shared))
-            place += shared
-
-        def kind(member: tuple[int, int]) -> tuple[int, int]:
-            index, family = member
-            return family, len(self.sequences[index]) - self.prefixes.get(family, 0)
-
-        members = sorted(self.members, key=kind)
-        for (family, length), alike in groupby(members, key=kind):
-            shared = self.prefixes.get(family, 0)
-            begin = place
-            for index, _ in alike:
-                pieces.append((index, shared, shared + length))
-                place += length
-            ancestors = ((starts[family], shared),) if shared else ()
-            groups.append(Group(begin, (place - begin) // length, length, ancestors))
-        pack = _lay_out(self.sequences, pieces, tuple(groups), tuple(index for index, _ in members))
-        self.clear()
-        return pack
-
-
-def _lay_out(
+def _branch(
     sequences: Sequence[Prompted],
-    pieces: Iterable[tuple[int, int, int]],
-    groups: tuple[Group, ...],
-    members: tuple[int, ...],
-) -> Pack:
-    """Joins the pieces into one row and finds the place of every vision token and its feature row."""
-    ids, positions, visual, wanted_spans = [], [], [], []
+    members: Sequence[int],
+    shared: Sequence[int],
+    start: int,
+    parent: int,
+    segments: list[_Segment],
+) -> None:
+    """Appends the segments of members that share their first `start` tokens.
+
+    `shared[i]` is what member i has in common with member i - 1.
+    """
+    first = 0
+    while first < len(members):
+        stop = first + 1
+        while stop < len(members) and shared[stop] - start >= MIN_SHARED:
+            stop += 1
+        if stop - first == 1:
+            segments.append(_Segment(members[first], start, len(sequences[members[first]]), parent, last=True))
+        else:
+            common = min(shared[first + 1 : stop])
+            segments.append(_Segment(members[first], start, common, parent, last=False))
+            node = len(segments) - 1
+            _branch(sequences, members[first:stop], shared[first:stop], common, node, segments)
+        first = stop
+
+
+def _pack(sequences: Sequence[Prompted], members: Sequence[int], shared: Sequence[int]) -> Pack:
+    """Lays the tree's segments in one row, those of one parent and length side by side."""
+    segments: list[_Segment] = []
+    _branch(sequences, members, shared, 0, -1, segments)
+    starts = [0] * len(segments)
+    groups: list[Group] = []
+    pieces: list[_Segment] = []
+    place = 0
+    laid = sorted(range(len(segments)), key=lambda number: _kind(segments[number]))
+    for (parent, length), alike in groupby(laid, key=lambda number: _kind(segments[number])):
+        begin = place
+        for number in alike:
+            starts[number] = place
+            pieces.append(segments[number])
+            place += length
+        groups.append(Group(begin, (place - begin) // length, length, _ancestors(segments, starts, parent)))
+    return _row(sequences, pieces, tuple(groups))
+
+
+def _kind(segment: _Segment) -> tuple[int, int]:
+    return segment.parent, segment.stop - segment.start
+
+
+def _ancestors(segments: Sequence[_Segment], starts: Sequence[int], parent: int) -> tuple[tuple[int, int], ...]:
+    """(start, length) of a segment and all above it, the outermost first.  A parent is laid before its children."""
+    chain: list[tuple[int, int]] = []
+    while parent >= 0:
+        segment = segments[parent]
+        chain.append((starts[parent], segment.stop - segment.start))
+        parent = segment.parent
+    return tuple(reversed(chain))
+
+
+def _row(sequences: Sequence[Prompted], pieces: Sequence[_Segment], groups: tuple[Group, ...]) -> Pack:
+    """Joins the pieces and finds the place of every vision token and its feature row."""
+    ids, positions, visual, shown = [], [], [], []
     ends: dict[int, int] = {}
     place = 0
-    for index, start, stop in pieces:
-        sequence = sequences[index]
-        ids.append(sequence.ids[start:stop])
-        positions.append(sequence.positions[:, start:stop])
+    for piece in pieces:
+        sequence = sequences[piece.member]
+        ids.append(sequence.ids[piece.start : piece.stop])
+        positions.append(sequence.positions[:, piece.start : piece.stop])
         for span in sequence.spans:
-            first, last = max(span.start, start), min(span.stop, stop)
+            first, last = max(span.start, piece.start), min(span.stop, piece.stop)
             if first < last:
-                visual.append(np.arange(place + first - start, place + last - start))
-                wanted_spans.append((span, span.offset + first - span.start, last - first))
-        place += stop - start
-        ends[index] = place - 1
+                visual.append(np.arange(place + first - piece.start, place + last - piece.start))
+                shown.append((span, span.offset + first - span.start, last - first))
+        place += piece.stop - piece.start
+        if piece.last:
+            ends[piece.member] = place - 1
     media: dict[Hashable, tuple[Grid, int]] = {}
-    total = 0
-    rows = []
-    for span, offset, count in wanted_spans:
+    rows, total = [], 0
+    for span, offset, count in shown:
         if span.key not in media:
             media[span.key] = (span.grid, total)
             total += tokens_of(span.grid)
@@ -198,11 +214,11 @@ def _lay_out(
         rows.append(np.arange(base, base + count))
     empty = np.zeros(0, dtype=np.int64)
     return Pack(
-        members=members,
+        members=tuple(ends),
         ids=np.concatenate(ids),
         positions=np.concatenate(positions, axis=1),
         groups=groups,
-        wanted=np.array([ends[index] for index in members], dtype=np.int64),
+        wanted=np.array(list(ends.values()), dtype=np.int64),
         media=tuple(media),
         grids=tuple(grid for grid, _ in media.values()),
         visual=np.concatenate(visual) if visual else empty,

@@ -77,5 +77,3 @@ def patches(pixels: Tensor) -> Tensor:
     # pair, frame, block row, row, y, block column, column, x, channel -> one row of values a patch
     rows = blocks.permute(0, 2, 5, 3, 6, 8, 1, 4, 7)
     return rows.reshape(frames // FRAMES_PER_TOKEN * height * width // PATCH**2, -1)
-
-

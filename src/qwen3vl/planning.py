@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -115,11 +116,8 @@ Draft = PictureDraft | ClipDraft | FramesDraft
 def draft(item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool) -> Content[Draft]:
     """Reads the headers of an item's media, clips first; the first one that fails is the item's error."""
     return Content(
-        videos=tuple(_named(clip.name, lambda clip=clip: _clip(clip, item, limits, policy, exif)) for clip in item.videos),
-        images=tuple(
-            _named(picture.name, lambda picture=picture: _picture(picture, limits, policy, exif))
-            for picture in item.images
-        ),
+        videos=tuple(_named(clip.name, partial(_clip, clip, item, limits, policy, exif)) for clip in item.videos),
+        images=tuple(_named(each.name, partial(_picture, each, limits, policy, exif)) for each in item.images),
         texts=item.texts,
     )
 

@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -58,21 +57,21 @@ class Vision:
 
 
 Part = Control | Text | Vision
-Media = TypeVar("Media")
+Media_co = TypeVar("Media_co", covariant=True)
 """A `Vision`, or what becomes one when the prompt's sizes are settled."""
 
 _START, _END = Control("<|im_start|>"), Control("<|im_end|>")
 
 
 @dataclass(frozen=True, slots=True)
-class Content(Generic[Media]):
+class Content(Generic[Media_co]):
     """What a caller sends: clips, pictures and texts, in the order in which the frames show them."""
 
-    videos: tuple[Media, ...] = ()
-    images: tuple[Media, ...] = ()
+    videos: tuple[Media_co, ...] = ()
+    images: tuple[Media_co, ...] = ()
     texts: tuple[str, ...] = ()
 
-    def parts(self) -> list[Control | Text | Media]:
+    def parts(self) -> list[Control | Text | Media_co]:
         return [*self.videos, *self.images, *(Text(text, cut=True) for text in self.texts)]
 
 
@@ -84,7 +83,7 @@ def punctuated(instruction: str) -> str:
     return instruction
 
 
-def embed_prompt(content: Content[Media], instruction: str) -> list[Control | Text | Media]:
+def embed_prompt(content: Content[Media_co], instruction: str) -> list[Control | Text | Media_co]:
     """The frame of the embedding models: the instruction is the system's turn, the content the user's."""
     return [
         *(_START, Text(f"system\n{instruction}"), _END, Text("\n")),
@@ -94,8 +93,8 @@ def embed_prompt(content: Content[Media], instruction: str) -> list[Control | Te
 
 
 def rerank_prompt(
-    query: Content[Media], document: Content[Media], instruction: str
-) -> list[Control | Text | Media]:
+    query: Content[Media_co], document: Content[Media_co], instruction: str
+) -> list[Control | Text | Media_co]:
     """The frame of the reranking models: instruction, query and document in one user turn."""
     return [
         *(_START, Text(f"system\n{RERANK_SYSTEM}"), _END, Text("\n")),
@@ -224,9 +223,7 @@ class _Writer:
         text = sum(owner >= 0 for owner in self.owner) - excess
         return Written(Prompted(ids, mrope_positions(len(ids), spans), spans), text, excess)
 
-    def _cut(
-        self, ids: NDArray[np.int64], excess: int, max_length: int
-    ) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
+    def _cut(self, ids: NDArray[np.int64], excess: int, max_length: int) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
         """Drops the last `excess` tokens that belong to the caller's text, the last piece's first."""
         owner = np.array(self.owner)
         own = np.flatnonzero(owner >= 0)

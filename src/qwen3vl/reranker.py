@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qwen3vl.engine import Engine, EngineOptions, Job
 from qwen3vl.errors import InputError
 from qwen3vl.geometry import Limits
-from qwen3vl.hub import find
+from qwen3vl.hub import default_max_pixels, find
 from qwen3vl.inputs import Input, Item, as_item, shorten
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.model.weights import answer_row
@@ -41,7 +41,7 @@ class Reranker:
         dtype: str = "auto",
         max_length: int = 10240,
         min_pixels: int = Limits.min_pixels,
-        max_pixels: int = Limits.max_pixels,
+        max_pixels: int | None = None,
         total_pixels: int = Limits.total_pixels,
         fps: float = Limits.fps,
         max_frames: int = Limits.max_frames,
@@ -51,7 +51,9 @@ class Reranker:
         threads: int | None = None,
     ) -> None:
         # The reference's limit leaves out the five tokens that end its prompt.
-        limits = Limits(max_length + 5, min_pixels, max_pixels, total_pixels, fps, max_frames)
+        limits = Limits(
+            max_length + 5, min_pixels, max_pixels or default_max_pixels(model), total_pixels, fps, max_frames
+        )
         options = EngineOptions(device, dtype, batch_tokens, threads, exif)
         self.instruction = instruction or RERANK_INSTRUCTION
         self.engine = Engine(find(model, "reranker", revision), limits, policy, options)
@@ -139,8 +141,8 @@ class Reranker:
         try:
             item = as_item(value)
         except InputError as error:
-            return Job(index, shorten(repr(value), 60), partial(_raise, error), asked[0])
-        return Job(index, item.name, lambda: self._write(item, asked[1], instruction), asked[0])
+            return Job(index, shorten(repr(value), 60), partial(_raise, error))
+        return Job(index, item.name, lambda: self._write(item, asked[1], instruction))
 
     def _write(self, item: Item, asked: Content[Draft], instruction: str) -> list[Control | Text | Draft]:
         return rerank_prompt(asked, self.engine.draft(item), instruction)

@@ -46,13 +46,13 @@ class Retriever:
         """
         (vector,) = self.embedder.embed([query], instruction=self.instruction)
         hits = self.store.search(vector, max(limit, self.candidates) if self.reranker else limit, kinds)
-        return self._reranked(query, hits)[:limit] if self.reranker and hits else hits
+        return _reranked(self.reranker, query, hits)[:limit] if self.reranker and hits else hits
 
-    def _reranked(self, query: Input, hits: list[Hit]) -> list[Hit]:
-        assert self.reranker is not None
-        judged = self.reranker.score(query, [hit.document.input for hit in hits], on_error="collect")
-        scored = [
-            replace(hit, rerank_score=float(score)) if good else hit
-            for hit, score, good in zip(hits, judged.values, judged.ok, strict=True)
-        ]
-        return sorted(scored, key=lambda hit: (hit.rerank_score is None, -(hit.rerank_score or 0)))
+
+def _reranked(reranker: Reranker, query: Input, hits: list[Hit]) -> list[Hit]:
+    judged = reranker.score(query, [hit.document.input for hit in hits], on_error="collect")
+    scored = [
+        replace(hit, rerank_score=float(score)) if good else hit
+        for hit, score, good in zip(hits, judged.values, judged.ok, strict=True)
+    ]
+    return sorted(scored, key=lambda hit: (hit.rerank_score is None, -(hit.rerank_score or 0)))

@@ -32,7 +32,7 @@ PATTERN = (
 VOCABULARY = 544
 
 
-def config(*, layers: int, vocabulary: int, control: dict[str, int]) -> dict[str, object]:
+def config(*, layers: int, vocabulary: int, control: dict[str, int | None]) -> dict[str, object]:
     """`config.json` of a tiny model."""
     return {
         "architectures": ["Qwen3VLForConditionalGeneration"],

@@ -40,7 +40,7 @@ def distinct(make: Callable[[Random], Shown], random: Random, count: int) -> lis
     found: dict[frozenset[object], Shown] = {}
     while len(found) < count:
         made = draw_until(make, random, held=True)
-        found.setdefault(made.key, made)  # type: ignore[arg-type]
+        found.setdefault(made.key, made)
     return list(found.values())
 
 
@@ -77,7 +77,7 @@ def clip(shown: Clip, random: Random) -> Seen:
 
 def forward(model: Qwen3VL, prompts: Sequence[Prompted], seen: Sequence[Seen], *, every: bool = False) -> Tensor:
     """The final hidden state of each prompt's last token, (prompts, hidden), in one shared-prefix pack."""
-    (pack,) = plan(prompts, [0] * len(prompts), 1 << 60)
+    (pack,) = plan(prompts, 1 << 60)
     pixels = {each.vision.key: each.patches for each in seen}
     features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids) if pack.media else None
     out = model(
@@ -93,5 +93,5 @@ def forward(model: Qwen3VL, prompts: Sequence[Prompted], seen: Sequence[Seen], *
     return out[order]  # type: ignore[no-any-return]
 
 
-def embed_prompts(tokenizer: Tokenizer, contents: Sequence[Content]) -> list[Prompted]:
+def embed_prompts(tokenizer: Tokenizer, contents: Sequence[Content[Vision]]) -> list[Prompted]:
     return [tokenizer.write(embed_prompt(content, EMBED_INSTRUCTION), 8192).prompt for content in contents]

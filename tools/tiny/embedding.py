@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -24,7 +25,7 @@ from qwen3vl.demo.scenes import (
     random_scene,
 )
 from qwen3vl.model import Qwen3VL
-from qwen3vl.prompt import Content, Tokenizer
+from qwen3vl.prompt import Content, Tokenizer, Vision
 from tools.tiny.checkpoint import new_model, prepare, save
 from tools.tiny.data import Seen, clip, draw_until, embed_prompts, forward, picture
 
@@ -62,7 +63,7 @@ def train_vision(model: Qwen3VL, seconds: float, random: Random) -> None:
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 30) * (0.55 + 0.45 * math.cos(math.pi * spent))
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         if step % 25 == 0:
@@ -76,7 +77,7 @@ def fits(words: frozenset[object], shown: frozenset[object]) -> bool:
     return words <= shown
 
 
-def batch(random: Random, near: float) -> tuple[list[str], list[Content], list[Seen], Tensor, list[Scene]]:
+def batch(random: Random, near: float) -> tuple[list[str], list[Content[Vision]], list[Seen], Tensor, list[Scene]]:
     """Captions, what they describe, and which other pairs fit too: (captions, media) bool."""
     scenes: list[Scene] = []
     while len(scenes) < SCENES:
@@ -94,7 +95,7 @@ def batch(random: Random, near: float) -> tuple[list[str], list[Content], list[S
             clips.append(near_miss_clip(clips[-1], random))
     clips = clips[:CLIPS]
     seen = [picture(scene, random) for scene in scenes] + [clip(each, random) for each in clips]
-    media = [Content(images=(each.vision,)) for each in seen[:SCENES]]
+    media: list[Content[Vision]] = [Content(images=(each.vision,)) for each in seen[:SCENES]]
     media += [Content(videos=(each.vision,)) for each in seen[SCENES:]]
     told: list[frozenset[object]] = []
     captions: list[str] = []
@@ -113,9 +114,11 @@ def batch(random: Random, near: float) -> tuple[list[str], list[Content], list[S
     return captions, media, seen, others, scenes
 
 
-def mixed(random: Random) -> tuple[list[Content], list[Content], list[Seen]]:
+def mixed(random: Random) -> tuple[list[Content[Vision]], list[Content[Vision]], list[Seen]]:
     """Queries of a picture and words that together describe a scene, and those scenes."""
-    queries, targets, seen = [], [], []
+    queries: list[Content[Vision]] = []
+    targets: list[Content[Vision]] = []
+    seen: list[Seen] = []
     while len(targets) < MIXED:
         scene = draw_until(random_scene, random, held=False)
         if len(scene.things) < 2:
@@ -151,20 +154,27 @@ def multi_hot(scenes: list[Scene]) -> Tensor:
     return hot.flatten(1)
 
 
-def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7) -> None:
-    """Writes a trained checkpoint to `folder`; takes `vision_seconds` + `seconds` of wall clock."""
+def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7, base: Path | None = None) -> None:
+    """Writes a trained checkpoint to `folder`; takes `vision_seconds` + `seconds` of wall clock.
+
+    With `base`, training goes on from that checkpoint: no vision stage, near-misses from the start.
+    """
     random = Random(seed)
     prepare(folder, layers=4, append_endoftext=True)
     model = new_model(folder, seed)
     tokenizer = Tokenizer(folder / "tokenizer.json")
-    train_vision(model, vision_seconds, random)
+    if base is None:
+        train_vision(model, vision_seconds, random)
+    else:
+        stored = load_file(base / "model.safetensors")
+        model.load_state_dict({name.removeprefix("model."): value.float() for name, value in stored.items()})
     save(model, folder)
     average = copy.deepcopy(model)
-    scale = nn.Parameter(torch.tensor(math.log(20.0)))
+    scale = nn.Parameter(torch.tensor(math.log(20.0 if base is None else 40.0)))
     heads = nn.ModuleList(nn.Linear(model.config.text.hidden, 9 * (len(COLOURS) + len(SHAPES))) for _ in range(2))
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    peak = 1.5e-3
+    peak = 1.5e-3 if base is None else 1.0e-3
     optimiser = torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": 0.02, "factor": 1.0},
@@ -178,18 +188,19 @@ def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7) ->
     binary = nn.BCEWithLogitsLoss(reduction="none")
     start, step = time.monotonic(), 0
     while (spent := (time.monotonic() - start) / seconds) < 1:
-        near = 0.0 if spent < 0.2 else min(0.25, (spent - 0.2))
+        near = 0.25 if base is not None else min(0.25, max(0.0, spent - 0.2))
         captions, media, seen, others, scenes = batch(random, near)
         queries, targets, mixed_seen = mixed(random)
-        contents = [Content(texts=(caption,)) for caption in captions] + media + queries + targets
+        told: list[Content[Vision]] = [Content(texts=(caption,)) for caption in captions]
+        contents = told + media + queries + targets
         vectors = forward(model, embed_prompts(tokenizer, contents), seen + mixed_seen)
-        words, shown, asked, meant = vectors.split([len(captions), len(media), MIXED, MIXED])
+        words, shown, asked, meant = torch.split(vectors, [len(captions), len(media), MIXED, MIXED])
         size = len(captions) + MIXED
         masked = torch.zeros(size, size, dtype=torch.bool)
         masked[: len(captions), : len(captions)] = others
         masked.fill_diagonal_(False)
         loss = contrast(torch.cat((words, asked)), torch.cat((shown, meant)), masked, scale.exp().clamp(max=60))
-        aid = max(0.0, 1 - spent / 0.6)
+        aid = max(0.0, 1 - spent / 0.6) if base is None else 0.0
         if aid:
             hot = multi_hot(scenes)
             weight = 1 + 4 * hot
@@ -201,7 +212,7 @@ def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7) ->
         for group in optimiser.param_groups:
             group["lr"] = peak * rate * group["factor"]
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         keep = min(0.99, (step + 1) / (step + 10))

@@ -10,6 +10,7 @@ import copy
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -22,12 +23,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from qwen3vl.demo.scenes import Clip, Scene, near_miss, near_miss_clip, random_clip, random_scene
 from qwen3vl.model import Qwen3VL
 from qwen3vl.packing import Prompted, plan
-from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Tokenizer, rerank_prompt
+from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Tokenizer, Vision, rerank_prompt
 from tools.tiny.checkpoint import new_model, prepare, save
 from tools.tiny.data import Seen, clip, draw_until, picture
 
 log = logging.getLogger("train")
-GROUPS = {"picture": 28, "caption": 14, "clip": 3, "pictures": 4}
+GROUPS = {"picture": 24, "caption": 12, "clip": 3, "pictures": 4}
 """Queries a step: words for pictures, a picture for captions, words for clips, a picture for pictures."""
 DOCUMENTS = 4
 """Documents a query: the match, then near-misses or strangers."""
@@ -47,13 +48,15 @@ def start(folder: Path, base: Path, seed: int) -> Qwen3VL:
     """A model two layers deeper than the embedding model, which gives it all that it has."""
     prepare(folder, layers=6, append_endoftext=False)
     model = new_model(folder, seed)
-    known = {name.removeprefix("model."): value.float() for name, value in load_file(base / "model.safetensors").items()}
+    known = {
+        name.removeprefix("model."): value.float() for name, value in load_file(base / "model.safetensors").items()
+    }
     missing, unexpected = model.load_state_dict(known, strict=False)
     if unexpected or not all("layers.4" in name or "layers.5" in name for name in missing):
         raise ValueError(f"{base} is not a tiny embedding model: {missing} {unexpected}")
-    for layer in model.language_model.layers[4:]:
-        for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
-            nn.init.normal_(projection.weight, std=0.01)
+    for name, parameter in model.named_parameters():
+        if name in missing and name.endswith(("o_proj.weight", "down_proj.weight")):
+            nn.init.normal_(parameter, std=0.01)
     return model
 
 
@@ -86,7 +89,7 @@ def batch(tokenizer: Tokenizer, random: Random, near: float) -> tuple[list[Pair]
         seen.append(made)
         return made
 
-    def add(query: Content, document: Content, match: bool, cells: tuple[int, ...] = ()) -> None:
+    def add(query: Content[Vision], document: Content[Vision], match: bool, cells: tuple[int, ...] = ()) -> None:
         prompt = tokenizer.write(rerank_prompt(query, document, RERANK_INSTRUCTION), 8192).prompt
         pairs.append(Pair(prompt, match, queries, cells))
 
@@ -112,12 +115,12 @@ def _other_clips(asked: Clip, random: Random, near: float) -> list[Clip]:
     return others
 
 
-def _add_scenes(kind: str, random: Random, near: float, add, show) -> None:  # type: ignore[no-untyped-def]
+def _add_scenes(kind: str, random: Random, near: float, add: Callable[..., None], show: Callable[[Seen], Seen]) -> None:
     scene = draw_until(random_scene, random, held=False)
     style = random.randrange(3)
     shuffled = Scene(tuple(random.sample(scene.things, len(scene.things))))
     if kind == "picture":
-        query = Content(texts=(shuffled.caption(style),))
+        query: Content[Vision] = Content(texts=(shuffled.caption(style),))
     else:
         query = Content(images=(show(picture(scene, random)).vision,))
     for number, other in enumerate(documents(scene, random, near)):
@@ -130,7 +133,7 @@ def _add_scenes(kind: str, random: Random, near: float, add, show) -> None:  # t
 
 def forward(model: Qwen3VL, pairs: list[Pair], seen: list[Seen]) -> tuple[Tensor, Tensor]:
     """Each pair's last state (pairs, hidden), and the states of the nine cells of picture documents."""
-    (pack,) = plan([pair.prompt for pair in pairs], [pair.query for pair in pairs], 1 << 60)
+    (pack,) = plan([pair.prompt for pair in pairs], 1 << 60)
     pixels = {each.vision.key: each.patches for each in seen}
     features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids)
     features = features.take(torch.from_numpy(pack.rows))
@@ -196,7 +199,7 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
         for group in optimiser.param_groups:
             group["lr"] = peak * rate
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         keep = min(0.99, (step + 1) / (step + 10))
@@ -209,7 +212,7 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
                 better = (positive > logits)[match == 0].float().mean()
                 wrong = (probe(cells).argmax(-1) == labels)[labels == 2].float().mean()
             log.info(
-                "rerank %d (%.0f %%): loss %.3f, cells %.3f (mismatches seen %.2f), yes %.2f, no %.2f, order %.2f, near %.2f",
+                "rerank %d (%.0f %%): loss %.3f, cells %.3f (seen %.2f), yes %.2f, no %.2f, order %.2f, near %.2f",
                 *(step, 100 * spent, loss.item(), cell_loss.item(), wrong.item()),
                 *(right[match > 0].mean().item(), right[match == 0].mean().item(), better.item(), near),
             )

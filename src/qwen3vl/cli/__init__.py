@@ -41,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--kind", action="append", choices=("picture", "page", "clip", "text"), help="only hits of this kind"
     )
     search.add_argument("--rerank", action="store_true", help="let the reranker judge the nearest hits")
-    search.add_argument("--reranker", help="hub id, folder or 'tiny' (default: the one that goes with the store's model)")
+    search.add_argument(
+        "--reranker", help="hub id, folder or 'tiny' (default: the one that goes with the store's model)"
+    )
     search.add_argument("--candidates", type=int, default=20, help="hits that the reranker judges (default 20)")
     search.add_argument("--instruction", help="what the query is for, where the documents' instruction is not meant")
     search.add_argument("--model", help="the store's model under another name or folder")
@@ -49,7 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
     _machine(search)
 
     demo = commands.add_parser("demo", help="make a small library, index it and search it, offline")
-    demo.add_argument("--out", default="qwen3vl-demo", metavar="DIR", help="where it is written (default ./qwen3vl-demo)")
+    demo.add_argument(
+        "--out", default="qwen3vl-demo", metavar="DIR", help="where it is written (default ./qwen3vl-demo)"
+    )
     demo.add_argument("--json", action="store_true", help="print the result as JSON")
 
     doctor = commands.add_parser("doctor", help="what is installed, what will run where, and what is wrong")

@@ -71,7 +71,11 @@ def _machine() -> list[Finding]:
         findings.append(Finding(f"cuda:{index}", "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"))
     if device.type == "cpu":
         findings.append(
-            Finding("the 2B models here", "note", "float32 takes about 8.5 GB of memory each and runs slowly; a GPU is meant")
+            Finding(
+                "the 2B models here",
+                "note",
+                "float32 takes about 8.5 GB of memory each and runs slowly; a GPU is meant",
+            )
         )
     return findings
 
@@ -84,7 +88,9 @@ def _media() -> list[Finding]:
     missing = [name for name in ("jpg", "webp", "avif", "libtiff") if not features.check(name)]
     return [
         Finding("video decoders", "ok" if "h264" in codecs else "wrong", ", ".join(codecs) or "none"),
-        Finding("picture decoders", "note" if missing else "ok", f"missing: {', '.join(missing)}" if missing else "all"),
+        Finding(
+            "picture decoders", "note" if missing else "ok", f"missing: {', '.join(missing)}" if missing else "all"
+        ),
     ]
 
 
@@ -100,7 +106,9 @@ def _hub() -> Finding:
 
     folders = sorted(path.name for path in Path(HF_HUB_CACHE).glob("models--Qwen--Qwen3-VL-*"))
     told = ", ".join(name.removeprefix("models--").replace("--", "/") for name in folders)
-    return Finding("models downloaded", "ok" if folders else "note", told or f"none in {HF_HUB_CACHE}; first use downloads")
+    return Finding(
+        "models downloaded", "ok" if folders else "note", told or f"none in {HF_HUB_CACHE}; first use downloads"
+    )
 
 
 def _answer() -> Finding:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from qwen3vl.cli import EXIT_FAILED, print_json
@@ -55,31 +56,18 @@ def _below(paths: list[str]) -> Callable[[str], bool]:
     return lambda source: any(Path(source).is_relative_to(root) for root in roots)
 
 
-class _progress:
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[Report], None]]:
     """A line that tells how far an ingestion is."""
-
-    def __init__(self, console: Console) -> None:
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.fields[seen]} documents: {task.fields[told]}"),
-            BarColumn(bar_width=20),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
-
-    def __enter__(self) -> Callable[[Report], None]:
-        self.progress.start()
-        task = self.progress.add_task("index", total=None, seen=0, told="loading")
+    columns = (SpinnerColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("index", total=None, told="loading")
 
         def show(report: Report) -> None:
             told = f"{report.new} new, {report.unchanged} unchanged, {len(report.failed)} failed"
-            self.progress.update(task, seen=report.seen, told=told)
+            bar.update(task, told=f"{report.seen} documents: {told}")
 
-        return show
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        yield show
 
 
 def _summary(report: Report, stored: int, seconds: float) -> dict[str, object]:

@@ -97,7 +97,7 @@ def _figure(number: int, hit: Hit, *, wanted: bool) -> str:
     told = " · ".join(html.escape(part) for part in (document.kind, place) if part)
     name = html.escape(Path(document.source).name or document.source)
     return (
-        f'<figure{" class=wanted" if wanted else ""}>{shown}<figcaption>{number}. {scores}<br>'
+        f"<figure{' class=wanted' if wanted else ''}>{shown}<figcaption>{number}. {scores}<br>"
         f'<span title="{html.escape(document.name)}">{name}</span><br><span>{told}</span></figcaption></figure>'
     )
 

@@ -31,7 +31,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.limit < 1 or options.candidates < 1:
         raise InputError("--limit and --candidates must be at least 1")
     if "://" not in options.store and options.store != ":memory:" and not Path(options.store).is_dir():
-        raise StoreError(f"there is no store at {options.store}: make one by `qwen3vl index PATH --store {options.store}`")
+        raise StoreError(
+            f"there is no store at {options.store}: make one by `qwen3vl index PATH --store {options.store}`"
+        )
     store = open_store(options.store, options.collection)
     try:
         stored = store.recipe
@@ -91,4 +93,3 @@ def hit_table(hits: list[Hit]) -> Table:
         cells += [hit.document.kind, hit.document.source, where(hit.document) or shorten(hit.document.text, 60)]
         table.add_row(*(Text(cell) for cell in cells))
     return table
-

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import av
+import numpy as np
 import pypdfium2 as pdfium
 from PIL import Image
 
@@ -82,7 +83,7 @@ def write_clip(path: Path, clip: Clip, random: Random) -> None:
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 1_500_000
         for frame in clip.frames(random, [index / (count - 1) for index in range(count)]):
-            for packet in stream.encode(av.VideoFrame.from_image(frame)):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

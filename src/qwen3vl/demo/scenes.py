@@ -205,4 +205,6 @@ def _stamp(canvas: Image.Image, thing: Thing, x: float, y: float, radius: float)
 def _corners(x: float, y: float, radii: Sequence[float]) -> list[tuple[float, float]]:
     """Points around a centre at these distances, from the top on."""
     turns = [2 * math.pi * index / len(radii) - math.pi / 2 for index in range(len(radii))]
-    return [(x + radius * math.cos(turn), y + radius * math.sin(turn)) for radius, turn in zip(radii, turns, strict=True)]
+    return [
+        (x + radius * math.cos(turn), y + radius * math.sin(turn)) for radius, turn in zip(radii, turns, strict=True)
+    ]

@@ -44,7 +44,7 @@ def questions(library: Library, seed: int = 5) -> Iterator[Question]:
     """Text to pictures, clips, pages and notes; a picture to its other drawing; a picture and words to a scene."""
     random = Random(seed)
 
-    def some(of: dict[str, Any], fits: Callable[[Any], bool] = lambda shown: True) -> list[tuple[str, Any]]:
+    def some(of: dict[str, Any], fits: Callable[[Any], bool] = lambda _: True) -> list[tuple[str, Any]]:
         fitting = [entry for entry in of.items() if fits(entry[1])]
         return random.sample(fitting, min(QUERIES, len(fitting)))
 

@@ -60,7 +60,9 @@ class Loader:
                     seen.add(file)
                     yield from self.load_file(file)
             if not found and not Path(path).is_dir():
-                yield LoadFailure(os.fspath(path), "there is no such file or folder, and no file that the pattern finds")
+                yield LoadFailure(
+                    os.fspath(path), "there is no such file or folder, and no file that the pattern finds"
+                )
 
     def load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
         """One file's documents."""
@@ -93,7 +95,7 @@ class Loader:
         elif named.exists():
             yield named.resolve()
         elif glob.has_magic(path):
-            for match in sorted(glob.iglob(str(named), recursive=True)):
+            for match in sorted(glob.glob(str(named), recursive=True)):  # noqa: PTH207 (the pattern may be absolute)
                 if Path(match).is_file():
                     yield Path(match).resolve()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -20,7 +21,7 @@ from torch import Tensor
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.inputs import Clip
 from qwen3vl.media.fetch import fetch
-from qwen3vl.media.pictures import check_file, check_pixels
+from qwen3vl.media.pictures import check_bytes, check_file, check_pixels
 from qwen3vl.media.policy import MediaPolicy
 
 logging.getLogger("libav").setLevel(logging.ERROR)  # broken files are our errors, not FFmpeg's log lines
@@ -63,13 +64,12 @@ def read_clip_header(clip: Clip, policy: MediaPolicy) -> ClipHeader:
     """
     if clip.where == "path":
         path = policy.check_path(clip.data)
-        identity: object = check_file(path, policy)
+        known = check_file(path, policy)
+        identity: object = known
         source: Path | bytes = path
-        timeline = _timeline_of_file(*identity)  # type: ignore[misc]
+        timeline = _timeline_of_file(known)
     else:
-        source = fetch(clip.data, policy) if clip.where == "url" else clip.data
-        if len(source) > policy.max_bytes:
-            raise PolicyError(f"it has {len(source)} bytes and the media policy allows {policy.max_bytes}")
+        source = fetch(clip.data, policy) if clip.where == "url" else check_bytes(clip.data, policy)
         identity = clip.data
         timeline = _timeline(source)
     check_pixels(timeline.width, timeline.height, policy)
@@ -100,9 +100,9 @@ def _part(clip: Clip, timeline: Timeline) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=8)
-def _timeline_of_file(path: str, size: int, changed: int) -> Timeline:
+def _timeline_of_file(identity: tuple[str, int, int]) -> Timeline:
     """Cached while the file stays as it is: the parts of a long clip share one reading."""
-    return _timeline(Path(path))
+    return _timeline(Path(identity[0]))
 
 
 def _timeline(source: Path | bytes) -> Timeline:
@@ -132,9 +132,7 @@ def _decode(source: Path | bytes, timeline: Timeline, places: Sequence[int]) -> 
         position: int | None = None
         while pending:
             target = pending[0]
-            key = int(timeline.keys[max(np.searchsorted(timeline.keys, target, side="right") - 1, 0)]) if len(
-                timeline.keys
-            ) else int(timeline.times[0])
+            key = _key_before(timeline, target)
             if position is None or key > position:
                 container.seek(key, stream=stream, backward=True)
             before = len(pending)
@@ -144,7 +142,7 @@ def _decode(source: Path | bytes, timeline: Timeline, places: Sequence[int]) -> 
                 position = frame.pts
                 while pending and frame.pts >= pending[0]:
                     frames[wanted[pending.pop(0)]] = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-                if not pending or _next_key(timeline, pending[0]) > position:
+                if not pending or _key_before(timeline, pending[0]) > position:
                     break
             if len(pending) == before:
                 raise MediaError(f"the clip is broken: its frame {wanted[target]} cannot be decoded")
@@ -154,40 +152,32 @@ def _decode(source: Path | bytes, timeline: Timeline, places: Sequence[int]) -> 
     return torch.stack([frames[place] for place in places])
 
 
-def _next_key(timeline: Timeline, time: int) -> int:
+def _key_before(timeline: Timeline, time: int) -> int:
     """The last key frame at or before `time`."""
     place = int(np.searchsorted(timeline.keys, time, side="right")) - 1
     return int(timeline.keys[place]) if place >= 0 else int(timeline.times[0])
 
 
-class _open:
+@contextmanager
+def _open(source: Path | bytes) -> Iterator[Any]:
     """Opens a container by a demuxer chosen from its first bytes.
 
     Playlists and other formats that refer to further files or addresses are never chosen.
     """
-
-    def __init__(self, source: Path | bytes) -> None:
-        self.source = source
-
-    def __enter__(self) -> Any:
-        head = self.source[:16] if isinstance(self.source, bytes) else _head(self.source)
-        demuxer = _demuxer(head)
-        self.file = BytesIO(self.source) if isinstance(self.source, bytes) else self.source.open("rb")
+    demuxer = _demuxer(source[:16] if isinstance(source, bytes) else _head(source))
+    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         try:
-            self.container = av.open(self.file, format=demuxer, mode="r", metadata_errors="ignore")
+            container = av.open(file, format=demuxer, mode="r", metadata_errors="ignore")
         except (av.FFmpegError, ValueError, OSError) as error:
-            self.file.close()
             raise MediaError(f"the clip cannot be opened: {error}") from error
-        if not self.container.streams.video:
-            self.__exit__(None, None, None)
-            raise MediaError("the file has no video in it")
-        return self.container
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.container.close()
-        self.file.close()
-        if isinstance(error, av.FFmpegError):
+        try:
+            if not container.streams.video:
+                raise MediaError("the file has no video in it")
+            yield container
+        except av.FFmpegError as error:
             raise MediaError(f"the clip is broken: {error}") from error
+        finally:
+            container.close()
 
 
 def _head(path: Path) -> bytes:

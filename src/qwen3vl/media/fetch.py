@@ -87,7 +87,9 @@ def _checked_address(url: httpx.URL, policy: MediaPolicy) -> str:
     if policy.hosts is not None and url.host.lower() not in {host.lower() for host in policy.hosts}:
         raise PolicyError(f"the host {url.host} is not among those that the media policy allows")
     try:
-        found = socket.getaddrinfo(url.host, url.port or (443 if url.scheme == "https" else 80), type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(
+            url.host, url.port or (443 if url.scheme == "https" else 80), type=socket.SOCK_STREAM
+        )
     except (OSError, UnicodeError) as error:
         raise MediaError(f"the host {url.host} cannot be found: {error}") from error
     addresses = [str(entry[4][0]).split("%")[0] for entry in found]

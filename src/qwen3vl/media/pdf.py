@@ -62,7 +62,7 @@ def render_page(source: Path | bytes, number: int) -> Image.Image:
     with _page(source, number) as page:
         width, height = _rendered(page)
         scale = LONG_SIDE / max(page.get_size())
-        picture = page.render(scale=scale).to_pil().convert("RGB")
+        picture: Image.Image = page.render(scale=scale).to_pil().convert("RGB")
     return picture if picture.size == (width, height) else picture.resize((width, height))
 
 

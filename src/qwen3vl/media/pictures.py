@@ -31,15 +31,6 @@ class Header:
     load: Callable[[], Image.Image]
 
 
-def read_bytes(path: Path, policy: MediaPolicy) -> bytes:
-    """A whole file within the byte limit."""
-    check_file(path, policy)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MediaError(f"the file cannot be read: {error.strerror or error}") from error
-
-
 def check_file(path: Path, policy: MediaPolicy) -> tuple[str, int, int]:
     """What identifies the file's present content: path, size and time of change."""
     try:
@@ -57,6 +48,13 @@ def check_file(path: Path, policy: MediaPolicy) -> tuple[str, int, int]:
     return str(path), stat.st_size, stat.st_mtime_ns
 
 
+def check_bytes(data: bytes, policy: MediaPolicy) -> bytes:
+    """Encoded bytes that a caller sent, within the limit."""
+    if len(data) > policy.max_bytes:
+        raise PolicyError(f"it has {len(data)} bytes and the media policy allows {policy.max_bytes}")
+    return data
+
+
 def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) -> Header:
     """Opens a picture as far as its header.
 
@@ -65,7 +63,7 @@ def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) ->
     if picture.where == "pixels":
         image: Image.Image = picture.data
         check_pixels(image.width, image.height, policy)
-        return Header(image.width, image.height, ("object", id(image), image), lambda: _rgb(image, exif))
+        return Header(image.width, image.height, ("object", id(image)), lambda: _rgb(image, exif))
     if picture.where == "path":
         path = policy.check_path(picture.data)
         identity: object = check_file(path, policy)
@@ -73,9 +71,7 @@ def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) ->
     elif picture.where == "url":
         source, identity = fetch(picture.data, policy), picture.data
     else:
-        source, identity = picture.data, picture.data
-        if len(source) > policy.max_bytes:
-            raise PolicyError(f"it has {len(source)} bytes and the media policy allows {policy.max_bytes}")
+        source, identity = check_bytes(picture.data, policy), picture.data
     if picture.page is not None:
         page = picture.page
         width, height = page_size(source, page)
@@ -91,8 +87,7 @@ def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) ->
 def check_pixels(width: int, height: int, policy: MediaPolicy) -> None:
     if width * height > policy.max_pixels:
         raise PolicyError(
-            f"it has {width} x {height} pixels and the media policy allows {policy.max_pixels} "
-            f"(MediaPolicy.max_pixels)"
+            f"it has {width} x {height} pixels and the media policy allows {policy.max_pixels} (MediaPolicy.max_pixels)"
         )
     if width < 1 or height < 1:
         raise MediaError(f"it has {width} x {height} pixels")

@@ -65,7 +65,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, group: Group, *, causal: 
 
 def _batch(row: Tensor, group: Group) -> Tensor:
     """(count * length, heads, dim) as (count, heads, length, dim)."""
-    return row.unflatten(0, (group.count, group.length)).transpose(1, 2)
+    return row.view(group.count, group.length, *row.shape[1:]).transpose(1, 2)
 
 
 def _shared(row: Tensor, place: tuple[int, int], count: int) -> Tensor:

@@ -52,9 +52,7 @@ class Qwen3VL(nn.Module):
         """
         hidden = self.language_model.embed_tokens(ids)
         if features is None or visual is None:
-            visual, deepstack = ids.new_empty(0), ()
-        else:
-            hidden = hidden.index_copy(0, visual, features.tokens.to(hidden.dtype))
-            deepstack = features.deepstack
-        out: Tensor = self.language_model(hidden, positions, groups, visual, deepstack, wanted)
+            features, visual = VisionFeatures(hidden[:0], ()), ids[:0]
+        hidden = hidden.index_copy(0, visual, features.tokens.to(hidden.dtype))
+        out: Tensor = self.language_model(hidden, positions, groups, visual, features.deepstack, wanted)
         return out

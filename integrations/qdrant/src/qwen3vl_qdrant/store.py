@@ -34,7 +34,7 @@ def _told(method: Callable[Concatenate[QdrantStore, P], R]) -> Callable[Concaten
         except (ApiException, ValueError, OSError, RuntimeError) as error:
             raise StoreError(f"Qdrant collection {self.collection!r}: {error}") from error
 
-    return call
+    return call  # type: ignore[return-value]
 
 
 class QdrantStore:
@@ -108,7 +108,9 @@ class QdrantStore:
     def search(self, vector: NDArray[np.float32], limit: int, kinds: Sequence[Kind] = ()) -> list[Hit]:
         wanted = None
         if kinds:
-            condition = models.FieldCondition(key="metadata.kind", match=models.MatchAny(any=list(kinds)))
+            condition = models.FieldCondition(
+                key="metadata.kind", match=models.MatchAny(any=[str(kind) for kind in kinds])
+            )
             wanted = models.Filter(must=[condition])
         found = self.client.query_points(self.collection, vector.tolist(), limit=limit, query_filter=wanted)
         return [
