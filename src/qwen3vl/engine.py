@@ -87,11 +87,18 @@ class Engine:
         self.options = options
         self.device = choose_device(options.device)
         self.dtype = choose_dtype(options.dtype, self.device)
-        self.tokenizer = Tokenizer(checkpoint.folder / "tokenizer.json")
         self.fingerprint = fingerprint(checkpoint.folder)
-        self.model, self._lock = _shared_model(checkpoint.folder, self.fingerprint, self.device, self.dtype)
+        self._shared = _share(checkpoint.folder, self.fingerprint, self.device, self.dtype)
         self.batch_tokens = options.batch_tokens or (16384 if self.device.type == "cuda" else 4096)
         self._threads = ThreadPoolExecutor(options.threads or min(8, os.cpu_count() or 1), "qwen3vl")
+
+    @property
+    def model(self) -> Qwen3VL:
+        return self._shared.model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._shared.tokenizer
 
     def draft(self, item: Item) -> Content[Draft]:
         """The item with its media's headers read."""
@@ -187,7 +194,7 @@ class Engine:
 
     def _states(self, pack: Pack, pixels: dict[Hashable, Tensor]) -> NDArray[np.float32]:
         """One forward pass: the hidden states of each member's last token, (members, hidden) float32."""
-        with self._lock, torch.inference_mode():
+        with self._shared.lock, torch.inference_mode():
             features = None
             if pack.media:
                 rows = [patches(pixels[key].to(self.device, non_blocking=True)) for key in pack.media]
@@ -253,19 +260,25 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return names[name]
 
 
-_models: weakref.WeakValueDictionary[Hashable, Qwen3VL] = weakref.WeakValueDictionary()
-_locks: weakref.WeakKeyDictionary[Qwen3VL, threading.Lock] = weakref.WeakKeyDictionary()
+@dataclass(eq=False)
+class _Shared:
+    """What all engines of one checkpoint, device and dtype use together; `lock` lets one at a time run the model."""
+
+    model: Qwen3VL
+    tokenizer: Tokenizer
+    lock: threading.Lock
+
+
+_loaded: weakref.WeakValueDictionary[Hashable, _Shared] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 
 
-def _shared_model(
-    folder: Path, digest: str, device: torch.device, dtype: torch.dtype
-) -> tuple[Qwen3VL, threading.Lock]:
-    """The weights once per process, and the lock that lets one caller at a time use them."""
+def _share(folder: Path, digest: str, device: torch.device, dtype: torch.dtype) -> _Shared:
+    """Weights and vocabulary, loaded once per process while anything uses them."""
     key = (digest, str(device), dtype)
     with _loading:
-        model = _models.get(key)
-        if model is None:
-            model = _models[key] = load_model(folder, device, dtype)
-            _locks[model] = threading.Lock()
-        return model, _locks[model]
+        shared = _loaded.get(key)
+        if shared is None:
+            tokenizer = Tokenizer(folder / "tokenizer.json")
+            shared = _loaded[key] = _Shared(load_model(folder, device, dtype), tokenizer, threading.Lock())
+        return shared

@@ -63,7 +63,7 @@ Media_co = TypeVar("Media_co", covariant=True)
 _START, _END = Control("<|im_start|>"), Control("<|im_end|>")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Content(Generic[Media_co]):
     """What a caller sends: clips, pictures and texts, in the order in which the frames show them."""
 
@@ -118,8 +118,6 @@ class Tokenizer:
     """A checkpoint's `tokenizer.json`, with control tokens in text taken as ordinary text."""
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise ModelError(f"{path.parent} is not a complete model folder: it has no {path.name}")
         self._tokenizer = HFTokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

@@ -74,7 +74,7 @@ def read_clip_header(clip: Clip, policy: MediaPolicy) -> ClipHeader:
         timeline = _timeline(source)
     check_pixels(timeline.width, timeline.height, policy)
     first, last = _part(clip, timeline)
-    asked = (last - first + 1) / timeline.rate
+    asked = (last - first) / timeline.rate
     if asked > policy.max_seconds:
         raise PolicyError(
             f"it lasts {asked:.0f} seconds and the media policy allows {policy.max_seconds:g} "

@@ -99,6 +99,8 @@ def fingerprint(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} is not a complete model folder: it has no {name}")
         digest.update((folder / name).read_bytes())
     for path in sorted(set(weight_files(folder).values())):
         size = path.stat().st_size

@@ -1,0 +1,75 @@
+"""Checkpoints, media and models that many tests share.  Everything is made here: no network, no download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from qwen3vl import Embedder, Reranker
+from tests.golden import checkpoint, inputs
+
+GOLDEN = Path(__file__).parent / "golden"
+CASES: dict[str, dict[str, Any]] = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
+REFERENCE: dict[str, dict[str, Any]] = json.loads((GOLDEN / "reference.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The golden checkpoints: `embedding`, `reranker` (tied head), `reranker-untied`."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    checkpoint.build_all(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The golden pictures, frames and clip by name."""
+    return {**inputs.media(tmp_path_factory.mktemp("media")), "clip": GOLDEN / "clip.mp4"}
+
+
+@pytest.fixture(scope="session")
+def golden_embedder(checkpoints: Path) -> Embedder:
+    return Embedder(checkpoints / "embedding", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def golden_reranker(checkpoints: Path) -> Reranker:
+    return Reranker(checkpoints / "reranker", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder() -> Embedder:
+    return Embedder("tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_reranker() -> Reranker:
+    return Reranker("tiny", device="cpu")
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """An HTTP server on this machine, whose pages a test sets by path."""
+    from tests.server import Server
+
+    with Server() as running:
+        yield running
+
+
+def resolve(case: dict[str, Any], media: dict[str, Path]) -> dict[str, Any]:
+    """A golden case with its media's names replaced by paths."""
+
+    def named(value: Any) -> Any:
+        return [named(each) for each in value] if isinstance(value, list) else str(media[value])
+
+    return {key: named(value) if key in ("image", "video") else value for key, value in case.items()}

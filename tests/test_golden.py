@@ -1,0 +1,122 @@
+"""The official implementation's answers, on every path through the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qwen3vl import BatchError, Embedder, Reranker
+from qwen3vl.inputs import as_item
+from qwen3vl.planning import fit
+from qwen3vl.prompt import EMBED_INSTRUCTION, RERANK_INSTRUCTION, embed_prompt, punctuated, rerank_prompt
+from tests.conftest import CASES, REFERENCE, resolve
+
+EMBED, RERANK = list(CASES["embed"]), list(CASES["rerank"])
+
+
+def wanted(name: str) -> Any:
+    vector = np.array(REFERENCE["embed"][name]["vector"])
+    return vector / np.linalg.norm(vector)
+
+
+def check(name: str, vector: Any) -> None:
+    """Video files go through another decoder than the reference's."""
+    least = 0.999 if isinstance(CASES["embed"][name].get("video"), str) else 0.99999
+    assert vector.dtype == np.float32
+    assert float(vector @ wanted(name)) >= least, name
+
+
+@pytest.mark.parametrize("name", EMBED)
+def test_token_ids_and_grids(name: str, golden_embedder: Embedder, media: dict[str, Path]) -> None:
+    case = resolve(CASES["embed"][name], media)
+    engine = golden_embedder.engine
+    item = as_item(case)
+    instruction = punctuated(item.instruction or "") or EMBED_INSTRUCTION
+    planning = fit(embed_prompt(engine.draft(item), instruction), engine.tokenizer, 8192)
+    reference = REFERENCE["embed"][name]
+    assert planning.prompt.ids.tolist() == [token for token, count in reference["ids"] for _ in range(count)]
+    grids = [list(each.vision.grid) for each in planning.media]
+    assert sorted(grids) == sorted(grid for kind in reference["grid"] for grid in kind)
+
+
+@pytest.mark.parametrize("name", RERANK)
+def test_first_rerank_prompt(name: str, golden_reranker: Reranker, media: dict[str, Path]) -> None:
+    """The prompt's text before media are expanded, tokenised by the tokenizer itself, control tokens and all."""
+    case = CASES["rerank"][name]
+    query, document = (as_item(resolve(value, media)) for value in (case["query"], case["documents"][0]))
+    engine = golden_reranker.engine
+    parts = rerank_prompt(engine.draft(query), engine.draft(document), case.get("instruction") or RERANK_INSTRUCTION)
+    planning = fit(parts, engine.tokenizer, 10245)
+    from tokenizers import Tokenizer
+
+    plain = Tokenizer.from_file(str(engine.checkpoint.folder / "tokenizer.json"))
+    text = REFERENCE["rerank"][name]["first_prompt"]
+    ids = plain.encode(text, add_special_tokens=False).ids
+    pads = {plain.token_to_id("<|image_pad|>"), plain.token_to_id("<|video_pad|>")}
+    if "<|video_pad|>" not in text:  # a clip's prompt grows times as well as tokens
+        shown = planning.prompt.ids.tolist()
+        kept = [token for place, token in enumerate(shown) if not (token in pads and shown[place - 1] == token)]
+        assert kept == ids
+    else:
+        assert planning.prompt.ids[-8:].tolist() == ids[-8:]
+
+
+@pytest.mark.parametrize("name", EMBED)
+def test_alone(name: str, golden_embedder: Embedder, media: dict[str, Path]) -> None:
+    check(name, golden_embedder.embed(resolve(CASES["embed"][name], media))[0])
+
+
+def test_one_batch(golden_embedder: Embedder, media: dict[str, Path]) -> None:
+    vectors = golden_embedder.embed([resolve(CASES["embed"][name], media) for name in EMBED])
+    for name, vector in zip(EMBED, vectors, strict=True):
+        check(name, vector)
+
+
+@pytest.mark.parametrize(("seed", "budget"), [(1, 200), (2, 700), (3, 3000), (4, 1 << 30)])
+def test_shuffled_over_token_budgets(seed: int, budget: int, checkpoints: Path, media: dict[str, Path]) -> None:
+    embedder = Embedder(checkpoints / "embedding", device="cpu", batch_tokens=budget)
+    names = Random(seed).sample(EMBED, len(EMBED))
+    vectors = embedder.embed([resolve(CASES["embed"][name], media) for name in names])
+    for name, vector in zip(names, vectors, strict=True):
+        check(name, vector)
+
+
+def test_beside_failing_items(golden_embedder: Embedder, media: dict[str, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(media["photo"].read_bytes()[:2000])  # a good header, no pixels
+    inputs: list[Any] = [resolve(CASES["embed"][name], media) for name in EMBED]
+    inputs.insert(3, {"image": broken})
+    inputs.insert(9, {"image": tmp_path / "missing.png"})
+    with pytest.raises(BatchError) as caught:
+        golden_embedder.embed(inputs)
+    assert [error.index for error in caught.value.errors] == [3, 9]
+    for name, vector in zip(EMBED, np.delete(caught.value.results, [3, 9], axis=0), strict=True):
+        check(name, vector)
+
+
+@pytest.mark.parametrize("name", RERANK)
+@pytest.mark.parametrize("budget", [None, 64])
+def test_scores(name: str, budget: int | None, checkpoints: Path, media: dict[str, Path]) -> None:
+    case = CASES["rerank"][name]
+    reranker = Reranker(checkpoints / case.get("checkpoint", "reranker"), device="cpu", batch_tokens=budget)
+    documents = [resolve(document, media) for document in case["documents"]]
+    query, instruction = resolve(case["query"], media), case.get("instruction")
+    expected = np.array(REFERENCE["rerank"][name]["scores"])
+    scores = reranker.score(query, documents, instruction=instruction)
+    np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
+    backwards = reranker.score(query, documents[::-1], instruction=instruction)
+    np.testing.assert_allclose(backwards, expected[::-1], atol=1e-5, rtol=0)
+    alone = [reranker.score(query, [document], instruction=instruction)[0] for document in documents]
+    np.testing.assert_allclose(alone, expected, atol=1e-5, rtol=0)
+
+
+def test_rank_sorts_by_score(golden_reranker: Reranker, media: dict[str, Path]) -> None:
+    case = CASES["rerank"]["text-query-mixed-documents"]
+    documents = [resolve(document, media) for document in case["documents"]]
+    ranked = golden_reranker.rank(case["query"], documents, instruction=case["instruction"], top_n=3)
+    expected = np.array(REFERENCE["rerank"]["text-query-mixed-documents"]["scores"])
+    assert [index for index, _ in ranked] == np.argsort(-expected)[:3].tolist()
