@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from qwen3vl.documents import Kind
 from qwen3vl.embedder import Embedder
-from qwen3vl.errors import RecipeError
+from qwen3vl.errors import InputError, RecipeError
 from qwen3vl.inputs import Input
 from qwen3vl.reranker import Reranker
 from qwen3vl.store import Hit, Store
@@ -42,10 +42,13 @@ class Retriever:
     def search(self, query: Input, limit: int = 10, *, kinds: Sequence[Kind] = ()) -> list[Hit]:
         """The best hits for one query, best first.
 
-        A hit that the reranker cannot read keeps its place behind those that it can, without a rerank score.
+        Raises `InputError` where the query cannot be used.  A hit that the reranker cannot read keeps its place behind those that it can, without a rerank score.
         """
-        (vector,) = self.embedder.embed([query], instruction=self.instruction)
-        hits = self.store.search(vector, max(limit, self.candidates) if self.reranker else limit, kinds)
+        asked = self.embedder.embed([query], instruction=self.instruction, on_error="collect")
+        if asked.errors:
+            (error,) = asked.errors
+            raise InputError(f"the query ({error.source}): {error.reason}") from error
+        hits = self.store.search(asked.values[0], max(limit, self.candidates) if self.reranker else limit, kinds)
         return _reranked(self.reranker, query, hits)[:limit] if self.reranker and hits else hits
 
 

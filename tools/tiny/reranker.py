@@ -1,7 +1,8 @@
 """Trains the tiny reranker: pairs of query and document, from random mismatches to near-misses.
 
-Beside the answer, a throw-away head is asked about the parts: does this cell of the document's picture
-agree with the query?
+Beside the answer, throw-away heads are asked about the parts: does this cell of the document's picture agree
+with the query; and, half way up, which colour, shape and place stand in a cell or in a phrase of a caption.
+One head reads both, so that pictures and words come to share a code by which attention can compare them.
 """
 
 from __future__ import annotations
@@ -14,21 +15,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
 
-from qwen3vl.demo.scenes import Clip, Scene, near_miss, near_miss_clip, random_clip, random_scene
+from qwen3vl.demo.scenes import (
+    COLOURS,
+    SHAPES,
+    Clip,
+    Scene,
+    Thing,
+    near_miss,
+    near_miss_clip,
+    random_clip,
+    random_scene,
+)
 from qwen3vl.model import Qwen3VL
-from qwen3vl.packing import Prompted, plan
-from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Tokenizer, Vision, rerank_prompt
+from qwen3vl.packing import Pack, Prompted, plan
+from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Text, Tokenizer, Vision, rerank_prompt
 from tools.tiny.checkpoint import new_model, prepare, save
 from tools.tiny.data import Seen, clip, draw_until, picture
 
 log = logging.getLogger("train")
-GROUPS = {"picture": 24, "caption": 12, "clip": 3, "pictures": 4}
+GROUPS = {"picture": 24, "caption": 14, "clip": 1, "pictures": 4}
+SHARED_LAYER = 2
+"""After this layer pictures and words are read by one head."""
 """Queries a step: words for pictures, a picture for captions, words for clips, a picture for pictures."""
 DOCUMENTS = 4
 """Documents a query: the match, then near-misses or strangers."""
@@ -36,16 +52,22 @@ DOCUMENTS = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """A query and a document as a prompt, whether they match, and for picture documents what each cell should say."""
+    """A query and a document as a prompt, and whether they match.
+
+    For picture documents, `cells` is what each cell should say and `shown` what is drawn; `told` are the
+    scenes that the prompt tells in words, with their words.
+    """
 
     prompt: Prompted
     match: bool
     query: int
     cells: tuple[int, ...] = ()
+    shown: Scene | None = None
+    told: tuple[tuple[Scene, int], ...] = ()
 
 
 def start(folder: Path, base: Path, seed: int) -> Qwen3VL:
-    """A model two layers deeper than the embedding model, which gives it all that it has."""
+    """A model two layers deeper than the embedding model that it starts from; or one that goes on from a reranker."""
     prepare(folder, layers=6, append_endoftext=False)
     model = new_model(folder, seed)
     known = {
@@ -53,7 +75,7 @@ def start(folder: Path, base: Path, seed: int) -> Qwen3VL:
     }
     missing, unexpected = model.load_state_dict(known, strict=False)
     if unexpected or not all("layers.4" in name or "layers.5" in name for name in missing):
-        raise ValueError(f"{base} is not a tiny embedding model: {missing} {unexpected}")
+        raise ValueError(f"{base} is not a tiny model: {missing} {unexpected}")
     for name, parameter in model.named_parameters():
         if name in missing and name.endswith(("o_proj.weight", "down_proj.weight")):
             nn.init.normal_(parameter, std=0.01)
@@ -89,9 +111,9 @@ def batch(tokenizer: Tokenizer, random: Random, near: float) -> tuple[list[Pair]
         seen.append(made)
         return made
 
-    def add(query: Content[Vision], document: Content[Vision], match: bool, cells: tuple[int, ...] = ()) -> None:
+    def add(query: Content[Vision], document: Content[Vision], match: bool, **about: Any) -> None:
         prompt = tokenizer.write(rerank_prompt(query, document, RERANK_INSTRUCTION), 8192).prompt
-        pairs.append(Pair(prompt, match, queries, cells))
+        pairs.append(Pair(prompt, match, queries, **about))
 
     for kind, count in GROUPS.items():
         for _ in range(count):
@@ -119,41 +141,97 @@ def _add_scenes(kind: str, random: Random, near: float, add: Callable[..., None]
     scene = draw_until(random_scene, random, held=False)
     style = random.randrange(3)
     shuffled = Scene(tuple(random.sample(scene.things, len(scene.things))))
-    if kind == "picture":
-        query: Content[Vision] = Content(texts=(shuffled.caption(style),))
-    else:
+    query: Content[Vision] = Content(texts=(shuffled.caption(style),))
+    if kind != "picture":
         query = Content(images=(show(picture(scene, random)).vision,))
     for number, other in enumerate(documents(scene, random, near)):
         if kind == "caption":
             told = Scene(tuple(random.sample(other.things, len(other.things))))
-            add(query, Content(texts=(told.caption(random.randrange(3)),)), number == 0)
+            style = random.randrange(3)
+            add(query, Content(texts=(told.caption(style),)), number == 0, told=((told, style),))
         else:
-            add(query, Content(images=(show(picture(other, random)).vision,)), number == 0, agreement(scene, other))
+            document: Content[Vision] = Content(images=(show(picture(other, random)).vision,))
+            words = ((shuffled, style),) if kind == "picture" and number == 0 else ()
+            add(query, document, number == 0, cells=agreement(scene, other), shown=other, told=words)
 
 
-def forward(model: Qwen3VL, pairs: list[Pair], seen: list[Seen]) -> tuple[Tensor, Tensor]:
-    """Each pair's last state (pairs, hidden), and the states of the nine cells of picture documents."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """States of each pair's last token, of cells (last layer), and of cells and phrases (half way).
+
+    `labels` are (states, 3): colour, shape and place, -1 for none.
+    """
+
+    last: Tensor
+    cells: Tensor
+    middle: Tensor
+    labels: Tensor
+
+
+def forward(model: Qwen3VL, tokenizer: Tokenizer, pairs: list[Pair], seen: list[Seen]) -> Read:
     (pack,) = plan([pair.prompt for pair in pairs], 1 << 60)
     pixels = {each.vision.key: each.patches for each in seen}
     features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids)
-    features = features.take(torch.from_numpy(pack.rows))
+    kept: list[Tensor] = []
+    layer = model.language_model.layers[SHARED_LAYER]
+    hook = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
     states = model(
         torch.from_numpy(pack.ids),
         torch.from_numpy(pack.positions),
         pack.groups,
         torch.arange(pack.tokens),
         torch.from_numpy(pack.visual),
-        features,
+        features.take(torch.from_numpy(pack.rows)),
     )
-    place = dict(zip(pack.members, pack.wanted.tolist(), strict=True))
-    last = torch.tensor([place[index] for index in range(len(pairs))])
-    cells = []
+    hook.remove()
+    ends = dict(zip(pack.members, pack.wanted.tolist(), strict=True))
+    cells: list[int] = []
+    middle: list[int] = []
+    labels: list[tuple[int, int, int]] = []
     for index, pair in enumerate(pairs):
-        if pair.cells:
-            span = pair.prompt.spans[-1]
-            first = place[index] - (len(pair.prompt) - 1 - span.start)
-            cells.append(torch.arange(first, first + 9))
-    return states[last], states[torch.cat(cells)]
+        rows = rows_of(pack, ends[index])
+        if pair.shown is not None:
+            first = pair.prompt.spans[-1].start
+            nine = rows[first : first + 9].tolist()
+            cells += nine
+            middle += nine
+            labels += cell_labels(pair.shown)
+        for told, style in pair.told:
+            for place, thing in zip(phrase_ends(tokenizer, pair.prompt, told, style), told.things, strict=True):
+                middle.append(int(rows[place]))
+                labels.append(names(thing))
+    last = torch.tensor([ends[index] for index in range(len(pairs))])
+    return Read(states[last], states[torch.tensor(cells)], kept[0][torch.tensor(middle)], torch.tensor(labels))
+
+
+def rows_of(pack: Pack, end: int) -> NDArray[np.int64]:
+    """The places in the row of all tokens of the sequence that ends at `end`."""
+    (group,) = [group for group in pack.groups if group.start <= end < group.stop]
+    start = group.start + (end - group.start) // group.length * group.length
+    spans = [*group.ancestors, (start, group.length)]
+    return np.concatenate([np.arange(first, first + length) for first, length in spans])
+
+
+def names(thing: Thing) -> tuple[int, int, int]:
+    return list(COLOURS).index(thing.colour), SHAPES.index(thing.shape), thing.place
+
+
+def cell_labels(scene: Scene) -> list[tuple[int, int, int]]:
+    things = {thing.place: names(thing) for thing in scene.things}
+    return [things.get(place, (-1, -1, place)) for place in range(9)]
+
+
+def phrase_ends(tokenizer: Tokenizer, prompt: Prompted, told: Scene, style: int) -> list[int]:
+    """The place in the prompt of the last token of each thing's phrase."""
+    caption = told.caption(style)
+    ids, _ = tokenizer.run([Text(caption)])
+    found = np.lib.stride_tricks.sliding_window_view(prompt.ids, len(ids))
+    (first, *_) = np.flatnonzero((found == np.array(ids)).all(axis=1))
+    places = []
+    for number in range(1, len(told.things) + 1):
+        head, _ = tokenizer.run([Text(Scene(told.things[:number]).caption(style))])
+        places.append(int(first) + len(head) - 1)
+    return places
 
 
 def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
@@ -163,25 +241,28 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
     tokenizer = Tokenizer(folder / "tokenizer.json")
     yes, no = tokenizer.control("yes"), tokenizer.control("no")
     average = copy.deepcopy(model)
-    probe = nn.Linear(model.config.text.hidden, 3)
+    width = model.config.text.hidden
+    probe = nn.Linear(width, 3)
+    readers = nn.ModuleList(nn.Linear(width, size) for size in (len(COLOURS), len(SHAPES), 9))
+    heads = [*probe.parameters(), *readers.parameters()]
     peak = 1.0e-3
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(
         [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.02},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-            {"params": probe.parameters(), "weight_decay": 0.0},
+            {"params": heads, "weight_decay": 0.0},
         ],
         lr=peak,
         betas=(0.9, 0.98),
     )
     began, step = time.monotonic(), 0
     while (spent := (time.monotonic() - began) / seconds) < 1:
-        near = 0.1 if spent < 0.1 else min(0.75, 0.1 + 2.2 * (spent - 0.1))
+        near = min(0.75, 0.1 + 1.3 * spent)
         pairs, seen = batch(tokenizer, random, near)
-        last, cells = forward(model, pairs, seen)
+        read = forward(model, tokenizer, pairs, seen)
         head = model.language_model.embed_tokens.weight
-        logits = last @ (head[yes] - head[no])
+        logits = read.last @ (head[yes] - head[no])
         match = torch.tensor([float(pair.match) for pair in pairs])
         # One match stands against several others: weighted, so that both answers count alike.
         weight = torch.where(match > 0, 2.0, 1.0)
@@ -190,9 +271,16 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
         positive = logits[match > 0][query]
         loss = loss + 0.5 * (softplus(logits - positive) * (1 - match)).mean()
         labels = torch.tensor([label for pair in pairs for label in pair.cells])
-        aid = max(0.05, 1 - spent / 0.7)
-        cell_loss = cross_entropy(probe(cells), labels)
-        loss = loss + aid * cell_loss
+        aid = max(0.1, 1 - spent / 0.8)
+        # Most cells are empty and not asked for: they count less.
+        cell_loss = cross_entropy(probe(read.cells), labels, weight=torch.tensor([0.2, 1.0, 1.0]))
+        read_loss = torch.stack(
+            [
+                cross_entropy(reader(read.middle), kind, ignore_index=-1)
+                for reader, kind in zip(readers, read.labels.T, strict=True)
+            ]
+        ).mean()
+        loss = loss + aid * (1.5 * cell_loss + read_loss)
         rate = min(1.0, (step + 1) / 50)
         if spent > 0.5:
             rate *= 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * (spent - 0.5) / 0.5))
@@ -210,10 +298,11 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
             with torch.no_grad():
                 right = ((logits > 0) == (match > 0)).float()
                 better = (positive > logits)[match == 0].float().mean()
-                wrong = (probe(cells).argmax(-1) == labels)[labels == 2].float().mean()
+                wrong = (probe(read.cells).argmax(-1) == labels)[labels == 2].float().mean()
             log.info(
-                "rerank %d (%.0f %%): loss %.3f, cells %.3f (seen %.2f), yes %.2f, no %.2f, order %.2f, near %.2f",
-                *(step, 100 * spent, loss.item(), cell_loss.item(), wrong.item()),
+                "rerank %d (%.0f %%): loss %.3f, read %.3f, cells %.3f (wrong seen %.2f), "
+                "yes %.2f, no %.2f, order %.2f, near %.2f",
+                *(step, 100 * spent, loss.item(), read_loss.item(), cell_loss.item(), wrong.item()),
                 *(right[match > 0].mean().item(), right[match == 0].mean().item(), better.item(), near),
             )
         if step % 100 == 99:

@@ -112,7 +112,7 @@ def write_slides(path: Path, scenes: Sequence[Scene], random: Random) -> None:
 def _insert_text(document: Any, page: Any, text: str) -> None:
     """One line of invisible text; pypdfium2 has no helper for it, PDFium itself does."""
     raw = pdfium.raw
-    handle = raw.FPDFPageObj_NewTextObj(document.raw, b"Helvetica", 8.0)
+    handle = raw.FPDFPageObj_NewTextObj(document.raw, b"Helvetica", 5.0)
     encoded = (text + "\0").encode("utf-16-le")
     buffer = ctypes.create_string_buffer(encoded, len(encoded))
     raw.FPDFText_SetText(handle, ctypes.cast(buffer, raw.FPDF_WIDESTRING))

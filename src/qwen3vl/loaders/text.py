@@ -22,6 +22,8 @@ class Passage:
     first: int
     last: int
     heading: str = ""
+    bare: bool = False
+    """Whether it is nothing but its heading."""
 
 
 def load_text(path: Path, most: int) -> Iterator[Document]:
@@ -53,7 +55,8 @@ def passages(content: str, most: int, *, markdown: bool = False) -> Iterator[Pas
     collected: list[Passage] = []
     for paragraph in _paragraphs(content, markdown):
         length = sum(len(each.text) + 2 for each in collected) + len(paragraph.text)
-        new_section = bool(collected) and paragraph.heading != collected[-1].heading
+        # A heading with nothing under it but another heading stays with that one.
+        new_section = any(not each.bare for each in collected) and paragraph.heading != collected[-1].heading
         if collected and (length > most or new_section):
             yield _joined(collected)
             collected = []
@@ -69,32 +72,32 @@ def passages(content: str, most: int, *, markdown: bool = False) -> Iterator[Pas
 
 
 def _joined(parts: list[Passage]) -> Passage:
-    return Passage("\n\n".join(part.text for part in parts), parts[0].first, parts[-1].last, parts[0].heading)
+    return Passage("\n\n".join(part.text for part in parts), parts[0].first, parts[-1].last, parts[-1].heading)
 
 
 def _paragraphs(content: str, markdown: bool) -> Iterator[Passage]:
-    """Stretches between empty lines; in Markdown also between headings, code fences aside."""
+    """Stretches between empty lines; in Markdown headings stand alone, and code between fences stays whole."""
     lines: list[str] = []
     heading, first, fenced = "", 1, False
-
-    def paragraph(last: int) -> Iterator[Passage]:
-        if text := "\n".join(lines).strip():
-            yield Passage(text, first, last, heading)
-        lines.clear()
-
     for number, line in enumerate(content.splitlines(), start=1):
         if markdown and line.lstrip().startswith(("```", "~~~")):
             fenced = not fenced
         title = _HEADING.match(line) if markdown and not fenced else None
-        if (not line.strip() and not fenced) or title:
-            yield from paragraph(number - 1)
+        if title or not (line.strip() or fenced):
+            yield from _paragraph(lines, first, heading)
+            lines = []
         if title:
             heading = title["title"]
-        if line.strip() or fenced:
-            if not lines:
-                first = number
+            yield Passage(line.strip(), number, number, heading, bare=True)
+        elif line.strip() or fenced:
+            first = first if lines else number
             lines.append(line)
-    yield from paragraph(first + len(lines) - 1)
+    yield from _paragraph(lines, first, heading)
+
+
+def _paragraph(lines: list[str], first: int, heading: str) -> Iterator[Passage]:
+    if text := "\n".join(lines).strip():
+        yield Passage(text, first, first + len(lines) - 1, heading)
 
 
 def _pieces(text: str, most: int) -> Iterator[str]:

@@ -1,0 +1,7 @@
+"""`python -m qwen3vl`."""
+
+import sys
+
+from qwen3vl.cli import main
+
+sys.exit(main())

@@ -1,0 +1,158 @@
+"""The commands, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from qwen3vl.cli import main
+from qwen3vl.demo.library import write_clip, write_slides
+from qwen3vl.demo.scenes import Clip, Scene, Thing, random_scene
+
+STAR = Scene((Thing("red", "star", 0), Thing("blue", "ring", 8)))
+MOVER = Clip("green", "circle", 0, 1)
+SLIDE = Scene((Thing("yellow", "cross", 4),))
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small folder with every kind of file, one of them corrupt and one of a type that is not loaded."""
+    folder = tmp_path_factory.mktemp("library")
+    random = Random(1)
+    for number in range(30):
+        random_scene(random).draw(random).save(folder / f"{number}.{('png', 'jpg', 'webp')[number % 3]}")
+    STAR.draw(random).save(folder / "star.png")
+    write_clip(folder / "mover.mp4", MOVER, random)
+    write_clip(folder / "other.mp4", Clip("pink", "square", 2, 0), random)
+    write_slides(folder / "slides.pdf", [random_scene(random), SLIDE], random)
+    (folder / "notes.md").write_text(
+        "# Notes\n\na purple triangle on the right\n\n## More\n\na cyan square on the left\n"
+    )
+    (folder / "corrupt [x].png").write_bytes((folder / "star.png").read_bytes()[:60])
+    (folder / "table.csv").write_text("a,b\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("store")
+    assert main(["index", str(library), "--store", str(place), "--model", "tiny"]) == 1
+    return place
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    capsys.readouterr()
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_index_names_what_failed(library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["index", str(library), "--store", str(tmp_path / "store"), "--model", "tiny"]
+    assert main(arguments) == 1
+    shown = re.sub(r"\s+", "", capsys.readouterr().out)
+    assert "corrupt[x].png:" in shown
+    assert "1.csv" in shown
+    code, summary = told(capsys, *arguments)
+    assert code == 1
+    assert summary["new"] == 0
+    assert summary["unchanged"] == summary["stored"] == 37
+    assert [failure["source"] for failure in summary["failed"]] == [str(library / "corrupt [x].png")]
+    assert summary["skipped"] == {".csv": 1}
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "name", "place"),
+    [
+        (STAR.caption(), "picture", "star.png", ""),
+        (MOVER.caption(), "clip", "mover.mp4", "t=0,4"),
+        (SLIDE.caption(), "page", "slides.pdf", "page=2"),
+        ("a cyan square on the left", "text", "notes.md", "lines=5,7"),
+    ],
+)
+def test_search_finds_each_kind(
+    query: str, kind: str, name: str, place: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, hits = told(capsys, "search", query, "--store", str(store), "--kind", kind, "--limit", "3")
+    assert code == 0
+    assert (Path(hits[0]["source"]).name, hits[0]["place"], hits[0]["kind"]) == (name, place, kind)
+
+
+def test_search_by_picture_and_by_both(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Scene(STAR.things[:1], 2).draw(Random(8)).save(tmp_path / "half.png")
+    STAR.draw(Random(9)).save(tmp_path / "whole.png")
+    common = ("--store", str(store), "--kind", "picture")
+    _, hits = told(capsys, "search", "--image", str(tmp_path / "whole.png"), *common)
+    assert Path(hits[0]["source"]).name == "star.png"
+    words = Scene(STAR.things[1:]).caption()
+    _, hits = told(capsys, "search", words, "--image", str(tmp_path / "half.png"), *common)
+    assert "star.png" in [Path(hit["source"]).name for hit in hits[:3]]
+
+
+def test_rerank_and_page(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page" / "hits.html"
+    arguments = [
+        "search",
+        "a red star <b>&",
+        "--store",
+        str(store),
+        "--rerank",
+        "--candidates",
+        "12",
+        "--html",
+        str(page),
+    ]
+    code, hits = told(capsys, *arguments)
+    assert code == 0
+    assert len(hits) == 10
+    scores = [hit["rerank_score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    written = page.read_text(encoding="utf-8")
+    assert "a red star &lt;b&gt;&amp;" in written
+    assert written.count("<figure") == 10
+    assert "http" not in written.replace("<!doctype html>", "")
+    assert main(arguments) == 0
+    assert "rerank" in capsys.readouterr().out
+
+
+def test_usage_errors(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "--store", str(store)]) == 2
+    assert "nothing to search by" in capsys.readouterr().out
+    assert main(["search", "x", "--store", str(tmp_path / "none")]) == 2
+    assert "there is no store at" in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+    code, error = told(capsys, "search", "x", "--store", str(store), "--collection", "other")
+    assert code == 2
+    assert "no collection 'other'" in error["error"]
+    code, error = told(capsys, "index", str(tmp_path), "--store", str(store), "--model", "tiny", "--dimensions", "32")
+    assert code == 2
+    assert "dimensions is 128 there and 32 here" in error["error"]
+    assert main(["search", "x", "--store", str(store), "--image", str(tmp_path / "no.png")]) == 2
+    assert "does not exist" in capsys.readouterr().out
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    code, findings = told(capsys, "doctor")
+    assert code == 0
+    states = {finding["what"]: finding["state"] for finding in findings}
+    assert states["test run"] == states["torch"] == states["stores"] == "ok"
+    assert main(["doctor"]) == 0
+
+
+def test_importing_the_package_is_light() -> None:
+    """Neither torch nor transformers is loaded before the first use."""
+    code = "import sys, qwen3vl, qwen3vl.cli; qwen3vl.cli.build_parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-m", "qwen3vl", "--help"], check=False, capture_output=True).returncode == 0
+
+
+def test_transformers_is_not_needed() -> None:
+    use = "from qwen3vl import Embedder, Reranker; Embedder('tiny').embed('a'); Reranker('tiny').score('a', ['b'])"
+    code = f"import sys; {use}; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
