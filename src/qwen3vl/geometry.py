@@ -1,6 +1,7 @@
-"""Sizes and frames that the models see, as qwen-vl-utils computes them for 16-pixel patches.
+"""Sizes and frames that the models see: the rules of qwen-vl-utils 0.0.14 for 16-pixel patches.
 
-A merged token covers FACTOR x FACTOR pixels; a clip's token covers that in two frames at once.
+A merged token covers FACTOR x FACTOR pixels; a clip's token covers that in two frames at once.  The rules
+stand here, and are held against that package by the tests, since importing it brings torchvision and seconds.
 """
 
 from __future__ import annotations
@@ -10,13 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from qwen_vl_utils.vision_process import (
-    MAX_RATIO,
-    VIDEO_MAX_TOKEN_NUM,
-    VIDEO_MIN_TOKEN_NUM,
-    smart_nframes,
-    smart_resize,
-)
 
 from qwen3vl.errors import MediaError
 from qwen3vl.model.vision import Grid
@@ -28,8 +22,11 @@ TOKEN_PIXELS = FACTOR * FACTOR
 FRAMES_PER_TOKEN = 2
 FRAME_LIST_FPS = 2.0
 """The rate at which the reference takes a list of frames to have been filmed."""
-MIN_FRAME_PIXELS = VIDEO_MIN_TOKEN_NUM * TOKEN_PIXELS
-MAX_FRAME_PIXELS = VIDEO_MAX_TOKEN_NUM * TOKEN_PIXELS
+MIN_FRAME_PIXELS = 128 * TOKEN_PIXELS
+MAX_FRAME_PIXELS = 768 * TOKEN_PIXELS
+MIN_CLIP_FRAMES = 4
+MAX_RATIO = 200
+"""Of a picture's sides to each other."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +66,15 @@ def picture_size(width: int, height: int, min_pixels: int, max_pixels: float, fa
             f"its sides are {width} x {height}: one is {ratio:.0f} times the other and the model takes at most "
             f"{MAX_RATIO}; crop the picture or cut it into tiles"
         )
-    size: tuple[int, int] = smart_resize(
-        height, width, factor=factor, min_pixels=min_pixels, max_pixels=max(max_pixels, min_pixels)
-    )
-    return size
+    rounded = [max(factor, round(side / factor) * factor) for side in (height, width)]
+    if math.prod(rounded) > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        # A long strip may come out thinner than a patch, where the reference fails.
+        rounded = [max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width)]
+    elif math.prod(rounded) < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rounded = [math.ceil(side * grow / factor) * factor for side in (height, width)]
+    return rounded[0], rounded[1]
 
 
 def frame_size(width: int, height: int, frames: int, total_pixels: float | None) -> tuple[int, int]:
@@ -87,7 +89,10 @@ def sample_clip(first: int, count: int, rate: float, fps: float, max_frames: int
     """Which of `count` frames from `first` on, filmed at `rate` a second, are looked at."""
     if count < FRAMES_PER_TOKEN:
         raise MediaError(f"the clip has {count} frame(s) and the model needs {FRAMES_PER_TOKEN}; send it as a picture")
-    sampled = smart_nframes({"fps": fps, "max_frames": max_frames}, total_frames=count, video_fps=rate)
+    most = max_frames // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN
+    wanted = min(max(count / rate * fps, MIN_CLIP_FRAMES), most, count)
+    sampled = math.floor(wanted / FRAMES_PER_TOKEN) * FRAMES_PER_TOKEN
+    # In float32, as the reference: rounding decides between two frames.
     places: list[int] = torch.linspace(first, first + count - 1, sampled).round().long().tolist()
     return places
 

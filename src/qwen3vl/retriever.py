@@ -42,7 +42,8 @@ class Retriever:
     def search(self, query: Input, limit: int = 10, *, kinds: Sequence[Kind] = ()) -> list[Hit]:
         """The best hits for one query, best first.
 
-        Raises `InputError` where the query cannot be used.  A hit that the reranker cannot read keeps its place behind those that it can, without a rerank score.
+        Raises `InputError` where the query cannot be used.  A hit that the reranker cannot read keeps its place
+        behind those that it can, without a rerank score.
         """
         asked = self.embedder.embed([query], instruction=self.instruction, on_error="collect")
         if asked.errors:

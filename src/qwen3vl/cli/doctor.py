@@ -17,8 +17,8 @@ from rich.text import Text
 from qwen3vl.cli import EXIT_FAILED, print_json
 
 PACKAGES = (
-    *("qwen3vl", "qwen3vl-qdrant", "torch", "torchvision", "tokenizers", "safetensors", "huggingface-hub"),
-    *("qwen-vl-utils", "av", "pypdfium2", "pillow", "qdrant-client"),
+    *("qwen3vl", "qwen3vl-qdrant", "torch", "tokenizers", "safetensors", "huggingface-hub"),
+    *("av", "pypdfium2", "pillow", "qdrant-client"),
 )
 OPTIONAL = {"qwen3vl-qdrant", "qdrant-client"}
 _STYLE = {"ok": "green", "note": "yellow", "wrong": "red"}
