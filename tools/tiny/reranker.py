@@ -2,7 +2,8 @@
 
 Beside the answer, throw-away heads are asked about the parts: does this cell of the document's picture agree
 with the query; and, half way up, which colour, shape and place stand in a cell or in a phrase of a caption.
-One head reads both, so that pictures and words come to share a code by which attention can compare them.
+One head reads both, so that pictures and words come to share a code by which attention can compare them.  A
+layer before the last, cells and phrases are asked what the query has at their place: what is to be compared.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ log = logging.getLogger("train")
 GROUPS = {"picture": 24, "caption": 14, "clip": 1, "pictures": 4}
 SHARED_LAYER = 2
 """After this layer pictures and words are read by one head."""
+FETCH_LAYER = 4
+"""After this layer a document's cells and phrases are to know what the query has at their place."""
 """Queries a step: words for pictures, a picture for captions, words for clips, a picture for pictures."""
 DOCUMENTS = 4
 """Documents a query: the match, then near-misses or strangers."""
@@ -55,7 +58,7 @@ class Pair:
     """A query and a document as a prompt, and whether they match.
 
     For picture documents, `cells` is what each cell should say and `shown` what is drawn; `told` are the
-    scenes that the prompt tells in words, with their words.
+    scenes that the prompt tells in words, with their words.  `asked` is what the query describes.
     """
 
     prompt: Prompted
@@ -64,6 +67,7 @@ class Pair:
     cells: tuple[int, ...] = ()
     shown: Scene | None = None
     told: tuple[tuple[Scene, int], ...] = ()
+    asked: Scene | None = None
 
 
 def start(folder: Path, base: Path, seed: int) -> Qwen3VL:
@@ -148,24 +152,27 @@ def _add_scenes(kind: str, random: Random, near: float, add: Callable[..., None]
         if kind == "caption":
             told = Scene(tuple(random.sample(other.things, len(other.things))))
             style = random.randrange(3)
-            add(query, Content(texts=(told.caption(style),)), number == 0, told=((told, style),))
+            add(query, Content(texts=(told.caption(style),)), number == 0, told=((told, style),), asked=scene)
         else:
             document: Content[Vision] = Content(images=(show(picture(other, random)).vision,))
             words = ((shuffled, style),) if kind == "picture" and number == 0 else ()
-            add(query, document, number == 0, cells=agreement(scene, other), shown=other, told=words)
+            add(query, document, number == 0, cells=agreement(scene, other), shown=other, told=words, asked=scene)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
-    """States of each pair's last token, of cells (last layer), and of cells and phrases (half way).
+    """States of each pair's last token, of cells (last layer), and of cells and phrases (on the way).
 
-    `labels` are (states, 3): colour, shape and place, -1 for none.
+    `labels` are (states, 3): colour, shape and place, -1 for none; `asked` (states, 2) the colour and shape that
+    the query has at the place of a document's cell or phrase, one more than the last for nothing there.
     """
 
     last: Tensor
     cells: Tensor
     middle: Tensor
     labels: Tensor
+    fetched: Tensor
+    asked: Tensor
 
 
 def forward(model: Qwen3VL, tokenizer: Tokenizer, pairs: list[Pair], seen: list[Seen]) -> Read:
@@ -173,8 +180,10 @@ def forward(model: Qwen3VL, tokenizer: Tokenizer, pairs: list[Pair], seen: list[
     pixels = {each.vision.key: each.patches for each in seen}
     features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids)
     kept: list[Tensor] = []
-    layer = model.language_model.layers[SHARED_LAYER]
-    hook = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    hooks = [
+        model.language_model.layers[index].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+        for index in (SHARED_LAYER, FETCH_LAYER)
+    ]
     states = model(
         torch.from_numpy(pack.ids),
         torch.from_numpy(pack.positions),
@@ -183,11 +192,14 @@ def forward(model: Qwen3VL, tokenizer: Tokenizer, pairs: list[Pair], seen: list[
         torch.from_numpy(pack.visual),
         features.take(torch.from_numpy(pack.rows)),
     )
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     ends = dict(zip(pack.members, pack.wanted.tolist(), strict=True))
     cells: list[int] = []
     middle: list[int] = []
     labels: list[tuple[int, int, int]] = []
+    fetch: list[int] = []
+    asked: list[tuple[int, int]] = []
     for index, pair in enumerate(pairs):
         rows = rows_of(pack, ends[index])
         if pair.shown is not None:
@@ -196,12 +208,37 @@ def forward(model: Qwen3VL, tokenizer: Tokenizer, pairs: list[Pair], seen: list[
             cells += nine
             middle += nine
             labels += cell_labels(pair.shown)
+            fetch += nine
+            asked += [at(pair.asked, place) for place in range(9)]
         for told, style in pair.told:
             for place, thing in zip(phrase_ends(tokenizer, pair.prompt, told, style), told.things, strict=True):
                 middle.append(int(rows[place]))
                 labels.append(names(thing))
+                if pair.shown is None:  # a caption as document
+                    fetch.append(middle[-1])
+                    asked.append(at(pair.asked, thing.place))
     last = torch.tensor([ends[index] for index in range(len(pairs))])
-    return Read(states[last], states[torch.tensor(cells)], kept[0][torch.tensor(middle)], torch.tensor(labels))
+    return Read(
+        states[last],
+        states[torch.tensor(cells)],
+        kept[0][torch.tensor(middle)],
+        torch.tensor(labels),
+        kept[1][torch.tensor(fetch)],
+        torch.tensor(asked),
+    )
+
+
+def at(scene: Scene | None, place: int) -> tuple[int, int]:
+    """Colour and shape at a place of a scene; one more than the last for nothing."""
+    found = [names(thing)[:2] for thing in (scene.things if scene else ()) if thing.place == place]
+    return found[0] if found else (len(COLOURS), len(SHAPES))
+
+
+def fetching(scores: Tensor, kind: Tensor) -> Tensor:
+    """Cross entropy in which nothing (the last class), the most frequent answer, counts less."""
+    weight = torch.ones(scores.shape[1])
+    weight[-1] = 0.2
+    return cross_entropy(scores, kind, weight=weight)
 
 
 def rows_of(pack: Pack, end: int) -> NDArray[np.int64]:
@@ -244,7 +281,8 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
     width = model.config.text.hidden
     probe = nn.Linear(width, 3)
     readers = nn.ModuleList(nn.Linear(width, size) for size in (len(COLOURS), len(SHAPES), 9))
-    heads = [*probe.parameters(), *readers.parameters()]
+    fetchers = nn.ModuleList(nn.Linear(width, size + 1) for size in (len(COLOURS), len(SHAPES)))
+    heads = [*probe.parameters(), *readers.parameters(), *fetchers.parameters()]
     peak = 1.0e-3
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(
@@ -258,7 +296,7 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
     )
     began, step = time.monotonic(), 0
     while (spent := (time.monotonic() - began) / seconds) < 1:
-        near = min(0.75, 0.1 + 1.3 * spent)
+        near = min(0.75, 0.1 + 1.2 * spent)
         pairs, seen = batch(tokenizer, random, near)
         read = forward(model, tokenizer, pairs, seen)
         head = model.language_model.embed_tokens.weight
@@ -280,7 +318,10 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
                 for reader, kind in zip(readers, read.labels.T, strict=True)
             ]
         ).mean()
-        loss = loss + aid * (1.5 * cell_loss + read_loss)
+        fetch_loss = torch.stack(
+            [fetching(fetcher(read.fetched), kind) for fetcher, kind in zip(fetchers, read.asked.T, strict=True)]
+        ).mean()
+        loss = loss + aid * (cell_loss + read_loss + 2.0 * fetch_loss)
         rate = min(1.0, (step + 1) / 50)
         if spent > 0.5:
             rate *= 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * (spent - 0.5) / 0.5))
@@ -300,9 +341,9 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
                 better = (positive > logits)[match == 0].float().mean()
                 wrong = (probe(read.cells).argmax(-1) == labels)[labels == 2].float().mean()
             log.info(
-                "rerank %d (%.0f %%): loss %.3f, read %.3f, cells %.3f (wrong seen %.2f), "
+                "rerank %d (%.0f %%): loss %.3f, read %.3f, fetch %.3f, cells %.3f (wrong seen %.2f), "
                 "yes %.2f, no %.2f, order %.2f, near %.2f",
-                *(step, 100 * spent, loss.item(), read_loss.item(), cell_loss.item(), wrong.item()),
+                *(step, 100 * spent, loss.item(), read_loss.item(), fetch_loss.item(), cell_loss.item(), wrong.item()),
                 *(right[match > 0].mean().item(), right[match == 0].mean().item(), better.item(), near),
             )
         if step % 100 == 99:
