@@ -12,9 +12,14 @@ from typing import Any
 
 import pytest
 
+from qwen3vl import Embedder
 from qwen3vl.cli import main
 from qwen3vl.demo.library import write_clip, write_slides
 from qwen3vl.demo.scenes import Clip, Scene, Thing, random_scene
+from qwen3vl.documents import Document
+from qwen3vl.loaders import Loader
+from qwen3vl.retriever import Retriever
+from qwen3vl.store import open_store
 
 STAR = Scene((Thing("red", "star", 0), Thing("blue", "ring", 8)))
 MOVER = Clip("green", "circle", 0, 1)
@@ -156,3 +161,17 @@ def test_transformers_is_not_needed() -> None:
     use = "from qwen3vl import Embedder, Reranker; Embedder('tiny').embed('a'); Reranker('tiny').score('a', ['b'])"
     code = f"import sys; {use}; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_everything_is_found_again(library: Path, store: Path, tiny_embedder: Embedder) -> None:
+    """Each document, asked for by its own content, comes first."""
+    loaded = [each for each in Loader().load([library]) if isinstance(each, Document)]
+    opened = open_store(str(store))
+    try:
+        retriever = Retriever(tiny_embedder, opened)
+        for document in loaded:
+            if "corrupt" not in document.source:
+                (hit,) = retriever.search(document.input, 1)
+                assert (hit.document.name, round(hit.score, 4)) == (document.name, 1.0)
+    finally:
+        opened.close()
