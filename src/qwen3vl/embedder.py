@@ -6,16 +6,16 @@ import logging
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOptions, Job, Outcome
-from qwen3vl.errors import InputError, ItemError
+from qwen3vl.engine import Engine, EngineOptions, Outcome, job_of
+from qwen3vl.errors import ItemError
 from qwen3vl.geometry import Limits
 from qwen3vl.hub import default_max_pixels, find
-from qwen3vl.inputs import Input, Item, as_item, shorten
+from qwen3vl.inputs import Input, Item
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.planning import Draft
 from qwen3vl.prompt import EMBED_INSTRUCTION, PROMPT_VERSION, Control, Text, embed_prompt, punctuated
@@ -156,7 +156,8 @@ class Embedder:
 
     def _outcomes(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[Outcome]:
         default = self.instruction if instruction is None else punctuated(instruction) or self.instruction
-        for outcome in self.engine.run(self._job(index, value, default) for index, value in enumerate(each(inputs))):
+        write = partial(self._write, default)
+        for outcome in self.engine.run(job_of(index, value, write) for index, value in enumerate(each(inputs))):
             if outcome.state is not None and not np.isfinite(outcome.state).all():
                 yield Outcome(
                     outcome.index, None, ItemError(outcome.index, "", "the model gave values that are not finite")
@@ -164,22 +165,10 @@ class Embedder:
             else:
                 yield outcome
 
-    def _job(self, index: int, value: Any, default: str) -> Job:
-        try:
-            item = as_item(value)
-        except InputError as error:
-            return Job(index, shorten(repr(value), 60), partial(_raise, error))
-        instruction = punctuated(item.instruction or "") or default
-        return Job(index, item.name, lambda: self._write(item, instruction))
-
-    def _write(self, item: Item, instruction: str) -> list[Control | Text | Draft]:
-        return embed_prompt(self.engine.draft(item), instruction)
+    def _write(self, default: str, item: Item) -> list[Control | Text | Draft]:
+        return embed_prompt(self.engine.draft(item), punctuated(item.instruction or "") or default)
 
     def _vector(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
         cut = state[: self.dimension]
         # The reference divides by max(norm, 1e-12), as torch.nn.functional.normalize does.
         return cut / np.maximum(np.linalg.norm(cut), np.float32(1e-12))  # type: ignore[no-any-return]
-
-
-def _raise(error: InputError) -> list[Control | Text | Draft]:
-    raise error

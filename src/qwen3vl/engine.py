@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import logging
 import os
+import reprlib
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +30,7 @@ from torch import Tensor
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.geometry import Limits
 from qwen3vl.hub import Checkpoint
-from qwen3vl.inputs import Item
+from qwen3vl.inputs import Item, as_item
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.model import Qwen3VL
 from qwen3vl.model.weights import fingerprint, load_model
@@ -54,6 +57,19 @@ class Job:
     index: int
     source: str
     write: Callable[[], Sequence[Control | Text | Draft]]
+
+
+def job_of(index: int, value: Any, write: Callable[[Item], Sequence[Control | Text | Draft]]) -> Job:
+    """The job of one input.  An input that cannot be read is an error like every other: when the job runs."""
+    try:
+        item = as_item(value)
+    except InputError as error:
+        return Job(index, reprlib.repr(value), partial(_raise, error))
+    return Job(index, item.name, partial(write, item))
+
+
+def _raise(error: InputError) -> Sequence[Control | Text | Draft]:
+    raise error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -72,6 +72,8 @@ class Pack:
 def plan(sequences: Sequence[Prompted], budget: int) -> Iterator[Pack]:
     """Packs all sequences, at most about `budget` tokens a pack unless one alone is longer.
 
+    The budget may be passed by less than MIN_SHARED tokens a sequence: too short a branch is not shared.
+
     Sequences that begin alike are packed together, and what they share is computed once: prefixes form a
     tree, whose branches part where the tokens do (never where the strings do: the pre-tokeniser joins
     characters across a seam).

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOptions, Job
+from qwen3vl.engine import Engine, EngineOptions, job_of
 from qwen3vl.errors import InputError
 from qwen3vl.geometry import Limits
 from qwen3vl.hub import default_max_pixels, find
-from qwen3vl.inputs import Input, Item, as_item, shorten
+from qwen3vl.inputs import Input, Item, as_item
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.model.weights import answer_row
 from qwen3vl.planning import Draft
@@ -103,7 +104,8 @@ class Reranker:
         check_on_error(on_error)
         asked = self._query(query)
         told = (asked[0].instruction or instruction or self.instruction).strip() or self.instruction
-        jobs = (self._job(index, value, asked, told) for index, value in enumerate(each(documents)))
+        write = partial(self._write, asked[1], told)
+        jobs = (job_of(index, value, write) for index, value in enumerate(each(documents)))
         batch = gather(self.engine.run(jobs), self._probability, (), total=size(documents), progress=progress)
         settle(batch, on_error)
         return batch if on_error == "collect" else batch.values
@@ -134,23 +136,12 @@ class Reranker:
             item = as_item(query)
             return item, self.engine.draft(item)
         except InputError as error:
-            name = error.source or shorten(repr(query), 60)
+            name = error.source or reprlib.repr(query)
             raise type(error)(f"the query ({name}): {error}") from error
 
-    def _job(self, index: int, value: Any, asked: tuple[Item, Content[Draft]], instruction: str) -> Job:
-        try:
-            item = as_item(value)
-        except InputError as error:
-            return Job(index, shorten(repr(value), 60), partial(_raise, error))
-        return Job(index, item.name, lambda: self._write(item, asked[1], instruction))
-
-    def _write(self, item: Item, asked: Content[Draft], instruction: str) -> list[Control | Text | Draft]:
+    def _write(self, asked: Content[Draft], instruction: str, item: Item) -> list[Control | Text | Draft]:
         return rerank_prompt(asked, self.engine.draft(item), instruction)
 
     def _probability(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
         logit = np.float32(state @ self._answer)
         return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float32)
-
-
-def _raise(error: InputError) -> list[Control | Text | Draft]:
-    raise error
