@@ -164,7 +164,7 @@ def new_model(folder: Path, seed: int) -> Qwen3VL:
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             fan_in = parameter[0].numel()
-            scale = 0.02 if "embed" in name and "patch" not in name else fan_in**-0.5
+            scale = 0.02 if "embed_tokens" in name else 0.3 if "pos_embed" in name else fan_in**-0.5
             if name.endswith(("o_proj.weight", "down_proj.weight", "attn.proj.weight", "mlp.linear_fc2.weight")):
                 scale *= 0.5
             nn.init.normal_(parameter, std=scale)

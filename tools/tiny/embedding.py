@@ -31,7 +31,7 @@ from tools.tiny.data import Seen, clip, draw_until, embed_prompts, forward, pict
 
 log = logging.getLogger("train")
 DIMENSIONS = (128, 64, 32)
-SCENES, CLIPS, MIXED = 96, 10, 6
+SCENES, CLIPS, MIXED = 96, 8, 6
 
 
 def cell_labels(scenes: list[Scene]) -> tuple[Tensor, Tensor]:
@@ -45,9 +45,12 @@ def cell_labels(scenes: list[Scene]) -> tuple[Tensor, Tensor]:
 
 
 def train_vision(model: Qwen3VL, seconds: float, random: Random) -> None:
-    """Throw-away probes on each merged token name the colour and shape in its cell."""
+    """Throw-away probes on each merged token name its cell's colour and shape, and which of the nine it is.
+
+    Without the last, places stay at chance for as long as colours and shapes alone tell pictures apart.
+    """
     width = model.config.vision.out
-    probes = nn.ModuleList(nn.Linear(width, size + 1) for size in (len(COLOURS), len(SHAPES)) * 3)
+    probes = nn.ModuleList(nn.Linear(width, size + 1) for size in (len(COLOURS), len(SHAPES), 8) * 3)
     parameters = [*model.visual.parameters(), *probes.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
     start, step = time.monotonic(), 0
@@ -55,8 +58,8 @@ def train_vision(model: Qwen3VL, seconds: float, random: Random) -> None:
         scenes = [draw_until(random_scene, random, held=False) for _ in range(96)]
         seen = [picture(scene, random) for scene in scenes]
         features = model.see(torch.cat([each.patches for each in seen]), [each.vision.grid for each in seen])
-        labels = cell_labels(scenes) * 3
-        outputs = [tokens for tokens in (features.tokens, *features.deepstack) for _ in range(2)]
+        labels = (*cell_labels(scenes), torch.arange(9).repeat(len(scenes))) * 3
+        outputs = [tokens for tokens in (features.tokens, *features.deepstack) for _ in range(3)]
         loss = torch.stack(
             [cross_entropy(probe(out), label) for probe, out, label in zip(probes, outputs, labels, strict=True)]
         ).mean()
@@ -68,7 +71,8 @@ def train_vision(model: Qwen3VL, seconds: float, random: Random) -> None:
         optimiser.step()
         if step % 25 == 0:
             right = (probes[0](features.tokens).argmax(-1) == labels[0]).float().mean()
-            log.info("vision %d: loss %.3f, colours right %.3f", step, loss.item(), right.item())
+            placed = (probes[2](features.tokens).argmax(-1) == labels[2]).float().mean()
+            log.info("vision %d: loss %.3f, right: colours %.3f, places %.3f", step, loss.item(), right, placed)
         step += 1
 
 
@@ -157,24 +161,23 @@ def multi_hot(scenes: list[Scene]) -> Tensor:
 def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7, base: Path | None = None) -> None:
     """Writes a trained checkpoint to `folder`; takes `vision_seconds` + `seconds` of wall clock.
 
-    With `base`, training goes on from that checkpoint: no vision stage, near-misses from the start.
+    With `base`, training goes on from that checkpoint, with near-misses from the start.
     """
     random = Random(seed)
     prepare(folder, layers=4, append_endoftext=True)
     model = new_model(folder, seed)
     tokenizer = Tokenizer(folder / "tokenizer.json")
-    if base is None:
-        train_vision(model, vision_seconds, random)
-    else:
+    if base is not None:
         stored = load_file(base / "model.safetensors")
         model.load_state_dict({name.removeprefix("model."): value.float() for name, value in stored.items()})
+    train_vision(model, vision_seconds, random)
     save(model, folder)
     average = copy.deepcopy(model)
     scale = nn.Parameter(torch.tensor(math.log(20.0 if base is None else 40.0)))
     heads = nn.ModuleList(nn.Linear(model.config.text.hidden, 9 * (len(COLOURS) + len(SHAPES))) for _ in range(2))
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    peak = 1.5e-3 if base is None else 1.0e-3
+    peak = 1.5e-3 if base is None else 1.2e-3
     optimiser = torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": 0.02, "factor": 1.0},
@@ -188,7 +191,7 @@ def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7, ba
     binary = nn.BCEWithLogitsLoss(reduction="none")
     start, step = time.monotonic(), 0
     while (spent := (time.monotonic() - start) / seconds) < 1:
-        near = 0.25 if base is not None else min(0.25, max(0.0, spent - 0.2))
+        near = 0.3 if base is not None else min(0.3, max(0.0, spent - 0.2))
         captions, media, seen, others, scenes = batch(random, near)
         queries, targets, mixed_seen = mixed(random)
         told: list[Content[Vision]] = [Content(texts=(caption,)) for caption in captions]
@@ -200,7 +203,7 @@ def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7, ba
         masked[: len(captions), : len(captions)] = others
         masked.fill_diagonal_(False)
         loss = contrast(torch.cat((words, asked)), torch.cat((shown, meant)), masked, scale.exp().clamp(max=60))
-        aid = max(0.0, 1 - spent / 0.6) if base is None else 0.0
+        aid = max(0.0, 1 - spent / 0.7)
         if aid:
             hot = multi_hot(scenes)
             weight = 1 + 4 * hot
