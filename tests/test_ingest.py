@@ -19,7 +19,7 @@ from PIL import Image
 from qwen3vl import Embedder, RecipeError, Reranker, StoreError
 from qwen3vl.demo.scenes import Scene, random_scene
 from qwen3vl.documents import Document
-from qwen3vl.ingest import Report, ingest
+from qwen3vl.ingestion import Report, ingest
 from qwen3vl.loaders import Loader
 from qwen3vl.retriever import Retriever
 from qwen3vl.store import Store, open_store

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qwen3vl.documents import Document
     from qwen3vl.embedder import Embedder
     from qwen3vl.errors import (
         BatchError,
@@ -21,15 +22,25 @@ if TYPE_CHECKING:
         RecipeError,
         StoreError,
     )
+    from qwen3vl.ingestion import Report, ingest
+    from qwen3vl.loaders import Loader
     from qwen3vl.media import MediaPolicy
     from qwen3vl.recipe import Recipe
     from qwen3vl.reranker import Reranker
     from qwen3vl.results import Batch
+    from qwen3vl.retriever import Retriever
+    from qwen3vl.store import Hit, Point, Store, open_store
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Document": "documents",
     "Embedder": "embedder",
+    "Loader": "loaders",
+    "Report": "ingestion",
+    "Retriever": "retriever",
+    "ingest": "ingestion",
+    **dict.fromkeys(("Hit", "Point", "Store", "open_store"), "store"),
     "Reranker": "reranker",
     "MediaPolicy": "media",
     "Recipe": "recipe",
@@ -46,19 +57,28 @@ _HOME = {
 __all__ = [
     "Batch",
     "BatchError",
+    "Document",
     "Embedder",
+    "Hit",
     "InputError",
     "ItemError",
+    "Loader",
     "MediaError",
     "MediaPolicy",
     "ModelError",
+    "Point",
     "PolicyError",
     "Qwen3VLError",
     "Recipe",
     "RecipeError",
+    "Report",
     "Reranker",
+    "Retriever",
+    "Store",
     "StoreError",
     "__version__",
+    "ingest",
+    "open_store",
 ]
 
 

@@ -5,10 +5,12 @@ A `str` is always text.  Everything else is told by its type, or by the key it s
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from numbers import Integral, Real
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -22,7 +24,7 @@ from PIL import Image
 from qwen3vl.errors import InputError
 
 KEYS = ("text", "image", "video", "instruction", "fps", "max_frames")
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".m2ts"})
 _SPAN = re.compile(r"#t=(?P<start>\d+(?:\.\d+)?)?(?:,(?P<end>\d+(?:\.\d+)?))?$")
 _PAGE = re.compile(r"#page=(?P<page>\d+)$")
 
@@ -121,17 +123,17 @@ def _from_mapping(value: Mapping[str, Any]) -> Item:
     instruction, fps, max_frames = value.get("instruction"), value.get("fps"), value.get("max_frames")
     if instruction is not None and not isinstance(instruction, str):
         raise InputError(f"'instruction' must be a str; this is {_type(instruction)}")
-    if fps is not None and not (isinstance(fps, (int, float)) and not isinstance(fps, bool) and fps > 0):
+    if fps is not None and not (isinstance(fps, Real) and not isinstance(fps, bool) and 0 < float(fps) < math.inf):
         raise InputError(f"'fps' must be a positive number of frames a second; this is {fps!r}")
-    if max_frames is not None and not (isinstance(max_frames, int) and max_frames >= 2):
+    if max_frames is not None and not (isinstance(max_frames, Integral) and int(max_frames) >= 2):
         raise InputError(f"'max_frames' must be a whole number of at least 2; this is {max_frames!r}")
     item = Item(
         texts=tuple(texts),
         images=tuple(as_picture(image) for image in _as_list(value.get("image"))),
         videos=tuple(as_clip(video) for video in _videos(value.get("video"))),
         instruction=instruction,
-        fps=fps,
-        max_frames=max_frames,
+        fps=None if fps is None else float(fps),
+        max_frames=None if max_frames is None else int(max_frames),
     )
     return _checked(item)
 
@@ -175,7 +177,7 @@ def as_picture(value: Any) -> Picture:
     if isinstance(value, BytesIO):
         return as_picture(value.getvalue())
     if isinstance(value, Image.Image):
-        return Picture("pixels", value, f"PIL image of {value.width} x {value.height}")
+        return Picture("pixels", _own(value), f"PIL image of {value.width} x {value.height}")
     if _is_array(value):
         array = np.asarray(value)
         return Picture("pixels", _array_picture(array), f"array of shape {array.shape}")
@@ -242,7 +244,7 @@ def _data_uri(uri: str) -> bytes:
         raise InputError("the data URI has no comma between its type and its content")
     try:
         if head.lower().endswith(";base64"):
-            return base64.b64decode(unquote(body), validate=True)
+            return base64.b64decode("".join(unquote(body).split()), validate=True)
         return unquote(body).encode("latin-1")
     except (binascii.Error, ValueError) as error:
         raise InputError(f"the data URI does not hold valid data: {error}") from error
@@ -263,7 +265,15 @@ def _array_picture(array: NDArray[Any]) -> Image.Image:
         )
     if 0 in array.shape:
         raise InputError(f"the image array of shape {array.shape} has no pixels")
-    return Image.fromarray(np.ascontiguousarray(array))
+    return Image.fromarray(np.array(array, order="C"))
+
+
+def _own(picture: Image.Image) -> Image.Image:
+    """A copy, decoded on this thread: callers reuse their objects, and Pillow does not decode on two threads at once."""
+    try:
+        return picture.copy()
+    except Exception as error:  # decoders of broken files raise nearly anything
+        raise InputError(f"the PIL image is broken: {error or type(error).__name__}") from error
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -44,6 +44,8 @@ class Planned:
     name: str
     vision: Vision
     load: Callable[[], Tensor]
+    held: int
+    """Bytes of encoded files that are kept in memory until then."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +62,7 @@ class PictureDraft:
         least = min(self.limits.min_pixels, pixels)
         height, width = picture_size(self.header.width, self.header.height, least, pixels)
         vision = Vision((self.header.identity, height, width), grid_of(height, width))
-        return Planned(self.name, vision, lambda: resize_picture(self.header.load(), height, width))
+        return Planned(self.name, vision, lambda: resize_picture(self.header.load(), height, width), self.header.held)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +84,11 @@ class ClipDraft:
             grid_of(height, width, len(self.places)),
             seconds(self.places, timeline.rate),
         )
-        return Planned(self.name, vision, lambda: resize_frames(self.header.load(self.places), height, width))
+
+        def load() -> Tensor:
+            return self.header.load(self.places, lambda frame: resize_frames(frame, height, width))
+
+        return Planned(self.name, vision, load, self.header.held)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +113,7 @@ class FramesDraft:
             frames = [resize_picture(frame.load(), *first) for frame in self.frames]
             return resize_frames(torch.cat(frames), height, width)
 
-        return Planned(self.name, vision, load)
+        return Planned(self.name, vision, load, sum(frame.held for frame in self.frames))
 
 
 Draft = PictureDraft | ClipDraft | FramesDraft

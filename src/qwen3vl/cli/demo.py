@@ -16,7 +16,7 @@ from qwen3vl.cli.page import Section, write_page
 from qwen3vl.demo.library import write_library
 from qwen3vl.demo.tour import Answer, ask, questions
 from qwen3vl.embedder import Embedder
-from qwen3vl.ingest import ingest
+from qwen3vl.ingestion import ingest
 from qwen3vl.loaders import Loader
 from qwen3vl.reranker import Reranker
 from qwen3vl.retriever import Retriever

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from qwen3vl.cli import EXIT_FAILED, print_json
 from qwen3vl.cli.models import open_embedder
-from qwen3vl.ingest import Report, ingest
+from qwen3vl.ingestion import Report, ingest
 from qwen3vl.loaders import Loader
 from qwen3vl.store import open_store
 

@@ -17,7 +17,7 @@ from qwen3vl.loaders.text import load_text
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 
 PICTURE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".ico"}
+    {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm"}
 )
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".markdown", ".rst"})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -52,9 +52,17 @@ class ClipHeader:
     first: int
     last: int
 
-    def load(self, places: Sequence[int]) -> Tensor:
-        """The frames at `places`: uint8 (places, height, width, 3)."""
-        return _decode(self.source, self.timeline, places)
+    def load(self, places: Sequence[int], shrink: Callable[[Tensor], Tensor] = lambda frame: frame) -> Tensor:
+        """The frames at `places`, each through `shrink` as it is decoded: uint8 (places, height, width, 3).
+
+        `shrink` takes and returns (1, height, width, 3): no more than one frame is held at its full size.
+        """
+        return _decode(self.source, self.timeline, places, shrink)
+
+    @property
+    def held(self) -> int:
+        """Bytes of the encoded file that are kept in memory."""
+        return len(self.source) if isinstance(self.source, bytes) else 0
 
 
 def read_clip_header(clip: Clip, policy: MediaPolicy) -> ClipHeader:
@@ -121,7 +129,9 @@ def _timeline(source: Path | bytes) -> Timeline:
     return Timeline(width, height, float(Fraction(rate)), np.unique(times), np.unique(keys))
 
 
-def _decode(source: Path | bytes, timeline: Timeline, places: Sequence[int]) -> Tensor:
+def _decode(
+    source: Path | bytes, timeline: Timeline, places: Sequence[int], shrink: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Seeks to the key frame before each wanted frame, unless decoding on is nearer."""
     wanted = {int(timeline.times[place]): place for place in places}
     frames: dict[int, Tensor] = {}
@@ -140,16 +150,16 @@ def _decode(source: Path | bytes, timeline: Timeline, places: Sequence[int]) -> 
                 if frame.pts is None:
                     continue
                 position = frame.pts
+                if (frame.width, frame.height) != (timeline.width, timeline.height):
+                    raise MediaError("the clip changes its size half way; cut it there")
                 while pending and frame.pts >= pending[0]:
-                    frames[wanted[pending.pop(0)]] = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+                    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+                    frames[wanted[pending.pop(0)]] = shrink(pixels[None])
                 if not pending or _key_before(timeline, pending[0]) > position:
                     break
             if len(pending) == before:
                 raise MediaError(f"the clip is broken: its frame {wanted[target]} cannot be decoded")
-    shapes = {tuple(frame.shape) for frame in frames.values()}
-    if len(shapes) > 1:
-        raise MediaError("the clip changes its size half way; cut it there")
-    return torch.stack([frames[place] for place in places])
+    return torch.cat([frames[place] for place in places])
 
 
 def _key_before(timeline: Timeline, time: int) -> int:

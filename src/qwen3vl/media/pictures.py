@@ -17,7 +17,7 @@ from qwen3vl.media.pdf import page_size, render_page
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.pixels import rgb
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "ICO")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """What is opened; formats that start other programs (EPS) are not."""
 
 
@@ -29,6 +29,8 @@ class Header:
     height: int
     identity: object
     load: Callable[[], Image.Image]
+    held: int = 0
+    """Bytes of the encoded file that are kept in memory until then."""
 
 
 def check_file(path: Path, policy: MediaPolicy) -> tuple[str, int, int]:
@@ -48,6 +50,10 @@ def check_file(path: Path, policy: MediaPolicy) -> tuple[str, int, int]:
     return str(path), stat.st_size, stat.st_mtime_ns
 
 
+def _held(source: Path | bytes) -> int:
+    return len(source) if isinstance(source, bytes) else 0
+
+
 def check_bytes(data: bytes, policy: MediaPolicy) -> bytes:
     """Encoded bytes that a caller sent, within the limit."""
     if len(data) > policy.max_bytes:
@@ -62,8 +68,9 @@ def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) ->
     """
     if picture.where == "pixels":
         image: Image.Image = picture.data
-        check_pixels(image.width, image.height, policy)
-        return Header(image.width, image.height, ("object", id(image)), lambda: _rgb(image, exif))
+        width, height = _shown_size(image, exif)
+        check_pixels(width, height, policy)
+        return Header(width, height, ("object", id(image)), lambda: _rgb(image, exif))
     if picture.where == "path":
         path = policy.check_path(picture.data)
         identity: object = check_file(path, policy)
@@ -76,12 +83,17 @@ def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) ->
         page = picture.page
         width, height = page_size(source, page)
         check_pixels(width, height, policy)
-        return Header(width, height, (identity, page), lambda: render_page(source, page))
+        return Header(width, height, (identity, page), lambda: render_page(source, page), _held(source))
     with _open(source) as opened:
-        turned = exif and opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-        width, height = opened.size[::-1] if turned else opened.size
+        width, height = _shown_size(opened, exif)
     check_pixels(width, height, policy)
-    return Header(width, height, identity, lambda: _decode(source, exif))
+    return Header(width, height, identity, lambda: _decode(source, exif), _held(source))
+
+
+def _shown_size(image: Image.Image, exif: bool) -> tuple[int, int]:
+    """Width and height, after the turn that the EXIF tag asks for where that is wanted."""
+    turned = exif and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    return (image.height, image.width) if turned else image.size
 
 
 def check_pixels(width: int, height: int, policy: MediaPolicy) -> None:

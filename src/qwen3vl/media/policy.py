@@ -39,7 +39,7 @@ class MediaPolicy:
 
     def check_path(self, path: str) -> Path:
         """The real path, links followed; raises `PolicyError` outside the allowed folders."""
-        real = Path(path).expanduser().resolve()
+        real = Path(path).resolve()
         if self.folders is not None and not any(real.is_relative_to(folder) for folder in _resolved(self.folders)):
             allowed = ", ".join(str(folder) for folder in self.folders) or "none"
             raise PolicyError(f"the file is outside the folders that the media policy allows ({allowed})")
