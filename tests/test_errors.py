@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from qwen3vl import BatchError, Embedder, InputError, MediaPolicy, Reranker
+from qwen3vl.media.fetch import is_public
 from tests.server import Server
 
 
@@ -225,3 +226,143 @@ def test_many_threads_share_one_embedder(golden_embedder: Embedder, media: dict[
         thread.join()
     for vectors in found:
         np.testing.assert_allclose(vectors, expected, atol=2e-6)
+
+
+def test_a_server_that_drips_headers(golden_embedder: Embedder, checkpoints: Path) -> None:
+    """The deadline holds for all of a fetch, not for each read."""
+    import socket
+    import time
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                try:
+                    for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"y" * 200:
+                        connection.send(bytes([byte]))
+                        time.sleep(0.05)
+                except OSError:
+                    pass
+
+        threading.Thread(target=drip, daemon=True).start()
+        policy = MediaPolicy(private_hosts=True, timeout=0.5)
+        embedder = Embedder(checkpoints / "embedding", device="cpu", policy=policy)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/a.png"
+        (error,) = embedder.embed([{"image": url}], on_error="collect").errors
+    assert "within 0.5 seconds" in error.reason
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.0.192", "64:ff9b:1::1", "fec0::1", "::7f00:1", "::ffff:10.0.0.1", "224.0.0.1"]
+)
+def test_addresses_that_are_not_public(address: str) -> None:
+    assert not is_public(address)
+    assert is_public("1.1.1.1")
+    assert is_public("2606:4700:4700::1111")
+
+
+class Odd:
+    """A path-like object whose path is bytes."""
+
+    def __fspath__(self) -> bytes:
+        return b"x.png"
+
+
+@pytest.mark.parametrize(
+    "value", [{"video": ["http://[bad"]}, {"image": "file://[bad"}, Odd(), {"image": "~backup.png"}]
+)
+def test_odd_objects_cost_only_themselves(value: Any, golden_embedder: Embedder) -> None:
+    batch = golden_embedder.embed(["before", value, "after"], on_error="collect")
+    assert batch.ok.tolist() == [True, False, True]
+
+
+def test_a_single_input_stands_for_itself(golden_embedder: Embedder, media: dict[str, Path]) -> None:
+    pixels = np.asarray(Image.open(media["odd"]))
+    for single in (
+        "text",
+        {"text": "a"},
+        pixels,
+        BytesIO(media["odd"].read_bytes()),
+        Image.open(media["odd"]),
+        media["odd"],
+    ):
+        assert golden_embedder.embed(single).shape == (1, 96)
+    assert golden_embedder.embed([]).shape == (0, 96)
+    assert golden_embedder.embed(str(number) for number in range(3)).shape == (3, 96)
+
+
+def test_lazy_and_reused_pictures(golden_embedder: Embedder, golden_reranker: Reranker, media: dict[str, Path]) -> None:
+    """One object that Pillow has not decoded yet, shown by many items; and a buffer that the caller draws over."""
+    lazy = Image.open(media["photo-jpeg"])
+    texts = [f"document number {number} " * (1 + number % 9) for number in range(40)]
+    eager = golden_reranker.score({"image": media["photo-jpeg"]}, texts)
+    np.testing.assert_allclose(golden_reranker.score({"image": lazy}, texts), eager, atol=1e-5)
+    buffer = np.zeros((64, 64), dtype=np.uint8)
+
+    def drawn() -> Any:
+        for value in (0, 90, 250):
+            buffer[:] = value
+            yield {"image": buffer}
+
+    vectors = golden_embedder.embed(drawn())
+    assert float(vectors[0] @ vectors[1]) < 0.9999
+    assert float(vectors[0] @ vectors[2]) < 0.9999
+
+
+def test_exif_turns_every_dress(checkpoints: Path, media: dict[str, Path]) -> None:
+    picture = Image.open(media["odd"])
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    encoded = BytesIO()
+    picture.save(encoded, "PNG", exif=exif)
+    embedder = Embedder(checkpoints / "embedding", device="cpu", exif=True)
+    turned = picture.transpose(Image.Transpose.ROTATE_270)
+    by_bytes, by_object, by_hand = embedder.embed([encoded.getvalue(), Image.open(encoded), turned])
+    np.testing.assert_allclose(by_object, by_bytes, atol=2e-6)
+    np.testing.assert_allclose(by_hand, by_bytes, atol=2e-6)
+
+
+def test_out_of_memory_halves_and_other_failures_stay_with_their_pack(
+    checkpoints: Path, golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device's memory ends at packs of more than 60 tokens, as an allocator would say it."""
+    embedder = Embedder(checkpoints / "embedding", device="cpu")
+    texts = [f"text {number} " * 8 for number in range(6)]
+    expected = golden_embedder.embed(texts)
+    states = type(embedder.engine)._states
+
+    def narrow(self: Any, pack: Any, pixels: Any) -> Any:
+        if pack.tokens > 60:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+        return states(self, pack, pixels)
+
+    monkeypatch.setattr(type(embedder.engine), "_states", narrow)
+    np.testing.assert_allclose(embedder.embed(texts), expected, atol=2e-6)
+    monkeypatch.setattr(
+        type(embedder.engine), "_states", lambda *_: (_ for _ in ()).throw(RuntimeError("a kernel failed"))
+    )
+    batch = embedder.embed(texts, on_error="collect")
+    assert len(batch.errors) == 6
+    assert "a kernel failed" in batch.errors[0].reason
+
+
+def test_many_pieces_take_linear_time(golden_embedder: Embedder) -> None:
+    """A text of thousands of pieces is written in one walk over its tokens."""
+    pieces = ["word "] * 5000
+    batch = golden_embedder.embed([{"text": pieces}], on_error="collect")
+    assert batch.ok.all()
+    np.testing.assert_allclose(
+        batch.values, golden_embedder.embed("".join(pieces), on_error="collect").values, atol=2e-6
+    )
+
+
+def test_negative_top_n(golden_reranker: Reranker) -> None:
+    with pytest.raises(ValueError, match="top_n is -1"):
+        golden_reranker.rank("a", ["b"], top_n=-1)
+    assert golden_reranker.rank("a", ["b"], top_n=0) == []
+
+
+def test_unknown_device(checkpoints: Path) -> None:
+    with pytest.raises(ValueError, match="the device 'nonsense' cannot be used here"):
+        Embedder(checkpoints / "embedding", device="nonsense")

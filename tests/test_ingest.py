@@ -16,13 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl import Embedder, RecipeError, Reranker, StoreError
+from qwen3vl import Document, Embedder, RecipeError, Report, Reranker, Retriever, Store, StoreError, ingest, open_store
+from qwen3vl.cli import main
 from qwen3vl.demo.scenes import Scene, random_scene
-from qwen3vl.documents import Document
-from qwen3vl.ingestion import Report, ingest
 from qwen3vl.loaders import Loader
-from qwen3vl.retriever import Retriever
-from qwen3vl.store import Store, open_store
 
 
 @pytest.fixture
@@ -226,3 +223,32 @@ def test_picture_formats(tmp_path: Path, store: Store, tiny_embedder: Embedder) 
     assert (report.new, report.failed) == (8, [])
     hits = Retriever(tiny_embedder, store).search(scene.caption(), 8)
     assert min(hit.score for hit in hits) > 0.9 * max(hit.score for hit in hits)
+
+
+def test_what_is_not_there_today_is_kept(tmp_path: Path, tiny_embedder: Embedder) -> None:
+    """A folder that was renamed, or whose disk is not mounted, loses nothing."""
+    draw(tmp_path / "lib", 3)
+    arguments = ["index", str(tmp_path / "lib"), "--store", str(tmp_path / "store"), "--model", "tiny", "--json"]
+    assert main(arguments) == 0
+    (tmp_path / "lib").rename(tmp_path / "lib2")
+    assert main(arguments) == 1
+    (tmp_path / "lib").mkdir()
+    assert main(arguments) == 0
+    opened = open_store(str(tmp_path / "store"))
+    assert opened.count() == 3
+    opened.close()
+
+
+def test_documents_of_one_source_by_hand(store: Store, tiny_embedder: Embedder) -> None:
+    made = [Document("kb", "text", text=text) for text in ("a red star", "a blue ring", "a red star")]
+    assert ingest(made, tiny_embedder, store).new == 2
+    assert store.count() == 2
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
+    draw(tmp_path / "in", 2)
+    (path, _), *_ = draw(tmp_path / "more", 1)
+    os.rename(path, os.fsencode(tmp_path / "in") + b"/caf\xe9.png")  # noqa: PTH104 (the name is bytes)
+    report = run(tmp_path / "in", tiny_embedder, store)
+    assert report.new == 2
+    assert "not valid UTF-8" in report.failed[0][1]

@@ -82,7 +82,9 @@ def test_every_sequence_once_and_no_padding(drawn: list[Any], budget: int) -> No
     assert sorted(member for pack in packs for member in pack.members) == list(range(len(sequences)))
     for pack in packs:
         assert sum(group.count * group.length for group in pack.groups) == pack.tokens
-        assert pack.tokens <= max(budget, *(len(sequences[member]) for member in pack.members)) + MIN_SHARED * len(pack.members)
+        assert pack.tokens <= max(budget, *(len(sequences[member]) for member in pack.members)) + MIN_SHARED * len(
+            pack.members
+        )
         for member, place in zip(pack.members, pack.wanted.tolist(), strict=True):
             np.testing.assert_array_equal(read_back(pack, place), sequences[member].ids)
 

@@ -17,7 +17,7 @@ from tools.tiny.judge import embed_clips, recall
 
 def test_files_are_small() -> None:
     for kind in ("embedding", "reranker"):
-        files = list(find("tiny", kind).folder.iterdir())  # type: ignore[arg-type]
+        files = list(find("tiny", kind).folder.iterdir())
         assert {"config.json", "tokenizer.json", "model.safetensors"} <= {file.name for file in files}
         assert max(file.stat().st_size for file in files) < 5_000_000
 

@@ -22,14 +22,14 @@ class Document:
 
     source: the file or URL it comes from.
     place: where in the source, as a fragment (`page=3`, `t=0,30`, `lines=1,12`), empty for all of it.
-    content: a digest of what is embedded; documents of one source, place and content are the same.
+    content: a digest of the file behind a reference; documents that are equal in all of this are the same.
     text: what a reader reads; `image` and `video`: references as inputs take them.
     fused: whether the text is embedded together with the media, or only kept beside them.
     """
 
     source: str
     kind: Kind
-    content: str
+    content: str = ""
     place: str = ""
     text: str = ""
     image: str | None = None
@@ -39,8 +39,9 @@ class Document:
 
     @property
     def id(self) -> str:
-        """A UUID that stays while source, place and content do."""
-        return str(uuid5(_NAMESPACE, "\0".join((self.source, self.place, self.content))))
+        """A UUID that stays while source, place and what is there do."""
+        told = (self.source, self.place, self.content, self.text, self.image or "", self.video or "")
+        return str(uuid5(_NAMESPACE, "\0".join(told)))
 
     def point_id(self, recipe: Recipe) -> str:
         """The UUID of this document's vector in a collection of this recipe."""

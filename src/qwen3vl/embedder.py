@@ -157,13 +157,7 @@ class Embedder:
     def _outcomes(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[Outcome]:
         default = self.instruction if instruction is None else punctuated(instruction) or self.instruction
         write = partial(self._write, default)
-        for outcome in self.engine.run(job_of(index, value, write) for index, value in enumerate(each(inputs))):
-            if outcome.state is not None and not np.isfinite(outcome.state).all():
-                yield Outcome(
-                    outcome.index, None, ItemError(outcome.index, "", "the model gave values that are not finite")
-                )
-            else:
-                yield outcome
+        return self.engine.run(job_of(index, value, write) for index, value in enumerate(each(inputs)))
 
     def _write(self, default: str, item: Item) -> list[Control | Text | Draft]:
         return embed_prompt(self.engine.draft(item), punctuated(item.instruction or "") or default)

@@ -43,6 +43,10 @@ log = logging.getLogger(__name__)
 
 WINDOW = 256
 """Items whose headers are read and whose prompts are sorted together."""
+CHUNK = 32
+"""Items whose headers are read at a time."""
+HELD = 256 * 2**20
+"""Bytes of fetched files at which a window ends before it is full."""
 AHEAD = 2
 """Packs whose pixels are made while another runs."""
 
@@ -63,12 +67,12 @@ def job_of(index: int, value: Any, write: Callable[[Item], Sequence[Control | Te
     """The job of one input.  An input that cannot be read is an error like every other: when the job runs."""
     try:
         item = as_item(value)
-    except InputError as error:
+    except Exception as error:  # a caller's object may raise anything
         return Job(index, reprlib.repr(value), partial(_raise, error))
     return Job(index, item.name, partial(write, item))
 
 
-def _raise(error: InputError) -> Sequence[Control | Text | Draft]:
+def _raise(error: Exception) -> Sequence[Control | Text | Draft]:
     raise error
 
 
@@ -136,15 +140,23 @@ class Engine:
                     step.cancel()
 
     def _steps(self, jobs: Iterator[Job]) -> Iterator[_Loading | Outcome]:
-        while window := list(islice(jobs, WINDOW)):
-            prompts: list[_Prompt] = []
-            for made in self._threads.map(self._plan, window):
+        prompts: list[_Prompt] = []
+        held = 0
+        while some := list(islice(jobs, CHUNK)):
+            for made in self._threads.map(self._plan, some):
                 if isinstance(made, Outcome):
                     yield made
                 else:
                     prompts.append(made)
-            for pack in self._packs(prompts):
-                yield _Loading(pack, prompts, self._load(pack, prompts))
+                    held += sum(each.held for each in made.planning.media)
+            if len(prompts) >= WINDOW or held >= HELD:
+                yield from self._window(prompts)
+                prompts, held = [], 0
+        yield from self._window(prompts)
+
+    def _window(self, prompts: Sequence[_Prompt]) -> Iterator[_Loading]:
+        for pack in self._packs(prompts):
+            yield _Loading(pack, prompts, self._load(pack, prompts))
 
     def _plan(self, job: Job) -> _Prompt | Outcome:
         try:
@@ -190,23 +202,32 @@ class Engine:
             yield from self._forward(pack, whole, pixels)
 
     def _forward(self, pack: Pack, prompts: Sequence[_Prompt], pixels: dict[Hashable, Tensor]) -> Iterator[Outcome]:
-        try:
-            states = self._states(pack, pixels)
-        except torch.OutOfMemoryError as error:
-            members = [prompts[member] for member in pack.members]
-            if len(members) == 1:
-                yield _failed(members[0].job, error, None)
-                return
-            log.warning("out of memory at %d tokens in one pack; going on with halves", pack.tokens)
+        members = [prompts[member] for member in pack.members]
+        states, error = self._tried(pack, pixels)
+        if states is not None:
+            for prompt, state in zip(members, states, strict=True):
+                if np.isfinite(state).all():
+                    yield Outcome(prompt.job.index, state, notice=prompt.planning.notice)
+                else:
+                    yield _failed(prompt.job, InputError("the model gives values for it that are not finite"), None)
+        elif len(members) == 1 or not _out_of_memory(error):
+            for prompt in members:
+                yield _failed(prompt.job, error, None)
         else:
-            for member, state in zip(pack.members, states, strict=True):
-                prompt = prompts[member]
-                yield Outcome(prompt.job.index, state, notice=prompt.planning.notice)
-            return
-        middle = len(members) // 2
-        for half in (members[:middle], members[middle:]):
-            for smaller in self._packs(half, 1 << 60):
-                yield from self._forward(smaller, half, pixels)
+            log.warning("out of memory at %d tokens in one pack; going on with halves", pack.tokens)
+            middle = len(members) // 2
+            for half in (members[:middle], members[middle:]):
+                for smaller in self._packs(half, 1 << 60):
+                    yield from self._forward(smaller, half, pixels)
+
+    def _tried(
+        self, pack: Pack, pixels: dict[Hashable, Tensor]
+    ) -> tuple[NDArray[np.float32], Exception] | tuple[None, Exception]:
+        """The states of a pack, or what kept it from them, rid of the frames that hold its tensors."""
+        try:
+            return self._states(pack, pixels), _NO_ERROR
+        except Exception as error:  # the pack's items fail, not the call
+            return None, _bare(error)
 
     def _states(self, pack: Pack, pixels: dict[Hashable, Tensor]) -> NDArray[np.float32]:
         """One forward pass: the hidden states of each member's last token, (members, hidden) float32."""
@@ -248,22 +269,46 @@ class _Loading:
             future.cancel()
 
 
+_NO_ERROR = Exception()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """CUDA has an error class for it; the CPU and Apple's GPU only say so."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        words in str(error).lower() for words in ("out of memory", "can't allocate memory")
+    )
+
+
+def _bare(error: Exception) -> Exception:
+    """The error without tracebacks: their frames would keep pixels and activations alive with it."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
+
+
 def _failed(job: Job, error: Exception, source: str | None) -> Outcome:
     reason = str(error) or type(error).__name__
     if not isinstance(error, InputError):
         reason = f"{type(error).__name__}: {reason}"
     failure = ItemError(job.index, source or job.source, reason)
-    failure.__cause__ = error
+    failure.__cause__ = _bare(error)
     return Outcome(job.index, None, failure)
 
 
 def choose_device(name: str) -> torch.device:
     """ "auto" is the first CUDA device, else Apple's GPU, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda":
+            device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {name!r} cannot be used here: {error}") from error
+    return device
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

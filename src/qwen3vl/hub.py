@@ -34,7 +34,7 @@ def find(model: str | Path, kind: Literal["embedding", "reranker"], revision: st
         return Checkpoint(Path(str(files("qwen3vl"))) / "tiny" / kind, "tiny")
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return Checkpoint(folder.resolve(), str(model))
+        return Checkpoint(folder.resolve(), str(folder.resolve()))
     name = str(model)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"{name} is neither a folder nor a hub id such as Qwen/Qwen3-VL-Embedding-2B, nor 'tiny'")

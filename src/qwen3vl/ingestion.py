@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import PurePath
 
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.embedder import Embedder
@@ -12,6 +14,7 @@ from qwen3vl.errors import ItemError
 from qwen3vl.loaders import Skipped
 from qwen3vl.store import Point, Store
 
+log = logging.getLogger(__name__)
 BATCH = 64
 """Documents whose ids are looked up together, and points that are written together."""
 
@@ -47,7 +50,9 @@ def ingest(
     stored, and is tried again by the next run.
 
     With `stale`, points that this stream did not bring and whose source satisfies it are removed at the end:
-    what was changed or deleted.  Points of sources that failed are kept.  `progress` is called after each step.
+    what was changed or deleted.  Points at or below a source that failed are kept, and so is everything when the
+    stream brings no document at all: a folder that is empty is more often one that is not mounted.  `progress`
+    is called after each step.
     """
     store.create(embedder.recipe)
     run = _Run(embedder, store, progress or (lambda _: None), keep_ids=stale is not None)
@@ -95,7 +100,7 @@ class _Run:
                 if isinstance(each, Skipped):
                     self.report.skipped[each.suffix] = self.report.skipped.get(each.suffix, 0) + 1
                 elif isinstance(each, LoadFailure):
-                    self._fail(each.source, each.source, each.reason)
+                    self._fail(each.source.partition("#page=")[0], each.source, each.reason)
                 else:
                     fresh[each.point_id(self.recipe)] = each
             known = self.store.existing(list(fresh)) if fresh else set()
@@ -122,11 +127,17 @@ class _Run:
             ready.clear()
             self.progress(self.report)
 
+    def _spared(self, source: str) -> bool:
+        return source in self.spared or any(str(parent) in self.spared for parent in PurePath(source).parents)
+
     def remove(self, stale: Callable[[str], bool]) -> None:
+        if not self.met:
+            log.warning("the run found no documents: nothing is removed from the store")
+            return
         gone = [
             point_id
             for point_id, source in self.store.scan()
-            if point_id not in self.met and source not in self.spared and stale(source)
+            if point_id not in self.met and stale(source) and not self._spared(source)
         ]
         for start in range(0, len(gone), BATCH):
             self.store.delete(gone[start : start + BATCH])

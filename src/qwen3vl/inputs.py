@@ -269,7 +269,7 @@ def _array_picture(array: NDArray[Any]) -> Image.Image:
 
 
 def _own(picture: Image.Image) -> Image.Image:
-    """A copy, decoded on this thread: callers reuse their objects, and Pillow does not decode on two threads at once."""
+    """A decoded copy: callers reuse their objects, and Pillow does not decode one on two threads at once."""
     try:
         return picture.copy()
     except Exception as error:  # decoders of broken files raise nearly anything

@@ -8,8 +8,10 @@ frame and user text together, since the pre-tokeniser joins characters across th
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -141,15 +143,11 @@ class Tokenizer:
         An id belongs to a piece only when all of its characters do.
         """
         encoding = self._tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
-        owner = [-1] * len(encoding.ids)
-        end = 0
-        for number, piece in enumerate(pieces):
-            start, end = end, end + len(piece.text)
-            if not piece.cut:
-                continue
-            for place, (first, last) in enumerate(encoding.offsets):
-                if start <= first and last <= end and first < end:
-                    owner[place] = number
+        ends = list(accumulate(len(piece.text) for piece in pieces))
+        owner = []
+        for first, last in encoding.offsets:
+            number = min(bisect_right(ends, first), len(pieces) - 1)
+            owner.append(number if pieces[number].cut and last <= ends[number] else -1)
         return encoding.ids, owner
 
     def write(self, parts: Iterable[Part], max_length: int) -> Written:

@@ -99,7 +99,8 @@ class Reranker:
         """The probability of "yes" for each document: (n,) float32 between 0 and 1, in their order.
 
         Query and documents are inputs as `Embedder.embed` takes them; an instruction in the query wins over
-        `instruction`.  A query that cannot be used raises `InputError`; for documents see `Embedder.embed`.
+        `instruction`, and one in a document is not used.  A query that cannot be used raises `InputError`; for
+        documents see `Embedder.embed`.
         """
         check_on_error(on_error)
         asked = self._query(query)
@@ -124,6 +125,8 @@ class Reranker:
 
         With on_error="collect", documents that fail are left out.
         """
+        if top_n is not None and top_n < 0:
+            raise ValueError(f"top_n is {top_n}; it may be None, or 0 or more")
         batch = self.score(query, documents, instruction=instruction, progress=progress, on_error="collect")
         settle(batch, on_error)
         order = np.argsort(-batch.values, kind="stable")
@@ -135,9 +138,9 @@ class Reranker:
         try:
             item = as_item(query)
             return item, self.engine.draft(item)
-        except InputError as error:
-            name = error.source or reprlib.repr(query)
-            raise type(error)(f"the query ({name}): {error}") from error
+        except Exception as error:  # a caller's object may raise anything
+            name = getattr(error, "source", None) or reprlib.repr(query)
+            raise InputError(f"the query ({name}): {error}") from error
 
     def _write(self, asked: Content[Draft], instruction: str, item: Item) -> list[Control | Text | Draft]:
         return rerank_prompt(asked, self.engine.draft(item), instruction)

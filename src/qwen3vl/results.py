@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -76,13 +77,18 @@ def check_on_error(on_error: str) -> None:
 
 def each(inputs: Any) -> Iterator[Any]:
     """The inputs one by one; a single str, mapping or other input stands for itself."""
-    if isinstance(inputs, (str, bytes, bytearray, Mapping)) or not isinstance(inputs, Iterable):
-        return iter([inputs])
-    return iter(inputs)
+    return iter([inputs]) if _single(inputs) else iter(inputs)
 
 
 def size(inputs: Any) -> int | None:
     """How many inputs there are, where that can be known beforehand."""
-    if isinstance(inputs, (str, bytes, bytearray, Mapping)) or not isinstance(inputs, Iterable):
+    if _single(inputs):
         return 1
     return len(inputs) if isinstance(inputs, Sequence) else None
+
+
+def _single(inputs: Any) -> bool:
+    """Whether this is one input, though it may be iterable: a text, a mapping, a file's bytes, an array of pixels."""
+    if isinstance(inputs, (str, bytes, bytearray, BytesIO, Mapping)) or not isinstance(inputs, Iterable):
+        return True
+    return getattr(inputs, "ndim", 0) >= 2 and str(getattr(inputs, "dtype", "")).endswith("uint8")

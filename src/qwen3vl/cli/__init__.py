@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     index.add_argument("--model", help="hub id, folder or 'tiny' (default: the store's, else Qwen3-VL-Embedding-2B)")
     index.add_argument("--revision", help="branch, tag or commit of the model's repository")
     index.add_argument("--dimensions", type=int, help="cut vectors to this many values")
-    index.add_argument("--segment", type=float, default=30.0, metavar="SECONDS", help="length of a clip's parts")
+    index.add_argument("--segment", type=_positive, default=30.0, metavar="SECONDS", help="length of a clip's parts")
     index.add_argument("--fuse-page-text", action="store_true", help="embed a PDF page's text with its picture")
     index.add_argument("--keep", action="store_true", help="keep what was deleted or changed below the given paths")
     _machine(index)
@@ -61,6 +61,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
 def _store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", required=True, metavar="DIR-or-URL", help="a folder, or a server's URL")
     parser.add_argument("--collection", default="qwen3vl", help="the collection in the store (default qwen3vl)")
@@ -90,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options, console)
     except Qwen3VLError as error:
         return _failed(options, console, str(error))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return _failed(options, console, str(error))
     except KeyboardInterrupt:
         console.print("[yellow]stopped; what was done is kept, and the next run goes on from there[/yellow]")

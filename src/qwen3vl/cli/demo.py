@@ -40,7 +40,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     embedder, reranker = Embedder("tiny"), Reranker("tiny")
     store = open_store(str(folder / "store"))
     try:
-        report = ingest(Loader().load([library.folder]), embedder, store, stale=lambda _: True)
+        report = ingest(
+            Loader().load([library.folder]),
+            embedder,
+            store,
+            stale=lambda source: source.startswith(f"{library.folder}/"),
+        )
         console.print(f"indexed {report.seen} documents: {report.new} new, {report.unchanged} unchanged")
         indexed = time.monotonic()
         plain = Retriever(embedder, store)

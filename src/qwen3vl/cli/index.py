@@ -50,9 +50,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def _below(paths: list[str]) -> Callable[[str], bool]:
     """Whether a stored source lies at or below one of the paths, so that its absence means that it is gone.
 
-    Of a glob only the files that it once found can be told from others, so it makes nothing stale.
+    A path that does not exist makes nothing stale: it may be a disk that is not there today.  Nor does a glob.
     """
-    roots = [Path(path).expanduser().resolve() for path in paths if not any(sign in path for sign in "*?[")]
+    roots = [Path(path).expanduser().resolve() for path in paths if Path(path).expanduser().exists()]
     return lambda source: any(Path(source).is_relative_to(root) for root in roots)
 
 

@@ -50,14 +50,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
         hits = retriever.search(query, options.limit, kinds=options.kind or ())
     finally:
         store.close()
-    if options.html:
-        write_page(Path(options.html), "Search", [Section(query, hits)])
     if options.json:
         print_json([hit_as_dict(hit) for hit in hits])
     else:
         console.print(hit_table(hits) if hits else "nothing found")
-        if options.html:
-            console.print(f"page written: {options.html}", markup=False)
+    if options.html:
+        write_page(Path(options.html), "Search", [Section(query, hits)])
+        console.print(f"page written: {options.html}", markup=False)
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from qwen3vl.documents import Document
@@ -16,7 +18,8 @@ def load_clip(path: Path, digest: str, segment: float, policy: MediaPolicy) -> I
 
     A clip is cut into as many equal parts as come nearest to `segment` seconds each.
     """
-    length = read_clip_header(as_clip(path), policy).timeline.seconds
+    # How long it may be is judged part by part, when they are embedded.
+    length = read_clip_header(as_clip(path), replace(policy, max_seconds=math.inf)).timeline.seconds
     count = max(1, round(length / segment))
     for number in range(count):
         start, end = (round(length * edge / count, 2) for edge in (number, number + 1))

@@ -14,6 +14,7 @@ from qwen3vl.inputs import VIDEO_SUFFIXES
 from qwen3vl.loaders.clip import load_clip
 from qwen3vl.loaders.pdf import load_pdf
 from qwen3vl.loaders.text import load_text
+from qwen3vl.media.pictures import check_file
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 
 PICTURE_SUFFIXES = frozenset(
@@ -46,38 +47,46 @@ class Loader:
     exclude: tuple[Path, ...] = ()
     policy: MediaPolicy = DEFAULT_POLICY
 
-    def load(self, paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document | LoadFailure | Skipped]:
+    def load(
+        self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    ) -> Iterator[Document | LoadFailure | Skipped]:
         """Documents, failures and skipped files, in the order of the files' names.
 
         Hidden files and folders are passed over, unless they are named themselves.
         """
         seen: set[Path] = set()
-        for path in paths:
+        for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
             found = False
             for file in self._files(os.fspath(path)):
                 found = True
-                if file not in seen:
+                if isinstance(file, LoadFailure):
+                    yield file
+                elif file not in seen:
                     seen.add(file)
                     yield from self.load_file(file)
             if not found and not Path(path).is_dir():
-                yield LoadFailure(
-                    os.fspath(path), "there is no such file or folder, and no file that the pattern finds"
-                )
+                reason = "there is no such file or folder, and no file that the pattern finds"
+                yield LoadFailure(os.path.abspath(path), reason)  # noqa: PTH100 (a link's target may be gone)
 
     def load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
         """One file's documents."""
+        name = str(path).encode("utf-8", "backslashreplace").decode()
+        if name != str(path):
+            yield LoadFailure(name, "its name is not valid UTF-8; rename it")
+            return
         load = self._loader(path.suffix.lower())
         if load is None:
-            yield Skipped(str(path), path.suffix.lower() or "no suffix")
+            yield Skipped(name, path.suffix.lower() or "no suffix")
             return
         try:
+            check_file(self.policy.check_path(name), self.policy)
             yield from load(path, file_digest(path))
         except InputError as error:
-            yield LoadFailure(str(path), str(error))
+            yield LoadFailure(name, str(error))
         except OSError as error:
-            yield LoadFailure(str(path), f"the file cannot be read: {error.strerror or error}")
+            yield LoadFailure(name, f"the file cannot be read: {error.strerror or error}")
 
-    def _loader(self, suffix: str) -> Callable[[Path, str], Iterator[Document]] | None:
+    def _loader(self, suffix: str) -> Callable[[Path, str], Iterator[Document | LoadFailure]] | None:
         if suffix in PICTURE_SUFFIXES:
             return load_picture
         if suffix == ".pdf":
@@ -88,7 +97,7 @@ class Loader:
             return lambda path, _: load_text(path, self.passage_chars)
         return None
 
-    def _files(self, path: str) -> Iterator[Path]:
+    def _files(self, path: str) -> Iterator[Path | LoadFailure]:
         named = Path(path).expanduser()
         if named.is_dir():
             yield from self._walk(named.resolve())
@@ -99,19 +108,23 @@ class Loader:
                 if Path(match).is_file():
                     yield Path(match).resolve()
 
-    def _walk(self, folder: Path) -> Iterator[Path]:
+    def _walk(self, folder: Path) -> Iterator[Path | LoadFailure]:
         """Files before folders, each by name; links to folders are not followed."""
         if any(folder == excluded.resolve() for excluded in self.exclude):
             return
         folders = []
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
-                elif entry.is_file():
-                    yield Path(entry.path)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            yield LoadFailure(str(folder), f"the folder cannot be read: {error.strerror or error}")
+            return
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            elif entry.is_file():
+                yield Path(entry.path)
         for below in folders:
             yield from self._walk(below)
 
