@@ -61,12 +61,12 @@ def test_held_out_does_not_depend_on_the_telling() -> None:
 
 def test_the_recipe_runs(tmp_path: Path) -> None:
     """One step of each stage, from nothing to two checkpoints that load and differ from where they began."""
-    embedding.train(tmp_path / "embedding", seconds=0.01, vision_seconds=0.01)
+    embedding.train(tmp_path / "embedding", steps=1, vision_steps=1)
     vector = Embedder(tmp_path / "embedding", device="cpu").embed("a red circle on the left")[0]
     assert np.isfinite(vector).all()
-    embedding.train(tmp_path / "further", seconds=0.01, vision_seconds=0, base=tmp_path / "embedding")
+    embedding.train(tmp_path / "further", steps=1, vision_steps=0, base=tmp_path / "embedding")
     further = Embedder(tmp_path / "further", device="cpu").embed("a red circle on the left")[0]
     assert 0.5 < float(vector @ further) < 0.99999
-    reranker.train(tmp_path / "reranker", tmp_path / "embedding", seconds=0.01)
+    reranker.train(tmp_path / "reranker", tmp_path / "embedding", steps=1)
     (score,) = Reranker(tmp_path / "reranker", device="cpu").score("a red circle", ["a red circle"])
     assert 0 < score < 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import time
 from pathlib import Path
 from random import Random
 
@@ -44,7 +43,7 @@ def cell_labels(scenes: list[Scene]) -> tuple[Tensor, Tensor]:
     return colours.flatten(), shapes.flatten()
 
 
-def train_vision(model: Qwen3VL, seconds: float, random: Random) -> None:
+def train_vision(model: Qwen3VL, steps: int, random: Random) -> None:
     """Throw-away probes on each merged token name its cell's colour and shape, and which of the nine it is.
 
     Without the last, places stay at chance for as long as colours and shapes alone tell pictures apart.
@@ -53,8 +52,8 @@ def train_vision(model: Qwen3VL, seconds: float, random: Random) -> None:
     probes = nn.ModuleList(nn.Linear(width, size + 1) for size in (len(COLOURS), len(SHAPES), 8) * 3)
     parameters = [*model.visual.parameters(), *probes.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
-    start, step = time.monotonic(), 0
-    while (spent := (time.monotonic() - start) / seconds) < 1:
+    for step in range(steps):
+        spent = step / steps
         scenes = [draw_until(random_scene, random, held=False) for _ in range(96)]
         seen = [picture(scene, random) for scene in scenes]
         features = model.see(torch.cat([each.patches for each in seen]), [each.vision.grid for each in seen])
@@ -73,7 +72,6 @@ def train_vision(model: Qwen3VL, seconds: float, random: Random) -> None:
             right = (probes[0](features.tokens).argmax(-1) == labels[0]).float().mean()
             placed = (probes[2](features.tokens).argmax(-1) == labels[2]).float().mean()
             log.info("vision %d: loss %.3f, right: colours %.3f, places %.3f", step, loss.item(), right, placed)
-        step += 1
 
 
 def fits(words: frozenset[object], shown: frozenset[object]) -> bool:
@@ -158,10 +156,11 @@ def multi_hot(scenes: list[Scene]) -> Tensor:
     return hot.flatten(1)
 
 
-def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7, base: Path | None = None) -> None:
-    """Writes a trained checkpoint to `folder`; takes `vision_seconds` + `seconds` of wall clock.
+def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path | None = None) -> None:
+    """Writes a trained checkpoint to `folder`.
 
-    With `base`, training goes on from that checkpoint, with near-misses from the start.
+    With `base`, training goes on from that checkpoint, an embedding model's or the first layers of a
+    reranker's, with near-misses from the start.
     """
     random = Random(seed)
     prepare(folder, layers=4, append_endoftext=True)
@@ -169,15 +168,17 @@ def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7, ba
     tokenizer = Tokenizer(folder / "tokenizer.json")
     if base is not None:
         stored = load_file(base / "model.safetensors")
-        model.load_state_dict({name.removeprefix("model."): value.float() for name, value in stored.items()})
-    train_vision(model, vision_seconds, random)
+        known = {name.removeprefix("model."): value.float() for name, value in stored.items()}
+        # A reranker's deeper layers are left out.
+        model.load_state_dict({name: value for name, value in known.items() if name in model.state_dict()})
+    train_vision(model, vision_steps, random)
     save(model, folder)
     average = copy.deepcopy(model)
     scale = nn.Parameter(torch.tensor(math.log(20.0 if base is None else 40.0)))
     heads = nn.ModuleList(nn.Linear(model.config.text.hidden, 9 * (len(COLOURS) + len(SHAPES))) for _ in range(2))
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    peak = 1.5e-3 if base is None else 1.2e-3
+    peak = 1.5e-3 if base is None else 1.0e-3
     optimiser = torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": 0.02, "factor": 1.0},
@@ -189,8 +190,8 @@ def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7, ba
         betas=(0.9, 0.98),
     )
     binary = nn.BCEWithLogitsLoss(reduction="none")
-    start, step = time.monotonic(), 0
-    while (spent := (time.monotonic() - start) / seconds) < 1:
+    for step in range(steps):
+        spent = step / steps
         near = 0.3 if base is not None else min(0.3, max(0.0, spent - 0.2))
         captions, media, seen, others, scenes = batch(random, near)
         queries, targets, mixed_seen = mixed(random)
@@ -234,5 +235,4 @@ def train(folder: Path, seconds: float, vision_seconds: float, seed: int = 7, ba
             )
         if step % 100 == 99:
             save(average, folder)
-        step += 1
     save(average, folder)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,8 +270,8 @@ def phrase_ends(tokenizer: Tokenizer, prompt: Prompted, told: Scene, style: int)
     return places
 
 
-def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
-    """Writes a trained checkpoint to `folder`; takes `seconds` of wall clock."""
+def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
+    """Writes a trained checkpoint to `folder`, from an embedding model's or from a reranker's to go on from."""
     random = Random(seed)
     model = start(folder, base, seed)
     tokenizer = Tokenizer(folder / "tokenizer.json")
@@ -294,8 +293,8 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
         lr=peak,
         betas=(0.9, 0.98),
     )
-    began, step = time.monotonic(), 0
-    while (spent := (time.monotonic() - began) / seconds) < 1:
+    for step in range(steps):
+        spent = step / steps
         near = min(0.75, 0.1 + 1.2 * spent)
         pairs, seen = batch(tokenizer, random, near)
         read = forward(model, tokenizer, pairs, seen)
@@ -348,5 +347,4 @@ def train(folder: Path, base: Path, seconds: float, seed: int = 11) -> None:
             )
         if step % 100 == 99:
             save(average, folder)
-        step += 1
     save(average, folder)
