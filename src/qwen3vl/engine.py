@@ -126,7 +126,7 @@ class Engine:
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """Runs all jobs; outcomes come as packs end, in no promised order."""
-        waiting: deque[_Loading | Outcome] = deque()
+        waiting: deque[_Step | Outcome] = deque()
         try:
             for step in self._steps(iter(jobs)):
                 waiting.append(step)
@@ -136,10 +136,10 @@ class Engine:
                 yield from self._finish(waiting.popleft())
         finally:
             for step in waiting:
-                if isinstance(step, _Loading):
+                if isinstance(step, _Step):
                     step.cancel()
 
-    def _steps(self, jobs: Iterator[Job]) -> Iterator[_Loading | Outcome]:
+    def _steps(self, jobs: Iterator[Job]) -> Iterator[_Step | Outcome]:
         prompts: list[_Prompt] = []
         held = 0
         while some := list(islice(jobs, CHUNK)):
@@ -154,9 +154,9 @@ class Engine:
                 prompts, held = [], 0
         yield from self._window(prompts)
 
-    def _window(self, prompts: Sequence[_Prompt]) -> Iterator[_Loading]:
+    def _window(self, prompts: Sequence[_Prompt]) -> Iterator[_Step]:
         for pack in self._packs(prompts):
-            yield _Loading(pack, prompts, self._load(pack, prompts))
+            yield _Step(pack, prompts, self._load(pack, prompts))
 
     def _plan(self, job: Job) -> _Prompt | Outcome:
         try:
@@ -176,7 +176,7 @@ class Engine:
             media.update({each.vision.key: each for each in prompts[member].planning.media})
         return {key: self._threads.submit(media[key].load) for key in pack.media}
 
-    def _finish(self, step: _Loading | Outcome) -> Iterator[Outcome]:
+    def _finish(self, step: _Step | Outcome) -> Iterator[Outcome]:
         if isinstance(step, Outcome):
             yield step
             return
@@ -257,7 +257,7 @@ class _Prompt:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Loading:
+class _Step:
     """A pack whose pixels are being made."""
 
     pack: Pack
@@ -330,16 +330,16 @@ class _Shared:
     lock: threading.Lock
 
 
-_loaded: weakref.WeakValueDictionary[Hashable, _Shared] = weakref.WeakValueDictionary()
-_loading = threading.Lock()
+_in_use: weakref.WeakValueDictionary[Hashable, _Shared] = weakref.WeakValueDictionary()
+_in_use_lock = threading.Lock()
 
 
 def _share(folder: Path, digest: str, device: torch.device, dtype: torch.dtype) -> _Shared:
     """Weights and vocabulary, loaded once per process while anything uses them."""
     key = (digest, str(device), dtype)
-    with _loading:
-        shared = _loaded.get(key)
+    with _in_use_lock:
+        shared = _in_use.get(key)
         if shared is None:
             tokenizer = Tokenizer(folder / "tokenizer.json")
-            shared = _loaded[key] = _Shared(load_model(folder, device, dtype), tokenizer, threading.Lock())
+            shared = _in_use[key] = _Shared(load_model(folder, device, dtype), tokenizer, threading.Lock())
         return shared
