@@ -167,7 +167,11 @@ def _merge_order(plane: Tensor, merge: int) -> Tensor:
     return plane.view(height // merge, merge, width // merge, merge).transpose(1, 2).flatten()
 
 
+# Cached tensors outlive the inference that makes them: they are made as ordinary ones, so that training may use them.
+
+
 @lru_cache(maxsize=256)
+@torch.inference_mode(mode=False)
 def _angles(grid: Grid, head_dim: int, merge: int) -> Tensor:
     """Rotary angles of each patch, (t * h * w, head_dim / 2): the row's frequencies, then the column's."""
     frames, height, width = grid
@@ -180,6 +184,7 @@ def _angles(grid: Grid, head_dim: int, merge: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(mode=False)
 def _interpolation(height: int, width: int, side: int, merge: int) -> tuple[Tensor, Tensor]:
     """The four table rows around each patch, and their shares: both (4, height * width)."""
     y, x = torch.linspace(0, side - 1, height), torch.linspace(0, side - 1, width)
