@@ -85,16 +85,8 @@ def test_every_sequence_once_and_no_padding(drawn: list[Any], budget: int) -> No
         assert pack.tokens <= max(budget, *(len(sequences[member]) for member in pack.members)) + MIN_SHARED * len(
             pack.members
         )
-        for member, place in zip(pack.members, pack.wanted.tolist(), strict=True):
-            np.testing.assert_array_equal(read_back(pack, place), sequences[member].ids)
-
-
-def read_back(pack: Pack, place: int) -> Any:
-    """The ids that the segment ending at `place` and its ancestors hold."""
-    (group,) = [group for group in pack.groups if group.start <= place < group.stop]
-    start = group.start + (place - group.start) // group.length * group.length
-    spans = [*group.ancestors, (start, group.length)]
-    return np.concatenate([pack.ids[first : first + length] for first, length in spans])
+        for member in pack.members:
+            np.testing.assert_array_equal(pack.ids[pack.places(member)], sequences[member].ids)
 
 
 def test_shared_tokens_stand_once() -> None:

@@ -8,9 +8,9 @@ from random import Random
 import numpy as np
 
 from qwen3vl import Embedder, Reranker
-from qwen3vl.demo.scenes import Clip, Scene, near_miss
+from qwen3vl.demo.scenes import BACKGROUNDS, COLOURS, Clip, Scene, near_miss
 from qwen3vl.hub import find
-from tools.tiny import embedding, reranker
+from tools.tiny import embedding, reading, reranker
 from tools.tiny.data import held_out_clips, held_out_scenes
 from tools.tiny.judge import embed_clips, recall
 
@@ -54,19 +54,32 @@ def test_reranker_says_no_to_strangers(tiny_reranker: Reranker) -> None:
 
 def test_held_out_does_not_depend_on_the_telling() -> None:
     for scene in held_out_scenes(5, 20):
-        assert embedding.fits(Scene(scene.things[::-1], 2).key, scene.key)
+        assert Scene(scene.things[::-1], 2).key == scene.key
         assert held_out_scenes(5, 20)[0] == held_out_scenes(5, 20)[0]
     assert all(isinstance(clip, Clip) for clip in held_out_clips(5, 3))
 
 
+def test_labels_lie_on_what_they_name() -> None:
+    """A clip's labelled tokens show the colour that they are said to show, in the middle of the token."""
+    random = Random(4)
+    for clip in held_out_clips(6, 20):
+        frames = clip.frames(random, [index / (reading.CLIP_FRAMES - 1) for index in range(reading.CLIP_FRAMES)])
+        for token, known in reading.shown(clip).items():
+            pair, row, column = token // 144, token % 144 // 12, token % 12
+            box = (column * 8 - 6, row * 8 - 6, column * 8 + 14, row * 8 + 14)
+            crops = [np.array(frame.crop(box)).reshape(-1, 3) for frame in frames[2 * pair : 2 * pair + 2]]
+            near = {tuple(pixel) for pixel in np.concatenate(crops).tolist()}
+            if known.colour == reading.UNKNOWN:
+                assert near == {BACKGROUNDS[clip.background]}
+            else:
+                assert list(COLOURS.values())[known.colour] in near
+
+
 def test_the_recipe_runs(tmp_path: Path) -> None:
-    """One step of each stage, from nothing to two checkpoints that load and differ from where they began."""
+    """One step of each stage, from nothing to two checkpoints that load."""
     embedding.train(tmp_path / "embedding", steps=1, vision_steps=1)
     vector = Embedder(tmp_path / "embedding", device="cpu").embed("a red circle on the left")[0]
     assert np.isfinite(vector).all()
-    embedding.train(tmp_path / "further", steps=1, vision_steps=0, base=tmp_path / "embedding")
-    further = Embedder(tmp_path / "further", device="cpu").embed("a red circle on the left")[0]
-    assert 0.5 < float(vector @ further) < 0.99999
     reranker.train(tmp_path / "reranker", tmp_path / "embedding", steps=1)
     (score,) = Reranker(tmp_path / "reranker", device="cpu").score("a red circle", ["a red circle"])
     assert 0 < score < 1

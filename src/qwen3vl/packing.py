@@ -68,6 +68,14 @@ class Pack:
     def tokens(self) -> int:
         return len(self.ids)
 
+    def places(self, member: int) -> Ints:
+        """Where the tokens of a packed sequence lie in the row: (length,)."""
+        end = int(self.wanted[self.members.index(member)])
+        (group,) = [group for group in self.groups if group.start <= end < group.stop]
+        start = group.start + (end - group.start) // group.length * group.length
+        spans = [*group.ancestors, (start, group.length)]
+        return np.concatenate([np.arange(first, first + length) for first, length in spans])
+
 
 def plan(sequences: Sequence[Prompted], budget: int) -> Iterator[Pack]:
     """Packs all sequences, at most about `budget` tokens a pack unless one alone is longer.

@@ -15,12 +15,12 @@ from torch import Tensor
 from qwen3vl.demo.scenes import SIZE, Clip, Scene, random_clip, random_scene
 from qwen3vl.geometry import frame_size, grid_of
 from qwen3vl.model import Qwen3VL
-from qwen3vl.packing import Prompted, plan
+from qwen3vl.packing import Pack, Prompted, plan
 from qwen3vl.pixels import patches, resize_frames
 from qwen3vl.prompt import EMBED_INSTRUCTION, Content, Tokenizer, Vision, embed_prompt
+from tools.tiny.reading import CLIP_FRAMES
 
-Shown = TypeVar("Shown", Scene, Clip)
-CLIP_FRAMES = 4
+Shown = TypeVar("Shown", bound=Scene | Clip)
 
 
 def held_out(shown: Scene | Clip) -> bool:
@@ -75,22 +75,45 @@ def clip(shown: Clip, random: Random) -> Seen:
     return Seen(Vision(object(), grid_of(height, width, CLIP_FRAMES), times), patches(pixels))
 
 
-def forward(model: Qwen3VL, prompts: Sequence[Prompted], seen: Sequence[Seen], *, every: bool = False) -> Tensor:
-    """The final hidden state of each prompt's last token, (prompts, hidden), in one shared-prefix pack."""
+def see(made: Scene | Clip, random: Random) -> Seen:
+    return picture(made, random) if isinstance(made, Scene) else clip(made, random)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class States:
+    """Hidden states of a pack: `last` (prompts, hidden); `layers` the whole row after each layer asked for.
+
+    `pack.places(index)` says where a prompt's tokens lie in the row.
+    """
+
+    pack: Pack
+    last: Tensor
+    row: Tensor
+    layers: tuple[Tensor, ...]
+
+
+def forward(model: Qwen3VL, prompts: Sequence[Prompted], seen: Sequence[Seen], layers: Sequence[int] = ()) -> States:
+    """All prompts in one shared-prefix pack."""
     (pack,) = plan(prompts, 1 << 60)
     pixels = {each.vision.key: each.patches for each in seen}
-    features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids) if pack.media else None
-    out = model(
+    features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids)
+    kept: list[Tensor] = []
+    text = model.language_model.layers
+    hooks = [
+        text[layer].register_forward_hook(lambda _module, _inputs, output: kept.append(output)) for layer in layers
+    ]
+    row = model(
         torch.from_numpy(pack.ids),
         torch.from_numpy(pack.positions),
         pack.groups,
-        torch.arange(pack.tokens) if every else torch.from_numpy(pack.wanted),
+        torch.arange(pack.tokens),
         torch.from_numpy(pack.visual),
-        features,
+        features.take(torch.from_numpy(pack.rows)),
     )
-    order = torch.empty(len(prompts), dtype=torch.long)
-    order[torch.tensor(pack.members)] = torch.arange(len(prompts))
-    return out[order]  # type: ignore[no-any-return]
+    for hook in hooks:
+        hook.remove()
+    ends = dict(zip(pack.members, pack.wanted.tolist(), strict=True))
+    return States(pack, row[torch.tensor([ends[index] for index in range(len(prompts))])], row, tuple(kept))
 
 
 def embed_prompts(tokenizer: Tokenizer, contents: Sequence[Content[Vision]]) -> list[Prompted]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -24,43 +25,51 @@ from qwen3vl.demo.scenes import (
     random_scene,
 )
 from qwen3vl.model import Qwen3VL
+from qwen3vl.packing import Pack, Prompted
 from qwen3vl.prompt import Content, Tokenizer, Vision
 from tools.tiny.checkpoint import new_model, prepare, save
-from tools.tiny.data import Seen, clip, draw_until, embed_prompts, forward, picture
+from tools.tiny.data import Seen, draw_until, embed_prompts, forward, picture, see
+from tools.tiny.reading import CELLS, CLIP_TOKENS, COURSES, Label, Reader, label, moving, place_in, shown, told
 
 log = logging.getLogger("train")
 DIMENSIONS = (128, 64, 32)
-SCENES, CLIPS, MIXED = 96, 8, 6
+SCENES, CLIPS, MIXED = 80, 12, 6
+"""Of a step: captioned scenes, captioned clips, and pictures with words."""
+READ_LAYER = 1
+"""After this layer pictures and words are read by one set of heads."""
 
 
-def cell_labels(scenes: list[Scene]) -> tuple[Tensor, Tensor]:
-    """Colour and shape (0 for none) in each of the nine cells: both (scenes * 9,)."""
-    colours, shapes = torch.zeros(len(scenes), 9, dtype=torch.long), torch.zeros(len(scenes), 9, dtype=torch.long)
-    for row, scene in enumerate(scenes):
-        for thing in scene.things:
-            colours[row, thing.place] = 1 + list(COLOURS).index(thing.colour)
-            shapes[row, thing.place] = 1 + SHAPES.index(thing.shape)
-    return colours.flatten(), shapes.flatten()
+def labels_of(made: Sequence[Scene | Clip]) -> tuple[Tensor, Tensor]:
+    """Rows of the encoded features that show something known, and their labels: (n,) and (n, 4)."""
+    rows: list[int] = []
+    labels: list[Label] = []
+    first = 0
+    for each in made:
+        known = shown(each)
+        rows += [first + token for token in known]
+        labels += known.values()
+        first += CELLS if isinstance(each, Scene) else CLIP_TOKENS
+    return torch.tensor(rows), torch.tensor(labels)
 
 
 def train_vision(model: Qwen3VL, steps: int, random: Random) -> None:
-    """Throw-away probes on each merged token name its cell's colour and shape, and which of the nine it is.
+    """Throw-away heads read from merged tokens what stands there, where that is, and its course.
 
-    Without the last, places stay at chance for as long as colours and shapes alone tell pictures apart.
+    Without the place, places stay at chance for as long as colours and shapes alone tell pictures apart.
     """
-    width = model.config.vision.out
-    probes = nn.ModuleList(nn.Linear(width, size + 1) for size in (len(COLOURS), len(SHAPES), 8) * 3)
-    parameters = [*model.visual.parameters(), *probes.parameters()]
+    readers = [Reader(model.config.vision.out, nothing=True) for _ in range(3)]
+    parameters = [*model.visual.parameters(), *nn.ModuleList(readers).parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
     for step in range(steps):
         spent = step / steps
-        scenes = [draw_until(random_scene, random, held=False) for _ in range(96)]
-        seen = [picture(scene, random) for scene in scenes]
+        scenes: list[Scene | Clip] = [draw_until(random_scene, random, held=False) for _ in range(80)]
+        clips: list[Scene | Clip] = [draw_until(random_clip, random, held=False) for _ in range(5)]
+        seen = [see(each, random) for each in scenes + clips]
         features = model.see(torch.cat([each.patches for each in seen]), [each.vision.grid for each in seen])
-        labels = (*cell_labels(scenes), torch.arange(9).repeat(len(scenes))) * 3
-        outputs = [tokens for tokens in (features.tokens, *features.deepstack) for _ in range(3)]
+        rows, labels = labels_of(scenes + clips)
+        outputs = (features.tokens, *features.deepstack)
         loss = torch.stack(
-            [cross_entropy(probe(out), label) for probe, out, label in zip(probes, outputs, labels, strict=True)]
+            [reader(tokens[rows], labels) for reader, tokens in zip(readers, outputs, strict=True)]
         ).mean()
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 30) * (0.55 + 0.45 * math.cos(math.pi * spent))
@@ -68,19 +77,40 @@ def train_vision(model: Qwen3VL, steps: int, random: Random) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        if step % 25 == 0:
-            right = (probes[0](features.tokens).argmax(-1) == labels[0]).float().mean()
-            placed = (probes[2](features.tokens).argmax(-1) == labels[2]).float().mean()
-            log.info("vision %d: loss %.3f, right: colours %.3f, places %.3f", step, loss.item(), right, placed)
+        if step % 20 == 0:
+            right = readers[0].right(features.tokens[rows], labels)
+            log.info(
+                "vision %d: loss %.3f, right: colour %.2f, shape %.2f, place %.2f, course %.2f",
+                step,
+                loss.item(),
+                *right,
+            )
 
 
-def fits(words: frozenset[object], shown: frozenset[object]) -> bool:
-    """Whether all that a caption tells is in the picture or clip."""
-    return words <= shown
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Scenes, then clips, and what each caption says of its own; `fits` (captions, media) names what else it fits."""
+
+    shown: list[Scene | Clip]
+    seen: list[Seen]
+    said: list[Scene | Clip]
+    styles: list[int]
+    fits: Tensor
+
+    @property
+    def captions(self) -> list[str]:
+        return [said.caption(style) for said, style in zip(self.said, self.styles, strict=True)]
+
+    @property
+    def media(self) -> list[Content[Vision]]:
+        return [
+            Content(images=(seen.vision,)) if isinstance(shown, Scene) else Content(videos=(seen.vision,))
+            for shown, seen in zip(self.shown, self.seen, strict=True)
+        ]
 
 
-def batch(random: Random, near: float) -> tuple[list[str], list[Content[Vision]], list[Seen], Tensor, list[Scene]]:
-    """Captions, what they describe, and which other pairs fit too: (captions, media) bool."""
+def batch(random: Random, near: float) -> Batch:
+    """SCENES scenes and CLIPS clips; a share `near` of the scenes is followed by near-misses."""
     scenes: list[Scene] = []
     while len(scenes) < SCENES:
         scenes.append(draw_until(random_scene, random, held=False))
@@ -96,24 +126,18 @@ def batch(random: Random, near: float) -> tuple[list[str], list[Content[Vision]]
         if random.random() < 0.5:
             clips.append(near_miss_clip(clips[-1], random))
     clips = clips[:CLIPS]
-    seen = [picture(scene, random) for scene in scenes] + [clip(each, random) for each in clips]
-    media: list[Content[Vision]] = [Content(images=(each.vision,)) for each in seen[:SCENES]]
-    media += [Content(videos=(each.vision,)) for each in seen[SCENES:]]
-    told: list[frozenset[object]] = []
-    captions: list[str] = []
+    said: list[Scene | Clip] = []
     for scene in scenes:
         things = random.sample(scene.things, len(scene.things))
         if len(things) > 1 and random.random() < 0.1:
             things = things[:-1]
-        said = Scene(tuple(things))
-        captions.append(said.caption(random.randrange(3)))
-        told.append(frozenset(said.key))
-    for each in clips:
-        captions.append(each.caption(random.randrange(2)))
-        told.append(each.key - {None})
-    shown = [frozenset(scene.key) for scene in scenes] + [each.key for each in clips]
-    others = torch.tensor([[fits(words, keys) for keys in shown] for words in told])
-    return captions, media, seen, others, scenes
+        said.append(Scene(tuple(things)))
+    said += clips
+    styles = [random.randrange(3) for _ in scenes] + [random.randrange(2) for _ in clips]
+    keys = [each.key - {None} for each in said]
+    made: list[Scene | Clip] = [*scenes, *clips]
+    others = torch.tensor([[words <= each.key for each in made] for words in keys])
+    return Batch(made, [see(each, random) for each in made], said, styles, others)
 
 
 def mixed(random: Random) -> tuple[list[Content[Vision]], list[Content[Vision]], list[Seen]]:
@@ -146,45 +170,44 @@ def contrast(words: Tensor, media: Tensor, masked: Tensor, scale: Tensor) -> Ten
     return torch.stack(losses).mean()
 
 
-def multi_hot(scenes: list[Scene]) -> Tensor:
-    """(scenes, 9 * 15): at each place one of 8 colours and one of 6 shapes, or nothing."""
-    hot = torch.zeros(len(scenes), 9, len(COLOURS) + len(SHAPES))
-    for row, scene in enumerate(scenes):
-        for thing in scene.things:
-            hot[row, thing.place, list(COLOURS).index(thing.colour)] = 1
-            hot[row, thing.place, len(COLOURS) + SHAPES.index(thing.shape)] = 1
-    return hot.flatten(1)
+def multi_hot(made: Sequence[Scene | Clip]) -> Tensor:
+    """(scenes and clips, 9 * 14 + 26): colour and shape at each place, and colour, shape and course of what moves."""
+    colours, shapes = len(COLOURS), len(SHAPES)
+    each_place = colours + shapes
+    hot = torch.zeros(len(made), CELLS * each_place + each_place + COURSES)
+    for row, each in zip(hot, made, strict=True):
+        standing = each.things if isinstance(each, Scene) else (each.still,) if each.still else ()
+        for colour, shape, place, _ in map(label, standing):
+            row[place * each_place + colour] = row[place * each_place + colours + shape] = 1
+        if isinstance(each, Clip):
+            colour, shape, _, course = moving(each)
+            last = row[CELLS * each_place :]
+            last[colour] = last[colours + shape] = last[each_place + course] = 1
+    return hot
 
 
-def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path | None = None) -> None:
-    """Writes a trained checkpoint to `folder`.
-
-    With `base`, training goes on from that checkpoint, an embedding model's or the first layers of a
-    reranker's, with near-misses from the start.
-    """
+def train(folder: Path, steps: int, vision_steps: int, seed: int = 7) -> None:
+    """Writes a trained checkpoint to `folder`."""
     random = Random(seed)
     prepare(folder, layers=4, append_endoftext=True)
     model = new_model(folder, seed)
     tokenizer = Tokenizer(folder / "tokenizer.json")
-    if base is not None:
-        stored = load_file(base / "model.safetensors")
-        known = {name.removeprefix("model."): value.float() for name, value in stored.items()}
-        # A reranker's deeper layers are left out.
-        model.load_state_dict({name: value for name, value in known.items() if name in model.state_dict()})
     train_vision(model, vision_steps, random)
     save(model, folder)
     average = copy.deepcopy(model)
-    scale = nn.Parameter(torch.tensor(math.log(20.0 if base is None else 40.0)))
-    heads = nn.ModuleList(nn.Linear(model.config.text.hidden, 9 * (len(COLOURS) + len(SHAPES))) for _ in range(2))
+    scale = nn.Parameter(torch.tensor(math.log(20.0)))
+    width = model.config.text.hidden
+    tellers = nn.ModuleList(nn.Linear(width, multi_hot([Scene(())]).shape[1]) for _ in range(2))
+    reader = Reader(width)
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    peak = 1.5e-3 if base is None else 1.0e-3
+    peak = 1.5e-3
     optimiser = torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": 0.02, "factor": 1.0},
             {"params": plain, "weight_decay": 0.0, "factor": 1.0},
             {"params": [scale], "weight_decay": 0.0, "factor": 10.0},
-            {"params": heads.parameters(), "weight_decay": 0.0, "factor": 1.0},
+            {"params": [*tellers.parameters(), *reader.parameters()], "weight_decay": 0.0, "factor": 1.0},
         ],
         lr=peak,
         betas=(0.9, 0.98),
@@ -192,24 +215,26 @@ def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path
     binary = nn.BCEWithLogitsLoss(reduction="none")
     for step in range(steps):
         spent = step / steps
-        near = 0.3 if base is not None else min(0.3, max(0.0, spent - 0.2))
-        captions, media, seen, others, scenes = batch(random, near)
+        drawn = batch(random, near=min(0.3, max(0.0, spent - 0.2)))
         queries, targets, mixed_seen = mixed(random)
-        told: list[Content[Vision]] = [Content(texts=(caption,)) for caption in captions]
-        contents = told + media + queries + targets
-        vectors = forward(model, embed_prompts(tokenizer, contents), seen + mixed_seen)
-        words, shown, asked, meant = torch.split(vectors, [len(captions), len(media), MIXED, MIXED])
-        size = len(captions) + MIXED
-        masked = torch.zeros(size, size, dtype=torch.bool)
-        masked[: len(captions), : len(captions)] = others
+        captions: list[Content[Vision]] = [Content(texts=(caption,)) for caption in drawn.captions]
+        prompts = embed_prompts(tokenizer, captions + drawn.media + queries + targets)
+        states = forward(model, prompts, drawn.seen + mixed_seen, [READ_LAYER])
+        size = len(captions)
+        words, media, asked, meant = torch.split(states.last, [size, size, MIXED, MIXED])
+        masked = torch.zeros(size + MIXED, size + MIXED, dtype=torch.bool)
+        masked[:size, :size] = drawn.fits
         masked.fill_diagonal_(False)
-        loss = contrast(torch.cat((words, asked)), torch.cat((shown, meant)), masked, scale.exp().clamp(max=60))
+        loss = contrast(torch.cat((words, asked)), torch.cat((media, meant)), masked, scale.exp().clamp(max=60))
         aid = max(0.0, 1 - spent / 0.7)
         if aid:
-            hot = multi_hot(scenes)
+            hot = multi_hot(drawn.shown)
             weight = 1 + 4 * hot
-            for head, part in zip(heads, (words, shown), strict=True):
-                loss = loss + 2.0 * aid * (binary(head(part[:SCENES]), hot) * weight).mean()
+            for teller, part in zip(tellers, (words, media), strict=True):
+                loss = loss + 2.0 * aid * (binary(teller(part), hot) * weight).mean()
+            places, labels = readable(tokenizer, prompts, drawn, states.pack)
+            read = reader(states.layers[0][places], labels)
+            loss = loss + aid * read
         rate = min(1.0, (step + 1) / 40)
         if spent > 0.3:
             rate *= 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * (spent - 0.3) / 0.7))
@@ -225,14 +250,40 @@ def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path
                 slow.lerp_(fast, 1 - keep)
         if step % 20 == 0:
             with torch.no_grad():
-                match = normalize(words[:SCENES], dim=-1) @ normalize(shown[:SCENES], dim=-1).T
-                right = (match.argmax(-1) == torch.arange(SCENES)).float().mean()
-                moved = normalize(words[SCENES:], dim=-1) @ normalize(shown[SCENES:], dim=-1).T
-                moving = (moved.argmax(-1) == torch.arange(CLIPS)).float().mean()
+                pictures, clips = (
+                    first_right(words[:SCENES], media[:SCENES]),
+                    first_right(words[SCENES:], media[SCENES:]),
+                )
             log.info(
-                "embed %d (%.0f %%): loss %.3f, scale %.1f, in batch %.2f, clips %.2f",
-                *(step, 100 * spent, loss.item(), scale.exp().item(), right.item(), moving.item()),
+                "embed %d (%.0f %%): loss %.3f, scale %.1f, read %.3f, pictures %.2f, clips %.2f",
+                *(step, 100 * spent, loss.item(), scale.exp().item(), read.item() if aid else 0.0, pictures, clips),
             )
         if step % 100 == 99:
             save(average, folder)
     save(average, folder)
+
+
+def readable(tokenizer: Tokenizer, prompts: Sequence[Prompted], drawn: Batch, pack: Pack) -> tuple[Tensor, Tensor]:
+    """Places in the row of what tells or shows something, and the labels: (n,) and (n, 4)."""
+    places: list[int] = []
+    labels: list[Label] = []
+    size = len(drawn.captions)
+    for index, (said, style, made, seen) in enumerate(
+        zip(drawn.said, drawn.styles, drawn.shown, drawn.seen, strict=True)
+    ):
+        words, vision = prompts[index], prompts[size + index]
+        row = pack.places(index)
+        for place, known in told(tokenizer, words, said, style).items():
+            places.append(int(row[place]))
+            labels.append(known)
+        row = pack.places(size + index)
+        for token, known in shown(made).items():
+            places.append(int(row[place_in(vision, seen.vision.key, token)]))
+            labels.append(known)
+    return torch.tensor(places), torch.tensor(labels)
+
+
+def first_right(words: Tensor, media: Tensor) -> float:
+    """How often a caption's own picture is nearest."""
+    nearest = (normalize(words, dim=-1) @ normalize(media, dim=-1).T).argmax(-1)
+    return (nearest == torch.arange(len(words))).float().mean().item()

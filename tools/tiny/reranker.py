@@ -15,62 +15,50 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
 
-from qwen3vl.demo.scenes import (
-    COLOURS,
-    SHAPES,
-    Clip,
-    Scene,
-    Thing,
-    near_miss,
-    near_miss_clip,
-    random_clip,
-    random_scene,
-)
+from qwen3vl.demo.scenes import Clip, Scene, near_miss, near_miss_clip, random_clip, random_scene
 from qwen3vl.model import Qwen3VL
-from qwen3vl.packing import Pack, Prompted, plan
-from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Text, Tokenizer, Vision, rerank_prompt
+from qwen3vl.packing import Prompted
+from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Tokenizer, Vision, rerank_prompt
 from tools.tiny.checkpoint import new_model, prepare, save
-from tools.tiny.data import Seen, clip, draw_until, picture
+from tools.tiny.data import Seen, States, draw_until, forward, see
+from tools.tiny.reading import UNKNOWN, Label, Reader, label, moving, place_in, shown, told
 
 log = logging.getLogger("train")
-GROUPS = {"picture": 24, "caption": 14, "clip": 1, "pictures": 4}
+GROUPS = {"picture": 22, "caption": 14, "clip": 4, "pictures": 3}
+"""Queries a step: words for pictures, a picture for captions, words for clips, a picture for pictures."""
+DOCUMENTS = {"picture": 4, "caption": 4, "clip": 2, "pictures": 4}
+"""Documents a query: the match, then near-misses or strangers."""
 SHARED_LAYER = 2
-"""After this layer pictures and words are read by one head."""
+"""After this layer pictures and words are read by one set of heads."""
 FETCH_LAYER = 4
 """After this layer a document's cells and phrases are to know what the query has at their place."""
-"""Queries a step: words for pictures, a picture for captions, words for clips, a picture for pictures."""
-DOCUMENTS = 4
-"""Documents a query: the match, then near-misses or strangers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
     """A query and a document as a prompt, and whether they match.
 
-    For picture documents, `cells` is what each cell should say and `shown` what is drawn; `told` are the
-    scenes that the prompt tells in words, with their words.  `asked` is what the query describes.
+    `document` labels places of the prompt where the document shows or tells something, `wanted` says what the
+    query has there; `asked` labels the words of the query.
     """
 
     prompt: Prompted
     match: bool
+    kind: str
     query: int
-    cells: tuple[int, ...] = ()
-    shown: Scene | None = None
-    told: tuple[tuple[Scene, int], ...] = ()
-    asked: Scene | None = None
+    document: dict[int, Label]
+    wanted: tuple[Label, ...]
+    asked: dict[int, Label]
 
 
 def start(folder: Path, base: Path, seed: int) -> Qwen3VL:
-    """A model two layers deeper than the embedding model that it starts from; or one that goes on from a reranker."""
+    """A model two layers deeper than the embedding model that it starts from."""
     prepare(folder, layers=6, append_endoftext=False)
     model = new_model(folder, seed)
     known = {
@@ -78,200 +66,119 @@ def start(folder: Path, base: Path, seed: int) -> Qwen3VL:
     }
     missing, unexpected = model.load_state_dict(known, strict=False)
     if unexpected or not all("layers.4" in name or "layers.5" in name for name in missing):
-        raise ValueError(f"{base} is not a tiny model: {missing} {unexpected}")
+        raise ValueError(f"{base} is not a tiny embedding model: {missing} {unexpected}")
     for name, parameter in model.named_parameters():
         if name in missing and name.endswith(("o_proj.weight", "down_proj.weight")):
             nn.init.normal_(parameter, std=0.01)
     return model
 
 
-def agreement(asked: Scene, shown: Scene) -> tuple[int, ...]:
-    """Of each cell of a shown picture: 0 nothing asked nor shown, 1 as asked, 2 not as asked."""
-    want = {thing.place: thing for thing in asked.things}
-    have = {thing.place: thing for thing in shown.things}
-    return tuple(
-        0 if place not in want and place not in have else 1 if want.get(place) == have.get(place) else 2
-        for place in range(9)
-    )
+def at(asked: Scene | Clip, there: Label) -> Label:
+    """What the query has where a document shows or tells `there`: at its place, or on the move as it is."""
+    if isinstance(asked, Clip) and there.course != UNKNOWN:
+        return moving(asked)
+    standing = asked.things if isinstance(asked, Scene) else (asked.still,) if asked.still else ()
+    return next((label(thing) for thing in standing if thing.place == there.place), Label())
 
 
-def documents(scene: Scene, random: Random, near: float) -> list[Scene]:
-    """The scene itself, then near-misses (with probability `near`) or other scenes."""
-    made = [scene]
-    while len(made) < DOCUMENTS:
-        other = near_miss(scene, random) if random.random() < near else draw_until(random_scene, random, held=False)
-        if other.key not in [known.key for known in made]:
-            made.append(other)
-    return made
+def agreement(there: Label, wanted: Label) -> int:
+    """0 nothing asked nor there, 1 as asked, 2 not as asked; at one place, or wherever a thing moves."""
+    there, wanted = there._replace(place=UNKNOWN), wanted._replace(place=UNKNOWN)
+    return 2 if there != wanted else 0 if there == Label() else 1
+
+
+def alike(asked: Scene | Clip, random: Random) -> Scene | Clip:
+    return near_miss(asked, random) if isinstance(asked, Scene) else near_miss_clip(asked, random)
 
 
 def batch(tokenizer: Tokenizer, random: Random, near: float) -> tuple[list[Pair], list[Seen]]:
+    """Queries of each kind with their documents; those that do not match are near-misses with probability `near`."""
     pairs: list[Pair] = []
     seen: list[Seen] = []
-    queries = 0
-
-    def show(made: Seen) -> Seen:
-        seen.append(made)
-        return made
-
-    def add(query: Content[Vision], document: Content[Vision], match: bool, **about: Any) -> None:
-        prompt = tokenizer.write(rerank_prompt(query, document, RERANK_INSTRUCTION), 8192).prompt
-        pairs.append(Pair(prompt, match, queries, **about))
-
+    query = 0
     for kind, count in GROUPS.items():
+        make: Callable[[Random], Scene | Clip] = random_clip if kind == "clip" else random_scene
         for _ in range(count):
-            if kind == "clip":
-                asked = draw_until(random_clip, random, held=False)
-                for number, shown in enumerate((asked, *_other_clips(asked, random, near))):
-                    document = Content(videos=(show(clip(shown, random)).vision,))
-                    add(Content(texts=(asked.caption(random.randrange(2)),)), document, number == 0)
-            else:
-                _add_scenes(kind, random, near, add, show)
-            queries += 1
+            made: list[Scene | Clip] = [draw_until(make, random, held=False)]
+            while len(made) < DOCUMENTS[kind]:
+                other = alike(made[0], random) if random.random() < near else draw_until(make, random, held=False)
+                if other.key not in [known.key for known in made]:
+                    made.append(other)
+            pairs += group(tokenizer, random, kind, query, made, seen)
+            query += 1
     return pairs, seen
 
 
-def _other_clips(asked: Clip, random: Random, near: float) -> list[Clip]:
-    others: list[Clip] = []
-    while len(others) < 2:
-        other = near_miss_clip(asked, random) if random.random() < near else draw_until(random_clip, random, held=False)
-        if other.key != asked.key:
-            others.append(other)
-    return others
+def group(
+    tokenizer: Tokenizer, random: Random, kind: str, number: int, made: list[Scene | Clip], seen: list[Seen]
+) -> list[Pair]:
+    """The pairs of one query, which describes or shows the first of `made`; what is drawn is appended to `seen`."""
 
+    def show(drawn: Scene | Clip) -> Content[Vision]:
+        seen.append(see(drawn, random))
+        vision = (seen[-1].vision,)
+        return Content(images=vision) if isinstance(drawn, Scene) else Content(videos=vision)
 
-def _add_scenes(kind: str, random: Random, near: float, add: Callable[..., None], show: Callable[[Seen], Seen]) -> None:
-    scene = draw_until(random_scene, random, held=False)
-    style = random.randrange(3)
-    shuffled = Scene(tuple(random.sample(scene.things, len(scene.things))))
-    query: Content[Vision] = Content(texts=(shuffled.caption(style),))
-    if kind != "picture":
-        query = Content(images=(show(picture(scene, random)).vision,))
-    for number, other in enumerate(documents(scene, random, near)):
+    def tell(drawn: Scene | Clip) -> tuple[Scene | Clip, int, Content[Vision]]:
+        said, style = drawn, random.randrange(3 if isinstance(drawn, Scene) else 2)
+        if isinstance(drawn, Scene):
+            said = Scene(tuple(random.sample(drawn.things, len(drawn.things))))
+        return said, style, Content(texts=(said.caption(style),))
+
+    said, style, words = tell(made[0])
+    in_words = kind in ("picture", "clip")
+    query = words if in_words else show(made[0])
+    pairs = []
+    for index, each in enumerate(made):
         if kind == "caption":
-            told = Scene(tuple(random.sample(other.things, len(other.things))))
-            style = random.randrange(3)
-            add(query, Content(texts=(told.caption(style),)), number == 0, told=((told, style),), asked=scene)
+            said, style, content = tell(each)
         else:
-            document: Content[Vision] = Content(images=(show(picture(other, random)).vision,))
-            words = ((shuffled, style),) if kind == "picture" and number == 0 else ()
-            add(query, document, number == 0, cells=agreement(scene, other), shown=other, told=words, asked=scene)
+            content = show(each)
+        prompt = tokenizer.write(rerank_prompt(query, content, RERANK_INSTRUCTION), 8192).prompt
+        if kind == "caption":
+            document = told(tokenizer, prompt, said, style)
+        else:
+            key = seen[-1].vision.key
+            document = {place_in(prompt, key, token): known for token, known in shown(each).items()}
+        wanted = tuple(at(made[0], known) for known in document.values())
+        # The query stands once for all its documents: its words are read once.
+        asked = told(tokenizer, prompt, said, style) if in_words and index == 0 else {}
+        pairs.append(Pair(prompt, index == 0, kind, number, document, wanted, asked))
+    return pairs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
-    """States of each pair's last token, of cells (last layer), and of cells and phrases (on the way).
+    """Places in the row where something is read, with labels (n, 4): `middle` queries and documents, `parts` documents.
 
-    `labels` are (states, 3): colour, shape and place, -1 for none; `asked` (states, 2) the colour and shape that
-    the query has at the place of a document's cell or phrase, one more than the last for nothing there.
+    `wanted` (parts, 4) is what the query has there, `agree` (parts,) whether that is the same.
     """
 
-    last: Tensor
-    cells: Tensor
     middle: Tensor
     labels: Tensor
-    fetched: Tensor
-    asked: Tensor
+    parts: Tensor
+    wanted: Tensor
+    agree: Tensor
 
 
-def forward(model: Qwen3VL, tokenizer: Tokenizer, pairs: list[Pair], seen: list[Seen]) -> Read:
-    (pack,) = plan([pair.prompt for pair in pairs], 1 << 60)
-    pixels = {each.vision.key: each.patches for each in seen}
-    features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids)
-    kept: list[Tensor] = []
-    hooks = [
-        model.language_model.layers[index].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
-        for index in (SHARED_LAYER, FETCH_LAYER)
-    ]
-    states = model(
-        torch.from_numpy(pack.ids),
-        torch.from_numpy(pack.positions),
-        pack.groups,
-        torch.arange(pack.tokens),
-        torch.from_numpy(pack.visual),
-        features.take(torch.from_numpy(pack.rows)),
-    )
-    for hook in hooks:
-        hook.remove()
-    ends = dict(zip(pack.members, pack.wanted.tolist(), strict=True))
-    cells: list[int] = []
+def reading(pairs: list[Pair], states: States) -> Read:
     middle: list[int] = []
-    labels: list[tuple[int, int, int]] = []
-    fetch: list[int] = []
-    asked: list[tuple[int, int]] = []
+    labels: list[Label] = []
+    parts: list[int] = []
+    wanted: list[Label] = []
+    agree: list[int] = []
     for index, pair in enumerate(pairs):
-        rows = rows_of(pack, ends[index])
-        if pair.shown is not None:
-            first = pair.prompt.spans[-1].start
-            nine = rows[first : first + 9].tolist()
-            cells += nine
-            middle += nine
-            labels += cell_labels(pair.shown)
-            fetch += nine
-            asked += [at(pair.asked, place) for place in range(9)]
-        for told, style in pair.told:
-            for place, thing in zip(phrase_ends(tokenizer, pair.prompt, told, style), told.things, strict=True):
-                middle.append(int(rows[place]))
-                labels.append(names(thing))
-                if pair.shown is None:  # a caption as document
-                    fetch.append(middle[-1])
-                    asked.append(at(pair.asked, thing.place))
-    last = torch.tensor([ends[index] for index in range(len(pairs))])
-    return Read(
-        states[last],
-        states[torch.tensor(cells)],
-        kept[0][torch.tensor(middle)],
-        torch.tensor(labels),
-        kept[1][torch.tensor(fetch)],
-        torch.tensor(asked),
-    )
-
-
-def at(scene: Scene | None, place: int) -> tuple[int, int]:
-    """Colour and shape at a place of a scene; one more than the last for nothing."""
-    found = [names(thing)[:2] for thing in (scene.things if scene else ()) if thing.place == place]
-    return found[0] if found else (len(COLOURS), len(SHAPES))
-
-
-def fetching(scores: Tensor, kind: Tensor) -> Tensor:
-    """Cross entropy in which nothing (the last class), the most frequent answer, counts less."""
-    weight = torch.ones(scores.shape[1])
-    weight[-1] = 0.2
-    return cross_entropy(scores, kind, weight=weight)
-
-
-def rows_of(pack: Pack, end: int) -> NDArray[np.int64]:
-    """The places in the row of all tokens of the sequence that ends at `end`."""
-    (group,) = [group for group in pack.groups if group.start <= end < group.stop]
-    start = group.start + (end - group.start) // group.length * group.length
-    spans = [*group.ancestors, (start, group.length)]
-    return np.concatenate([np.arange(first, first + length) for first, length in spans])
-
-
-def names(thing: Thing) -> tuple[int, int, int]:
-    return list(COLOURS).index(thing.colour), SHAPES.index(thing.shape), thing.place
-
-
-def cell_labels(scene: Scene) -> list[tuple[int, int, int]]:
-    things = {thing.place: names(thing) for thing in scene.things}
-    return [things.get(place, (-1, -1, place)) for place in range(9)]
-
-
-def phrase_ends(tokenizer: Tokenizer, prompt: Prompted, told: Scene, style: int) -> list[int]:
-    """The place in the prompt of the last token of each thing's phrase."""
-    caption = told.caption(style)
-    ids, _ = tokenizer.run([Text(caption)])
-    found = np.lib.stride_tricks.sliding_window_view(prompt.ids, len(ids))
-    (first, *_) = np.flatnonzero((found == np.array(ids)).all(axis=1))
-    places = []
-    for number in range(1, len(told.things) + 1):
-        head, _ = tokenizer.run([Text(Scene(told.things[:number]).caption(style))])
-        places.append(int(first) + len(head) - 1)
-    return places
+        row = states.pack.places(index)
+        middle += row[[*pair.document, *pair.asked]].tolist()
+        labels += [*pair.document.values(), *pair.asked.values()]
+        parts += row[list(pair.document)].tolist()
+        wanted += pair.wanted
+        agree += map(agreement, pair.document.values(), pair.wanted)
+    return Read(*(torch.tensor(part) for part in (middle, labels, parts, wanted, agree)))
 
 
 def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
-    """Writes a trained checkpoint to `folder`, from an embedding model's or from a reranker's to go on from."""
+    """Writes a trained checkpoint to `folder`, starting from an embedding model's."""
     random = Random(seed)
     model = start(folder, base, seed)
     tokenizer = Tokenizer(folder / "tokenizer.json")
@@ -279,9 +186,8 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
     average = copy.deepcopy(model)
     width = model.config.text.hidden
     probe = nn.Linear(width, 3)
-    readers = nn.ModuleList(nn.Linear(width, size) for size in (len(COLOURS), len(SHAPES), 9))
-    fetchers = nn.ModuleList(nn.Linear(width, size + 1) for size in (len(COLOURS), len(SHAPES)))
-    heads = [*probe.parameters(), *readers.parameters(), *fetchers.parameters()]
+    reader, fetcher = Reader(width), Reader(width, ("colour", "shape", "course"), nothing=True)
+    heads = [*probe.parameters(), *reader.parameters(), *fetcher.parameters()]
     peak = 1.0e-3
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(
@@ -297,9 +203,9 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
         spent = step / steps
         near = min(0.75, 0.1 + 1.2 * spent)
         pairs, seen = batch(tokenizer, random, near)
-        read = forward(model, tokenizer, pairs, seen)
+        states = forward(model, [pair.prompt for pair in pairs], seen, [SHARED_LAYER, FETCH_LAYER])
         head = model.language_model.embed_tokens.weight
-        logits = read.last @ (head[yes] - head[no])
+        logits = states.last @ (head[yes] - head[no])
         match = torch.tensor([float(pair.match) for pair in pairs])
         # One match stands against several others: weighted, so that both answers count alike.
         weight = torch.where(match > 0, 2.0, 1.0)
@@ -307,27 +213,22 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
         query = torch.tensor([pair.query for pair in pairs])
         positive = logits[match > 0][query]
         loss = loss + 0.5 * (softplus(logits - positive) * (1 - match)).mean()
-        labels = torch.tensor([label for pair in pairs for label in pair.cells])
-        aid = max(0.1, 1 - spent / 0.8)
+        read = reading(pairs, states)
+        middle, late = states.layers
+        read_loss = reader(middle[read.middle], read.labels)
+        fetch_loss = fetcher(late[read.parts], read.wanted)
         # Most cells are empty and not asked for: they count less.
-        cell_loss = cross_entropy(probe(read.cells), labels, weight=torch.tensor([0.2, 1.0, 1.0]))
-        read_loss = torch.stack(
-            [
-                cross_entropy(reader(read.middle), kind, ignore_index=-1)
-                for reader, kind in zip(readers, read.labels.T, strict=True)
-            ]
-        ).mean()
-        fetch_loss = torch.stack(
-            [fetching(fetcher(read.fetched), kind) for fetcher, kind in zip(fetchers, read.asked.T, strict=True)]
-        ).mean()
-        loss = loss + aid * (cell_loss + read_loss + 2.0 * fetch_loss)
+        judged = probe(states.row[read.parts])
+        part_loss = cross_entropy(judged, read.agree, weight=torch.tensor([0.2, 1.0, 1.0]))
+        aid = max(0.1, 1 - spent / 0.8)
+        loss = loss + aid * (part_loss + read_loss + 2.0 * fetch_loss)
         rate = min(1.0, (step + 1) / 50)
         if spent > 0.5:
             rate *= 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * (spent - 0.5) / 0.5))
         for group in optimiser.param_groups:
             group["lr"] = peak * rate
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         keep = min(0.99, (step + 1) / (step + 10))
@@ -337,13 +238,15 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
         if step % 20 == 0:
             with torch.no_grad():
                 right = ((logits > 0) == (match > 0)).float()
-                better = (positive > logits)[match == 0].float().mean()
-                wrong = (probe(read.cells).argmax(-1) == labels)[labels == 2].float().mean()
+                better = (positive > logits).float()
+                clips = torch.tensor([pair.kind == "clip" for pair in pairs])
+                wrong = (judged.argmax(-1) == read.agree)[read.agree == 2].float().mean()
             log.info(
-                "rerank %d (%.0f %%): loss %.3f, read %.3f, fetch %.3f, cells %.3f (wrong seen %.2f), "
-                "yes %.2f, no %.2f, order %.2f, near %.2f",
-                *(step, 100 * spent, loss.item(), read_loss.item(), fetch_loss.item(), cell_loss.item(), wrong.item()),
-                *(right[match > 0].mean().item(), right[match == 0].mean().item(), better.item(), near),
+                "rerank %d (%.0f %%): loss %.3f, read %.3f, fetch %.3f, parts %.3f (wrong seen %.2f), "
+                "yes %.2f, no %.2f, order %.2f, of clips %.2f, near %.2f",
+                *(step, 100 * spent, loss.item(), read_loss.item(), fetch_loss.item(), part_loss.item(), wrong.item()),
+                *(right[match > 0].mean().item(), right[match == 0].mean().item()),
+                *(better[(match == 0) & ~clips].mean().item(), better[(match == 0) & clips].mean().item(), near),
             )
         if step % 100 == 99:
             save(average, folder)

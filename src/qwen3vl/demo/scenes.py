@@ -106,10 +106,16 @@ class Clip:
             words = f"{_named(self.colour, self.shape)} moving {course}"
         return words if self.still is None else f"{words} and {self.still.describe()}"
 
+    def at(self, time: float) -> tuple[float, float]:
+        """Where the moving thing is at a time between 0 (start) and 1 (end): shares of width and height."""
+        along = 0.13 + 0.74 * (time if self.direction % 2 == 0 else 1 - time)
+        across = (self.track + 0.5) / 3
+        return (along, across) if self.direction < 2 else (across, along)
+
     def frames(self, random: Random, times: Sequence[float]) -> list[Image.Image]:
         """The clip at `times` between 0 (start) and 1 (end)."""
-        size = random.uniform(9.5, 12.5)
-        across = (self.track + 0.5) * SIZE / 3 + random.uniform(-2.5, 2.5)
+        size, off = random.uniform(9.5, 12.5), random.uniform(-2.5, 2.5)
+        off_x, off_y = (0.0, off) if self.direction < 2 else (off, 0.0)
         still_at = (random.uniform(-2.5, 2.5), random.uniform(-2.5, 2.5), random.uniform(9.5, 12.5))
         pictures = []
         for time in times:
@@ -118,9 +124,8 @@ class Clip:
                 row, column = divmod(self.still.place, 3)
                 dx, dy, radius = still_at
                 _stamp(canvas, self.still, (column + 0.5) * SIZE / 3 + dx, (row + 0.5) * SIZE / 3 + dy, radius)
-            along = SIZE * (0.13 + 0.74 * (time if self.direction % 2 == 0 else 1 - time))
-            x, y = (along, across) if self.direction < 2 else (across, along)
-            _stamp(canvas, Thing(self.colour, self.shape, 0), x, y, size)
+            x, y = self.at(time)
+            _stamp(canvas, Thing(self.colour, self.shape, 0), x * SIZE + off_x, y * SIZE + off_y, size)
             pictures.append(canvas.reduce(_DETAIL))
         return pictures
 
