@@ -30,7 +30,7 @@ def main() -> None:
     if options.what == "embedding":
         from tools.tiny.embedding import train
 
-        train(options.folder, options.steps, options.vision_steps, options.seed)
+        train(options.folder, options.steps, options.vision_steps, options.seed, options.base)
     elif options.what == "reranker":
         from tools.tiny.reranker import train as train_reranker
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -35,6 +36,8 @@ log = logging.getLogger("train")
 DIMENSIONS = (128, 64, 32)
 SCENES, CLIPS, MIXED = 80, 12, 6
 """Of a step: captioned scenes, captioned clips, and pictures with words."""
+FURTHER_SCENES, FURTHER_CLIPS = 64, 20
+"""The same of training that goes on: clips are learnt later than scenes."""
 READ_LAYER = 1
 """After this layer pictures and words are read by one set of heads."""
 
@@ -109,23 +112,23 @@ class Batch:
         ]
 
 
-def batch(random: Random, near: float) -> Batch:
-    """SCENES scenes and CLIPS clips; a share `near` of the scenes is followed by near-misses."""
+def batch(random: Random, near: float, size: tuple[int, int] = (SCENES, CLIPS)) -> Batch:
+    """Scenes and clips, so many of each; a share `near` of the scenes is followed by near-misses."""
     scenes: list[Scene] = []
-    while len(scenes) < SCENES:
+    while len(scenes) < size[0]:
         scenes.append(draw_until(random_scene, random, held=False))
         if random.random() < near:
             for _ in range(3):
                 miss = near_miss(scenes[-1] if random.random() < 0.5 else scenes[-2 if len(scenes) > 1 else -1], random)
                 if not any(miss.key == other.key for other in scenes[-4:]):
                     scenes.append(miss)
-    scenes = scenes[:SCENES]
+    scenes = scenes[: size[0]]
     clips: list[Clip] = []
-    while len(clips) < CLIPS:
+    while len(clips) < size[1]:
         clips.append(draw_until(random_clip, random, held=False))
         if random.random() < 0.5:
             clips.append(near_miss_clip(clips[-1], random))
-    clips = clips[:CLIPS]
+    clips = clips[: size[1]]
     said: list[Scene | Clip] = []
     for scene in scenes:
         things = random.sample(scene.things, len(scene.things))
@@ -186,22 +189,27 @@ def multi_hot(made: Sequence[Scene | Clip]) -> Tensor:
     return hot
 
 
-def train(folder: Path, steps: int, vision_steps: int, seed: int = 7) -> None:
-    """Writes a trained checkpoint to `folder`."""
-    random = Random(seed)
+def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path | None = None) -> None:
+    """Writes a trained checkpoint to `folder`; with `base`, goes on from that one, with near-misses from the start."""
+    random = Random(seed if base is None else seed + 1)
     prepare(folder, layers=4, append_endoftext=True)
     model = new_model(folder, seed)
     tokenizer = Tokenizer(folder / "tokenizer.json")
-    train_vision(model, vision_steps, random)
+    if base is None:
+        train_vision(model, vision_steps, random)
+    else:
+        stored = load_file(base / "model.safetensors")
+        model.load_state_dict({name.removeprefix("model."): value.float() for name, value in stored.items()})
+    counts = (SCENES, CLIPS) if base is None else (FURTHER_SCENES, FURTHER_CLIPS)
     save(model, folder)
     average = copy.deepcopy(model)
-    scale = nn.Parameter(torch.tensor(math.log(20.0)))
+    scale = nn.Parameter(torch.tensor(math.log(20.0 if base is None else 34.0)))
     width = model.config.text.hidden
     tellers = nn.ModuleList(nn.Linear(width, multi_hot([Scene(())]).shape[1]) for _ in range(2))
     reader = Reader(width)
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    peak = 1.5e-3
+    peak = 1.5e-3 if base is None else 1.0e-3
     optimiser = torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": 0.02, "factor": 1.0},
@@ -215,7 +223,8 @@ def train(folder: Path, steps: int, vision_steps: int, seed: int = 7) -> None:
     binary = nn.BCEWithLogitsLoss(reduction="none")
     for step in range(steps):
         spent = step / steps
-        drawn = batch(random, near=min(0.3, max(0.0, spent - 0.2)))
+        near = 0.3 if base is not None else min(0.3, max(0.0, spent - 0.2))
+        drawn = batch(random, near, counts)
         queries, targets, mixed_seen = mixed(random)
         captions: list[Content[Vision]] = [Content(texts=(caption,)) for caption in drawn.captions]
         prompts = embed_prompts(tokenizer, captions + drawn.media + queries + targets)
@@ -251,8 +260,8 @@ def train(folder: Path, steps: int, vision_steps: int, seed: int = 7) -> None:
         if step % 20 == 0:
             with torch.no_grad():
                 pictures, clips = (
-                    first_right(words[:SCENES], media[:SCENES]),
-                    first_right(words[SCENES:], media[SCENES:]),
+                    first_right(words[: counts[0]], media[: counts[0]]),
+                    first_right(words[counts[0] :], media[counts[0] :]),
                 )
             log.info(
                 "embed %d (%.0f %%): loss %.3f, scale %.1f, read %.3f, pictures %.2f, clips %.2f",

@@ -57,8 +57,8 @@ class Pair:
     asked: dict[int, Label]
 
 
-def start(folder: Path, base: Path, seed: int) -> Qwen3VL:
-    """A model two layers deeper than the embedding model that it starts from."""
+def start(folder: Path, base: Path, seed: int) -> tuple[Qwen3VL, bool]:
+    """A model two layers deeper than the embedding model that it starts from; or a reranker, and True, to go on."""
     prepare(folder, layers=6, append_endoftext=False)
     model = new_model(folder, seed)
     known = {
@@ -66,11 +66,11 @@ def start(folder: Path, base: Path, seed: int) -> Qwen3VL:
     }
     missing, unexpected = model.load_state_dict(known, strict=False)
     if unexpected or not all("layers.4" in name or "layers.5" in name for name in missing):
-        raise ValueError(f"{base} is not a tiny embedding model: {missing} {unexpected}")
+        raise ValueError(f"{base} is not a tiny model: {missing} {unexpected}")
     for name, parameter in model.named_parameters():
         if name in missing and name.endswith(("o_proj.weight", "down_proj.weight")):
             nn.init.normal_(parameter, std=0.01)
-    return model
+    return model, not missing
 
 
 def at(asked: Scene | Clip, there: Label) -> Label:
@@ -178,9 +178,9 @@ def reading(pairs: list[Pair], states: States) -> Read:
 
 
 def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
-    """Writes a trained checkpoint to `folder`, starting from an embedding model's."""
-    random = Random(seed)
-    model = start(folder, base, seed)
+    """Writes a trained checkpoint to `folder`, starting from an embedding model's or going on from a reranker's."""
+    model, further = start(folder, base, seed)
+    random = Random(seed + further)
     tokenizer = Tokenizer(folder / "tokenizer.json")
     yes, no = tokenizer.control("yes"), tokenizer.control("no")
     average = copy.deepcopy(model)
@@ -188,7 +188,7 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
     probe = nn.Linear(width, 3)
     reader, fetcher = Reader(width), Reader(width, ("colour", "shape", "course"), nothing=True)
     heads = [*probe.parameters(), *reader.parameters(), *fetcher.parameters()]
-    peak = 1.0e-3
+    peak = 7e-4 if further else 1e-3
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(
         [
@@ -201,7 +201,7 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
     )
     for step in range(steps):
         spent = step / steps
-        near = min(0.75, 0.1 + 1.2 * spent)
+        near = 0.75 if further else min(0.75, 0.1 + 1.2 * spent)
         pairs, seen = batch(tokenizer, random, near)
         states = forward(model, [pair.prompt for pair in pairs], seen, [SHARED_LAYER, FETCH_LAYER])
         head = model.language_model.embed_tokens.weight
