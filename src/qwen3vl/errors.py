@@ -19,7 +19,11 @@ class RecipeError(Qwen3VLError):
 
 
 class StoreError(Qwen3VLError):
-    """A store cannot be opened, read or written."""
+    """A store cannot be opened, read or written; `passing` where it may be possible later."""
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class InputError(Qwen3VLError):

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         )
     store = open_store(options.store, options.collection)
     try:
-        stored = store.recipe
+        stored = store.recipe()
         if stored is None:
             raise StoreError(f"the store {options.store} has no collection {options.collection!r} yet: index something")
         reranker = open_reranker(options, stored) if options.rerank or options.reranker else None
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             candidates=options.candidates,
             instruction=options.instruction,
         )
-        hits = retriever.search(query, options.limit, kinds=options.kind or ())
+        hits = retriever.search(query, options.limit, where={"kind": options.kind} if options.kind else None)
     finally:
         store.close()
     if options.json:

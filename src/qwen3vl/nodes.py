@@ -1,0 +1,29 @@
+"""Documents in the form in which LlamaIndex keeps nodes in a vector store; nothing of it is imported here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from qwen3vl.documents import Document
+
+
+def node_payload(document: Document, point_id: str) -> dict[str, str]:
+    """The keys `_node_content` and `_node_type`, from which LlamaIndex's stores rebuild a node, and its ids.
+
+    A picture in a file or behind a URL becomes an `ImageNode`, all else a `TextNode`; every node has the
+    document's metadata, media references among them.
+    """
+    image = document.image or ""
+    # A page of a PDF is no picture that others could open, and a data URI would be stored twice.
+    picture = bool(image) and document.kind == "picture" and not image.startswith("data:")
+    node: dict[str, Any] = {
+        "id_": point_id,
+        "metadata": document.to_payload()["metadata"],
+        "text": document.text,
+        "class_name": "ImageNode" if picture else "TextNode",
+    }
+    if picture:
+        node["image_url" if image.startswith(("http://", "https://")) else "image_path"] = image
+    ids = dict.fromkeys(("document_id", "doc_id", "ref_doc_id"), document.source)
+    return {"_node_content": json.dumps(node), "_node_type": node["class_name"], **ids}

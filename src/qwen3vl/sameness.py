@@ -1,0 +1,97 @@
+"""Which documents of a stream show the same, so that each content is embedded once."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from qwen3vl.documents import Document
+from qwen3vl.store import Point, Store, Vector
+
+REMEMBERED = 65_536
+"""Contents whose points are remembered, so that an equal one takes their vector: some 15 MB."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claimed:
+    """Documents to embed by point id, points whose vector is known already, and how many points are under way."""
+
+    fresh: tuple[tuple[str, Document], ...]
+    ready: list[Point]
+    repeated: int
+
+
+class Contents:
+    """Contents under way, embedded and written.  One thread claims, one embeds, one writes."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._under_way: dict[str, dict[str, Document]] = {}
+        self._embedded: dict[str, dict[str, Vector]] = {}
+        self._written: OrderedDict[str, bytes] = OrderedDict()
+
+    def claim(self, documents: Mapping[str, Document]) -> Claimed:
+        """Decides for each document, by point id, whether it is to be embedded, waits for another, or is ready."""
+        keys = {point_id: document.embedded for point_id, document in documents.items()}
+        with self._lock:
+            asked = {key: str(UUID(bytes=self._written[key])) for key in keys.values() if key in self._written}
+        vectors = self._store.vectors(list(asked.values())) if asked else {}
+        fresh: list[tuple[str, Document]] = []
+        ready: list[Point] = []
+        repeated = 0
+        with self._lock:
+            for point_id, document in documents.items():
+                key = keys[point_id]
+                twins, known = self._under_way.get(key), self._embedded.get(key, {})
+                vector = next(iter(known.values()), vectors.get(asked.get(key, "")))
+                if point_id in known or point_id in (twins or ()) or point_id == asked.get(key):
+                    repeated += 1
+                elif twins is not None:
+                    twins[point_id] = document
+                elif vector is not None:
+                    self._embedded.setdefault(key, {})[point_id] = vector
+                    ready.append(Point(point_id, vector, document))
+                else:
+                    self._under_way[key] = {point_id: document}
+                    fresh.append((point_id, document))
+        return Claimed(tuple(fresh), ready, repeated)
+
+    def embedded(self, document: Document, vector: Vector) -> list[Point]:
+        """Notes a vector; returns the points of the documents that waited for it."""
+        with self._lock:
+            twins = self._under_way.pop(document.embedded)
+            self._embedded.setdefault(document.embedded, {}).update(dict.fromkeys(twins, vector))
+        return [Point(point_id, vector, twin) for point_id, twin in list(twins.items())[1:]]
+
+    def failed(self, document: Document) -> list[Document]:
+        """Forgets a content that cannot be embedded; returns the other documents that show it."""
+        with self._lock:
+            return list(self._under_way.pop(document.embedded).values())[1:]
+
+    def written(self, points: Sequence[Point]) -> None:
+        """Notes points that are durable."""
+        with self._lock:
+            for point in points:
+                key = self._forget(point)
+                self._written[key] = UUID(point.id).bytes
+                self._written.move_to_end(key)
+            while len(self._written) > REMEMBERED:
+                self._written.popitem(last=False)
+
+    def dropped(self, points: Sequence[Point]) -> None:
+        """Forgets points that could not be written."""
+        with self._lock:
+            for point in points:
+                self._forget(point)
+
+    def _forget(self, point: Point) -> str:
+        key = point.document.embedded
+        known = self._embedded[key]
+        del known[point.id]
+        if not known:
+            del self._embedded[key]
+        return key
