@@ -284,6 +284,8 @@ class _Run:
                     self.report.skipped[each.suffix] = self.report.skipped.get(each.suffix, 0) + 1
                 elif isinstance(each, LoadFailure):
                     self._fail(each.source.partition("#page=")[0], each.source, each.reason)
+                elif reason := _unfit(each):
+                    self._fail(each.source, each.name, reason)
                 else:
                     point_id = self.store.point_id(each, self.recipe)
                     self.report.unchanged += point_id in candidates
@@ -292,10 +294,6 @@ class _Run:
                         self.met.add(point_id, each)
             known = self.store.existing(list(candidates))
             fresh = {point_id: each for point_id, each in candidates.items() if point_id not in known}
-            for point_id, document in list(fresh.items()):
-                if reason := _unfit(document):
-                    self._fail(document.source, document.name, reason)
-                    del fresh[point_id]
             claimed = self.contents.claim(fresh)
             self.report.unchanged += len(known) + claimed.repeated
             self._hand_on(claimed)

@@ -36,29 +36,49 @@ class Contents:
 
     def claim(self, documents: Mapping[str, Document]) -> Claimed:
         """Decides for each document, by point id, whether it is to be embedded, waits for another, or is ready."""
-        keys = {point_id: document.embedded for point_id, document in documents.items()}
-        with self._lock:
-            asked = {key: str(UUID(bytes=self._written[key])) for key in keys.values() if key in self._written}
-        vectors = self._store.vectors(list(asked.values())) if asked else {}
         fresh: list[tuple[str, Document]] = []
         ready: list[Point] = []
-        repeated = 0
+        elsewhere: dict[str, str] = {}
         with self._lock:
-            for point_id, document in documents.items():
-                key = keys[point_id]
-                twins, known = self._under_way.get(key), self._embedded.get(key, {})
-                vector = next(iter(known.values()), vectors.get(asked.get(key, "")))
-                if point_id in known or point_id in (twins or ()) or point_id == asked.get(key):
-                    repeated += 1
-                elif twins is not None:
-                    twins[point_id] = document
-                elif vector is not None:
-                    self._embedded.setdefault(key, {})[point_id] = vector
-                    ready.append(Point(point_id, vector, document))
+            repeated = sum(self._place(*each, fresh, ready, elsewhere) for each in documents.items())
+        vectors = self._store.vectors(list(elsewhere.values()))
+        with self._lock:
+            for point_id, twin in elsewhere.items():
+                document = documents[point_id]
+                if twin in vectors:
+                    self._embedded.setdefault(document.embedded, {})[point_id] = vectors[twin]
+                    ready.append(Point(point_id, vectors[twin], document))
                 else:
-                    self._under_way[key] = {point_id: document}
-                    fresh.append((point_id, document))
+                    # It was removed meanwhile.
+                    self._written.pop(document.embedded, None)
+                    self._place(point_id, document, fresh, ready, {})
         return Claimed(tuple(fresh), ready, repeated)
+
+    def _place(
+        self,
+        point_id: str,
+        document: Document,
+        fresh: list[tuple[str, Document]],
+        ready: list[Point],
+        elsewhere: dict[str, str],
+    ) -> bool:
+        """Puts a document where it belongs; whether its point is under way or written already."""
+        key = document.embedded
+        waiting, known = self._under_way.get(key), self._embedded.get(key)
+        written = self._written.get(key)
+        if point_id in (waiting or ()) or point_id in (known or ()) or written == UUID(point_id).bytes:
+            return True
+        if known:
+            known[point_id] = vector = next(iter(known.values()))
+            ready.append(Point(point_id, vector, document))
+        elif waiting is not None:
+            waiting[point_id] = document
+        elif written is not None:
+            elsewhere[point_id] = str(UUID(bytes=written))
+        else:
+            self._under_way[key] = {point_id: document}
+            fresh.append((point_id, document))
+        return False
 
     def embedded(self, document: Document, vector: Vector) -> list[Point]:
         """Notes a vector; returns the points of the documents that waited for it."""

@@ -71,7 +71,7 @@ class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
 
     def _embed(self, inputs: Embeddable, instruction: str | None) -> Embeddings:
         items = [each if isinstance(each, str) else {"image": _pixels(each)} for each in inputs]
-        return cast(Embeddings, list(self.embedder.embed(items, instruction=instruction)))
+        return cast("Embeddings", list(self.embedder.embed(items, instruction=instruction)))
 
     @staticmethod
     def name() -> str:

@@ -11,9 +11,9 @@ from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
-from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from qwen3vl.documents import Document
