@@ -17,7 +17,7 @@ SHORT = "short"
 """The name of the Matryoshka vector.  The full one has no name: other readers of the collection look there."""
 OVERSAMPLING: dict[Quantization, float] = {"scalar": 2.0, "turbo": 4.0, "binary": 8.0}
 """Candidates for each wanted hit that are read again in full."""
-SHORT_OVERSAMPLING = 8.0
+SHORT_OVERSAMPLING = 20.0
 LEAST = 100
 """Candidates of a short vector, however few hits are wanted."""
 

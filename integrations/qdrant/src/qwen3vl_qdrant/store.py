@@ -63,7 +63,7 @@ class QdrantStore(Store):
         self.tenant = tenant
         self.awaited = isinstance(client, AsyncQdrantClient)
         self.retry = retry or Retry()
-        self.embedded = isinstance(client._client, (QdrantLocal, AsyncQdrantLocal))  # noqa: SLF001
+        self.embedded = isinstance(getattr(client, "_client", None), (QdrantLocal, AsyncQdrantLocal))
         if self.embedded:
             self._one_at_a_time = RLock()
 
