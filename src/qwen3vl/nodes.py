@@ -8,8 +8,10 @@ from typing import Any
 from qwen3vl.documents import Document
 
 
-def node_payload(document: Document, point_id: str) -> dict[str, str]:
-    """The keys `_node_content` and `_node_type`, from which LlamaIndex's stores rebuild a node, and its ids.
+def node_payload(document: Document, point_id: str, source_key: str) -> dict[str, str]:
+    """The keys `_node_content` and `_node_type`, from which LlamaIndex's stores rebuild a node.
+
+    Under `source_key` stands the source: by it those stores delete a document's nodes.
 
     A picture in a file or behind a URL becomes an `ImageNode`, all else a `TextNode`; every node has the
     document's metadata, media references among them.
@@ -25,5 +27,4 @@ def node_payload(document: Document, point_id: str) -> dict[str, str]:
     }
     if picture:
         node["image_url" if image.startswith(("http://", "https://")) else "image_path"] = image
-    ids = dict.fromkeys(("document_id", "doc_id", "ref_doc_id"), document.source)
-    return {"_node_content": json.dumps(node), "_node_type": node["class_name"], **ids}
+    return {"_node_content": json.dumps(node), "_node_type": node["class_name"], source_key: document.source}

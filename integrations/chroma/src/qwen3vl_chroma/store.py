@@ -128,7 +128,7 @@ class ChromaStore(Store):
                 ids=[point.id for point in batch],
                 embeddings=[point.vector for point in batch],
                 documents=[point.document.text for point in batch],
-                metadatas=[self._metadata(point) for point in batch],
+                metadatas=[self.metadata(point) for point in batch],
                 uris=[point.document.image or point.document.video for point in batch],
             )
 
@@ -141,9 +141,12 @@ class ChromaStore(Store):
         for start in range(0, len(points), most):
             yield points[start : start + most]
 
-    def _metadata(self, point: Point) -> dict[str, Any]:
+    def metadata(self, point: Point) -> dict[str, Any]:
         """Flat metadata for filters, and the whole of them in `_node_content`."""
-        metadata = {**flat(point.document.to_payload()["metadata"]), **node_payload(point.document, point.id)}
+        metadata = {
+            **flat(point.document.to_payload()["metadata"]),
+            **node_payload(point.document, point.id, "document_id"),
+        }
         return metadata if self.tenant is None else {**metadata, TENANT: self.tenant}
 
     async def _delete(self, ids: Sequence[str]) -> None:

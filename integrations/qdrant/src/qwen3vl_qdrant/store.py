@@ -150,7 +150,7 @@ class QdrantStore(Store):
         batch: list[models.PointStruct] = []
         size = 0
         for point in points:
-            payload = self._payload(point)
+            payload = self.payload(point)
             cost = FLOAT_BYTES * (len(point.vector) + (layout.short or 0)) + len(json.dumps(payload))
             if batch and (size + cost > REQUEST_BYTES or len(batch) == REQUEST_POINTS):
                 yield batch
@@ -160,8 +160,9 @@ class QdrantStore(Store):
         if batch:
             yield batch
 
-    def _payload(self, point: Point) -> dict[str, Any]:
-        payload = {**point.document.to_payload(), **node_payload(point.document, point.id)}
+    def payload(self, point: Point) -> dict[str, Any]:
+        """What is stored beside a vector: LangChain's keys, LlamaIndex's, and the tenant."""
+        payload = {**point.document.to_payload(), **node_payload(point.document, point.id, "doc_id")}
         if self.tenant is not None:
             payload[TENANT] = self.tenant
         return payload
