@@ -48,7 +48,7 @@ class EdgeClient:
 
     def upsert(self, _: str, points: Sequence[models.PointStruct], *, wait: bool) -> None:
         assert wait
-        made = [edge.Point(each.id, each.vector, each.payload) for each in points]
+        made: list[Any] = [edge.Point(*_parts(each)) for each in points]
         self.shard.update(edge.UpdateOperation.upsert_points(made))
 
     def retrieve(self, _: str, ids: Sequence[str], *, with_payload: bool, with_vectors: Any) -> Any:
@@ -68,6 +68,10 @@ class EdgeClient:
 
     def close(self) -> None:
         self.shard.close()
+
+
+def _parts(point: models.PointStruct) -> tuple[Any, Any, Any]:
+    return point.id, point.vector, point.payload
 
 
 def _params(given: models.VectorParams) -> Any:
@@ -90,7 +94,7 @@ def _quantization(given: Any) -> Any:
 def _search_params(given: models.SearchParams | None) -> Any:
     if given is None:
         return None
-    quantization = given.quantization and edge.QuantizationSearchParams(
+    quantization: Any = given.quantization and edge.QuantizationSearchParams(
         ignore=bool(given.quantization.ignore),
         rescore=given.quantization.rescore,
         oversampling=given.quantization.oversampling,
@@ -98,7 +102,7 @@ def _search_params(given: models.SearchParams | None) -> Any:
     return edge.SearchParams(exact=bool(given.exact), quantization=quantization)
 
 
-def _request(given: models.QueryRequest) -> Any:
+def _request(given: Any) -> Any:
     assert given.filter is None
     prefetch: Any = given.prefetch
     prefetches = prefetch and [

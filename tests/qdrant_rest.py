@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -26,7 +26,7 @@ class Rest:
     def answer(self, method: str, path: str, body: Any) -> Any:
         parts = path.partition("?")[0].strip("/").split("/")
         name, rest = parts[1] if len(parts) > 1 else "", "/".join(parts[2:])
-        routes = {
+        routes: dict[tuple[str, str], Callable[[], Any]] = {
             ("GET", "exists"): lambda: {"exists": self.client.collection_exists(name)},
             ("GET", ""): lambda: self.client.get_collection(name),
             ("PUT", ""): lambda: self.client.create_collection(

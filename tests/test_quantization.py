@@ -103,7 +103,7 @@ def test_a_collection_that_does_not_fit_its_recipe() -> None:
 def test_layouts_that_cannot_be() -> None:
     for wrong in ({"short": 0}, {"quantization": "gzip"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            Layout(**wrong)  # type: ignore[arg-type]
+            Layout(**wrong)
     with pytest.raises(ValueError, match="must be less than"):
         QdrantStore(QdrantClient(":memory:"), layout=Layout(short=32)).create(recipe())
 

@@ -114,14 +114,14 @@ def check_node(node: Any, document: Document) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_llama_index_qdrant(qdrant: QdrantClient, document: Document) -> None:
-    result = LlamaQdrant("qwen3vl", client=qdrant).query(asked(document))
-    assert result.similarities == [pytest.approx(1, abs=1e-5)]
+    result: Any = LlamaQdrant("qwen3vl", client=qdrant).query(asked(document))
+    assert result.similarities == pytest.approx([1], abs=1e-5)
     check_node(result.nodes[0], document)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_llama_index_chroma(chroma: Any, document: Document) -> None:
-    store = ChromaVectorStore(chroma_collection=chroma.get_collection("qwen3vl"))
+    store: Any = ChromaVectorStore(chroma_collection=chroma.get_collection("qwen3vl"))
     check_node(store.query(asked(document)).nodes[0], document)
     only = MetadataFilters(filters=[MetadataFilter(key="source", value=document.source)])
     check_node(store.query(asked(document, filters=only)).nodes[0], document)
@@ -136,7 +136,7 @@ def test_llama_index_deletes_by_source(chroma: Any, qdrant: QdrantClient) -> Non
 def test_chroma_alone_by_words_and_pictures(tmp_path: Path, tiny_embedder: Embedder) -> None:
     """The collection remembers its embedding function: plain Chroma finds pictures with nothing but its name."""
     made = draw(tmp_path / "in", 40)
-    client = chromadb.PersistentClient(str(tmp_path / "chroma"))
+    client: Any = chromadb.PersistentClient(str(tmp_path / "chroma"))
     ingest(Loader().load([tmp_path / "in"]), tiny_embedder, ChromaStore(client))
     collection = client.get_collection("qwen3vl", data_loader=MediaLoader())
     words = [scene.caption() for _, scene in made[:20]]
@@ -170,7 +170,7 @@ def test_media_loader(tmp_path: Path, media: dict[str, Path]) -> None:
     from qwen3vl import MediaPolicy, PolicyError
 
     ((path, _),) = draw(tmp_path, 1)
-    load = MediaLoader(MediaPolicy(folders=[tmp_path, media["clip"].parent]))
+    load = MediaLoader(MediaPolicy(folders=(tmp_path, media["clip"].parent)))
     picture, clip, none = load([str(path), str(media["clip"]), None])
     assert picture is not None
     assert picture.shape == (96, 96, 3)

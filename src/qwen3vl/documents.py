@@ -52,12 +52,11 @@ class Document:
     def embedded(self) -> str:
         """A digest of what is embedded: documents that agree in it have the same vector in any recipe."""
         text = self.input.get("text", "")
+        told: tuple[str, ...] = (text,)
         if self.content:
             told = (self.content, self.place, str(self.image is not None), str(self.video is not None), text)
         elif self.image or self.video:
             told = (self.image or "", self.video or "", self.place, "", text)
-        else:
-            told = (text,)
         return text_digest("\0".join(told))
 
     @property

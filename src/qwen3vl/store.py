@@ -95,7 +95,7 @@ class Retry:
 
     def pause(self, failed: int, asked: float = 0.0) -> float:
         """Seconds to wait after the `failed`-th failure (from 0)."""
-        return max(asked, min(self.longest, self.first * 2**failed) * random.uniform(0.5, 1.0))
+        return max(asked, min(self.longest, self.first * 2.0**failed) * random.uniform(0.5, 1.0))
 
 
 @dataclass(frozen=True, slots=True)

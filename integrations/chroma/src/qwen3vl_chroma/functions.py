@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
-from chromadb.api.types import DataLoader, Embeddable, EmbeddingFunction, Embeddings, Space
+from chromadb.api.types import DataLoader, Embeddable, EmbeddingFunction, Embeddings, Loadable, Space
 from chromadb.utils.embedding_functions import register_embedding_function
 from numpy.typing import NDArray
 
@@ -109,7 +109,7 @@ def _pixels(picture: Any) -> NDArray[np.uint8]:
     return array.astype(np.uint8) if array.dtype != np.uint8 and np.issubdtype(array.dtype, np.integer) else array
 
 
-class MediaLoader(DataLoader[list[NDArray[np.uint8] | None]]):
+class MediaLoader(DataLoader[Loadable]):
     """Opens paths, file:// and http(s) URLs and data URIs under a media policy.
 
     A picture or a page becomes (height, width, 3) uint8; of a clip it is the middle frame; None stays None.
@@ -119,14 +119,14 @@ class MediaLoader(DataLoader[list[NDArray[np.uint8] | None]]):
         self.policy = policy or MediaPolicy()
         self.threads = threads
 
-    def __call__(self, uris: Sequence[str | None]) -> list[NDArray[np.uint8] | None]:
+    def __call__(self, uris: Sequence[str | None]) -> Loadable:
         with ThreadPoolExecutor(self.threads) as pool:
-            return list(pool.map(self._load, uris))
+            return cast("Loadable", list(pool.map(self._load, uris)))
 
     def _load(self, uri: str | None) -> NDArray[np.uint8] | None:
         if uri is None:
             return None
         if uri.partition("#")[0].lower().endswith(tuple(VIDEO_SUFFIXES)):
             header = read_clip_header(as_clip(uri), self.policy)
-            return header.load([(header.first + header.last) // 2])[0].numpy()  # type: ignore[no-any-return]
+            return header.load([(header.first + header.last) // 2])[0].numpy()
         return np.asarray(read_header(as_picture(uri), self.policy).load())

@@ -170,8 +170,8 @@ class QdrantStore(Store):
     async def _delete(self, ids: Sequence[str]) -> None:
         selector: Any = models.PointIdsList(points=list(ids))
         if self.tenant is not None:
-            wanted = to_filter(models.Filter(must=[models.HasIdCondition(has_id=list(ids))]), self.tenant)
-            selector = models.FilterSelector(filter=wanted)
+            named = models.Filter(must=[models.HasIdCondition(has_id=list(ids))])
+            selector = models.FilterSelector(filter=to_filter(named, self.tenant) or named)
         await self._ask(self.client.delete, self.collection, selector, wait=True)
 
     async def _delete_where(self, where: Any) -> None:
