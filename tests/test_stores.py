@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from qwen3vl import Document, RecipeError, Search, Store, StoreError, aingest, ingest
 from tests import places
@@ -204,6 +207,24 @@ def test_a_collection_of_somebody_else(place: Open) -> None:
         client.create_collection(collection, models.VectorParams(size=4, distance=models.Distance.DOT))
     with pytest.raises(StoreError, match="was not made by qwen3vl"):
         ingest(passages(1), Precomputed(), store)
+
+
+def test_thumbnails_on_request(store: Store, tmp_path: Path, media: dict[str, Path]) -> None:
+    random = np.random.default_rng(1)
+    Image.fromarray(random.integers(0, 256, (400, 600, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
+    documents = [
+        Document("noise", "picture", image=str(tmp_path / "noise.png")),
+        Document("clip", "clip", video=str(media["clip"])),
+        Document("gone", "picture", image=str(tmp_path / "gone.png")),
+        *passages(1),
+    ]
+    ingest(documents, Precomputed(), store, thumbnails=3000)
+    shown = {hit.document.source: hit.document.metadata.get("thumbnail") for hit in store.search(vector("x"), 9)}
+    assert {source for source, uri in shown.items() if uri} == {"noise", "clip"}
+    for source in ("noise", "clip"):
+        uri = str(shown[source])
+        assert len(uri) <= 3000
+        assert min(Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))).size) > 8
 
 
 @pytest.mark.parametrize("name", ["qdrant", "chroma", "qdrant-server"])

@@ -13,7 +13,7 @@ import json
 import logging
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import PurePath
 from queue import Empty, Full, Queue
@@ -24,6 +24,8 @@ from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import ItemError, StoreError
 from qwen3vl.inputs import Input
 from qwen3vl.loaders import Skipped
+from qwen3vl.media.policy import DEFAULT_POLICY
+from qwen3vl.media.preview import data_uri, still, strip
 from qwen3vl.recipe import Recipe
 from qwen3vl.sameness import Claimed, Contents
 from qwen3vl.store import Point, Store, Vector
@@ -89,6 +91,7 @@ def ingest(
     store: Store,
     *,
     sync: Sync = False,
+    thumbnails: int = 0,
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
     """Embeds and writes the documents that the store does not have yet.
@@ -103,12 +106,15 @@ def ingest(
     failed are kept, and so is everything when the stream brings no document at all: a folder that is empty is
     more often one that is not mounted.
 
+    With `thumbnails`, a small picture of each picture, page and clip is stored under `thumbnail` in its metadata:
+    a JPEG as a data URI, of at most so many characters.  Otherwise media are stored as references only.
+
     `progress` is called after each step, in the calling thread.  Ctrl-C writes what is embedded, then is raised.
 
     Raises `RecipeError` where the collection is of another recipe, and `IngestError` where the store refuses or
     stays out of reach; what a passing trouble kept from being written is in the report instead.
     """
-    return _Run(embedder, store, sync, progress).run(documents)
+    return _Run(embedder, store, sync, thumbnails, progress).run(documents)
 
 
 async def aingest(
@@ -117,6 +123,7 @@ async def aingest(
     store: Store,
     *,
     sync: Sync = False,
+    thumbnails: int = 0,
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
     """`ingest` without blocking the event loop, for stores of either kind and asynchronous streams too.
@@ -125,7 +132,7 @@ async def aingest(
     """
     loop = asyncio.get_running_loop()
     told = None if progress is None else _in_loop(loop, progress)
-    run = _Run(embedder, store, sync, told)
+    run = _Run(embedder, store, sync, thumbnails, told)
     stream = documents if isinstance(documents, Iterable) else _bridged(documents, loop)
     with store.serving(loop):
         work = asyncio.ensure_future(asyncio.to_thread(run.run, stream))
@@ -219,11 +226,19 @@ class _Met:
 class _Run:
     """One ingestion.  Each count of the report is kept by one thread."""
 
-    def __init__(self, embedder: Embeds, store: Store, sync: Sync, progress: Callable[[Report], None] | None) -> None:
+    def __init__(
+        self,
+        embedder: Embeds,
+        store: Store,
+        sync: Sync,
+        thumbnails: int,
+        progress: Callable[[Report], None] | None,
+    ) -> None:
         self.embedder = embedder
         self.recipe = embedder.recipe
         self.store = store
         self.sync = sync
+        self.thumbnails = thumbnails
         self.progress = progress or (lambda _: None)
         self.report = Report()
         self.stop = threading.Event()
@@ -340,7 +355,7 @@ class _Run:
         failures = 0
         while points := self.buffer.take():
             try:
-                self.store.upsert(points)
+                self.store.upsert([self._with_thumbnail(point) for point in points])
             except StoreError as error:
                 self.contents.dropped(points)
                 failures += 1
@@ -352,6 +367,21 @@ class _Run:
                 failures = 0
                 self.contents.written(points)
                 self.report.added += len(points)
+
+    def _with_thumbnail(self, point: Point) -> Point:
+        document = point.document
+        if not self.thumbnails or (document.image is None and document.video is None):
+            return point
+        # An embedder without a policy opens no media itself.
+        policy = getattr(self.embedder, "policy", DEFAULT_POLICY)
+        try:
+            picture = still(document.image, policy) if document.image is not None else strip(document.video, policy)
+        except Exception as error:  # what could be embedded may have gone since
+            log.warning("no thumbnail of %s: %s", document.name, error)
+            return point
+        uri = data_uri(picture, self.thumbnails)
+        metadata = {**document.metadata, **({"thumbnail": uri} if uri else {})}
+        return replace(point, document=replace(document, metadata=metadata))
 
     def _fail(self, source: str, name: str, reason: str) -> None:
         self.report.failed.append((name, reason))
