@@ -40,7 +40,7 @@ class EdgeClient:
         config = SimpleNamespace(
             params=params, quantization_config=None, hnsw_config=hnsw, metadata=self.made["metadata"]
         )
-        return SimpleNamespace(config=config)
+        return SimpleNamespace(config=config, payload_schema=self.shard.info().payload_schema)
 
     def create_payload_index(self, _: str, key: str, __: Any, *, wait: bool) -> None:
         assert wait

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from qdrant_client import QdrantClient
+from qwen3vl_qdrant import QdrantStore
 
-from qwen3vl import Document, RecipeError, Search, Store, StoreError, aingest, ingest
+from qwen3vl import Document, Point, RecipeError, Report, Search, Store, StoreError, aingest, ingest
 from tests import places
 from tests.places import Open
 from tests.precomputed import Precomputed, passages, recipe, vector
@@ -87,6 +91,78 @@ def test_sync_replaces_and_deletes(store: Store) -> None:
     }
 
 
+def test_content_of_an_earlier_run_is_not_embedded_again(store: Store) -> None:
+    embedder = Precomputed()
+    documents = passages(70)
+    ingest(documents, embedder, store)
+    copies = [replace(document, source=f"copies/{document.source}") for document in documents]
+    report = ingest([*documents, *copies], embedder, store)
+    assert (report.added, report.unchanged, len(embedder.embedded)) == (70, 70, 70)
+
+
+def test_few_contents_in_many_documents(store: Store) -> None:
+    """An embedder that looks far ahead, as real ones do, and a stream that repeats itself."""
+
+    class Windowed(Precomputed):
+        def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+            held: list[Any] = []
+            for each in super().stream(inputs):
+                held.append(each)
+                if len(held) == 256:
+                    yield from held
+                    held = []
+            yield from held
+
+    documents = (Document(f"{number}", "text", text=f"text {number % 3}") for number in range(4000))
+    drawn = 0
+
+    def counted() -> Iterator[Document]:
+        nonlocal drawn
+        for document in documents:
+            drawn += 1
+            yield document
+
+    ahead = 0
+
+    def progress(report: Report) -> None:
+        nonlocal ahead
+        ahead = max(ahead, drawn - report.seen)
+
+    report = ingest(counted(), Windowed(), store, progress=progress)
+    assert report.added == 4000
+    assert ahead < 2500
+
+
+def test_a_mistyped_sync_removes_nothing(store: Store) -> None:
+    ingest(passages(6), Precomputed(), store)
+    with pytest.raises(ValueError, match="sync is 'source'"):
+        ingest(passages(1), Precomputed(), store, sync="source")  # type: ignore[arg-type]
+    assert store.count() == 6
+
+
+def test_equal_settings_are_one_recipe(store: Store) -> None:
+    ingest(passages(5), Precomputed(fps=1.0), store)
+    report = ingest(passages(5), Precomputed(fps=1, exif=0), store)
+    assert (report.added, report.unchanged) == (0, 5)
+
+
+def test_a_refused_point_costs_no_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a store does not take, though it is JSON, is found out and named."""
+    inner = store._upsert
+
+    async def choosy(points: Sequence[Point]) -> None:
+        if any(point.document.metadata["number"] == 33 for point in points):
+            raise StoreError("it is not taken", refused=True)
+        await inner(points)
+
+    monkeypatch.setattr(store, "_upsert", choosy)
+    report = ingest(passages(60), Precomputed(), store)
+    assert report.added == store.count() == 59
+    ((name, reason),) = report.failed
+    assert name == "notes/11.md#lines=33,33"
+    assert "not taken" in reason
+
+
 def test_filters(store: Store) -> None:
     documents = passages(40)
     ingest(documents, Precomputed(), store)
@@ -100,6 +176,10 @@ def test_filters(store: Store) -> None:
     assert found({"share": {"gt": 5.0}}) == {36, 37, 38, 39}
     assert found({"number": 7}) == {7}
     assert found({"source": "nowhere"}) == set()
+    assert found({"source": []}) == set()
+    assert found({"share": [0.0, 1.0], "even": [True, False]}) == {0, 7}
+    store.delete_where({"source": []})
+    assert store.count() == 40
     with pytest.raises((ValueError, StoreError), match="filter"):
         found("source = 1")
 
@@ -122,6 +202,17 @@ def test_pages_thresholds_and_groups(store: Store) -> None:
     assert [hit.id for hit in store.search(query, 4, one_per="source", offset=3)] == list(best.values())[3:7]
 
 
+def test_groups_by_metadata(store: Store) -> None:
+    documents = [
+        Document(f"{number}", "text", text=f"{number}", metadata={"name": "x"} if number % 2 else {"other": 1})
+        for number in range(8)
+    ]
+    ingest(documents, Precomputed(), store)
+    assert len(store.search(vector("q"), 8, one_per="name")) == 1
+    with_and_without = store.search_many([Search(vector("q"), 8, one_per="name"), Search(vector("q"), 8)])
+    assert [len(hits) for hits in with_and_without] == [1, 8]
+
+
 def test_many_searches_at_once(store: Store) -> None:
     documents = passages(50)
     ingest(documents, Precomputed(), store)
@@ -141,6 +232,11 @@ def test_tenants_do_not_see_each_other(place: Open) -> None:
     assert len(bob.search(asked(documents[11]), 20)) == 6
     assert all(hit.document in documents for hit in bob.search(asked(documents[0]), 20))
     hers = [stored.id for stored in stores["ann"].scan()]
+    assert bob.existing(hers) == set()
+    assert bob.vectors(hers) == {}
+    for nothing in (None, {}):
+        with pytest.raises((ValueError, StoreError), match="needs a filter"):
+            bob.delete_where(nothing)
     bob.delete(hers)
     bob.delete_where({"source": "notes/0.md"})
     assert [store.count() for store in stores.values()] == [12, 3]
@@ -187,12 +283,14 @@ def test_what_cannot_be_stored_costs_nobody_else(store: Store) -> None:
         Document("bytes", "text", text="a", metadata={"raw": b"x"}),
         Document("nan", "text", text="b", metadata={"score": float("nan")}),
         Document("half", "text", text="half a pair: \ud83d"),
+        Document("own", "text", text="c", metadata={"image": "/etc/passwd"}),
+        Document("key", "text", text="d", metadata={"": 1}),
     ]
     embedder = Precomputed()
     report = ingest([*bad, *passages(5)], embedder, store)
     assert (report.added, len(embedder.embedded)) == (5, 5)
-    assert [name for name, _ in report.failed] == ["bytes", "nan", "half"]
-    assert all("cannot be stored" in reason for _, reason in report.failed)
+    assert [name for name, _ in report.failed] == ["bytes", "nan", "half", "own", "key"]
+    assert all("cannot be stored" in reason or "its metadata" in reason for _, reason in report.failed)
 
 
 def test_a_collection_of_somebody_else(place: Open) -> None:
@@ -260,6 +358,57 @@ def test_awaited_clients(name: str, chroma_port: int) -> None:
 
     asyncio.run(work())
     assert len(turns) > 20
+
+
+def test_many_ingestions_at_once(chroma_port: int) -> None:
+    """More than the loop's own threads would serve, into one awaited store."""
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        store = await places.opened_async("chroma", lambda: chroma_port)
+
+        async def stream(name: str) -> AsyncIterator[Document]:
+            for document in passages(40, name):
+                await asyncio.to_thread(time.sleep, 0.001)
+                yield document
+
+        jobs = (aingest(stream(f"s{number}"), Precomputed(), store) for number in range(4))
+        reports = await asyncio.wait_for(asyncio.gather(*jobs), 60)
+        assert [report.added for report in reports] == [40] * 4
+        assert await store.acount() == 160
+
+    asyncio.run(work())
+
+
+def test_stores_of_one_embedded_client_take_turns() -> None:
+    client = QdrantClient(":memory:")
+    stores = [QdrantStore(client, tenant=name) for name in ("ann", "bob", "cat")]
+    stores[0].create(recipe())
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(ingest, passages(700), Precomputed(), store) for store in stores]
+        for _ in range(50):
+            stores[0].search(vector("x"), 5)
+        assert [job.result().added for job in jobs] == [700] * 3
+    assert [store.count() for store in stores] == [700] * 3
+
+
+def test_a_loop_that_ends_waits_for_what_is_embedded(store: Store) -> None:
+    embedder = Precomputed()
+
+    async def slowly() -> AsyncIterator[Document]:
+        for number, document in enumerate(passages(1000)):
+            if number > 200:
+                await asyncio.sleep(0.02)
+            yield document
+
+    async def work() -> None:
+        task = asyncio.create_task(aingest(slowly(), embedder, store))
+        while len(embedder.embedded) < 150:
+            await asyncio.sleep(0.01)
+        assert not task.done()
+
+    asyncio.run(work())
+    assert store.count() == len(embedder.embedded) >= 150
 
 
 def test_cancelling_keeps_what_is_embedded(store: Store) -> None:

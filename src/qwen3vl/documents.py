@@ -13,6 +13,8 @@ from qwen3vl.recipe import Recipe
 
 Kind = Literal["picture", "page", "clip", "text"]
 
+RESERVED = frozenset({"source", "place", "kind", "content", "image", "video", "fused"})
+"""Keys of stored metadata that hold the document's own fields."""
 _NAMESPACE = UUID("6f0a2f0e-7f1d-5b7c-9a51-0d5d0c5c1e8a")
 
 

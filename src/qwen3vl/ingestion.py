@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import PurePath
@@ -20,7 +20,7 @@ from queue import Empty, Full, Queue
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from qwen3vl.documents import Document, LoadFailure
+from qwen3vl.documents import RESERVED, Document, LoadFailure
 from qwen3vl.errors import ItemError, StoreError
 from qwen3vl.inputs import Input
 from qwen3vl.loaders import Skipped
@@ -97,9 +97,10 @@ def ingest(
     """Embeds and writes the documents that the store does not have yet.
 
     Points are named by document and recipe, so that a second run, or a run after a crash, goes on where the
-    last one stopped: at most one batch is embedded twice.  Equal documents are stored once; documents that show
-    the same under different names are embedded once.  A document that fails is in the report, is not stored,
-    and is tried again by the next run.
+    last one stopped: at most BATCH points, and what was in the forward pass, are embedded twice.  Equal documents
+    are stored once; documents that show the same under different names are embedded once, as long as no more
+    than 65,536 other contents lie between them.  A document that fails is in the report, is not stored, and is
+    tried again by the next run.  Metadata are not part of the name: where only they change, nothing is written.
 
     `sync` removes, at the end, points that this stream did not bring: True all of them, "sources" those of the
     sources that it brought, a function those whose source satisfies it.  Points at or below a source that
@@ -134,14 +135,36 @@ async def aingest(
     told = None if progress is None else _in_loop(loop, progress)
     run = _Run(embedder, store, sync, thumbnails, told)
     stream = documents if isinstance(documents, Iterable) else _bridged(documents, loop)
-    with store.serving(loop):
-        work = asyncio.ensure_future(asyncio.to_thread(run.run, stream))
+    ended, outcome = asyncio.Event(), _Outcome()
+
+    def work() -> None:
         try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            run.stop.set()
-            await asyncio.wait([work])
-            raise
+            outcome.report = run.run(stream)
+        except BaseException as error:
+            outcome.error = error
+        loop.call_soon_threadsafe(ended.set)
+
+    cancelled: asyncio.CancelledError | None = None
+    with store.serving(loop):
+        # A thread of its own: the loop's few may all be needed by what the stream and the client await.
+        threading.Thread(target=work, daemon=True).start()
+        while not ended.is_set():
+            try:
+                await ended.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+                run.stop.set()
+    if cancelled is not None:
+        raise cancelled
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.report
+
+
+@dataclass(slots=True)
+class _Outcome:
+    report: Report = field(default_factory=Report)
+    error: BaseException | None = None
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, progress: Callable[[Report], None]) -> Callable[[Report], None]:
@@ -159,7 +182,15 @@ def _bridged(documents: AsyncIterable[Loaded], loop: asyncio.AbstractEventLoop) 
             return [each]
         return []
 
-    while found := asyncio.run_coroutine_threadsafe(step(), loop).result():
+    def wait(work: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, loop).result()
+        except RuntimeError:
+            # The loop has ended, and this thread was left behind.
+            work.close()
+            raise _Stopped from None
+
+    while found := wait(step()):
         yield from found
 
 
@@ -234,6 +265,8 @@ class _Run:
         thumbnails: int,
         progress: Callable[[Report], None] | None,
     ) -> None:
+        if not (isinstance(sync, bool) or sync == "sources" or callable(sync)):
+            raise ValueError(f"sync is {sync!r}; it may be True, False, 'sources' or a function of a source")
         self.embedder = embedder
         self.recipe = embedder.recipe
         self.store = store
@@ -253,9 +286,9 @@ class _Run:
         self.store.create(self.recipe)
         loader = threading.Thread(target=self._guarded, args=(self._load, documents), daemon=True)
         writer = threading.Thread(target=self._guarded, args=(self._write,), daemon=True)
-        loader.start()
-        writer.start()
         try:
+            writer.start()
+            loader.start()
             self._embed()
         except _Stopped:
             pass
@@ -264,11 +297,15 @@ class _Run:
             stopped = self.stop.is_set()
             self.stop.set()
             self.buffer.close()
-            writer.join()
+            if writer.is_alive():
+                writer.join()
         if self.trouble:
             self._raise(self.trouble[0])
         if self.sync and not stopped:
-            self._remove()
+            try:
+                self._remove()
+            except StoreError as error:
+                self._raise(error)
         self.progress(self.report)
         return self.report
 
@@ -309,6 +346,7 @@ class _Run:
                         self.met.add(point_id, each)
             known = self.store.existing(list(candidates))
             fresh = {point_id: each for point_id, each in candidates.items() if point_id not in known}
+            self.contents.stored({point_id: candidates[point_id] for point_id in known if point_id in candidates})
             claimed = self.contents.claim(fresh)
             self.report.unchanged += len(known) + claimed.repeated
             self._hand_on(claimed)
@@ -327,10 +365,10 @@ class _Run:
         for index, result in self.embedder.stream(self._inputs()):
             point_id, document = self.under_way.pop(index)
             if isinstance(result, ItemError):
-                for same in (document, *self.contents.failed(document)):
+                for same in self.contents.failed(document):
                     self._fail(same.source, same.name, result.reason)
             else:
-                self.buffer.put([Point(point_id, result, document), *self.contents.embedded(document, result)])
+                self.buffer.put(self.contents.embedded(point_id, document, result))
             self.progress(self.report)
 
     def _inputs(self) -> Iterator[dict[str, str]]:
@@ -354,19 +392,37 @@ class _Run:
     def _write(self) -> None:
         failures = 0
         while points := self.buffer.take():
+            points = [self._with_thumbnail(point) for point in points]
             try:
-                self.store.upsert([self._with_thumbnail(point) for point in points])
+                self._upsert(points)
+                failures = 0
             except StoreError as error:
-                self.contents.dropped(points)
                 failures += 1
                 if not error.passing or failures == GIVE_UP:
                     raise
-                for point in points:
-                    self._fail(point.document.source, point.document.name, f"it was not written: {error}")
-            else:
-                failures = 0
-                self.contents.written(points)
-                self.report.added += len(points)
+                self._drop(points, error)
+
+    def _upsert(self, points: list[Point]) -> None:
+        """Writes points; where the store refuses what it is sent, finds out which of them it is."""
+        try:
+            self.store.upsert(points)
+        except StoreError as error:
+            if not error.refused:
+                raise
+            if len(points) == 1:
+                self._drop(points, error)
+                return
+            middle = len(points) // 2
+            self._upsert(points[:middle])
+            self._upsert(points[middle:])
+        else:
+            self.contents.written(points)
+            self.report.added += len(points)
+
+    def _drop(self, points: list[Point], error: StoreError) -> None:
+        self.contents.dropped(points)
+        for point in points:
+            self._fail(point.document.source, point.document.name, f"it was not written: {error}")
 
     def _with_thumbnail(self, point: Point) -> Point:
         document = point.document
@@ -412,6 +468,10 @@ class _Run:
 
 def _unfit(document: Document) -> str:
     """Why a document cannot be stored, if it cannot."""
+    if taken := sorted(RESERVED & document.metadata.keys()):
+        return f"its metadata use {', '.join(taken)}, where its own fields are stored; name them otherwise"
+    if odd := [key for key in document.metadata if not isinstance(key, str) or not key]:
+        return f"its metadata have keys that are not words: {odd}"
     try:
         json.dumps(document.to_payload(), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:

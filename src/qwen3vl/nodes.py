@@ -23,6 +23,8 @@ def node_payload(document: Document, point_id: str, source_key: str) -> dict[str
         "id_": point_id,
         "metadata": document.to_payload()["metadata"],
         "text": document.text,
+        "excluded_embed_metadata_keys": ["thumbnail"],
+        "excluded_llm_metadata_keys": ["thumbnail"],
         "class_name": "ImageNode" if picture else "TextNode",
     }
     if picture:

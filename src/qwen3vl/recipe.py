@@ -34,6 +34,13 @@ class Recipe:
     dimensions: int
     normalised: bool = True
 
+    def __post_init__(self) -> None:
+        # 1 and 1.0 are equal settings, and have to be equal in the digest.
+        object.__setattr__(self, "fps", float(self.fps))
+        object.__setattr__(self, "exif", bool(self.exif))
+        for name in ("max_length", "min_pixels", "max_pixels", "total_pixels", "max_frames", "dimensions"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
     @property
     def digest(self) -> str:
         """32 hexadecimal digits over everything but where the weights were found."""

@@ -11,6 +11,8 @@ from uuid import UUID
 from qwen3vl.documents import Document
 from qwen3vl.store import Point, Store, Vector
 
+WAITING = 256
+"""Documents that wait for one content to be embedded; further ones are embedded with it, so that memory is bounded."""
 REMEMBERED = 65_536
 """Contents whose points are remembered, so that an equal one takes their vector: some 15 MB."""
 
@@ -71,8 +73,10 @@ class Contents:
         if known:
             known[point_id] = vector = next(iter(known.values()))
             ready.append(Point(point_id, vector, document))
-        elif waiting is not None:
+        elif waiting is not None and len(waiting) < WAITING:
             waiting[point_id] = document
+        elif waiting is not None:
+            fresh.append((point_id, document))
         elif written is not None:
             elsewhere[point_id] = str(UUID(bytes=written))
         else:
@@ -80,27 +84,31 @@ class Contents:
             fresh.append((point_id, document))
         return False
 
-    def embedded(self, document: Document, vector: Vector) -> list[Point]:
-        """Notes a vector; returns the points of the documents that waited for it."""
+    def embedded(self, point_id: str, document: Document, vector: Vector) -> list[Point]:
+        """Notes a vector; returns the point, and those of the documents that waited for it."""
         with self._lock:
-            twins = self._under_way.pop(document.embedded)
+            twins = self._under_way.pop(document.embedded, {})
+            twins.setdefault(point_id, document)
             self._embedded.setdefault(document.embedded, {}).update(dict.fromkeys(twins, vector))
-        return [Point(point_id, vector, twin) for point_id, twin in list(twins.items())[1:]]
+        return [Point(each, vector, twin) for each, twin in twins.items()]
 
     def failed(self, document: Document) -> list[Document]:
-        """Forgets a content that cannot be embedded; returns the other documents that show it."""
+        """Forgets a content that cannot be embedded; returns the document, and those that waited for it."""
         with self._lock:
-            return list(self._under_way.pop(document.embedded).values())[1:]
+            waiting = self._under_way.pop(document.embedded, {})
+        return [document, *(each for each in waiting.values() if each is not document)]
+
+    def stored(self, documents: Mapping[str, Document]) -> None:
+        """Notes points that an earlier run wrote."""
+        with self._lock:
+            for point_id, document in documents.items():
+                self._remember(document.embedded, point_id)
 
     def written(self, points: Sequence[Point]) -> None:
         """Notes points that are durable."""
         with self._lock:
             for point in points:
-                key = self._forget(point)
-                self._written[key] = UUID(point.id).bytes
-                self._written.move_to_end(key)
-            while len(self._written) > REMEMBERED:
-                self._written.popitem(last=False)
+                self._remember(self._forget(point), point.id)
 
     def dropped(self, points: Sequence[Point]) -> None:
         """Forgets points that could not be written."""
@@ -108,10 +116,16 @@ class Contents:
             for point in points:
                 self._forget(point)
 
+    def _remember(self, key: str, point_id: str) -> None:
+        self._written[key] = UUID(point_id).bytes
+        self._written.move_to_end(key)
+        while len(self._written) > REMEMBERED:
+            self._written.popitem(last=False)
+
     def _forget(self, point: Point) -> str:
         key = point.document.embedded
-        known = self._embedded[key]
-        del known[point.id]
+        known = self._embedded.get(key, {})
+        known.pop(point.id, None)
         if not known:
-            del self._embedded[key]
+            self._embedded.pop(key, None)
         return key

@@ -27,6 +27,8 @@ Where = Mapping[str, Scalar | Sequence[Scalar] | Mapping[str, float]]
 
 A value must be equal; of a list, one must; a mapping of gt, gte, lt, lte is a range: {"page": {"gte": 3}}.
 """
+KINDS = ("qdrant", "chroma")
+"""Integrations that a place may name before a colon."""
 RANGE = frozenset({"gt", "gte", "lt", "lte"})
 T = TypeVar("T")
 
@@ -76,6 +78,12 @@ class Search:
     threshold: float | None = None
     one_per: str | None = None
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether the filter asks for one of no values, which nothing is."""
+        values = self.where.values() if isinstance(self.where, Mapping) else ()
+        return any(isinstance(value, (list, tuple)) and not value for value in values)
+
     def __post_init__(self) -> None:
         if self.limit < 1 or self.offset < 0:
             raise ValueError(f"limit ({self.limit}) must be at least 1 and offset ({self.offset}) at least 0")
@@ -86,7 +94,7 @@ class Retry:
     """How often and how patiently a request is tried again that may succeed later.
 
     The n-th pause is between half and all of min(longest, first * 2**n) seconds, by chance, so that many
-    clients do not come back at once; a server's own Retry-After counts where it is longer.
+    clients do not come back at once; a server's own Retry-After counts where it is longer, up to 3 * longest.
     """
 
     attempts: int = 6
@@ -95,16 +103,28 @@ class Retry:
 
     def pause(self, failed: int, asked: float = 0.0) -> float:
         """Seconds to wait after the `failed`-th failure (from 0)."""
-        return max(asked, min(self.longest, self.first * 2.0**failed) * random.uniform(0.5, 1.0))
+        own = min(self.longest, self.first * 2.0**failed) * random.uniform(0.5, 1.0)
+        return max(own, min(asked, 3 * self.longest))
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What a client's exception means: whether it may pass, in words, and how long the server asks to wait."""
+    """What a client's exception means.
 
-    passing: bool
+    passing: it may succeed later; refused: what was sent is not taken, by this store or any like it;
+    wait: seconds that the server asks for.
+    """
+
     reason: str
+    passing: bool = False
+    refused: bool = False
     wait: float = 0.0
+
+
+def out_of_disk(reason: str) -> bool:
+    """Whether an error's text tells of a full disk, which servers report under statuses that usually pass."""
+    told = reason.lower()
+    return any(words in told for words in ("no space left", "disk is full", "disk full", "out of disk"))
 
 
 class Store(ABC):
@@ -125,6 +145,7 @@ class Store(ABC):
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._served = 0
         self._one_at_a_time: threading.RLock | None = None
 
     @property
@@ -178,17 +199,17 @@ class Store(ABC):
 
     def existing(self, ids: Sequence[str]) -> set[str]:
         """Those of the ids that are stored."""
-        return self._run(self._existing(ids)) if ids else set()
+        return self._run(self._existing(_distinct(ids))) if ids else set()
 
     async def aexisting(self, ids: Sequence[str]) -> set[str]:
-        return await self._arun(self._existing(ids)) if ids else set()
+        return await self._arun(self._existing(_distinct(ids))) if ids else set()
 
     def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors, (dimension,) float32, of those of the ids that are stored."""
-        return self._run(self._vectors(ids)) if ids else {}
+        return self._run(self._vectors(_distinct(ids))) if ids else {}
 
     async def avectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        return await self._arun(self._vectors(ids)) if ids else {}
+        return await self._arun(self._vectors(_distinct(ids))) if ids else {}
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Writes points; they are durable when this returns."""
@@ -202,14 +223,14 @@ class Store(ABC):
     def delete(self, ids: Sequence[str]) -> None:
         """Removes points; unknown ids are passed over."""
         if ids:
-            self._run(self._delete(ids))
+            self._run(self._delete(_distinct(ids)))
 
     async def adelete(self, ids: Sequence[str]) -> None:
         if ids:
-            await self._arun(self._delete(ids))
+            await self._arun(self._delete(_distinct(ids)))
 
     def scan(self) -> Iterator[Stored]:
-        """Every point, in no promised order."""
+        """Every point, in no promised order; do not delete while it runs."""
         offset: Any = None
         while True:
             page, offset = self._run(self._page(offset))
@@ -264,11 +285,16 @@ class Store(ABC):
     @contextmanager
     def serving(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         """Lets other threads use the blocking methods with a client that is awaited in `loop`."""
-        before, self._loop = self._loop, loop
+        if self._served and self._loop is not loop:
+            raise StoreError(f"{self.name}: its client is awaited in another event loop already")
+        self._loop = loop
+        self._served += 1
         try:
             yield
         finally:
-            self._loop = before
+            self._served -= 1
+            if not self._served:
+                self._loop = None
 
     async def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls the client, again where its trouble may pass; raises `StoreError` otherwise."""
@@ -282,7 +308,8 @@ class Store(ABC):
                     raise
                 if not trouble.passing or failed + 1 == self.retry.attempts:
                     tries = f" (tried {failed + 1} times)" if failed else ""
-                    raise StoreError(f"{self.name}: {trouble.reason}{tries}", passing=trouble.passing) from error
+                    told = f"{self.name}: {trouble.reason}{tries}"
+                    raise StoreError(told, passing=trouble.passing, refused=trouble.refused) from error
                 pause = self.retry.pause(failed, trouble.wait)
                 await (asyncio.sleep(pause) if self.awaited else _slept(pause))
         raise AssertionError("Retry.attempts is at least 1")
@@ -309,6 +336,10 @@ def _running() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def _distinct(ids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(ids))
+
+
 async def _slept(seconds: float) -> None:
     time.sleep(seconds)
 
@@ -323,6 +354,12 @@ def stepped(work: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("the coroutine waits for something: its client has to be awaited")
 
 
+def split_place(place: str) -> tuple[str, str]:
+    """("chroma", "library") of "chroma:library"; no kind where none of the known ones is named."""
+    kind, _, rest = place.partition(":")
+    return (kind, rest) if rest and kind in KINDS else ("", place)
+
+
 def open_store(place: str, collection: str = "qwen3vl") -> Store:
     """Opens a store: a folder, ":memory:" or a server's URL; "chroma:library" names the integration first.
 
@@ -332,11 +369,10 @@ def open_store(place: str, collection: str = "qwen3vl") -> Store:
     openers = {entry.name: entry for entry in entry_points(group="qwen3vl.stores")}
     if not openers:
         raise StoreError("no store is installed: pip install 'qwen3vl[qdrant]' brings Qdrant, embedded or as a client")
-    kind, _, rest = place.partition(":")
-    if rest and kind in openers:
-        place = rest
-    else:
-        kind = "qdrant" if "qdrant" in openers else min(openers)
+    kind, place = split_place(place)
+    kind = kind or ("qdrant" if "qdrant" in openers else min(openers))
+    if kind not in openers:
+        raise StoreError(f"no integration {kind!r} is installed: pip install 'qwen3vl[{kind}]'")
     store = openers[kind].load()(place, collection)
     if not isinstance(store, Store):
         raise StoreError(f"the integration {openers[kind].value} opens something that is not a Store")

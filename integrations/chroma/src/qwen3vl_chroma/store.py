@@ -18,7 +18,7 @@ from qwen3vl.documents import Document
 from qwen3vl.errors import RecipeError, StoreError
 from qwen3vl.nodes import node_payload
 from qwen3vl.recipe import Recipe
-from qwen3vl.store import Hit, Point, Retry, Search, Store, Stored, Trouble, Vector
+from qwen3vl.store import Hit, Point, Retry, Search, Store, Stored, Trouble, Vector, out_of_disk
 from qwen3vl_chroma.filters import TENANT, to_where
 from qwen3vl_chroma.functions import Qwen3VLEmbeddingFunction
 
@@ -34,8 +34,8 @@ _PAGE = 1000
 class ChromaStore(Store):
     """A collection of a Chroma client: in memory, in a folder, or on a server.
 
-    client: an `EphemeralClient`, `PersistentClient`, `HttpClient` or `CloudClient`; or an `AsyncHttpClient`
-    (awaited) for the methods that begin with `a`.
+    client: an `EphemeralClient`, `PersistentClient` or `HttpClient`; or an `AsyncHttpClient` (awaited) for the
+    methods that begin with `a`.
     tenant: whose points these are: others are neither found nor counted, scanned or deleted through this object.
     """
 
@@ -95,6 +95,7 @@ class ChromaStore(Store):
         return Recipe.from_dict(json.loads(metadata[RECIPE]))
 
     async def _create(self, recipe: Recipe) -> None:
+        self._opened = None
         if await self._recipe() is None:
             # Two processes may do this at once: both then read what one of them wrote.
             await self._ask(
@@ -110,18 +111,21 @@ class ChromaStore(Store):
             recipe.check(stored, self.name)
 
     async def _existing(self, ids: Sequence[str]) -> set[str]:
-        found = await self._ask((await self._open()).get, ids=list(ids), include=[])
+        found = await self._ask((await self._open()).get, ids=list(ids), where=to_where(None, self.tenant), include=[])
         return set(found["ids"])
 
     async def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        found = await self._ask((await self._open()).get, ids=list(ids), include=["embeddings"])
+        found = await self._ask(
+            (await self._open()).get, ids=list(ids), where=to_where(None, self.tenant), include=["embeddings"]
+        )
         rows = np.asarray(found["embeddings"], dtype=np.float32)
         return dict(zip(found["ids"], rows, strict=True))
 
     async def _upsert(self, points: Sequence[Point]) -> None:
         opened = await self._open()
         if not self._largest:
-            self._largest = int(await self._ask(self.client.get_max_batch_size))
+            largest = int(await self._ask(self.client.get_max_batch_size))
+            self._largest = largest if largest > 0 else 1000
         for batch in self._batches(points):
             await self._ask(
                 opened.upsert,
@@ -154,9 +158,10 @@ class ChromaStore(Store):
 
     async def _delete_where(self, where: Any) -> None:
         wanted = to_where(where, self.tenant)
-        if wanted is None:
+        if wanted is None or to_where(where) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
-        await self._ask((await self._open()).delete, where=wanted)
+        if not Search(np.zeros(0, np.float32), where=where).hopeless:
+            await self._ask((await self._open()).delete, where=wanted)
 
     async def _page(self, offset: Any) -> tuple[list[Stored], Any]:
         start = offset or 0
@@ -179,6 +184,8 @@ class ChromaStore(Store):
 
     async def _found(self, opened: Any, search: Search) -> list[Hit]:
         """Chroma knows no pages, thresholds or groups: more hits are asked for, until there are enough of them."""
+        if search.hopeless:
+            return []
         needed = search.limit + search.offset
         asked = needed
         while True:
@@ -212,27 +219,32 @@ class ChromaStore(Store):
             await self._ask(close)
 
     def _trouble(self, error: Exception) -> Trouble | None:
+        if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL)) or "CERTIFICATE" in str(error).upper():
+            return Trouble(f"the server's address or certificate is wrong: {error!r}")
         if isinstance(error, httpx.HTTPStatusError):
             return _answered(error.response.status_code, str(error))
-        if isinstance(error, httpx.TransportError):
-            return Trouble(True, f"the server cannot be reached, or its answer was cut: {error!r}")
+        if isinstance(error, httpx.RequestError):
+            return Trouble(f"the server cannot be reached, or its answer was cut: {error!r}", passing=True)
+        if isinstance(error, NotFoundError):
+            self._opened = None
         if isinstance(error, ChromaError):
             return _answered(error.code(), error.message())
         if isinstance(error.__context__, httpx.HTTPStatusError):
             return _answered(error.__context__.response.status_code, str(error))
         if isinstance(error, json.JSONDecodeError):
-            return Trouble(True, f"the server's answer was cut: {error}")
+            return Trouble(f"the server's answer was cut: {error}", passing=True)
         if isinstance(error, (OSError, ValueError, TypeError, RuntimeError)):
-            return Trouble(False, str(error) or type(error).__name__)
+            told = str(error) or type(error).__name__
+            return Trouble(told, refused=isinstance(error, (ValueError, TypeError)))
         return None
 
 
 def _answered(status: int, reason: str) -> Trouble:
-    """What a status means.  A full disk does not empty itself."""
+    """What a status means."""
     if status in (401, 403):
-        return Trouble(False, f"the server refuses the credentials ({status}: {reason}); give the client its headers")
-    full = "No space left" in reason or "disk is full" in reason
-    return Trouble((status in (408, 429) or status >= 500) and not full, f"Chroma answers {status}: {reason}")
+        return Trouble(f"the server refuses the credentials ({status}: {reason}); give the client its headers")
+    passing = (status in (408, 429) or status >= 500) and status != 507 and not out_of_disk(reason)
+    return Trouble(f"Chroma answers {status}: {reason}", passing=passing, refused=status in (400, 413, 422))
 
 
 def _space(collection: Any) -> str:
@@ -265,10 +277,14 @@ def _document(text: str | None, metadata: Mapping[str, Any]) -> Document:
 
 
 def _one_per(hits: Sequence[Hit], key: str) -> list[Hit]:
+    """The best hit of each value, as Qdrant groups: hits without one are left out, each value of a list is one."""
     best: dict[Any, Hit] = {}
     for hit in hits:
-        best.setdefault(getattr(hit.document, key, None) or hit.document.metadata.get(key), hit)
-    return list(best.values())
+        value = hit.document.to_payload()["metadata"].get(key)
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, (str, int)):
+                best.setdefault(each, hit)
+    return list({hit.id: hit for hit in best.values()}.values())
 
 
 def open_store(place: str, collection: str = "qwen3vl") -> ChromaStore:
@@ -278,6 +294,8 @@ def open_store(place: str, collection: str = "qwen3vl") -> ChromaStore:
             url = urlsplit(place)
             secure = url.scheme == "https"
             client = chromadb.HttpClient(url.hostname or "", url.port or (443 if secure else 80), ssl=secure)
+            # Its own is to wait for ever.
+            client._server._session.timeout = httpx.Timeout(60)  # type: ignore[attr-defined]  # noqa: SLF001
         elif place == ":memory:":
             client = chromadb.EphemeralClient()
         else:

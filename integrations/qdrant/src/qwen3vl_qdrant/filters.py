@@ -23,13 +23,19 @@ def to_filter(where: Any, tenant: str | None = None) -> models.Filter | None:
     if isinstance(where, models.Filter):
         must.append(where)
     elif isinstance(where, Mapping):
-        must += [_condition(f"metadata.{key}", value) for key, value in where.items()]
+        must += [_condition(metadata_key(key), value) for key, value in where.items()]
     elif where is not None:
         raise ValueError(f"a filter is a mapping of metadata keys or a models.Filter, not {type(where).__name__}")
     return models.Filter(must=must) if must else None
 
 
-def _condition(key: str, value: Any) -> models.FieldCondition:
+def metadata_key(key: str) -> str:
+    """The path of a metadata key; a dot in it leads into nested metadata."""
+    parts = (part if part.replace("_", "a").replace("-", "a").isalnum() else f'"{part}"' for part in key.split("."))
+    return ".".join(("metadata", *parts))
+
+
+def _condition(key: str, value: Any) -> models.FieldCondition | models.Filter:
     if isinstance(value, (str, bool, int)):
         return models.FieldCondition(key=key, match=models.MatchValue(value=value))
     if isinstance(value, float):
@@ -37,5 +43,5 @@ def _condition(key: str, value: Any) -> models.FieldCondition:
     if isinstance(value, Mapping) and value and set(value) <= RANGE:
         return models.FieldCondition(key=key, range=models.Range(**value))
     if isinstance(value, Sequence):
-        return models.FieldCondition(key=key, match=models.MatchAny(any=list(value)))
-    raise ValueError(f"{key.removeprefix('metadata.')} cannot be filtered by {value!r}")
+        return models.Filter(should=[_condition(key, each) for each in value])
+    raise ValueError(f"{key} cannot be filtered by {value!r}")

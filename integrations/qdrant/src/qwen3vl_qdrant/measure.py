@@ -13,6 +13,7 @@ from qdrant_client import models
 
 from qwen3vl.errors import StoreError
 from qwen3vl.store import Search
+from qwen3vl_qdrant.filters import to_filter
 from qwen3vl_qdrant.layout import OVERSAMPLING, SHORT, SHORT_OVERSAMPLING, Layout, Quantization, cut
 from qwen3vl_qdrant.store import QdrantStore
 
@@ -37,6 +38,8 @@ def measure(
 
     queries: (n, dimension) float32; a hundred or more of the kind that users ask.  Each is timed alone.
     """
+    if store.awaited:
+        raise StoreError("measure needs a QdrantClient, not an AsyncQdrantClient")
     recipe = store.recipe()
     if recipe is None or store.layout is None:
         raise StoreError(f"{store.name} does not exist: nothing was ingested into it yet")
@@ -79,9 +82,13 @@ def table(figures: Sequence[Figure], k: int = 10) -> str:
     return "\n".join(lines)
 
 
-def _ask(store: QdrantStore, requests: Sequence[models.QueryRequest]) -> tuple[list[set[str]], list[float]]:
+def _ask(store: QdrantStore, requests: Sequence[Any]) -> tuple[list[set[str]], list[float]]:
     answers, seconds = [], []
     for request in requests:
+        if store.tenant is not None:
+            wanted = to_filter(request.filter, store.tenant)
+            prefetch = request.prefetch and request.prefetch.model_copy(update={"filter": wanted})
+            request = request.model_copy(update={"filter": wanted, "prefetch": prefetch})
         began = time.perf_counter()
         (found,) = store.client.query_batch_points(store.collection, [request])
         seconds.append(time.perf_counter() - began)

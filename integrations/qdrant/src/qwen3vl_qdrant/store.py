@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from threading import RLock
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
+from weakref import WeakKeyDictionary
 
+import httpx
 import numpy as np
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
@@ -20,8 +22,8 @@ from qwen3vl.documents import Document
 from qwen3vl.errors import RecipeError, StoreError
 from qwen3vl.nodes import node_payload
 from qwen3vl.recipe import Recipe
-from qwen3vl.store import Hit, Point, Retry, Search, Store, Stored, Trouble, Vector
-from qwen3vl_qdrant.filters import TENANT, to_filter
+from qwen3vl.store import Hit, Point, Retry, Search, Store, Stored, Trouble, Vector, out_of_disk
+from qwen3vl_qdrant.filters import TENANT, metadata_key, to_filter
 from qwen3vl_qdrant.layout import Layout
 
 RECIPE = "qwen3vl_recipe"
@@ -37,6 +39,9 @@ _INDEXES = {
     "metadata.kind": models.PayloadSchemaType.KEYWORD,
     TENANT: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
 }
+
+
+_turns: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
 
 
 class QdrantStore(Store):
@@ -65,7 +70,8 @@ class QdrantStore(Store):
         self.retry = retry or Retry()
         self.embedded = isinstance(getattr(client, "_client", None), (QdrantLocal, AsyncQdrantLocal))
         if self.embedded:
-            self._one_at_a_time = RLock()
+            # The embedded engine is not made for threads: all stores of one client take turns.
+            self._one_at_a_time = _turns.setdefault(getattr(client, "_client", client), RLock())
 
     @property
     def name(self) -> str:
@@ -82,7 +88,10 @@ class QdrantStore(Store):
         info = await self._ask(self.client.get_collection, self.collection)
         metadata = info.config.metadata or {}
         if RECIPE not in metadata:
-            raise StoreError(f"{self.name} was not made by qwen3vl: it has no recipe. Name another one")
+            raise StoreError(
+                f"{self.name} was not made by qwen3vl: it has no recipe. Name another one. "
+                "(If it was made just now, the server is older than 1.16 and keeps no metadata: bring it up to date.)"
+            )
         recipe = Recipe.from_dict(metadata[RECIPE])
         self._check_layout(info.config, recipe)
         return recipe
@@ -105,48 +114,63 @@ class QdrantStore(Store):
             self.layout = layout
 
     async def _create(self, recipe: Recipe) -> None:
-        stored = await self._recipe()
-        if stored is None:
-            layout = self.layout or Layout(tenants=self.tenant is not None)
-            made = layout.create(recipe.dimensions)
+        if await self._recipe() is None:
+            made = (self.layout or Layout(tenants=self.tenant is not None)).create(recipe.dimensions)
             try:
                 await self._ask(
                     self.client.create_collection, self.collection, metadata={RECIPE: recipe.to_dict()}, **made
                 )
             except StoreError:
                 # Another process may have made it at the same time.
-                stored = await self._recipe()
-                if stored is None:
+                if not await self._ask(self.client.collection_exists, self.collection):
                     raise
-            self.layout = layout
-            if not self.embedded:
-                for key, schema in _INDEXES.items():
-                    await self._ask(self.client.create_payload_index, self.collection, key, schema, wait=True)
-        if stored is not None:
-            recipe.check(stored, self.name)
+        stored = await self._recipe()
+        if stored is None:
+            raise StoreError(f"{self.name} cannot be made")
+        recipe.check(stored, self.name)
+        if not self.embedded:
+            await self._index()
+
+    async def _index(self) -> None:
+        """Makes the payload indexes that are not there yet: a run that made the collection may have been killed."""
+        info = await self._ask(self.client.get_collection, self.collection)
+        for key, schema in _INDEXES.items():
+            if key not in (info.payload_schema or {}):
+                await self._ask(self.client.create_payload_index, self.collection, key, schema, wait=True)
+
+    async def _laid_out(self) -> Layout:
+        """The collection's layout, asked for where nobody has yet."""
+        if self.layout is None:
+            await self._recipe()
+        return self.layout or Layout()
 
     async def _existing(self, ids: Sequence[str]) -> set[str]:
-        found = await self._ask(
-            self.client.retrieve, self.collection, list(ids), with_payload=False, with_vectors=False
-        )
-        return {str(record.id) for record in found}
+        return {str(record.id) for record in await self._retrieve(ids, vectors=False)}
 
     async def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        found = await self._ask(self.client.retrieve, self.collection, list(ids), with_payload=False, with_vectors=[""])
+        found = {str(record.id): record.vector for record in await self._retrieve(ids, vectors=True)}
         return {
-            str(record.id): np.asarray(
-                record.vector[""] if isinstance(record.vector, dict) else record.vector, dtype=np.float32
-            )
-            for record in found
+            each: np.asarray(vector[""] if isinstance(vector, dict) else vector, dtype=np.float32)
+            for each, vector in found.items()
         }
 
+    async def _retrieve(self, ids: Sequence[str], *, vectors: bool) -> list[models.Record]:
+        """The tenant's own points among these."""
+        found = await self._ask(
+            self.client.retrieve,
+            self.collection,
+            list(ids),
+            with_payload=False if self.tenant is None else [TENANT],
+            with_vectors=[""] if vectors else False,
+        )
+        return [each for each in found if self.tenant is None or (each.payload or {}).get(TENANT) == self.tenant]
+
     async def _upsert(self, points: Sequence[Point]) -> None:
-        for batch in self._batches(points):
+        for batch in self._batches(points, await self._laid_out()):
             await self._ask(self.client.upsert, self.collection, batch, wait=True)
 
-    def _batches(self, points: Sequence[Point]) -> Iterator[list[models.PointStruct]]:
+    def _batches(self, points: Sequence[Point], layout: Layout) -> Iterator[list[models.PointStruct]]:
         """Requests that stay well below what a server takes."""
-        layout = self.layout or Layout()
         batch: list[models.PointStruct] = []
         size = 0
         for point in points:
@@ -176,9 +200,10 @@ class QdrantStore(Store):
 
     async def _delete_where(self, where: Any) -> None:
         wanted = to_filter(where, self.tenant)
-        if wanted is None:
+        if wanted is None or to_filter(where) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
-        await self._ask(self.client.delete, self.collection, models.FilterSelector(filter=wanted), wait=True)
+        if not Search(np.zeros(0, np.float32), where=where).hopeless:
+            await self._ask(self.client.delete, self.collection, models.FilterSelector(filter=wanted), wait=True)
 
     async def _page(self, offset: Any) -> tuple[list[Stored], Any]:
         records, after = await self._ask(
@@ -194,9 +219,9 @@ class QdrantStore(Store):
         return [Stored(each, told.get("source", ""), told.get("place", "")) for told, each in found], after
 
     async def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        if any(search.one_per for search in searches):
-            return [await self._grouped(search) for search in searches]
-        layout = self.layout or Layout()
+        layout = await self._laid_out()
+        if any(search.one_per or search.hopeless for search in searches):
+            return [await self._grouped(search, layout) for search in searches]
         requests = [
             models.QueryRequest(
                 **layout.query(search, to_filter(search.where, self.tenant)),
@@ -208,18 +233,20 @@ class QdrantStore(Store):
         found = await self._ask(self.client.query_batch_points, self.collection, requests)
         return [[_hit(point) for point in response.points] for response in found]
 
-    async def _grouped(self, search: Search) -> list[Hit]:
+    async def _grouped(self, search: Search, layout: Layout) -> list[Hit]:
         """The best hit of each value of a key.  Groups have no pages: those before the offset are passed over."""
+        if search.hopeless:
+            return []
         if search.one_per is None:
-            raise ValueError("either all searches of a call have one_per, or none")
-        asked = (self.layout or Layout()).query(search, to_filter(search.where, self.tenant))
+            return (await self._search([search]))[0]
+        asked = layout.query(search, to_filter(search.where, self.tenant))
         wanted = asked.pop("filter")
         params = asked.pop("params", None)
         asked["limit"] = search.limit + search.offset
         found = await self._ask(
             self.client.query_points_groups,
             self.collection,
-            group_by=f"metadata.{search.one_per}",
+            group_by=metadata_key(search.one_per),
             group_size=1,
             query_filter=wanted,
             search_params=params,
@@ -242,36 +269,59 @@ class QdrantStore(Store):
         if isinstance(error, UnexpectedResponse):
             return _answered(error)
         if isinstance(error, ResourceExhaustedResponse):
-            return Trouble(True, f"the server has too much to do: {error}", float(error.retry_after_s))
+            return Trouble(f"the server has too much to do: {error}", passing=True, wait=float(error.retry_after_s))
         if isinstance(error, ResponseHandlingException):
-            return Trouble(True, f"the server cannot be reached, or its answer was cut: {error.source!r}")
+            return _unanswered(error.source)
         if hasattr(error, "code") and hasattr(error, "details"):
             return _remote(error)
-        if isinstance(error, (ApiException, QdrantException, sqlite3.Error, OSError, ValueError, RuntimeError)):
-            return Trouble(False, str(error) or type(error).__name__)
+        if isinstance(error, json.JSONDecodeError):
+            return Trouble(f"the server's answer was cut: {error}", passing=True)
+        if isinstance(error, QdrantException) and "Retry-After" in str(error):
+            return Trouble("the server has too much to do", passing=True)
+        if isinstance(error, (sqlite3.Error, OSError)):
+            return Trouble(str(error) or type(error).__name__)
+        if isinstance(error, (ApiException, QdrantException, ValueError, RuntimeError)):
+            return Trouble(str(error) or type(error).__name__, refused=isinstance(error, ValueError))
         return None
 
 
 def _answered(error: UnexpectedResponse) -> Trouble:
-    """What an HTTP status means.  A server that is out of disk answers 500 as well: waiting does not help it."""
+    """What an HTTP status means."""
     status = error.status_code or 0
     try:
         reason = str(error.structured()["status"]["error"])
     except (ValueError, KeyError, TypeError):
         reason = error.reason_phrase or "no reason given"
     if status in (401, 403):
-        return Trouble(False, f"the server refuses the credentials ({status}: {reason}); give the client its api_key")
-    full = "No space left" in reason or "disk" in reason.lower()
-    passing = (status in (408, 429) or status >= 500) and not full
+        fix = "give the client the api_key of one who may write, or unlock the collection"
+        return Trouble(f"the server refuses the credentials ({status}: {reason}); {fix}")
+    passing = (status in (408, 429) or status >= 500) and status != 507 and not out_of_disk(reason)
     wait = error.headers.get("Retry-After", "0") if error.headers else "0"
-    return Trouble(passing, f"the server answers {status}: {reason}", float(wait) if wait.isdecimal() else 0.0)
+    return Trouble(
+        f"the server answers {status}: {reason}",
+        passing=passing,
+        refused=status in (400, 413, 422),
+        wait=float(wait) if wait.isdecimal() else 0.0,
+    )
+
+
+def _unanswered(source: Exception) -> Trouble:
+    """What a request without a proper answer means: most pass, a wrong address or certificate does not."""
+    if isinstance(source, (httpx.UnsupportedProtocol, httpx.InvalidURL)) or "CERTIFICATE" in str(source).upper():
+        return Trouble(f"the server's address or certificate is wrong: {source!r}")
+    if isinstance(source, httpx.HTTPError):
+        return Trouble(f"the server cannot be reached, or its answer was cut: {source!r}", passing=True)
+    return Trouble(f"the server's answer is not understood; is it of another version? {source!r}")
 
 
 def _remote(error: Any) -> Trouble:
     """What a gRPC status means."""
-    code = getattr(error.code(), "name", str(error.code()))
-    passing = code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN")
-    return Trouble(passing, f"the server answers {code}: {error.details()}")
+    code, reason = getattr(error.code(), "name", str(error.code())), str(error.details())
+    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
+        return Trouble(f"the server refuses the credentials ({code}: {reason}); give the client its api_key")
+    busy = code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN")
+    passing = busy and not out_of_disk(reason)
+    return Trouble(f"the server answers {code}: {reason}", passing=passing, refused=code == "INVALID_ARGUMENT")
 
 
 def _hit(point: Any) -> Hit:
