@@ -411,6 +411,28 @@ def test_a_loop_that_ends_waits_for_what_is_embedded(store: Store) -> None:
     assert store.count() == len(embedder.embedded) >= 150
 
 
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, KeyboardInterrupt])
+def test_a_stream_that_fails_is_told(store: Store, error: type[BaseException]) -> None:
+    """And what came before is written."""
+    documents = passages(200)
+
+    def broken() -> Iterator[Document]:
+        yield from documents
+        raise error("the source is gone")
+
+    async def broken_too() -> AsyncIterator[Document]:
+        for document in broken():
+            yield document
+
+    with pytest.raises(error, match="the source is gone"):
+        ingest(broken(), Precomputed(), store)
+    assert store.count() == 200
+    if error is not KeyboardInterrupt:
+        with pytest.raises(error, match="the source is gone"):
+            asyncio.run(aingest(broken_too(), Precomputed(), store))
+    assert ingest(documents, Precomputed(), store).unchanged == 200
+
+
 def test_cancelling_keeps_what_is_embedded(store: Store) -> None:
     documents = passages(2000)
     embedder = Precomputed()

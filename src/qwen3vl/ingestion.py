@@ -186,7 +186,9 @@ def _bridged(documents: AsyncIterable[Loaded], loop: asyncio.AbstractEventLoop) 
         try:
             return asyncio.run_coroutine_threadsafe(work, loop).result()
         except RuntimeError:
-            # The loop has ended, and this thread was left behind.
+            if not loop.is_closed():
+                raise
+            # This thread was left behind.
             work.close()
             raise _Stopped from None
 
@@ -327,30 +329,43 @@ class _Run:
             self.buffer.close()
 
     def _load(self, documents: Iterable[Loaded]) -> None:
-        """Hands on what is not stored yet, LOOKUP documents at a time."""
+        """Hands on what is not stored yet, LOOKUP documents at a time; also what came before a stream that fails."""
         stream = iter(documents)
-        while batch := list(islice(stream, LOOKUP)):
-            candidates: dict[str, Document] = {}
-            for each in batch:
-                if isinstance(each, Skipped):
-                    self.report.skipped[each.suffix] = self.report.skipped.get(each.suffix, 0) + 1
-                elif isinstance(each, LoadFailure):
-                    self._fail(each.source.partition("#page=")[0], each.source, each.reason)
-                elif reason := _unfit(each):
-                    self._fail(each.source, each.name, reason)
-                else:
-                    point_id = self.store.point_id(each, self.recipe)
-                    self.report.unchanged += point_id in candidates
-                    candidates[point_id] = each
-                    if self.sync:
-                        self.met.add(point_id, each)
-            known = self.store.existing(list(candidates))
-            fresh = {point_id: each for point_id, each in candidates.items() if point_id not in known}
-            self.contents.stored({point_id: candidates[point_id] for point_id in known if point_id in candidates})
-            claimed = self.contents.claim(fresh)
-            self.report.unchanged += len(known) + claimed.repeated
-            self._hand_on(claimed)
+        whole = True
+        while whole:
+            batch: list[Loaded] = []
+            try:
+                batch.extend(islice(stream, LOOKUP))
+                whole = len(batch) == LOOKUP
+            except BaseException as error:
+                self.trouble.append(error)
+                whole = False
+            self._hand_on(self._look_up(batch))
         self._hand_on(None)
+
+    def _look_up(self, batch: list[Loaded]) -> Claimed:
+        """What of these is to be done; the rest goes to the report."""
+        candidates: dict[str, Document] = {}
+        for each in batch:
+            if isinstance(each, Skipped):
+                self.report.skipped[each.suffix] = self.report.skipped.get(each.suffix, 0) + 1
+            elif isinstance(each, LoadFailure):
+                self._fail(each.source.partition("#page=")[0], each.source, each.reason)
+            elif reason := _unfit(each):
+                self._fail(each.source, each.name, reason)
+            else:
+                point_id = self.store.point_id(each, self.recipe)
+                self.report.unchanged += point_id in candidates
+                candidates[point_id] = each
+                if self.sync:
+                    self.met.add(point_id, each)
+        known = self.store.existing(list(candidates))
+        self.contents.stored({point_id: candidates[point_id] for point_id in known})
+        claimed = self.contents.claim(
+            {point_id: each for point_id, each in candidates.items() if point_id not in known}
+        )
+        self.report.unchanged += len(known) + claimed.repeated
+        return claimed
 
     def _hand_on(self, claimed: Claimed | None) -> None:
         while not self.stop.is_set():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from threading import RLock
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
@@ -222,6 +223,9 @@ class QdrantStore(Store):
         layout = await self._laid_out()
         if any(search.one_per or search.hopeless for search in searches):
             return [await self._grouped(search, layout) for search in searches]
+        if self.embedded:
+            # It searches exactly, and warns of what it does not need.
+            layout = replace(layout, quantization=None)
         requests = [
             models.QueryRequest(
                 **layout.query(search, to_filter(search.where, self.tenant)),
