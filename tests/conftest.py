@@ -66,6 +66,15 @@ def server() -> Iterator[Any]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def chroma_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a Chroma server in a process of its own."""
+    from tests.places import chroma_server
+
+    with chroma_server(tmp_path_factory.mktemp("chroma")) as port:
+        yield port
+
+
 def resolve(case: dict[str, Any], media: dict[str, Path]) -> dict[str, Any]:
     """A golden case with its media's names replaced by paths."""
 

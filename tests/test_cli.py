@@ -66,7 +66,7 @@ def test_index_names_what_failed(library: Path, tmp_path: Path, capsys: pytest.C
     assert "1.csv" in shown
     code, summary = told(capsys, *arguments)
     assert code == 1
-    assert summary["new"] == 0
+    assert summary["added"] == 0
     assert summary["unchanged"] == summary["stored"] == 37
     assert [failure["source"] for failure in summary["failed"]] == [str(library / "corrupt [x].png")]
     assert summary["skipped"] == {".csv": 1}

@@ -43,7 +43,7 @@ def draw(folder: Path, count: int, seed: int = 4) -> list[tuple[Path, Scene]]:
 
 
 def run(folder: Path, embedder: Embedder, store: Store) -> Report:
-    return ingest(Loader().load([folder]), embedder, store, stale=lambda source: source.startswith(str(folder)))
+    return ingest(Loader().load([folder]), embedder, store, sync=lambda source: source.startswith(str(folder)))
 
 
 class Counting(Embedder):
@@ -61,9 +61,9 @@ def test_second_run_embeds_nothing(tmp_path: Path, store: Store) -> None:
     draw(tmp_path / "in", 70)
     embedder = Counting("tiny", device="cpu")
     first = run(tmp_path / "in", embedder, store)
-    assert (first.new, first.unchanged, embedder.embedded) == (70, 0, 70)
+    assert (first.added, first.unchanged, embedder.embedded) == (70, 0, 70)
     second = run(tmp_path / "in", embedder, store)
-    assert (second.new, second.unchanged, second.removed, embedder.embedded) == (0, 70, 0, 70)
+    assert (second.added, second.unchanged, second.deleted, embedder.embedded) == (0, 70, 0, 70)
 
 
 def test_changed_deleted_and_broken(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
@@ -74,7 +74,7 @@ def test_changed_deleted_and_broken(tmp_path: Path, store: Store, tiny_embedder:
     made[1][0].unlink()
     made[2][0].write_bytes(b"broken now")
     report = run(folder, tiny_embedder, store)
-    assert (report.new, report.unchanged, report.removed) == (1, 3, 2)
+    assert (report.added, report.unchanged, report.replaced, report.deleted) == (1, 3, 1, 1)
     ((name, reason),) = report.failed
     assert name == str(made[2][0])
     assert "not a picture" in reason
@@ -82,7 +82,7 @@ def test_changed_deleted_and_broken(tmp_path: Path, store: Store, tiny_embedder:
     assert store.count() == 5
     made[2][1].draw(Random(78)).save(made[2][0])
     report = run(folder, tiny_embedder, store)
-    assert (report.new, report.unchanged, report.removed, report.failed) == (1, 4, 1, [])
+    assert (report.added, report.unchanged, report.replaced, report.failed) == (1, 4, 1, [])
     assert store.count() == 5
 
 
@@ -146,7 +146,7 @@ def test_kinds_filter_and_reranking(
     run(tmp_path / "in", tiny_embedder, store)
     retriever = Retriever(tiny_embedder, store, tiny_reranker, candidates=8)
     query = made[3][1].caption()
-    hits = retriever.search(query, 5, kinds=["picture"])
+    hits = retriever.search(query, 5, where={"kind": ["picture"]})
     assert len(hits) == 5
     assert {hit.document.kind for hit in hits} == {"picture"}
     scores = [hit.rerank_score or 0 for hit in hits]
@@ -154,7 +154,7 @@ def test_kinds_filter_and_reranking(
     alone = tiny_reranker.score(query, [hit.document.input for hit in hits])
     np.testing.assert_allclose(scores, alone, atol=1e-5)
     made[3][0].unlink()
-    hits = retriever.search(query, 8, kinds=["picture"])
+    hits = retriever.search(query, 8, where={"kind": ["picture"]})
     assert hits[-1].document.source == str(made[3][0])
     assert hits[-1].rerank_score is None
 
@@ -200,7 +200,7 @@ def test_resumes_after_a_blow(tmp_path: Path, blow: signal.Signals) -> None:
     again = index(tmp_path / "in", tmp_path / "store")
     told, _ = again.communicate(timeout=120)
     summary = json.loads(told)
-    assert summary["new"] + summary["unchanged"] == 600
+    assert summary["added"] + summary["unchanged"] == 600
     assert summary["unchanged"] > 0
     assert summary["stored"] == 600
     assert summary["failed"] == []
@@ -220,7 +220,7 @@ def test_picture_formats(tmp_path: Path, store: Store, tiny_embedder: Embedder) 
     for suffix in ("jpg", "webp", "bmp", "gif", "tiff", "avif", "ppm"):
         picture.save(tmp_path / "in" / f"x.{suffix}")
     report = run(tmp_path / "in", tiny_embedder, store)
-    assert (report.new, report.failed) == (8, [])
+    assert (report.added, report.failed) == (8, [])
     hits = Retriever(tiny_embedder, store).search(scene.caption(), 8)
     assert min(hit.score for hit in hits) > 0.9 * max(hit.score for hit in hits)
 
@@ -241,7 +241,7 @@ def test_what_is_not_there_today_is_kept(tmp_path: Path, tiny_embedder: Embedder
 
 def test_documents_of_one_source_by_hand(store: Store, tiny_embedder: Embedder) -> None:
     made = [Document("kb", "text", text=text) for text in ("a red star", "a blue ring", "a red star")]
-    assert ingest(made, tiny_embedder, store).new == 2
+    assert ingest(made, tiny_embedder, store).added == 2
     assert store.count() == 2
 
 
@@ -250,5 +250,5 @@ def test_a_name_that_is_not_utf8(tmp_path: Path, store: Store, tiny_embedder: Em
     (path, _), *_ = draw(tmp_path / "more", 1)
     os.rename(path, os.fsencode(tmp_path / "in") + b"/caf\xe9.png")  # noqa: PTH104 (the name is bytes)
     report = run(tmp_path / "in", tiny_embedder, store)
-    assert report.new == 2
+    assert report.added == 2
     assert "not valid UTF-8" in report.failed[0][1]

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
         RecipeError,
         StoreError,
     )
-    from qwen3vl.ingestion import Report, ingest
+    from qwen3vl.ingestion import IngestError, Report, aingest, ingest
     from qwen3vl.loaders import Loader
     from qwen3vl.media import MediaPolicy
     from qwen3vl.recipe import Recipe
     from qwen3vl.reranker import Reranker
     from qwen3vl.results import Batch
     from qwen3vl.retriever import Retriever
-    from qwen3vl.store import Hit, Point, Store, open_store
+    from qwen3vl.store import Hit, Point, Search, Store, open_store
 
 __version__ = "0.1.0"
 
@@ -37,10 +37,9 @@ _HOME = {
     "Document": "documents",
     "Embedder": "embedder",
     "Loader": "loaders",
-    "Report": "ingestion",
     "Retriever": "retriever",
-    "ingest": "ingestion",
-    **dict.fromkeys(("Hit", "Point", "Store", "open_store"), "store"),
+    **dict.fromkeys(("IngestError", "Report", "aingest", "ingest"), "ingestion"),
+    **dict.fromkeys(("Hit", "Point", "Search", "Store", "open_store"), "store"),
     "Reranker": "reranker",
     "MediaPolicy": "media",
     "Recipe": "recipe",
@@ -60,6 +59,7 @@ __all__ = [
     "Document",
     "Embedder",
     "Hit",
+    "IngestError",
     "InputError",
     "ItemError",
     "Loader",
@@ -74,9 +74,11 @@ __all__ = [
     "Report",
     "Reranker",
     "Retriever",
+    "Search",
     "Store",
     "StoreError",
     "__version__",
+    "aingest",
     "ingest",
     "open_store",
 ]

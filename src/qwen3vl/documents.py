@@ -13,6 +13,8 @@ from qwen3vl.recipe import Recipe
 
 Kind = Literal["picture", "page", "clip", "text"]
 
+RESERVED = frozenset({"source", "place", "kind", "content", "image", "video", "fused"})
+"""Keys of stored metadata that hold the document's own fields."""
 _NAMESPACE = UUID("6f0a2f0e-7f1d-5b7c-9a51-0d5d0c5c1e8a")
 
 
@@ -22,7 +24,8 @@ class Document:
 
     source: the file or URL it comes from.
     place: where in the source, as a fragment (`page=3`, `t=0,30`, `lines=1,12`), empty for all of it.
-    content: a digest of the file behind a reference; documents that are equal in all of this are the same.
+    content: a digest of the file behind a reference; documents that are equal in all of this are the same, and
+    those that are equal in content and place show the same, whatever their source.
     text: what a reader reads; `image` and `video`: references as inputs take them.
     fused: whether the text is embedded together with the media, or only kept beside them.
     """
@@ -46,6 +49,32 @@ class Document:
     def point_id(self, recipe: Recipe) -> str:
         """The UUID of this document's vector in a collection of this recipe."""
         return str(uuid5(_NAMESPACE, f"{self.id}\0{self.fused}\0{recipe.digest}"))
+
+    @property
+    def embedded(self) -> str:
+        """A digest of what is embedded: documents that agree in it have the same vector in any recipe."""
+        text = self.input.get("text", "")
+        told: tuple[str, ...] = (text,)
+        if self.content:
+            told = (self.content, self.place, str(self.image is not None), str(self.video is not None), text)
+        elif self.image or self.video:
+            told = (self.image or "", self.video or "", self.place, "", text)
+        return text_digest("\0".join(told))
+
+    @property
+    def page(self) -> int | None:
+        """The page, from 1, where the place names one."""
+        value = self.place.removeprefix("page=")
+        return int(value) if value != self.place and value.isdecimal() else None
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """Start and end of a clip's part, where the place names them."""
+        value = self.place.removeprefix("t=")
+        if value == self.place:
+            return None
+        start, _, end = value.partition(",")
+        return float(start), float(end)
 
     @property
     def name(self) -> str:
@@ -77,13 +106,21 @@ class Document:
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> Document:
-        """Reads what `to_payload` wrote."""
-        rest = dict(payload["metadata"])
-        own = {name: rest.pop(name) for name in ("source", "kind", "content")}
-        place, fused = rest.pop("place", ""), rest.pop("fused", True)
+        """Reads what `to_payload` wrote, and what others wrote under the same keys."""
+        rest = dict(payload.get("metadata") or {})
         image, video = rest.pop("image", None), rest.pop("video", None)
-        text = payload.get("page_content") or ""
-        return cls(**own, place=place, text=text, image=image, video=video, fused=fused, metadata=rest)
+        kind: Kind = "clip" if video else "picture" if image else "text"
+        return cls(
+            source=rest.pop("source", ""),
+            kind=rest.pop("kind", kind),
+            content=rest.pop("content", ""),
+            place=rest.pop("place", ""),
+            text=payload.get("page_content") or "",
+            image=image,
+            video=video,
+            fused=rest.pop("fused", True),
+            metadata=rest,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,11 @@ class Embedder:
         self.dimension = dimensions or width
 
     @property
+    def policy(self) -> MediaPolicy:
+        """What media references may reach."""
+        return self.engine.policy
+
+    @property
     def recipe(self) -> Recipe:
         """What decides the vectors of this object."""
         limits, checkpoint = self.engine.limits, self.engine.checkpoint

@@ -19,7 +19,15 @@ class RecipeError(Qwen3VLError):
 
 
 class StoreError(Qwen3VLError):
-    """A store cannot be opened, read or written."""
+    """A store cannot be opened, read or written.
+
+    `passing` where it may be possible later; `refused` where it is what was sent that the store does not take.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False, refused: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
+        self.refused = refused
 
 
 class InputError(Qwen3VLError):

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from qwen3vl.errors import RecipeError
@@ -33,11 +34,23 @@ class Recipe:
     dimensions: int
     normalised: bool = True
 
+    def __post_init__(self) -> None:
+        # 1 and 1.0 are equal settings, and have to be equal in the digest.
+        object.__setattr__(self, "fps", float(self.fps))
+        object.__setattr__(self, "exif", bool(self.exif))
+        for name in ("max_length", "min_pixels", "max_pixels", "total_pixels", "max_frames", "dimensions"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+
     @property
     def digest(self) -> str:
         """32 hexadecimal digits over everything but where the weights were found."""
-        told = {name: value for name, value in asdict(self).items() if name not in ("model", "revision")}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+        return _digest(self)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments, beside the model, with which an `Embedder` has this recipe."""
+        own = {"model", "weights", "prompt_version", "normalised"}
+        return {name: value for name, value in asdict(self).items() if name not in own}
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,3 +76,9 @@ class Recipe:
         raise RecipeError(
             f"{place} was written by another recipe: {told}. Open it with the same settings, or use another collection."
         )
+
+
+@lru_cache(maxsize=64)
+def _digest(recipe: Recipe) -> str:
+    told = {name: value for name, value in asdict(recipe).items() if name not in ("model", "revision")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]

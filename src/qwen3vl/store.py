@@ -1,26 +1,44 @@
-"""What a vector store does for this package, and how one is found."""
+"""What a vector store does for this package, written once for clients that block and clients that are awaited."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+import random
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.documents import Document, Kind
+from qwen3vl.documents import Document
 from qwen3vl.errors import StoreError
 from qwen3vl.recipe import Recipe
+
+Vector = NDArray[np.float32]
+Scalar = str | int | float | bool
+Where = Mapping[str, Scalar | Sequence[Scalar] | Mapping[str, float]]
+"""A filter by the keys of a hit's metadata (`source`, `kind`, `place`, …), all of which must hold.
+
+A value must be equal; of a list, one must; a mapping of gt, gte, lt, lte is a range: {"page": {"gte": 3}}.
+"""
+KINDS = ("qdrant", "chroma")
+"""Integrations that a place may name before a colon."""
+RANGE = frozenset({"gt", "gte", "lt", "lte"})
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Point:
-    """A document and its vector, (dimension,) float32, under the id that `Document.point_id` gives it."""
+    """A document and its vector, (dimension,) float32, under an id that `Store.point_id` gave it."""
 
     id: str
-    vector: NDArray[np.float32]
+    vector: Vector
     document: Document
 
 
@@ -34,49 +52,328 @@ class Hit:
     rerank_score: float | None = None
 
 
-@runtime_checkable
-class Store(Protocol):
-    """A collection of points of one recipe.  Errors are `StoreError`."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a scan tells of a point: enough to see whether its source still has it."""
+
+    id: str
+    source: str
+    place: str
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """One query of a store.
+
+    vector: (dimension,) float32.
+    where: a `Where`, or a filter of the store's own kind.
+    offset: hits to pass over, for pages; threshold: the least cosine.
+    one_per: a metadata key, such as "source": only the best hit of each value, so one per file.
+    """
+
+    vector: Vector
+    limit: int = 10
+    where: Any = None
+    offset: int = 0
+    threshold: float | None = None
+    one_per: str | None = None
 
     @property
+    def hopeless(self) -> bool:
+        """Whether the filter asks for one of no values, which nothing is."""
+        values = self.where.values() if isinstance(self.where, Mapping) else ()
+        return any(isinstance(value, (list, tuple)) and not value for value in values)
+
+    def __post_init__(self) -> None:
+        if self.limit < 1 or self.offset < 0:
+            raise ValueError(f"limit ({self.limit}) must be at least 1 and offset ({self.offset}) at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often and how patiently a request is tried again that may succeed later.
+
+    The n-th pause is between half and all of min(longest, first * 2**n) seconds, by chance, so that many
+    clients do not come back at once; a server's own Retry-After counts where it is longer, up to 3 * longest.
+    """
+
+    attempts: int = 6
+    first: float = 0.5
+    longest: float = 20.0
+
+    def pause(self, failed: int, asked: float = 0.0) -> float:
+        """Seconds to wait after the `failed`-th failure (from 0)."""
+        own = min(self.longest, self.first * 2.0**failed) * random.uniform(0.5, 1.0)
+        return max(own, min(asked, 3 * self.longest))
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a client's exception means.
+
+    passing: it may succeed later; refused: what was sent is not taken, by this store or any like it;
+    wait: seconds that the server asks for.
+    """
+
+    reason: str
+    passing: bool = False
+    refused: bool = False
+    wait: float = 0.0
+
+
+def out_of_disk(reason: str) -> bool:
+    """Whether an error's text tells of a full disk, which servers report under statuses that usually pass."""
+    told = reason.lower()
+    return any(words in told for words in ("no space left", "disk is full", "disk full", "out of disk"))
+
+
+class Store(ABC):
+    """A collection of points of one recipe.
+
+    Every method has an awaited twin that begins with `a` and never blocks the event loop; with a client that
+    has to be awaited only the twins work, or the blocking methods from other threads within `serving`.
+
+    Implementations write the coroutines `_recipe` to `_close` once for both kinds of client.  With a blocking
+    client those coroutines never wait, and are run by stepping them.
+
+    Errors are `StoreError`; those that may pass are tried again first.
+    """
+
+    awaited: bool = False
+    """Whether the client's calls are coroutines."""
+    retry: Retry = Retry()
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._served = 0
+        self._one_at_a_time: threading.RLock | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The collection, as errors speak of it."""
+
+    @abstractmethod
+    async def _recipe(self) -> Recipe | None: ...
+    @abstractmethod
+    async def _create(self, recipe: Recipe) -> None: ...
+    @abstractmethod
+    async def _existing(self, ids: Sequence[str]) -> set[str]: ...
+    @abstractmethod
+    async def _vectors(self, ids: Sequence[str]) -> dict[str, Vector]: ...
+    @abstractmethod
+    async def _upsert(self, points: Sequence[Point]) -> None: ...
+    @abstractmethod
+    async def _delete(self, ids: Sequence[str]) -> None: ...
+    @abstractmethod
+    async def _delete_where(self, where: Any) -> None: ...
+    @abstractmethod
+    async def _page(self, offset: Any) -> tuple[list[Stored], Any]: ...
+    @abstractmethod
+    async def _search(self, searches: Sequence[Search]) -> list[list[Hit]]: ...
+    @abstractmethod
+    async def _count(self) -> int: ...
+    @abstractmethod
+    async def _close(self) -> None: ...
+    @abstractmethod
+    def _trouble(self, error: Exception) -> Trouble | None:
+        """What an exception of the client means; None for one that is not the client's."""
+
+    def point_id(self, document: Document, recipe: Recipe) -> str:
+        """The UUID under which a document's vector is stored."""
+        return document.point_id(recipe)
+
     def recipe(self) -> Recipe | None:
         """The recipe of the collection; None while there is no collection."""
+        return self._run(self._recipe())
+
+    async def arecipe(self) -> Recipe | None:
+        return await self._arun(self._recipe())
 
     def create(self, recipe: Recipe) -> None:
-        """Makes the collection, or checks an existing one: `RecipeError` names a field that differs."""
+        """Makes the collection, or checks an existing one: an error names the field that differs."""
+        self._run(self._create(recipe))
+
+    async def acreate(self, recipe: Recipe) -> None:
+        await self._arun(self._create(recipe))
 
     def existing(self, ids: Sequence[str]) -> set[str]:
         """Those of the ids that are stored."""
+        return self._run(self._existing(_distinct(ids))) if ids else set()
+
+    async def aexisting(self, ids: Sequence[str]) -> set[str]:
+        return await self._arun(self._existing(_distinct(ids))) if ids else set()
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors, (dimension,) float32, of those of the ids that are stored."""
+        return self._run(self._vectors(_distinct(ids))) if ids else {}
+
+    async def avectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        return await self._arun(self._vectors(_distinct(ids))) if ids else {}
 
     def upsert(self, points: Sequence[Point]) -> None:
         """Writes points; they are durable when this returns."""
+        if points:
+            self._run(self._upsert(points))
+
+    async def aupsert(self, points: Sequence[Point]) -> None:
+        if points:
+            await self._arun(self._upsert(points))
 
     def delete(self, ids: Sequence[str]) -> None:
         """Removes points; unknown ids are passed over."""
+        if ids:
+            self._run(self._delete(_distinct(ids)))
 
-    def scan(self) -> Iterator[tuple[str, str]]:
-        """(id, source) of every point, in no promised order."""
+    async def adelete(self, ids: Sequence[str]) -> None:
+        if ids:
+            await self._arun(self._delete(_distinct(ids)))
 
-    def search(self, vector: NDArray[np.float32], limit: int, kinds: Sequence[Kind] = ()) -> list[Hit]:
-        """The nearest points, best first; of these kinds only, if any are named."""
+    def scan(self) -> Iterator[Stored]:
+        """Every point, in no promised order; do not delete while it runs."""
+        offset: Any = None
+        while True:
+            page, offset = self._run(self._page(offset))
+            yield from page
+            if offset is None:
+                return
+
+    async def ascan(self) -> AsyncIterator[Stored]:
+        offset: Any = None
+        while True:
+            page, offset = await self._arun(self._page(offset))
+            for stored in page:
+                yield stored
+            if offset is None:
+                return
+
+    def delete_where(self, where: Any) -> None:
+        """Removes the points that a filter holds for: {"source": "old.pdf"} for all pages of a file."""
+        self._run(self._delete_where(where))
+
+    async def adelete_where(self, where: Any) -> None:
+        await self._arun(self._delete_where(where))
+
+    def search(self, vector: Vector, limit: int = 10, **options: Any) -> list[Hit]:
+        """The nearest points, best first; `options` are the other fields of `Search`."""
+        return self.search_many([Search(vector, limit, **options)])[0]
+
+    async def asearch(self, vector: Vector, limit: int = 10, **options: Any) -> list[Hit]:
+        return (await self.asearch_many([Search(vector, limit, **options)]))[0]
+
+    def search_many(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """The hits of each search, in their order."""
+        return self._run(self._search(searches)) if searches else []
+
+    async def asearch_many(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        return await self._arun(self._search(searches)) if searches else []
 
     def count(self) -> int:
         """How many points are stored."""
+        return self._run(self._count())
+
+    async def acount(self) -> int:
+        return await self._arun(self._count())
 
     def close(self) -> None:
         """Lets go of files and connections."""
+        self._run(self._close())
+
+    async def aclose(self) -> None:
+        await self._arun(self._close())
+
+    @contextmanager
+    def serving(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+        """Lets other threads use the blocking methods with a client that is awaited in `loop`."""
+        if self._served and self._loop is not loop:
+            raise StoreError(f"{self.name}: its client is awaited in another event loop already")
+        self._loop = loop
+        self._served += 1
+        try:
+            yield
+        finally:
+            self._served -= 1
+            if not self._served:
+                self._loop = None
+
+    async def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls the client, again where its trouble may pass; raises `StoreError` otherwise."""
+        for failed in range(self.retry.attempts):
+            try:
+                found = call(*args, **kwargs)
+                return await found if self.awaited else found
+            except Exception as error:
+                trouble = self._trouble(error)
+                if trouble is None:
+                    raise
+                if not trouble.passing or failed + 1 == self.retry.attempts:
+                    tries = f" (tried {failed + 1} times)" if failed else ""
+                    told = f"{self.name}: {trouble.reason}{tries}"
+                    raise StoreError(told, passing=trouble.passing, refused=trouble.refused) from error
+                pause = self.retry.pause(failed, trouble.wait)
+                await (asyncio.sleep(pause) if self.awaited else _slept(pause))
+        raise AssertionError("Retry.attempts is at least 1")
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if not self.awaited:
+            if self._one_at_a_time is None:
+                return stepped(work)
+            with self._one_at_a_time:
+                return stepped(work)
+        if self._loop is None or _running() is self._loop:
+            work.close()
+            raise StoreError(f"{self.name}: its client has to be awaited; use the methods that begin with `a`")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _arun(self, work: Coroutine[Any, Any, T]) -> T:
+        return await (work if self.awaited else asyncio.to_thread(self._run, work))
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _distinct(ids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(ids))
+
+
+async def _slept(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def stepped(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never waits."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    work.close()
+    raise RuntimeError("the coroutine waits for something: its client has to be awaited")
+
+
+def split_place(place: str) -> tuple[str, str]:
+    """("chroma", "library") of "chroma:library"; no kind where none of the known ones is named."""
+    kind, _, rest = place.partition(":")
+    return (kind, rest) if rest and kind in KINDS else ("", place)
 
 
 def open_store(place: str, collection: str = "qwen3vl") -> Store:
-    """Opens a store: a folder or a server's URL, through the first installed integration that takes it.
+    """Opens a store: a folder, ":memory:" or a server's URL; "chroma:library" names the integration first.
 
-    Integrations name an opener under the entry point group `qwen3vl.stores`.
+    Integrations name an opener under the entry point group `qwen3vl.stores`; without a name it is Qdrant's,
+    or the only one that is installed.
     """
-    openers = entry_points(group="qwen3vl.stores")
+    openers = {entry.name: entry for entry in entry_points(group="qwen3vl.stores")}
     if not openers:
         raise StoreError("no store is installed: pip install 'qwen3vl[qdrant]' brings Qdrant, embedded or as a client")
-    opener = next(iter(sorted(openers, key=lambda entry: entry.name)))
-    store = opener.load()(place, collection)
+    kind, place = split_place(place)
+    kind = kind or ("qdrant" if "qdrant" in openers else min(openers))
+    if kind not in openers:
+        raise StoreError(f"no integration {kind!r} is installed: pip install 'qwen3vl[{kind}]'")
+    store = openers[kind].load()(place, collection)
     if not isinstance(store, Store):
-        raise StoreError(f"the integration {opener.value} opens something that is not a Store")
+        raise StoreError(f"the integration {openers[kind].value} opens something that is not a Store")
     return store

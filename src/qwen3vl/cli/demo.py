@@ -44,9 +44,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
             Loader().load([library.folder]),
             embedder,
             store,
-            stale=lambda source: source.startswith(f"{library.folder}/"),
+            sync=lambda source: source.startswith(f"{library.folder}/"),
         )
-        console.print(f"indexed {report.seen} documents: {report.new} new, {report.unchanged} unchanged")
+        console.print(f"indexed {report.seen} documents: {report.added} added, {report.unchanged} unchanged")
         indexed = time.monotonic()
         plain = Retriever(embedder, store)
         judging = Retriever(embedder, store, reranker, candidates=LIMIT)

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from qwen3vl.cli import EXIT_FAILED, print_json
 from qwen3vl.cli.models import open_embedder
-from qwen3vl.ingestion import Report, ingest
+from qwen3vl.ingestion import Report, Sync, ingest
 from qwen3vl.loaders import Loader
-from qwen3vl.store import open_store
+from qwen3vl.store import open_store, split_place
 
 SHOWN = 20
 """Failures that the table lists; all are in --json."""
@@ -28,15 +28,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
         settings = {} if options.revision is None else {"revision": options.revision}
         if options.dimensions is not None:
             settings["dimensions"] = options.dimensions
-        embedder = open_embedder(options, store.recipe, **settings)
-        folder = Path(options.store)
+        embedder = open_embedder(options, store.recipe(), **settings)
+        folder = Path(split_place(options.store)[1])
         exclude = (folder,) if folder.is_dir() else ()
         loader = Loader(segment_seconds=options.segment, fuse_page_text=options.fuse_page_text, exclude=exclude)
         began = time.monotonic()
         with _progress(console) as show:
             documents = loader.load(options.paths)
-            stale = None if options.keep else _below(options.paths)
-            report = ingest(documents, embedder, store, stale=stale, progress=show)
+            sync: Sync = False if options.keep else _below(options.paths)
+            report = ingest(documents, embedder, store, sync=sync, progress=show)
         summary = _summary(report, store.count(), time.monotonic() - began)
         if options.json:
             print_json(summary)
@@ -64,7 +64,7 @@ def _progress(console: Console) -> Iterator[Callable[[Report], None]]:
         task = bar.add_task("index", total=None, told="loading")
 
         def show(report: Report) -> None:
-            told = f"{report.new} new, {report.unchanged} unchanged, {len(report.failed)} failed"
+            told = f"{report.added} new, {report.unchanged} unchanged, {len(report.failed)} failed"
             bar.update(task, told=f"{report.seen} documents: {told}")
 
         yield show
@@ -72,9 +72,10 @@ def _progress(console: Console) -> Iterator[Callable[[Report], None]]:
 
 def _summary(report: Report, stored: int, seconds: float) -> dict[str, object]:
     return {
-        "new": report.new,
+        "added": report.added,
         "unchanged": report.unchanged,
-        "removed": report.removed,
+        "replaced": report.replaced,
+        "deleted": report.deleted,
         "failed": [{"source": name, "reason": reason} for name, reason in report.failed],
         "skipped": report.skipped,
         "stored": stored,
@@ -84,7 +85,7 @@ def _summary(report: Report, stored: int, seconds: float) -> dict[str, object]:
 
 def _table(report: Report, summary: dict[str, object]) -> Table:
     table = Table(title="Index", show_header=False, title_justify="left")
-    for name in ("new", "unchanged", "removed", "stored"):
+    for name in ("added", "unchanged", "replaced", "deleted", "stored"):
         table.add_row(name, str(summary[name]))
     if report.skipped:
         told = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.skipped.items()))

@@ -17,19 +17,8 @@ RERANKER = "Qwen/Qwen3-VL-Reranker-2B"
 def open_embedder(options: argparse.Namespace, stored: Recipe | None, **settings: Any) -> Embedder:
     """The named model, or the store's own with the settings that its recipe tells."""
     if stored is not None:
-        settings = {
-            "instruction": stored.instruction,
-            "max_length": stored.max_length,
-            "min_pixels": stored.min_pixels,
-            "max_pixels": stored.max_pixels,
-            "total_pixels": stored.total_pixels,
-            "fps": stored.fps,
-            "max_frames": stored.max_frames,
-            "exif": stored.exif,
-            "dimensions": stored.dimensions,
-            "revision": stored.revision if options.model is None else None,
-            **settings,
-        }
+        revision = stored.revision if options.model is None else None
+        settings = {**stored.settings, "revision": revision, **settings}
     name = options.model or (stored.model if stored else EMBEDDER)
     return Embedder(name, device=options.device, dtype=options.dtype, **settings)
 

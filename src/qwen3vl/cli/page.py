@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import html
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,11 @@ from PIL import Image
 
 from qwen3vl.cli.describe import where
 from qwen3vl.documents import Document
-from qwen3vl.inputs import as_clip, as_picture, shorten
-from qwen3vl.media.clips import read_clip_header
-from qwen3vl.media.pictures import read_header
-from qwen3vl.media.policy import DEFAULT_POLICY
+from qwen3vl.inputs import shorten
+from qwen3vl.media.preview import data_uri, still, strip
 from qwen3vl.store import Hit
 
 log = logging.getLogger(__name__)
-SIDE = 240
-"""Pixels of a thumbnail's longer side."""
-FRAMES = 4
-"""Frames in the strip that stands for a clip."""
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
@@ -70,7 +62,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], note: str = 
 def _section(section: Section) -> str:
     parts = []
     if "image" in section.query:
-        parts.append(_img(_still(section.query["image"]), "the query's picture"))
+        parts.append(_img(still(section.query["image"]), "the query's picture"))
     words = f"<q>{html.escape(section.query['text'])}</q>" if section.query.get("text") else ""
     parts.append(f"<div>{words}<small>{html.escape(section.note)}</small></div>")
     hits = "".join(
@@ -106,38 +98,12 @@ def _thumbnail(document: Document) -> Image.Image | None:
     """A small picture of a hit; None for text, and where its file cannot be read any more."""
     try:
         if document.video is not None:
-            return _strip(document.video)
-        return None if document.image is None else _still(document.image)
+            return strip(document.video)
+        return None if document.image is None else still(document.image)
     except Exception as error:  # the file may have gone or changed since it was indexed
         log.warning("no thumbnail of %s: %s", document.name, error)
         return None
 
 
-def _still(reference: Any) -> Image.Image:
-    picture = read_header(as_picture(reference), DEFAULT_POLICY).load()
-    picture.thumbnail((SIDE, SIDE))
-    return picture
-
-
-def _strip(reference: str) -> Image.Image:
-    """Frames of a clip, evenly spread, side by side in a square of two rows."""
-    header = read_clip_header(as_clip(reference), DEFAULT_POLICY)
-    step = (header.last - header.first) / (FRAMES - 1)
-    places = sorted({header.first + round(step * number) for number in range(FRAMES)})
-    frames = [Image.fromarray(frame.numpy()) for frame in header.load(places)]
-    for frame in frames:
-        frame.thumbnail((SIDE // 2, SIDE // 2))
-    width, height = frames[0].size
-    strip = Image.new("RGB", (2 * width + 2, 2 * height + 2), "white")
-    for number, frame in enumerate(frames):
-        strip.paste(frame, (number % 2 * (width + 2), number // 2 * (height + 2)))
-    return strip
-
-
 def _img(picture: Image.Image | None, name: str) -> str:
-    if picture is None:
-        return ""
-    encoded = BytesIO()
-    picture.save(encoded, "JPEG", quality=85)
-    data = base64.b64encode(encoded.getvalue()).decode("ascii")
-    return f'<img src="data:image/jpeg;base64,{data}" alt="{html.escape(name)}">'
+    return "" if picture is None else f'<img src="{data_uri(picture)}" alt="{html.escape(name)}">'

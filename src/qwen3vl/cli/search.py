@@ -17,7 +17,7 @@ from qwen3vl.cli.page import Section, write_page
 from qwen3vl.errors import InputError, StoreError
 from qwen3vl.inputs import shorten
 from qwen3vl.retriever import Retriever
-from qwen3vl.store import Hit, open_store
+from qwen3vl.store import Hit, open_store, split_place
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -30,13 +30,14 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise InputError("there is nothing to search by: give words, --image FILE, or both")
     if options.limit < 1 or options.candidates < 1:
         raise InputError("--limit and --candidates must be at least 1")
-    if "://" not in options.store and options.store != ":memory:" and not Path(options.store).is_dir():
+    _, folder = split_place(options.store)
+    if "://" not in folder and folder != ":memory:" and not Path(folder).is_dir():
         raise StoreError(
             f"there is no store at {options.store}: make one by `qwen3vl index PATH --store {options.store}`"
         )
     store = open_store(options.store, options.collection)
     try:
-        stored = store.recipe
+        stored = store.recipe()
         if stored is None:
             raise StoreError(f"the store {options.store} has no collection {options.collection!r} yet: index something")
         reranker = open_reranker(options, stored) if options.rerank or options.reranker else None
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             candidates=options.candidates,
             instruction=options.instruction,
         )
-        hits = retriever.search(query, options.limit, kinds=options.kind or ())
+        hits = retriever.search(query, options.limit, where={"kind": options.kind} if options.kind else None)
     finally:
         store.close()
     if options.json:

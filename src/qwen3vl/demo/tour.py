@@ -68,8 +68,8 @@ def questions(library: Library, seed: int = 5) -> Iterator[Question]:
 def ask(question: Question, plain: Retriever, reranking: Retriever, limit: int) -> Answer:
     return Answer(
         question,
-        plain.search(question.query, limit, kinds=(question.kind,)),
-        reranking.search(question.query, limit, kinds=(question.kind,)),
+        plain.search(question.query, limit, where={"kind": question.kind}),
+        reranking.search(question.query, limit, where={"kind": question.kind}),
     )
 
 

@@ -1,0 +1,132 @@
+"""What Chroma calls: an embedding function that a collection remembers, and a loader of media behind URIs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+import numpy as np
+from chromadb.api.types import DataLoader, Embeddable, EmbeddingFunction, Embeddings, Loadable, Space
+from chromadb.utils.embedding_functions import register_embedding_function
+from numpy.typing import NDArray
+
+from qwen3vl import Embedder, MediaPolicy
+from qwen3vl.inputs import VIDEO_SUFFIXES, as_clip, as_picture
+from qwen3vl.media.clips import read_clip_header
+from qwen3vl.media.pictures import read_header
+from qwen3vl.recipe import Recipe
+
+_models: dict[str, Embedder] = {}
+_loading = threading.Lock()
+
+
+def _embedder(settings: dict[str, Any]) -> Embedder:
+    """One embedder for equal settings: Chroma makes a new function whenever it reads a collection's configuration."""
+    key = json.dumps(settings, sort_keys=True)
+    with _loading:
+        if key not in _models:
+            _models[key] = Embedder(**settings)
+        return _models[key]
+
+
+@register_embedding_function
+class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
+    """Texts (str) and pictures (arrays of height x width x 3, uint8) to vectors; the model loads on first use.
+
+    model and the settings are those of `qwen3vl.Embedder`, and must be JSON; query_instruction is for queries.
+    device and dtype are this machine's affair: they are not kept with the collection.
+    """
+
+    def __init__(
+        self,
+        model: str = "Qwen/Qwen3-VL-Embedding-2B",
+        *,
+        query_instruction: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        **settings: Any,
+    ) -> None:
+        self.model = model
+        self.query_instruction = query_instruction
+        self.settings = json.loads(json.dumps(settings))
+        self._local = {"device": device, "dtype": dtype}
+
+    @classmethod
+    def of(cls, recipe: Recipe, *, query_instruction: str | None = None) -> Qwen3VLEmbeddingFunction:
+        """The function that makes queries for a collection of this recipe."""
+        return cls(recipe.model, query_instruction=query_instruction, **recipe.settings)
+
+    @property
+    def embedder(self) -> Embedder:
+        return _embedder({"model": self.model, **self._local, **self.settings})
+
+    def __call__(self, input: Embeddable) -> Embeddings:  # noqa: A002 (Chroma's name)
+        return self._embed(input, None)
+
+    def embed_query(self, input: Embeddable) -> Embeddings:  # noqa: A002 (Chroma's name)
+        return self._embed(input, self.query_instruction)
+
+    def _embed(self, inputs: Embeddable, instruction: str | None) -> Embeddings:
+        items = [each if isinstance(each, str) else {"image": _pixels(each)} for each in inputs]
+        return cast("Embeddings", list(self.embedder.embed(items, instruction=instruction)))
+
+    @staticmethod
+    def name() -> str:
+        return "qwen3vl"
+
+    def get_config(self) -> dict[str, Any]:
+        return {"model": self.model, "query_instruction": self.query_instruction, **self.settings}
+
+    @staticmethod
+    def build_from_config(config: dict[str, Any]) -> Qwen3VLEmbeddingFunction:
+        return Qwen3VLEmbeddingFunction(**config)
+
+    def default_space(self) -> Space:
+        return "cosine"
+
+    def supported_spaces(self) -> list[Space]:
+        return ["cosine"]
+
+    def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
+        """Only the instruction of queries may change: everything else made the stored vectors."""
+        fixed = (old_config.keys() | new_config.keys()) - {"query_instruction"}
+        changed = sorted(key for key in fixed if old_config.get(key) != new_config.get(key))
+        if changed:
+            raise ValueError(f"the collection's vectors were made with another {', '.join(changed)}: make a new one")
+
+    @staticmethod
+    def validate_config(config: dict[str, Any]) -> None:
+        if not isinstance(config.get("model"), str):
+            raise ValueError(f"the configuration names no model: {config}")
+
+
+def _pixels(picture: Any) -> NDArray[np.uint8]:
+    """An array as pixels.  Chroma's own loader hands on palettes and alpha channels as they are."""
+    array = np.asarray(picture)
+    return array.astype(np.uint8) if array.dtype != np.uint8 and np.issubdtype(array.dtype, np.integer) else array
+
+
+class MediaLoader(DataLoader[Loadable]):
+    """Opens paths, file:// and http(s) URLs and data URIs under a media policy.
+
+    A picture or a page becomes (height, width, 3) uint8; of a clip it is the middle frame; None stays None.
+    """
+
+    def __init__(self, policy: MediaPolicy | None = None, *, threads: int = 4) -> None:
+        self.policy = policy or MediaPolicy()
+        self.threads = threads
+
+    def __call__(self, uris: Sequence[str | None]) -> Loadable:
+        with ThreadPoolExecutor(self.threads) as pool:
+            return cast("Loadable", list(pool.map(self._load, uris)))
+
+    def _load(self, uri: str | None) -> NDArray[np.uint8] | None:
+        if uri is None:
+            return None
+        if uri.partition("#")[0].lower().endswith(tuple(VIDEO_SUFFIXES)):
+            header = read_clip_header(as_clip(uri), self.policy)
+            return header.load([(header.first + header.last) // 2])[0].numpy()
+        return np.asarray(read_header(as_picture(uri), self.policy).load())

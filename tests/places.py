@@ -1,0 +1,113 @@
+"""Every store that the tests run against: embedded, in process, and servers of their own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import chromadb
+import httpx
+import pytest
+from qdrant_client import AsyncQdrantClient, QdrantClient
+from qwen3vl_chroma import ChromaStore
+from qwen3vl_qdrant import QdrantStore
+
+from qwen3vl import Store
+
+Open = Callable[..., Store]
+"""Makes a store over the place's client, of a collection of the test's own."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def chroma_server(folder: Path, port: int | None = None) -> Iterator[int]:
+    """A real `chroma run` process; yields its port."""
+    port = port or free_port()
+    command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(300):
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/api/v2/heartbeat").raise_for_status()
+                break
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@cache
+def qdrant_server() -> str:
+    """The URL of a Qdrant server: QDRANT_URL, or a container; skips where there is neither."""
+    if url := os.environ.get("QDRANT_URL"):
+        return url
+    try:
+        from testcontainers.core.container import DockerContainer
+
+        container = DockerContainer("qdrant/qdrant").with_exposed_ports(6333)
+        container.start()
+    except Exception as error:  # no Docker, no image, no permission
+        pytest.skip(f"no Qdrant server: QDRANT_URL is not set and no container starts ({type(error).__name__})")
+    url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(6333)}"
+    for _ in range(300):
+        try:
+            httpx.get(f"{url}/readyz").raise_for_status()
+            break
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    return url
+
+
+NAMES = ("qdrant-memory", "qdrant-folder", "qdrant-server", "chroma-memory", "chroma-folder", "chroma-server")
+
+
+@contextmanager
+def opened(name: str, folder: Path, chroma_port: Callable[[], int]) -> Iterator[Open]:
+    """How to open stores of one place."""
+    client: Any
+    match name:
+        case "qdrant-memory":
+            client = QdrantClient(":memory:")
+        case "qdrant-folder":
+            client = QdrantClient(path=str(folder / "qdrant"))
+        case "qdrant-server":
+            client = QdrantClient(url=qdrant_server())
+        case "chroma-memory":
+            client = chromadb.EphemeralClient()
+        case "chroma-folder":
+            client = chromadb.PersistentClient(str(folder / "chroma"))
+        case _:
+            client = chromadb.HttpClient("127.0.0.1", chroma_port())
+    kind: Any = QdrantStore if name.startswith("qdrant") else ChromaStore
+    collection = f"test-{uuid4().hex}"
+    yield lambda **options: kind(client, options.pop("collection", collection), **options)
+    if name.startswith("qdrant"):
+        client.close()
+
+
+async def opened_async(name: str, chroma_port: Callable[[], int]) -> Store:
+    """A store whose client is awaited."""
+    if name == "qdrant":
+        return QdrantStore(AsyncQdrantClient(":memory:"))
+    if name == "qdrant-server":
+        return QdrantStore(AsyncQdrantClient(url=qdrant_server()), f"test-{uuid4().hex}")
+    client = await chromadb.AsyncHttpClient("127.0.0.1", chroma_port())
+    return ChromaStore(client, f"test-{uuid4().hex}")

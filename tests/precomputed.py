@@ -1,0 +1,73 @@
+"""An embedder without a model: vectors from a digest of the input, for tests of everything around one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from qwen3vl import Document, Recipe
+
+DIMENSIONS = 32
+
+
+def recipe(**changes: Any) -> Recipe:
+    fields: dict[str, Any] = {
+        "model": "none",
+        "revision": None,
+        "weights": "0" * 32,
+        "prompt_version": 1,
+        "instruction": "Represent the user's input.",
+        "max_length": 8192,
+        "min_pixels": 4096,
+        "max_pixels": 1_843_200,
+        "total_pixels": 7_864_320,
+        "fps": 1.0,
+        "max_frames": 64,
+        "exif": False,
+        "dimensions": DIMENSIONS,
+    }
+    return Recipe(**{**fields, **changes})
+
+
+def vector(value: Any, dimensions: int = DIMENSIONS) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A direction that depends on the value alone: (dimensions,) float32 of length 1."""
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+    drawn = np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(dimensions).astype(np.float32)
+    return np.asarray(drawn / np.linalg.norm(drawn), dtype=np.float32)
+
+
+class Precomputed:
+    """Counts what it is given."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.recipe = recipe(**changes)
+        self.embedded: list[Any] = []
+
+    def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        for index, value in enumerate(inputs):
+            self.embedded.append(value)
+            yield index, vector(value, self.recipe.dimensions)
+
+
+def passages(count: int, source: str = "notes") -> list[Document]:
+    """Three passages a source, with metadata of every type."""
+    return [
+        Document(
+            f"{source}/{number // 3}.md",
+            "text",
+            place=f"lines={number},{number}",
+            text=f"passage {number} of {source}: naïve café 数字",
+            metadata={
+                "number": number,
+                "share": number / 7,
+                "even": number % 2 == 0,
+                "tags": ["a", "b"],
+                "deep": {"x": [1]},
+            },
+        )
+        for number in range(count)
+    ]

@@ -1,0 +1,107 @@
+"""Qdrant's REST interface, as far as the store uses it, over the client's own embedded engine.
+
+It stands in for a server where there is none, for what happens on the wire only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from qdrant_client import QdrantClient, models
+
+
+class Rest:
+    """The routes, on a client in memory."""
+
+    def __init__(self) -> None:
+        self.client = QdrantClient(":memory:")
+        self.lock = threading.Lock()
+
+    def answer(self, method: str, path: str, body: Any) -> Any:
+        parts = path.partition("?")[0].strip("/").split("/")
+        name, rest = parts[1] if len(parts) > 1 else "", "/".join(parts[2:])
+        routes: dict[tuple[str, str], Callable[[], Any]] = {
+            ("GET", "exists"): lambda: {"exists": self.client.collection_exists(name)},
+            ("GET", ""): lambda: self.client.get_collection(name),
+            ("PUT", ""): lambda: self.client.create_collection(
+                name, **_known(models.CreateCollection(**body), vectors="vectors_config", metadata="metadata")
+            ),
+            ("PUT", "index"): lambda: _done(),
+            ("PUT", "points"): lambda: self._upsert(name, body),
+            ("POST", "points"): lambda: self.client.retrieve(
+                name, body["ids"], with_payload=body["with_payload"], with_vectors=body["with_vector"]
+            ),
+            ("POST", "points/delete"): lambda: self.client.delete(name, models.PointIdsList(points=body["points"])),
+            ("POST", "points/count"): lambda: self.client.count(name),
+            ("POST", "points/scroll"): lambda: self._scroll(name, body),
+            ("POST", "points/query/batch"): lambda: self.client.query_batch_points(
+                name, [models.QueryRequest(**each) for each in body["searches"]]
+            ),
+        }
+        with self.lock:
+            return routes[method, rest]()
+
+    def _upsert(self, name: str, body: Any) -> Any:
+        return self.client.upsert(name, [models.PointStruct(**point) for point in body["points"]])
+
+    def _scroll(self, name: str, body: Any) -> Any:
+        points, after = self.client.scroll(name, limit=body["limit"], offset=body.get("offset"), with_payload=True)
+        return {"points": points, "next_page_offset": after}
+
+
+def _known(request: Any, **names: str) -> dict[str, Any]:
+    return {given: getattr(request, field) for field, given in names.items()}
+
+
+def _done() -> models.UpdateResult:
+    return models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+@contextmanager
+def serving() -> Iterator[int]:
+    """Yields the port."""
+    rest = Rest()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def respond(self) -> None:
+            size = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(size) or "null")
+            try:
+                status, told = 200, {"result": _plain(rest.answer(self.command, self.path, body)), "status": "ok"}
+            except Exception as error:
+                status, told = 400, {"status": {"error": re.sub(r"\s+", " ", repr(error))}}
+            data = json.dumps({**told, "time": 0.0}).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = do_PUT = do_DELETE = respond  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
