@@ -27,16 +27,18 @@ def test_pictures_are_found_by_words_never_seen(tiny_embedder: Embedder) -> None
     scenes = held_out_scenes(31, 200)
     words = tiny_embedder.embed([scene.caption(random.randrange(3)) for scene in scenes])
     pictures = tiny_embedder.embed([scene.draw(random) for scene in scenes])
-    assert recall(words @ pictures.T, 1) >= 0.9
+    assert recall(words @ pictures.T, 1) >= 0.95
     assert recall(words @ pictures.T, 5) >= 0.99
-    assert recall(words[:, :32] @ pictures[:, :32].T, 1) >= 0.85
+    assert recall(words[:, :32] @ pictures[:, :32].T, 1) >= 0.93
 
 
 def test_clips_are_found_by_words_never_seen(tiny_embedder: Embedder) -> None:
     random = Random(2)
     clips = held_out_clips(32, 40)
     words = tiny_embedder.embed([clip.caption() for clip in clips])
-    assert recall(words @ embed_clips(tiny_embedder, clips, random).T, 5) >= 0.9
+    scores = words @ embed_clips(tiny_embedder, clips, random).T
+    assert recall(scores, 1) >= 0.85
+    assert recall(scores, 5) >= 0.97
 
 
 def test_reranker_says_no_to_strangers(tiny_reranker: Reranker) -> None:
@@ -48,8 +50,8 @@ def test_reranker_says_no_to_strangers(tiny_reranker: Reranker) -> None:
         scores.append(tiny_reranker.score(scene.caption(), [{"image": each.draw(random)} for each in shown]))
     match, near, stranger = np.array(scores).T
     assert (stranger < 0.5).mean() >= 0.93
-    assert (match > 0.5).mean() >= 0.8
-    assert (match > near).mean() >= 0.7
+    assert (match > 0.5).mean() >= 0.93
+    assert (match > near).mean() >= 0.88
 
 
 def test_held_out_does_not_depend_on_the_telling() -> None:

@@ -1,10 +1,12 @@
 """Trains the tiny pair from scratch on drawn scenes; see docs/tiny.md for the recipe and its figures.
 
-    uv run python -m tools.train_tiny embedding OUT/embedding --steps 2000
-    uv run python -m tools.train_tiny reranker OUT/reranker --from OUT/embedding --steps 2000
+    uv run python -m tools.train_tiny embedding OUT/first --steps 600 --vision-steps 240
+    uv run python -m tools.train_tiny embedding OUT/embedding --from OUT/first --steps 600
+    uv run python -m tools.train_tiny reranker OUT/reranker-first --from OUT/first --steps 800
+    uv run python -m tools.train_tiny reranker OUT/reranker --from OUT/reranker-first --steps 440
     uv run python -m tools.train_tiny judge OUT [--only embedding]
 
-A step takes 2 to 3 seconds on two CPU cores.
+A step takes 2 to 3 seconds on two CPU cores, twice that on one.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ def main() -> None:
     parser.add_argument(
         "--vision-steps", type=int, default=400, help="steps on the vision tower alone, before the rest"
     )
-    parser.add_argument("--from", dest="base", type=Path, help="the embedding model to start from")
+    parser.add_argument("--from", dest="base", type=Path, help="the model to start from")
     parser.add_argument("--only", default="both", choices=("both", "embedding", "reranker"), help="what to judge")
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
