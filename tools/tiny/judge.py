@@ -34,15 +34,16 @@ def cut(vectors: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:
 
 
 def lookalikes(scenes: Sequence[Scene], random: Random) -> list[Scene]:
-    """Each scene followed by three near-misses, all different."""
+    """Each scene followed by three near-misses; no two in all of them are the same."""
     gallery: list[Scene] = []
+    known = {scene.key for scene in scenes}
     for scene in scenes:
-        group = [scene]
-        while len(group) < 4:
+        gallery.append(scene)
+        while len(gallery) % 4:
             other = near_miss(scene, random)
-            if other.key not in [known.key for known in group]:
-                group.append(other)
-        gallery += group
+            if other.key not in known:
+                known.add(other.key)
+                gallery.append(other)
     return gallery
 
 
@@ -116,7 +117,7 @@ def judge_reranker(folder: Path, base: Path, seed: int = 98, count: int = 200) -
     embedder = Embedder(base, max_pixels=TINY_MAX_PIXELS)
     similar = embedder.embed(asked) @ embedder.embed(shown).T
     before, after = [], []
-    for number in range(0, len(gallery), 4):
+    for number in range(len(gallery)):
         top = np.argsort(-similar[number], kind="stable")[:20]
         ranked = reranker.rank(asked[number], [shown[index] for index in top])
         before.append(top[0] == number)
