@@ -234,6 +234,7 @@ def test_tenants_do_not_see_each_other(place: Open) -> None:
     hers = [stored.id for stored in stores["ann"].scan()]
     assert bob.existing(hers) == set()
     assert bob.vectors(hers) == {}
+    nothing: Any
     for nothing in (None, {}):
         with pytest.raises((ValueError, StoreError), match="needs a filter"):
             bob.delete_where(nothing)

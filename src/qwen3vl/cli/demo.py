@@ -26,7 +26,7 @@ SHOWN = 3
 """Queries of each task on the page."""
 LIMIT = 10
 NOTE = (
-    "Made by `qwen3vl demo` with the tiny pair: two models of a few megabytes, of the same architecture as the real "
+    "Made by “qwen3vl demo” with the tiny pair: two models of a few megabytes, of the same architecture as the real "
     "ones, trained on drawn scenes. They know eight colours, six shapes, nine places and four directions, and nothing "
     "else. The right hit has a green frame; hits are in the order that the reranker gives them."
 )
