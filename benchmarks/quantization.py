@@ -25,6 +25,7 @@ from tests.edge import EdgeClient
 QUERIES = 500
 OVERSAMPLING = (1, 2, 4, 8, 16, 20, 32)
 QUARTER = 32
+LEAST_SHOWN = 1e-4
 LAYOUTS = {
     "full": Layout(),
     "int8": Layout(quantization="scalar"),
@@ -78,17 +79,19 @@ def plot(measured: dict[str, list[Figure]], path: Path) -> None:
         rescored = [each for each in found if "rescored" in each.way and "not" not in each.way]
         factors = [float(each.way.split(" x")[1].split(" ")[0]) for each in rescored]
         if rescored:
-            (line,) = axes.plot(factors, [each.recall for each in rescored], marker="o", label=name)
+            missed = [100 * max(LEAST_SHOWN, 1 - each.recall) for each in rescored]
+            (line,) = axes.plot(factors, missed, marker="o", label=f"{name}: {rescored[0].bytes} bytes a point")
             default = next(number for number, each in enumerate(rescored) if "default" in each.way)
-            axes.plot(factors[default], rescored[default].recall, "o", color=line.get_color(), markersize=11, alpha=0.4)
-    axes.axhline(0.99, color="grey", linewidth=0.8, linestyle="--")
+            axes.plot(factors[default], missed[default], "o", color=line.get_color(), markersize=12, alpha=0.4)
+    axes.axhline(1, color="grey", linewidth=0.8, linestyle="--")
     axes.set(
         xscale="log",
         xlabel="candidates read in full for each wanted hit (large mark: the default)",
-        ylabel="recall@10 of exact search",
-        ylim=(None, 1.005),
+        yscale="log",
+        ylabel="missed of the ten nearest, per cent",
     )
     axes.set_xticks(OVERSAMPLING, [str(each) for each in OVERSAMPLING])
+    axes.set_yticks([0.01, 0.1, 1, 10, 50], ["none", "0.1", "1", "10", "50"])
     axes.minorticks_off()
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -15,7 +15,7 @@ from qwen3vl.store import Search
 Quantization = Literal["scalar", "binary", "turbo"]
 SHORT = "short"
 """The name of the Matryoshka vector.  The full one has no name: other readers of the collection look there."""
-OVERSAMPLING: dict[Quantization, float] = {"scalar": 2.0, "turbo": 4.0, "binary": 8.0}
+OVERSAMPLING: dict[Quantization, float] = {"scalar": 2.0, "turbo": 4.0, "binary": 16.0}
 """Candidates for each wanted hit that are read again in full."""
 SHORT_OVERSAMPLING = 20.0
 LEAST = 100
@@ -80,9 +80,9 @@ class Layout:
         }
         params = None
         if self.quantization is not None:
-            rescoring = models.QuantizationSearchParams(
-                rescore=True, oversampling=oversampling or OVERSAMPLING[self.quantization]
-            )
+            # A short vector's candidates are many already: they need no more than the usual on top.
+            factor = oversampling if self.short is None and oversampling else OVERSAMPLING[self.quantization]
+            rescoring = models.QuantizationSearchParams(rescore=True, oversampling=factor)
             params = models.SearchParams(quantization=rescoring)
         if self.short is None:
             return {**asked, "filter": wanted, "params": params}
