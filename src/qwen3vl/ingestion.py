@@ -31,11 +31,11 @@ from qwen3vl.sameness import Claimed, Contents
 from qwen3vl.store import Point, Store, Vector
 
 log = logging.getLogger(__name__)
-LOOKUP = 64
+LOOKUP = 256
 """Documents whose ids are looked up together."""
 BATCH = 256
 """Points that are embedded and not yet written, at most: what a kill costs."""
-FEW = 32
+FEW = 128
 """Points that are worth a write of their own, before PATIENCE is over."""
 PATIENCE = 0.5
 """Seconds that an embedded point waits for company."""
@@ -278,7 +278,7 @@ class _Run:
         self.report = Report()
         self.stop = threading.Event()
         self.trouble: list[BaseException] = []
-        self.ahead: Queue[Claimed | None] = Queue(4)
+        self.ahead: Queue[Claimed | None] = Queue(2)
         self.buffer = _Buffer()
         self.contents = Contents(store)
         self.met = _Met()
