@@ -12,9 +12,9 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import PurePath
 from queue import Empty, Full, Queue
 from typing import Any, Literal, Protocol
@@ -32,7 +32,9 @@ from qwen3vl.store import Point, Store, Vector
 
 log = logging.getLogger(__name__)
 LOOKUP = 256
-"""Documents whose ids are looked up together."""
+"""Documents whose ids are looked up together, at most."""
+SLOW = 0.5
+"""Seconds after which they are looked up though they are fewer."""
 BATCH = 256
 """Points that are embedded and not yet written, at most: what a kill costs."""
 FEW = 128
@@ -329,19 +331,28 @@ class _Run:
             self.buffer.close()
 
     def _load(self, documents: Iterable[Loaded]) -> None:
-        """Hands on what is not stored yet, LOOKUP documents at a time; also what came before a stream that fails."""
-        stream = iter(documents)
-        whole = True
-        while whole:
-            batch: list[Loaded] = []
-            try:
-                batch.extend(islice(stream, LOOKUP))
-                whole = len(batch) == LOOKUP
-            except BaseException as error:
-                self.trouble.append(error)
-                whole = False
+        """Hands on what is not stored yet."""
+        for batch in self._batches(iter(documents)):
             self._hand_on(self._look_up(batch))
         self._hand_on(None)
+
+    def _batches(self, stream: Iterator[Loaded]) -> Iterator[list[Loaded]]:
+        """LOOKUP documents each, fewer of a slow stream; also what came before a stream fails."""
+        batch: list[Loaded] = []
+        began = time.monotonic()
+        while True:
+            try:
+                batch.append(next(stream))
+            except StopIteration:
+                break
+            except BaseException as error:
+                # Raised in the caller's thread.
+                self.trouble.append(error)
+                break
+            if len(batch) == LOOKUP or time.monotonic() - began > SLOW:
+                yield batch
+                batch, began = [], time.monotonic()
+        yield batch
 
     def _look_up(self, batch: list[Loaded]) -> Claimed:
         """What of these is to be done; the rest goes to the report."""
