@@ -12,9 +12,8 @@ from typing import Any
 from PIL import Image
 
 from qwen3vl.cli.describe import where
-from qwen3vl.documents import Document
 from qwen3vl.inputs import shorten
-from qwen3vl.media.preview import data_uri, still, strip
+from qwen3vl.preview import data_uri, preview, still
 from qwen3vl.store import Hit
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ def _section(section: Section) -> str:
 
 def _figure(number: int, hit: Hit, *, wanted: bool) -> str:
     document = hit.document
-    picture = _thumbnail(document)
+    picture = preview(document)
     shown = (
         _img(picture, document.name)
         if picture is not None
@@ -92,17 +91,6 @@ def _figure(number: int, hit: Hit, *, wanted: bool) -> str:
         f"<figure{' class=wanted' if wanted else ''}>{shown}<figcaption>{number}. {scores}<br>"
         f'<span title="{html.escape(document.name)}">{name}</span><br><span>{told}</span></figcaption></figure>'
     )
-
-
-def _thumbnail(document: Document) -> Image.Image | None:
-    """A small picture of a hit; None for text, and where its file cannot be read any more."""
-    try:
-        if document.video is not None:
-            return strip(document.video)
-        return None if document.image is None else still(document.image)
-    except Exception as error:  # the file may have gone or changed since it was indexed
-        log.warning("no thumbnail of %s: %s", document.name, error)
-        return None
 
 
 def _img(picture: Image.Image | None, name: str) -> str:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import base64
+import logging
 from io import BytesIO
 from typing import Any
 
 from PIL import Image
 
+from qwen3vl.documents import Document
 from qwen3vl.inputs import as_clip, as_picture
 from qwen3vl.media.clips import read_clip_header
 from qwen3vl.media.pictures import read_header
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 
+log = logging.getLogger(__name__)
 SIDE = 240
 """Pixels of the longer side."""
 FRAMES = 4
 """Frames that stand for a clip."""
 QUALITIES = (85, 60, 35)
+
+
+def preview(document: Document, policy: MediaPolicy = DEFAULT_POLICY) -> Image.Image | None:
+    """A small picture of what a document shows; None for text, and where its media cannot be read any more."""
+    try:
+        if document.video is not None:
+            return strip(document.video, policy)
+        return None if document.image is None else still(document.image, policy)
+    except Exception as error:  # the file may have gone or changed since it was embedded
+        log.warning("no preview of %s: %s", document.name, error)
+        return None
 
 
 def still(reference: Any, policy: MediaPolicy = DEFAULT_POLICY, side: int = SIDE) -> Image.Image:
