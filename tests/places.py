@@ -33,6 +33,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def answers(url: str) -> None:
+    """Waits, half a minute at most, until a server answers."""
+    for _ in range(300):
+        try:
+            httpx.get(url).raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise TimeoutError(f"nothing answers at {url}")
+
+
 @contextmanager
 def chroma_server(folder: Path, port: int | None = None) -> Iterator[int]:
     """A real `chroma run` process; yields its port."""
@@ -42,12 +53,7 @@ def chroma_server(folder: Path, port: int | None = None) -> Iterator[int]:
         [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(300):
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/api/v2/heartbeat").raise_for_status()
-                break
-            except httpx.HTTPError:
-                time.sleep(0.1)
+        answers(f"http://127.0.0.1:{port}/api/v2/heartbeat")
         yield port
     finally:
         process.kill()
@@ -67,12 +73,7 @@ def qdrant_server() -> str:
     except Exception as error:  # no Docker, no image, no permission
         pytest.skip(f"no Qdrant server: QDRANT_URL is not set and no container starts ({type(error).__name__})")
     url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(6333)}"
-    for _ in range(300):
-        try:
-            httpx.get(f"{url}/readyz").raise_for_status()
-            break
-        except httpx.HTTPError:
-            time.sleep(0.1)
+    answers(f"{url}/readyz")
     return url
 
 

@@ -297,7 +297,7 @@ def test_what_cannot_be_stored_costs_nobody_else(store: Store) -> None:
 def test_a_collection_of_somebody_else(place: Open) -> None:
     store = place()
     client = store.client  # type: ignore[attr-defined]
-    collection = store.collection  # type: ignore[attr-defined]
+    collection = store.collection
     if hasattr(client, "heartbeat"):
         client.create_collection(collection)
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from qwen3vl.documents import Document
 from qwen3vl.errors import StoreError
 from qwen3vl.recipe import Recipe
+from qwen3vl.retry import Retry, Trouble
 
 Vector = NDArray[np.float32]
 Scalar = str | int | float | bool
@@ -61,6 +62,12 @@ class Stored:
     place: str
 
 
+def hopeless(where: Any) -> bool:
+    """Whether a filter asks for one of no values, which nothing is."""
+    values = where.values() if isinstance(where, Mapping) else ()
+    return any(isinstance(value, (list, tuple)) and not value for value in values)
+
+
 @dataclass(frozen=True, eq=False)
 class Search:
     """One query of a store.
@@ -78,53 +85,9 @@ class Search:
     threshold: float | None = None
     one_per: str | None = None
 
-    @property
-    def hopeless(self) -> bool:
-        """Whether the filter asks for one of no values, which nothing is."""
-        values = self.where.values() if isinstance(self.where, Mapping) else ()
-        return any(isinstance(value, (list, tuple)) and not value for value in values)
-
     def __post_init__(self) -> None:
         if self.limit < 1 or self.offset < 0:
             raise ValueError(f"limit ({self.limit}) must be at least 1 and offset ({self.offset}) at least 0")
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often and how patiently a request is tried again that may succeed later.
-
-    The n-th pause is between half and all of min(longest, first * 2**n) seconds, by chance, so that many
-    clients do not come back at once; a server's own Retry-After counts where it is longer, up to 3 * longest.
-    """
-
-    attempts: int = 6
-    first: float = 0.5
-    longest: float = 20.0
-
-    def pause(self, failed: int, asked: float = 0.0) -> float:
-        """Seconds to wait after the `failed`-th failure (from 0)."""
-        own = min(self.longest, self.first * 2.0**failed) * random.uniform(0.5, 1.0)
-        return max(own, min(asked, 3 * self.longest))
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """What a client's exception means.
-
-    passing: it may succeed later; refused: what was sent is not taken, by this store or any like it;
-    wait: seconds that the server asks for.
-    """
-
-    reason: str
-    passing: bool = False
-    refused: bool = False
-    wait: float = 0.0
-
-
-def out_of_disk(reason: str) -> bool:
-    """Whether an error's text tells of a full disk, which servers report under statuses that usually pass."""
-    told = reason.lower()
-    return any(words in told for words in ("no space left", "disk is full", "disk full", "out of disk"))
 
 
 class Store(ABC):
@@ -136,14 +99,18 @@ class Store(ABC):
     Implementations write the coroutines `_recipe` to `_close` once for both kinds of client.  With a blocking
     client those coroutines never wait, and are run by stepping them.
 
-    Errors are `StoreError`; those that may pass are tried again first.
+    Errors are `StoreError`; those that may pass are tried again first.  A filter that means nothing is a `ValueError`.
+
+    collection: its name; tenant: whose points these are, others being out of reach; retry: when to try again.
     """
 
     awaited: bool = False
     """Whether the client's calls are coroutines."""
-    retry: Retry = Retry()
 
-    def __init__(self) -> None:
+    def __init__(self, collection: str, tenant: str | None = None, retry: Retry | None = None) -> None:
+        self.collection = collection
+        self.tenant = tenant
+        self.retry = retry or Retry()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._served = 0
         self._one_at_a_time: threading.RLock | None = None
@@ -180,8 +147,9 @@ class Store(ABC):
         """What an exception of the client means; None for one that is not the client's."""
 
     def point_id(self, document: Document, recipe: Recipe) -> str:
-        """The UUID under which a document's vector is stored."""
-        return document.point_id(recipe)
+        """The UUID under which a document's vector is stored: two tenants may have the same document."""
+        plain = document.point_id(recipe)
+        return plain if self.tenant is None else str(uuid5(NAMESPACE_OID, f"{self.tenant}\0{plain}"))
 
     def recipe(self) -> Recipe | None:
         """The recipe of the collection; None while there is no collection."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,6 @@ from qwen3vl.cli.describe import where
 from qwen3vl.inputs import shorten
 from qwen3vl.preview import data_uri, preview, still
 from qwen3vl.store import Hit
-
-log = logging.getLogger(__name__)
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }

@@ -70,7 +70,7 @@ class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
         return self._embed(input, self.query_instruction)
 
     def _embed(self, inputs: Embeddable, instruction: str | None) -> Embeddings:
-        items = [each if isinstance(each, str) else {"image": _pixels(each)} for each in inputs]
+        items = [each if isinstance(each, str) else {"image": np.asarray(each)} for each in inputs]
         return cast("Embeddings", list(self.embedder.embed(items, instruction=instruction)))
 
     @staticmethod
@@ -101,12 +101,6 @@ class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
     def validate_config(config: dict[str, Any]) -> None:
         if not isinstance(config.get("model"), str):
             raise ValueError(f"the configuration names no model: {config}")
-
-
-def _pixels(picture: Any) -> NDArray[np.uint8]:
-    """An array as pixels.  Chroma's own loader hands on palettes and alpha channels as they are."""
-    array = np.asarray(picture)
-    return array.astype(np.uint8) if array.dtype != np.uint8 and np.issubdtype(array.dtype, np.integer) else array
 
 
 class MediaLoader(DataLoader[Loadable]):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import NAMESPACE_OID, uuid5
 
 import chromadb
 import httpx
@@ -18,7 +17,8 @@ from qwen3vl.documents import Document
 from qwen3vl.errors import RecipeError, StoreError
 from qwen3vl.nodes import node_payload
 from qwen3vl.recipe import Recipe
-from qwen3vl.store import Hit, Point, Retry, Search, Store, Stored, Trouble, Vector, out_of_disk
+from qwen3vl.retry import Retry, Trouble, answered
+from qwen3vl.store import Hit, Point, Search, Store, Stored, Vector, hopeless
 from qwen3vl_chroma.filters import TENANT, to_where
 from qwen3vl_chroma.functions import Qwen3VLEmbeddingFunction
 
@@ -47,23 +47,15 @@ class ChromaStore(Store):
         tenant: str | None = None,
         retry: Retry | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(collection, tenant, retry)
         self.client = client
-        self.collection = collection
-        self.tenant = tenant
         self.awaited = isinstance(client, AsyncBaseAPI)
-        self.retry = retry or Retry()
         self._opened: Any = None
         self._largest = 0
 
     @property
     def name(self) -> str:
         return f"the Chroma collection {self.collection!r}"
-
-    def point_id(self, document: Document, recipe: Recipe) -> str:
-        """A tenant's points have ids of their own: two tenants may have the same document."""
-        plain = super().point_id(document, recipe)
-        return plain if self.tenant is None else str(uuid5(NAMESPACE_OID, f"{self.tenant}\0{plain}"))
 
     async def _find(self) -> Any:
         """The collection, or None while there is none."""
@@ -160,7 +152,7 @@ class ChromaStore(Store):
         wanted = to_where(where, self.tenant)
         if wanted is None or to_where(where) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
-        if not Search(np.zeros(0, np.float32), where=where).hopeless:
+        if not hopeless(where):
             await self._ask((await self._open()).delete, where=wanted)
 
     async def _page(self, offset: Any) -> tuple[list[Stored], Any]:
@@ -184,7 +176,7 @@ class ChromaStore(Store):
 
     async def _found(self, opened: Any, search: Search) -> list[Hit]:
         """Chroma knows no pages, thresholds or groups: more hits are asked for, until there are enough of them."""
-        if search.hopeless:
+        if hopeless(search.where):
             return []
         needed = search.limit + search.offset
         asked = needed
@@ -240,11 +232,7 @@ class ChromaStore(Store):
 
 
 def _answered(status: int, reason: str) -> Trouble:
-    """What a status means."""
-    if status in (401, 403):
-        return Trouble(f"the server refuses the credentials ({status}: {reason}); give the client its headers")
-    passing = (status in (408, 429) or status >= 500) and status != 507 and not out_of_disk(reason)
-    return Trouble(f"Chroma answers {status}: {reason}", passing=passing, refused=status in (400, 413, 422))
+    return answered("Chroma", status, reason, "give the client its headers")
 
 
 def _space(collection: Any) -> str:

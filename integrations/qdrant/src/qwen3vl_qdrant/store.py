@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from threading import RLock
 from typing import Any
-from uuid import NAMESPACE_OID, uuid5
 from weakref import WeakKeyDictionary
 
 import httpx
@@ -23,7 +22,8 @@ from qwen3vl.documents import Document
 from qwen3vl.errors import RecipeError, StoreError
 from qwen3vl.nodes import node_payload
 from qwen3vl.recipe import Recipe
-from qwen3vl.store import Hit, Point, Retry, Search, Store, Stored, Trouble, Vector, out_of_disk
+from qwen3vl.retry import Retry, Trouble, answered, out_of_disk
+from qwen3vl.store import Hit, Point, Search, Store, Stored, Vector, hopeless
 from qwen3vl_qdrant.filters import TENANT, metadata_key, to_filter
 from qwen3vl_qdrant.layout import Layout
 
@@ -62,13 +62,10 @@ class QdrantStore(Store):
         tenant: str | None = None,
         retry: Retry | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(collection, tenant, retry)
         self.client: Any = client
-        self.collection = collection
         self.layout = layout
-        self.tenant = tenant
         self.awaited = isinstance(client, AsyncQdrantClient)
-        self.retry = retry or Retry()
         self.embedded = isinstance(getattr(client, "_client", None), (QdrantLocal, AsyncQdrantLocal))
         if self.embedded:
             # The embedded engine is not made for threads: all stores of one client take turns.
@@ -77,11 +74,6 @@ class QdrantStore(Store):
     @property
     def name(self) -> str:
         return f"the Qdrant collection {self.collection!r}"
-
-    def point_id(self, document: Document, recipe: Recipe) -> str:
-        """A tenant's points have ids of their own: two tenants may have the same document."""
-        plain = super().point_id(document, recipe)
-        return plain if self.tenant is None else str(uuid5(NAMESPACE_OID, f"{self.tenant}\0{plain}"))
 
     async def _recipe(self) -> Recipe | None:
         if not await self._ask(self.client.collection_exists, self.collection):
@@ -203,7 +195,7 @@ class QdrantStore(Store):
         wanted = to_filter(where, self.tenant)
         if wanted is None or to_filter(where) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
-        if not Search(np.zeros(0, np.float32), where=where).hopeless:
+        if not hopeless(where):
             await self._ask(self.client.delete, self.collection, models.FilterSelector(filter=wanted), wait=True)
 
     async def _page(self, offset: Any) -> tuple[list[Stored], Any]:
@@ -221,7 +213,7 @@ class QdrantStore(Store):
 
     async def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         layout = await self._laid_out()
-        if any(search.one_per or search.hopeless for search in searches):
+        if any(search.one_per or hopeless(search.where) for search in searches):
             return [await self._grouped(search, layout) for search in searches]
         if self.embedded:
             # It searches exactly, and warns of what it does not need.
@@ -239,7 +231,7 @@ class QdrantStore(Store):
 
     async def _grouped(self, search: Search, layout: Layout) -> list[Hit]:
         """The best hit of each value of a key.  Groups have no pages: those before the offset are passed over."""
-        if search.hopeless:
+        if hopeless(search.where):
             return []
         if search.one_per is None:
             return (await self._search([search]))[0]
@@ -296,17 +288,9 @@ def _answered(error: UnexpectedResponse) -> Trouble:
         reason = str(error.structured()["status"]["error"])
     except (ValueError, KeyError, TypeError):
         reason = error.reason_phrase or "no reason given"
-    if status in (401, 403):
-        fix = "give the client the api_key of one who may write, or unlock the collection"
-        return Trouble(f"the server refuses the credentials ({status}: {reason}); {fix}")
-    passing = (status in (408, 429) or status >= 500) and status != 507 and not out_of_disk(reason)
     wait = error.headers.get("Retry-After", "0") if error.headers else "0"
-    return Trouble(
-        f"the server answers {status}: {reason}",
-        passing=passing,
-        refused=status in (400, 413, 422),
-        wait=float(wait) if wait.isdecimal() else 0.0,
-    )
+    fix = "give the client the api_key of one who may write, or unlock the collection"
+    return answered("the server", status, reason, fix, float(wait) if wait.isdecimal() else 0.0)
 
 
 def _unanswered(source: Exception) -> Trouble:
