@@ -6,9 +6,9 @@ import threading
 
 from qwen3vl.store import Point
 
-BATCH = 256
+BATCH = 512
 """Points that are embedded and not yet written, at most: what a kill costs."""
-FEW = 128
+FEW = 256
 """Points that are worth a write of their own, before PATIENCE is over."""
 PATIENCE = 0.5
 """Seconds that an embedded point waits for company."""

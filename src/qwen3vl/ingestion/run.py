@@ -25,7 +25,7 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.store import Point, Store, Vector
 
 log = logging.getLogger(__name__)
-LOOKUP = 256
+LOOKUP = 512
 """Documents whose ids are looked up together, at most."""
 SLOW = 0.5
 """Seconds after which they are looked up though they are fewer."""
