@@ -68,19 +68,19 @@ def test_what_does_not_arrive_is_named(wire: tuple[int, Through]) -> None:
         writes += writing
         return "503" if writing and 3 <= writes < 9 else ""
 
-    # More than four writes, of 256 points at most: the first run meets both.
-    documents = passages(1200)
+    # More than four writes, of 512 points at most: the first run meets both.
+    documents = passages(2400)
     with Proxy(port, choose) as proxy:
         store = through(proxy.port, Retry(attempts=3, first=0.01, longest=0.02))
         report = ingest(documents, Precomputed(), store)
-        assert report.added + len(report.failed) == 1200
-        assert 0 < len(report.failed) < 1200
+        assert report.added + len(report.failed) == 2400
+        assert 0 < len(report.failed) < 2400
         assert all("it was not written" in reason and "503" in reason for _, reason in report.failed)
         missing = {name for name, _ in report.failed}
         stored = {f"{stored.source}#{stored.place}" for stored in store.scan()}
         assert stored == {each.name for each in documents} - missing
         again = ingest(documents, Precomputed(), store)
-        assert (again.added, again.unchanged, again.failed) == (len(missing), 1200 - len(missing), [])
+        assert (again.added, again.unchanged, again.failed) == (len(missing), 2400 - len(missing), [])
 
 
 @pytest.mark.parametrize("status", ["503", "drop"])
