@@ -57,6 +57,14 @@ def tiny_reranker() -> Reranker:
     return Reranker("tiny", device="cpu")
 
 
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small folder with every kind of file, one of them corrupt and one of a type that is not loaded."""
+    from tests import mixed
+
+    return mixed.write(tmp_path_factory.mktemp("mixed"))
+
+
 @pytest.fixture
 def server() -> Iterator[Any]:
     """An HTTP server on this machine, whose pages a test sets by path."""

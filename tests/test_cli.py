@@ -14,41 +14,18 @@ import pytest
 
 from qwen3vl import Embedder
 from qwen3vl.cli import main
-from qwen3vl.demo.library import write_clip, write_slides
-from qwen3vl.demo.scenes import Clip, Scene, Thing, random_scene
+from qwen3vl.demo.scenes import Scene
 from qwen3vl.documents import Document
 from qwen3vl.loaders import Loader
 from qwen3vl.retriever import Retriever
 from qwen3vl.store import open_store
-
-STAR = Scene((Thing("red", "star", 0), Thing("blue", "ring", 8)))
-MOVER = Clip("green", "circle", 0, 1)
-SLIDE = Scene((Thing("yellow", "cross", 4),))
+from tests.mixed import MOVER, SLIDE, STAR
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small folder with every kind of file, one of them corrupt and one of a type that is not loaded."""
-    folder = tmp_path_factory.mktemp("library")
-    random = Random(1)
-    for number in range(30):
-        random_scene(random).draw(random).save(folder / f"{number}.{('png', 'jpg', 'webp')[number % 3]}")
-    STAR.draw(random).save(folder / "star.png")
-    write_clip(folder / "mover.mp4", MOVER, random)
-    write_clip(folder / "other.mp4", Clip("pink", "square", 2, 0), random)
-    write_slides(folder / "slides.pdf", [random_scene(random), SLIDE], random)
-    (folder / "notes.md").write_text(
-        "# Notes\n\na purple triangle on the right\n\n## More\n\na cyan square on the left\n"
-    )
-    (folder / "corrupt [x].png").write_bytes((folder / "star.png").read_bytes()[:60])
-    (folder / "table.csv").write_text("a,b\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def store(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("store")
-    assert main(["index", str(library), "--store", str(place), "--model", "tiny"]) == 1
+    assert main(["index", str(mixed), "--store", str(place), "--model", "tiny"]) == 1
     return place
 
 
@@ -58,8 +35,8 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_index_names_what_failed(library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["index", str(library), "--store", str(tmp_path / "store"), "--model", "tiny"]
+def test_index_names_what_failed(mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["index", str(mixed), "--store", str(tmp_path / "store"), "--model", "tiny"]
     assert main(arguments) == 1
     shown = re.sub(r"\s+", "", capsys.readouterr().out)
     assert "corrupt[x].png:" in shown
@@ -68,7 +45,7 @@ def test_index_names_what_failed(library: Path, tmp_path: Path, capsys: pytest.C
     assert code == 1
     assert summary["added"] == 0
     assert summary["unchanged"] == summary["stored"] == 37
-    assert [failure["source"] for failure in summary["failed"]] == [str(library / "corrupt [x].png")]
+    assert [failure["source"] for failure in summary["failed"]] == [str(mixed / "corrupt [x].png")]
     assert summary["skipped"] == {".csv": 1}
 
 
@@ -163,9 +140,9 @@ def test_transformers_is_not_needed() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_everything_is_found_again(library: Path, store: Path, tiny_embedder: Embedder) -> None:
+def test_everything_is_found_again(mixed: Path, store: Path, tiny_embedder: Embedder) -> None:
     """Each document, asked for by its own content, comes first."""
-    loaded = [each for each in Loader().load([library]) if isinstance(each, Document)]
+    loaded = [each for each in Loader().load([mixed]) if isinstance(each, Document)]
     opened = open_store(str(store))
     try:
         retriever = Retriever(tiny_embedder, opened)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
+from qwen3vl.inputs import shorten
 from qwen3vl.recipe import Recipe
 
 Kind = Literal["picture", "page", "clip", "text"]
@@ -79,7 +80,8 @@ class Document:
     @property
     def name(self) -> str:
         """Source and place in one string, as messages speak of the document."""
-        return f"{self.source}#{self.place}" if self.place else self.source
+        told = self.source or shorten(self.image or self.video or "a document without a source", 80)
+        return f"{told}#{self.place}" if self.place else told
 
     @property
     def input(self) -> dict[str, str]:

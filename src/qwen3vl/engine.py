@@ -112,6 +112,10 @@ class Engine:
         self.batch_tokens = options.batch_tokens or (16384 if self.device.type == "cuda" else 4096)
         self._threads = ThreadPoolExecutor(options.threads or min(8, os.cpu_count() or 1), "qwen3vl")
 
+    def __deepcopy__(self, memo: Any) -> Engine:
+        """Itself: frameworks copy what holds it, and a model is not to be loaded twice for that."""
+        return self
+
     @property
     def model(self) -> Qwen3VL:
         return self._shared.model

@@ -60,6 +60,12 @@ class ItemError(Qwen3VLError):
         self.source = source
         self.reason = reason
 
+    def at(self, index: int) -> ItemError:
+        """The same failure under another index, for callers who passed on a part of what they were given."""
+        moved = type(self)(index, self.source, self.reason)
+        moved.__cause__ = self.__cause__
+        return moved
+
     def __reduce__(self) -> tuple[type[ItemError], tuple[int, str, str]]:
         return type(self), (self.index, self.source, self.reason)
 

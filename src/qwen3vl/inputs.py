@@ -148,7 +148,7 @@ def _videos(value: Any) -> list[Any]:
     """One clip or a list of clips; a list whose first element is a single picture is one clip of frames."""
     if isinstance(value, (list, tuple)) and value:
         first = value[0]
-        if isinstance(first, (list, tuple)) or (_is_array(first) and np.asarray(first).ndim == 4):
+        if isinstance(first, (list, tuple, Clip)) or (_is_array(first) and np.asarray(first).ndim == 4):
             return list(value)
         if isinstance(first, (str, PathLike)) and _looks_like_video(fspath(first)):
             return list(value)
@@ -157,6 +157,8 @@ def _videos(value: Any) -> list[Any]:
 
 
 def _looks_like_video(reference: str) -> bool:
+    if reference[:11].lower() == "data:video/":
+        return True
     path = urlsplit(reference).path if "://" in reference else reference
     return Path(_SPAN.sub("", path)).suffix.lower() in VIDEO_SUFFIXES
 

@@ -23,12 +23,12 @@ FRAMES = 4
 QUALITIES = (85, 60, 35)
 
 
-def preview(document: Document, policy: MediaPolicy = DEFAULT_POLICY) -> Image.Image | None:
+def preview(document: Document, policy: MediaPolicy = DEFAULT_POLICY, side: int = SIDE) -> Image.Image | None:
     """A small picture of what a document shows; None for text, and where its media cannot be read any more."""
     try:
         if document.video is not None:
-            return strip(document.video, policy)
-        return None if document.image is None else still(document.image, policy)
+            return strip(document.video, policy, side)
+        return None if document.image is None else still(document.image, policy, side)
     except Exception as error:  # the file may have gone or changed since it was embedded
         log.warning("no preview of %s: %s", document.name, error)
         return None

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen3vl.embedder import Embedder
+from qwen3vl.background import in_background
 from qwen3vl.errors import BatchError, InputError, RecipeError
 from qwen3vl.inputs import Input
 from qwen3vl.recipe import Recipe
-from qwen3vl.reranker import Reranker
-from qwen3vl.results import Batch
 from qwen3vl.store import Hit, Search, Store
+
+if TYPE_CHECKING:  # torch comes with a model, not with a retriever
+    from qwen3vl.embedder import Embedder
+    from qwen3vl.reranker import Reranker
+    from qwen3vl.results import Batch
 
 _NO_VECTOR = np.zeros(0, dtype=np.float32)
 
@@ -88,9 +90,9 @@ class Retriever:
         """`search_many` without blocking the event loop."""
         page = Search(_NO_VECTOR, limit, **options)
         self._check(None if self._checked else await self.store.arecipe())
-        asked = await asyncio.to_thread(self._embed, queries)
+        asked = await in_background(self._embed, queries)
         found = iter(await self.store.asearch_many(self._searches(asked, page)))
-        return _settled(asked, await asyncio.to_thread(self._judge, queries, asked, found, page))
+        return _settled(asked, await in_background(self._judge, queries, asked, found, page))
 
     def _check(self, stored: Recipe | None) -> None:
         if self._checked:

@@ -42,7 +42,10 @@ class MediaPolicy:
         real = Path(path).resolve()
         if self.folders is not None and not any(real.is_relative_to(folder) for folder in _resolved(self.folders)):
             allowed = ", ".join(str(folder) for folder in self.folders) or "none"
-            raise PolicyError(f"the file is outside the folders that the media policy allows ({allowed})")
+            raise PolicyError(
+                f"the file is outside the folders that the media policy allows ({allowed}); MediaPolicy(folders=(…,)) "
+                "names others"
+            )
         return real
 
 
@@ -51,3 +54,6 @@ def _resolved(folders: Sequence[str | PathLike[str]]) -> list[Path]:
 
 
 DEFAULT_POLICY = MediaPolicy()
+
+UNTRUSTED_POLICY = MediaPolicy(folders=())
+"""For references that come with documents and queries of others: no file of this machine, until folders are named."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
@@ -18,18 +17,10 @@ from qwen3vl.inputs import VIDEO_SUFFIXES, as_clip, as_picture
 from qwen3vl.media.clips import read_clip_header
 from qwen3vl.media.pictures import read_header
 from qwen3vl.recipe import Recipe
+from qwen3vl.shared import shared_embedder
 
-_models: dict[str, Embedder] = {}
-_loading = threading.Lock()
-
-
-def _embedder(settings: dict[str, Any]) -> Embedder:
-    """One embedder for equal settings: Chroma makes a new function whenever it reads a collection's configuration."""
-    key = json.dumps(settings, sort_keys=True)
-    with _loading:
-        if key not in _models:
-            _models[key] = Embedder(**settings)
-        return _models[key]
+_held: dict[str, Embedder] = {}
+"""Chroma makes a new function whenever it reads a collection's configuration, and drops the last: models are kept."""
 
 
 @register_embedding_function
@@ -61,7 +52,8 @@ class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
 
     @property
     def embedder(self) -> Embedder:
-        return _embedder({"model": self.model, **self._local, **self.settings})
+        settings = {"model": self.model, **self._local, **self.settings}
+        return _held.setdefault(json.dumps(settings, sort_keys=True), shared_embedder(**settings))
 
     def __call__(self, input: Embeddable) -> Embeddings:  # noqa: A002 (Chroma's name)
         return self._embed(input, None)

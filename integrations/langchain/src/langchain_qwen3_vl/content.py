@@ -1,0 +1,175 @@
+"""LangChain's documents and content blocks, and this package's documents and inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from langchain_core.documents import Document as LangChainDocument
+from langchain_core.messages import BaseMessage
+
+from qwen3vl.documents import Document
+from qwen3vl.errors import InputError, ItemError
+from qwen3vl.inputs import Input, as_clip
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy
+
+Content: TypeAlias = "Input | LangChainDocument | Document | BaseMessage | list[str | dict[str, Any]]"
+"""What may be embedded, asked or judged: an input of `qwen3vl`, a document, a message, or a list of content blocks."""
+SIDE = 1024
+"""Pixels of the longer side of a picture for a chat model."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaKeys:
+    """Metadata under which documents carry references to media: a path, a URL or a data URI, as str.
+
+    Of several keys the first that a document has counts.
+    """
+
+    image: tuple[str, ...] = ("image",)
+    video: tuple[str, ...] = ("video",)
+
+
+DEFAULT_KEYS = MediaKeys()
+
+
+def to_langchain(document: Document) -> LangChainDocument:
+    """The text in `page_content`, everything else in metadata, media as references under `image` and `video`."""
+    return LangChainDocument(id=document.id, **document.to_payload())
+
+
+def from_langchain(document: LangChainDocument, keys: MediaKeys = DEFAULT_KEYS) -> Document:
+    """The document as `qwen3vl` has it; `to_langchain`'s come back as they were.
+
+    Raises `InputError` where a reference is not a str.
+    """
+    metadata = dict(document.metadata)
+    media = {"image": _reference(metadata, keys.image), "video": _reference(metadata, keys.video)}
+    own = {key: str(metadata[key]) for key in ("source", "place", "content") if key in metadata}
+    # Only our own loaders say so; the key may mean anything in metadata of others.
+    fused = metadata.get("fused") is not False
+    told = {**metadata, **media, **own, "fused": fused}
+    return Document.from_payload({"page_content": document.page_content, "metadata": told})
+
+
+def _reference(metadata: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+    for key in keys:
+        value = metadata.get(key)
+        if isinstance(value, str):
+            if value:
+                return value
+        elif value is not None:
+            raise InputError(
+                f"its metadata {key!r} is of type {type(value).__name__}; "
+                "a media reference is a str: a path, a URL or a data URI"
+            )
+    return None
+
+
+def as_input(value: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
+    """An input of `qwen3vl`.  What is of no known kind is handed on, for the core to take or to refuse."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, LangChainDocument):
+        return from_langchain(value, keys).input
+    if isinstance(value, Document):
+        return value.input
+    if isinstance(value, BaseMessage):
+        value = value.content
+        if isinstance(value, str):
+            return value
+    if isinstance(value, Mapping) and "type" in value:
+        value = [value]
+    return _fused(value) if isinstance(value, (list, tuple)) else value
+
+
+def as_inputs(values: Sequence[Any], keys: MediaKeys) -> tuple[dict[int, Any], dict[int, ItemError]]:
+    """Inputs by their places, and by theirs why others cannot be read."""
+    inputs: dict[int, Any] = {}
+    failed: dict[int, ItemError] = {}
+    for place, value in enumerate(values):
+        try:
+            inputs[place] = as_input(value, keys)
+        except InputError as error:
+            failed[place] = ItemError(place, _name(value), str(error))
+    return inputs, failed
+
+
+def _name(value: Any) -> str:
+    if isinstance(value, LangChainDocument):
+        return str(value.metadata.get("source") or value.id or "a document without source and id")
+    return type(value).__name__
+
+
+def _fused(blocks: Iterable[Any]) -> dict[str, list[Any]]:
+    """One input of a message's content blocks."""
+    fused: dict[str, list[Any]] = {"text": [], "image": [], "video": []}
+    for block in blocks:
+        if isinstance(block, str):
+            fused["text"].append(block)
+            continue
+        if not isinstance(block, Mapping):
+            raise InputError(f"a content block is a mapping with a type, or a str; this is {type(block).__name__}")
+        kind = _kind(block)
+        if kind == "text":
+            fused[kind].append(_text(block))
+        else:
+            # A list of strings under "video" might be taken for the frames of one clip.
+            fused[kind].append(_media(block, kind) if kind == "image" else as_clip(_media(block, kind)))
+    return {kind: held for kind, held in fused.items() if held}
+
+
+def _kind(block: Mapping[str, Any]) -> str:
+    kind = str(block.get("type")).removesuffix("_url")
+    if kind == "file":
+        kind = str(block.get("mime_type")).partition("/")[0]
+    if kind not in ("text", "image", "video"):
+        raise InputError(f"a content block of type {block.get('type')!r} cannot be embedded: text, image and video can")
+    return kind
+
+
+def _text(block: Mapping[str, Any]) -> str:
+    text = block.get("text")
+    if not isinstance(text, str):
+        raise InputError("the text block has no text")
+    return text
+
+
+def _media(block: Mapping[str, Any], kind: str) -> str:
+    """The reference of an image or video block: its URL, or its data as a data URI."""
+    encoded = block.get("base64") or block.get("data")
+    if isinstance(encoded, str):
+        return f"data:{block.get('mime_type') or kind};base64,{encoded}"
+    # Chat models of other makers write {"type": "image_url", "image_url": {"url": …}}.
+    url = block.get("url") or block.get(f"{kind}_url")
+    url = url.get("url") if isinstance(url, Mapping) else url
+    if not isinstance(url, str):
+        raise InputError(f"the {kind} block has neither url nor base64; a file_id names a file that is not here")
+    return url
+
+
+def content_blocks(
+    documents: Iterable[LangChainDocument],
+    *,
+    keys: MediaKeys = DEFAULT_KEYS,
+    policy: MediaPolicy = UNTRUSTED_POLICY,
+    side: int = SIDE,
+) -> list[dict[str, Any]]:
+    """Documents as content blocks for a chat model: texts, pictures and pages as JPEG, clips as four frames in one.
+
+    side: pixels of a picture's longer side, at most.
+
+    A picture that cannot be read is left out, with a warning in the log.
+    """
+    from qwen3vl.preview import data_uri, preview
+
+    blocks: list[dict[str, Any]] = []
+    for document in documents:
+        if document.page_content:
+            blocks.append({"type": "text", "text": document.page_content})
+        picture = preview(from_langchain(document, keys), policy, side)
+        uri = None if picture is None else data_uri(picture)
+        if uri is not None:
+            blocks.append({"type": "image", "base64": uri.partition(",")[2], "mime_type": "image/jpeg"})
+    return blocks

@@ -1,0 +1,41 @@
+"""One object for equal settings, for those who name a model by its settings again and again."""
+
+from __future__ import annotations
+
+import json
+import threading
+import weakref
+from collections.abc import Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from qwen3vl.embedder import Embedder
+    from qwen3vl.reranker import Reranker
+
+T = TypeVar("T")
+_embedders: weakref.WeakValueDictionary[str, Embedder] = weakref.WeakValueDictionary()
+_rerankers: weakref.WeakValueDictionary[str, Reranker] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
+
+
+def shared_embedder(**settings: Any) -> Embedder:
+    """The `Embedder` of these arguments: the one that somebody holds already, or a new one."""
+    from qwen3vl.embedder import Embedder
+
+    return _shared(_embedders, Embedder, settings)
+
+
+def shared_reranker(**settings: Any) -> Reranker:
+    """The `Reranker` of these arguments: the one that somebody holds already, or a new one."""
+    from qwen3vl.reranker import Reranker
+
+    return _shared(_rerankers, Reranker, settings)
+
+
+def _shared(held: MutableMapping[str, T], make: Callable[..., T], settings: dict[str, Any]) -> T:
+    key = json.dumps(settings, sort_keys=True, default=repr)
+    with _loading:
+        made = held.get(key)
+        if made is None:
+            made = held[key] = make(**settings)
+        return made

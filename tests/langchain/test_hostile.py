@@ -1,0 +1,144 @@
+"""References that come with other people's documents reach nothing that the application did not allow."""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_qwen3_vl import Qwen3VLEmbeddings, Qwen3VLReranker, add_documents, content_blocks
+
+from qwen3vl import BatchError, InputError, MediaPolicy, Qwen3VLError
+from tests.server import Server
+
+
+def png(width: int, height: int, rows: int = 1) -> bytes:
+    """A PNG whose header promises a size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(b"\0" * (rows * (3 * width + 1)), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def data_uri(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+HOSTILE: list[tuple[Any, str]] = [
+    ("file:///etc/passwd", "outside the folders"),
+    ("/etc/passwd", "outside the folders"),
+    ("~/.ssh/id_rsa", "outside the folders"),
+    ("../../etc/passwd", "outside the folders"),
+    ("{allowed}/../../../etc/passwd", "outside the folders"),
+    ("{allowed}/link.png", "outside the folders"),
+    ("file://elsewhere/share/a.png", "not a host"),
+    ("http://127.0.0.1:{port}/a.png", "not a public address"),
+    ("http://localhost:{port}/a.png", "not a public address"),
+    ("http://[::ffff:127.0.0.1]:{port}/a.png", "not a public address"),
+    ("http://169.254.169.254/latest/meta-data", "not a public address"),
+    ("ftp://example.com/a.png", "only http"),
+    ("concat:/etc/passwd|/etc/hosts", "outside the folders"),
+    (data_uri(png(60_000, 60_000)), "too large to be opened safely"),
+    (data_uri(png(12_000, 12_000, 400)), "12000 x 12000"),
+    ("data:image/png;base64,AAAA", "not a picture"),
+    ("data:text/html,<svg onload=1>", "not a picture"),
+    ("{allowed}/header.png", "too large to be opened safely"),
+    (7, "type int"),
+    ({"url": "http://127.0.0.1"}, "type dict"),
+    (["a.png"], "type list"),
+    (b"\x89PNG", "type bytes"),
+    (Path("/etc/passwd"), "type PosixPath"),
+    (True, "type bool"),
+]
+
+
+@pytest.fixture(scope="module")
+def allowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("allowed")
+    (folder / "link.png").symlink_to("/etc/passwd")
+    (folder / "header.png").write_bytes(png(60_000, 60_000))
+    return folder
+
+
+@pytest.fixture(params=range(len(HOSTILE)))
+def hostile(request: pytest.FixtureRequest, allowed: Path, server: Server) -> tuple[Any, str, Server]:
+    reference, reason = HOSTILE[request.param]
+    if isinstance(reference, str):
+        port = str(server._server.server_port)
+        reference = reference.replace("{allowed}", str(allowed)).replace("{port}", port)
+    server.pages["/a.png"] = (200, {}, b"secret")
+    return reference, reason, server
+
+
+def test_in_metadata(hostile: tuple[Any, str, Server], allowed: Path) -> None:
+    reference, reason, server = hostile
+    policy = MediaPolicy(folders=(allowed,))
+    store = InMemoryVectorStore(Qwen3VLEmbeddings(model="tiny", policy=policy))
+    documents = [Document("a red star"), Document("", metadata={"image": reference}), Document("a green circle")]
+    with pytest.raises(BatchError, match="1 of 3") as caught:
+        add_documents(store, documents)
+    assert reason in caught.value.errors[0].reason
+    assert caught.value.errors[0].index == 1
+    assert len(store.store) == 2
+    kept = Qwen3VLReranker(model="tiny", policy=policy, top_n=None).compress_documents(documents, "a red star")
+    assert reason in kept[-1].metadata["rerank_error"]
+    assert all("relevance_score" in each.metadata for each in kept[:2])
+    with pytest.raises(BatchError, match="1 of 3"):
+        Qwen3VLReranker(model="tiny", policy=policy, on_error="raise").compress_documents(documents, "a red star")
+    if isinstance(reference, str):
+        assert content_blocks(documents[1:2], policy=policy) == []
+    else:
+        with pytest.raises(InputError, match=reason):
+            content_blocks(documents[1:2], policy=policy)
+    assert server.asked == []
+
+
+def test_in_queries(hostile: tuple[Any, str, Server], allowed: Path) -> None:
+    reference, reason, server = hostile
+    if not isinstance(reference, str):
+        return
+    policy = MediaPolicy(folders=(allowed,))
+    embeddings = Qwen3VLEmbeddings(model="tiny", policy=policy)
+    asked: list[Any] = [{"image": reference}, [{"type": "image", "url": reference}]]
+    for query in asked:
+        with pytest.raises(InputError, match="the query") as caught:
+            embeddings.embed_query(query)
+        assert reason in str(caught.value)
+        with pytest.raises(InputError, match="the query"):
+            Qwen3VLReranker(model="tiny", policy=policy).rerank(query, ["a"])
+    with pytest.raises(BatchError):
+        embeddings.embed_image(uris=[reference])
+    assert server.asked == []
+
+
+def test_a_redirect_to_a_private_address(server: Server) -> None:
+    """The first host is allowed here, because tests have no public one; what it redirects to is not."""
+    server.pages["/there"] = (302, {"location": "http://169.254.169.254/secret"}, b"")
+    server.pages["/file"] = (302, {"location": "file:///etc/passwd"}, b"")
+    policy = MediaPolicy(folders=(), private_hosts=True, hosts=("127.0.0.1",))
+    ours = Qwen3VLReranker(model="tiny", policy=policy)
+    documents = [Document("", metadata={"image": server.url(path)}) for path in ("/there", "/file")]
+    reasons = [each.metadata["rerank_error"] for each in ours.compress_documents(documents, "a")]
+    assert "169.254.169.254" in reasons[0]
+    assert "only http(s) is fetched" in reasons[1]
+
+
+def test_nothing_is_open_until_named(mixed: Path) -> None:
+    """By default not one file of this machine; and a text is never taken for a reference."""
+    star = str(mixed / "star.png")
+    plain = Qwen3VLEmbeddings(model="tiny")
+    with pytest.raises(Qwen3VLError, match=r"MediaPolicy\(folders="):
+        plain.embed_image([star])
+    named = Qwen3VLEmbeddings(model="tiny", policy=MediaPolicy(folders=(mixed,)))
+    assert len(named.embed_image([star])) == 1
+    for text in (star, f"file://{star}", "http://127.0.0.1/a.png", '{"image": "/etc/passwd"}', data_uri(png(1, 1))):
+        assert named.embed_query(text) == named.embedder.embed([{"text": text}])[0].tolist()
+        assert named.embed_documents([text])[0] == named.embed_query(text)

@@ -1,0 +1,33 @@
+"""A small folder with every kind of file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from qwen3vl.demo.library import write_clip, write_slides
+from qwen3vl.demo.scenes import Clip, Scene, Thing, random_scene
+
+STAR = Scene((Thing("red", "star", 0), Thing("blue", "ring", 8)))
+MOVER = Clip("green", "circle", 0, 1)
+SLIDE = Scene((Thing("yellow", "cross", 4),))
+
+
+def write(folder: Path) -> Path:
+    """30 pictures and `star.png`, two clips (`mover.mp4`), a PDF whose second page is SLIDE, two notes.
+
+    Also a corrupt picture, and a table that nothing loads.
+    """
+    random = Random(1)
+    for number in range(30):
+        random_scene(random).draw(random).save(folder / f"{number}.{('png', 'jpg', 'webp')[number % 3]}")
+    STAR.draw(random).save(folder / "star.png")
+    write_clip(folder / "mover.mp4", MOVER, random)
+    write_clip(folder / "other.mp4", Clip("pink", "square", 2, 0), random)
+    write_slides(folder / "slides.pdf", [random_scene(random), SLIDE], random)
+    (folder / "notes.md").write_text(
+        "# Notes\n\na purple triangle on the right\n\n## More\n\na cyan square on the left\n"
+    )
+    (folder / "corrupt [x].png").write_bytes((folder / "star.png").read_bytes()[:60])
+    (folder / "table.csv").write_text("a,b\n")
+    return folder
