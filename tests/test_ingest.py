@@ -190,10 +190,10 @@ def test_resumes_after_a_blow(tmp_path: Path, blow: signal.Signals) -> None:
     draw(tmp_path / "in", 600)
     process = index(tmp_path / "in", tmp_path / "store")
     database = tmp_path / "store" / "collection" / "qwen3vl" / "storage.sqlite"
-    for _ in range(600):
-        if database.exists() and database.stat().st_size > 200_000:
+    for _ in range(6000):
+        if database.exists() and database.stat().st_size > 100_000:
             break
-        time.sleep(0.1)
+        time.sleep(0.01)
     os.kill(process.pid, blow)
     process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGKILL, 130)

@@ -358,7 +358,7 @@ def test_awaited_clients(name: str, chroma_port: int) -> None:
         ticker.cancel()
 
     asyncio.run(work())
-    assert len(turns) > 20
+    assert len(turns) > 5
 
 
 def test_many_ingestions_at_once(chroma_port: int) -> None:

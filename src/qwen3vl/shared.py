@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from qwen3vl.reranker import Reranker
 
 T = TypeVar("T")
+FURTHER = (
+    *("max_length", "min_pixels", "max_pixels", "total_pixels", "fps", "max_frames"),
+    *("exif", "batch_tokens", "threads"),
+)
+"""Arguments of `Embedder` and `Reranker` that adapters have no fields for: what their `model_kwargs` may hold."""
 _embedders: weakref.WeakValueDictionary[str, Embedder] = weakref.WeakValueDictionary()
 _rerankers: weakref.WeakValueDictionary[str, Reranker] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
@@ -30,6 +35,12 @@ def shared_reranker(**settings: Any) -> Reranker:
     from qwen3vl.reranker import Reranker
 
     return _shared(_rerankers, Reranker, settings)
+
+
+def check_further(model_kwargs: Mapping[str, Any]) -> None:
+    """Raises `ValueError` where `model_kwargs` of an adapter has anything but FURTHER."""
+    if odd := sorted(model_kwargs.keys() - set(FURTHER)):
+        raise ValueError(f"unknown: {', '.join(odd)}; it may hold {', '.join(FURTHER)}, all else is a field")
 
 
 def _shared(held: MutableMapping[str, T], make: Callable[..., T], settings: dict[str, Any]) -> T:

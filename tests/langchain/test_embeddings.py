@@ -21,10 +21,10 @@ from langchain_core.messages.content import create_image_block, create_text_bloc
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_qdrant import QdrantVectorStore
 from langchain_qwen3_vl import MediaKeys, Qwen3VLEmbeddings
-from langchain_qwen3_vl.settings import FURTHER
 from pydantic import ValidationError
 
 from qwen3vl import BatchError, Embedder, InputError, MediaPolicy, Reranker
+from qwen3vl.shared import FURTHER
 
 TEXTS = ["a red star", "a green circle on the left", "two words", "a red star"]
 

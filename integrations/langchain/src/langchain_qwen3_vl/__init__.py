@@ -3,12 +3,13 @@
 Importing this loads neither torch nor a model: that waits for the first use.
 """
 
-from langchain_qwen3_vl.content import MediaKeys, content_blocks, from_langchain, to_langchain
+from langchain_qwen3_vl.content import content_blocks, from_langchain, to_langchain
 from langchain_qwen3_vl.embeddings import Qwen3VLEmbeddings
 from langchain_qwen3_vl.loader import Qwen3VLLoader
 from langchain_qwen3_vl.reranker import Qwen3VLReranker
 from langchain_qwen3_vl.retriever import Qwen3VLRetriever
 from langchain_qwen3_vl.stores import aadd_documents, add_documents
+from qwen3vl.references import MediaKeys
 
 __version__ = "0.1.0"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from langchain_core.documents import Document as LangChainDocument
@@ -13,25 +12,12 @@ from qwen3vl.documents import Document
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, as_clip
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy
+from qwen3vl.references import DEFAULT_KEYS, MediaKeys, document_of
 
 Content: TypeAlias = "Input | LangChainDocument | Document | BaseMessage | list[str | dict[str, Any]]"
 """What may be embedded, asked or judged: an input of `qwen3vl`, a document, a message, or a list of content blocks."""
 SIDE = 1024
 """Pixels of the longer side of a picture for a chat model."""
-
-
-@dataclass(frozen=True, slots=True)
-class MediaKeys:
-    """Metadata under which documents carry references to media: a path, a URL or a data URI, as str.
-
-    Of several keys the first that a document has counts.
-    """
-
-    image: tuple[str, ...] = ("image",)
-    video: tuple[str, ...] = ("video",)
-
-
-DEFAULT_KEYS = MediaKeys()
 
 
 def to_langchain(document: Document) -> LangChainDocument:
@@ -44,27 +30,7 @@ def from_langchain(document: LangChainDocument, keys: MediaKeys = DEFAULT_KEYS) 
 
     Raises `InputError` where a reference is not a str.
     """
-    metadata = dict(document.metadata)
-    media = {"image": _reference(metadata, keys.image), "video": _reference(metadata, keys.video)}
-    own = {key: str(metadata[key]) for key in ("source", "place", "content") if key in metadata}
-    # Only our own loaders say so; the key may mean anything in metadata of others.
-    fused = metadata.get("fused") is not False
-    told = {**metadata, **media, **own, "fused": fused}
-    return Document.from_payload({"page_content": document.page_content, "metadata": told})
-
-
-def _reference(metadata: Mapping[str, Any], keys: Iterable[str]) -> str | None:
-    for key in keys:
-        value = metadata.get(key)
-        if isinstance(value, str):
-            if value:
-                return value
-        elif value is not None:
-            raise InputError(
-                f"its metadata {key!r} is of type {type(value).__name__}; "
-                "a media reference is a str: a path, a URL or a data URI"
-            )
-    return None
+    return document_of(document.page_content, document.metadata, keys)
 
 
 def as_input(value: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:

@@ -8,14 +8,9 @@ from typing import Any
 from langchain_core.utils import from_env
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from langchain_qwen3_vl.content import DEFAULT_KEYS, MediaKeys
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy
-
-FURTHER = (
-    *("max_length", "min_pixels", "max_pixels", "total_pixels", "fps", "max_frames"),
-    *("exif", "batch_tokens", "threads"),
-)
-"""Arguments of `qwen3vl.Embedder` and `Reranker` that have no field of their own: what `model_kwargs` may hold."""
+from qwen3vl.references import DEFAULT_KEYS, MediaKeys
+from qwen3vl.shared import check_further
 
 
 class ModelSettings(BaseModel):
@@ -42,8 +37,7 @@ class ModelSettings(BaseModel):
     @field_validator("model_kwargs")
     @classmethod
     def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if odd := sorted(value.keys() - set(FURTHER)):
-            raise ValueError(f"unknown: {', '.join(odd)}; it may hold {', '.join(FURTHER)}, all else is a field")
+        check_further(value)
         return value
 
     def _settings(self, model: str, instruction: str | None) -> dict[str, Any]:
