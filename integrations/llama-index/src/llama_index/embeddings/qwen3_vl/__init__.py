@@ -1,0 +1,8 @@
+"""Qwen3-VL-Embedding for LlamaIndex; torch and a model load on first use."""
+
+from llama_index.embeddings.qwen3_vl.base import Qwen3VLEmbedding
+from llama_index.embeddings.qwen3_vl.nodes import document_of_node, node_of_document
+
+from qwen3vl.references import MediaKeys
+
+__all__ = ["MediaKeys", "Qwen3VLEmbedding", "document_of_node", "node_of_document"]

@@ -1,0 +1,75 @@
+"""LlamaIndex's nodes, and this package's documents and inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+from llama_index.core.schema import BaseNode, ImageNode, MediaResource, MetadataMode, Node, TextNode
+from llama_index.core.vector_stores.utils import metadata_dict_to_node
+
+from qwen3vl.documents import Document
+from qwen3vl.nodes import node_payload
+from qwen3vl.references import DEFAULT_KEYS, MediaKeys, document_of
+
+
+def node_of_document(document: Document) -> TextNode:
+    """The node of a document: an `ImageNode` for a picture, a `TextNode` for all else.
+
+    It is what LlamaIndex's stores give back of a collection that `qwen3vl.ingest` wrote: text, metadata, and media
+    as references in the metadata, where splitters and stores keep them.
+    """
+    payload: dict[str, Any] = dict(node_payload(document, document.id, "ref_doc_id"))
+    return cast("TextNode", metadata_dict_to_node(payload))
+
+
+def document_of_node(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> Document:
+    """The document of a node, for `qwen3vl.ingest`: media that it holds itself, or names in its metadata.
+
+    Raises `qwen3vl.InputError` where a reference is not a str.
+    """
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    document = document_of(text, node.metadata, keys)
+    image, video = _image(node) or document.image, _video(node) or document.video
+    if (image, video) == (document.image, document.video):
+        return document
+    return replace(document, image=image, video=video, kind="clip" if video else "picture")
+
+
+def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]:
+    """A node as the core embeds it.
+
+    Media go with the node's own text; a text alone is embedded as LlamaIndex does, after those of its metadata that are
+    not excluded.
+    """
+    document = document_of_node(node, keys)
+    if document.image is None and document.video is None:
+        return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
+    return document.input
+
+
+def _image(node: BaseNode) -> str | None:
+    if isinstance(node, ImageNode):
+        if node.image:
+            return _data_uri(node.image, node.image_mimetype or "image")
+        return node.image_path or node.image_url
+    return _reference(node.image_resource, "image") if isinstance(node, Node) else None
+
+
+def _video(node: BaseNode) -> str | None:
+    return _reference(node.video_resource, "video") if isinstance(node, Node) else None
+
+
+def _reference(resource: MediaResource | None, kind: str) -> str | None:
+    if resource is None:
+        return None
+    if resource.path is not None:
+        return str(resource.path)
+    if resource.url is not None:
+        return str(resource.url)
+    # LlamaIndex keeps data in base64.
+    return None if resource.data is None else _data_uri(resource.data.decode("ascii"), resource.mimetype or kind)
+
+
+def _data_uri(encoded: str, mimetype: str) -> str:
+    return f"data:{mimetype};base64,{encoded}"

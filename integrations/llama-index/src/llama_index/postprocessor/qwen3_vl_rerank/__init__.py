@@ -1,0 +1,5 @@
+"""Qwen3-VL-Reranker for LlamaIndex; torch and a model load on first use."""
+
+from llama_index.postprocessor.qwen3_vl_rerank.base import Qwen3VLRerank
+
+__all__ = ["Qwen3VLRerank"]
