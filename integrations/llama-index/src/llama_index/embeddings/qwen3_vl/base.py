@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,10 +13,10 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.embeddings.multi_modal_base import MultiModalEmbedding
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
-from llama_index.core.schema import BaseNode, ImageType, MetadataMode, QueryBundle
+from llama_index.core.schema import BaseNode, ImageType, MediaResource, MetadataMode, Node, QueryBundle
 from llama_index.embeddings.qwen3_vl.cache import cache_key, content_digest
 from llama_index.embeddings.qwen3_vl.callers import nodes_being_embedded, nodes_being_hashed
-from llama_index.embeddings.qwen3_vl.nodes import node_input
+from llama_index.embeddings.qwen3_vl.nodes import holds_data, node_input
 
 from qwen3vl.background import in_background
 from qwen3vl.errors import InputError
@@ -27,6 +28,7 @@ from qwen3vl.shared import check_further, shared_embedder
 if TYPE_CHECKING:
     from qwen3vl import Embedder
 
+log = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
 Embedding = list[float]
 Kind = Literal["query", "document"]
@@ -344,9 +346,20 @@ def _with(
     for node, given, vector in zip(nodes, inputs, vectors, strict=True):
         node.embedding = vector
         if not node.get_content(metadata_mode=MetadataMode.EMBED):
-            # Indexes drop nodes that have nothing to say.
-            node.metadata["kind"] = "clip" if "video" in given else "picture"
+            _name_kind(node, "clip" if "video" in given else "picture")
+    if lost := sum(map(holds_data, nodes)):
+        log.warning(
+            "%d nodes hold media as data, which most stores do not keep: better give them a path or a URL", lost
+        )
     return nodes
+
+
+def _name_kind(node: BaseNode, kind: str) -> None:
+    """A word for a node that has none: indexes drop those.  It is not embedded."""
+    node.metadata["kind"] = kind
+    if isinstance(node, Node):  # whose metadata do not count without a text
+        node.metadata["fused"] = False
+        node.text_resource = MediaResource(text=kind)
 
 
 def _check_queries(queries: Sequence[str]) -> None:

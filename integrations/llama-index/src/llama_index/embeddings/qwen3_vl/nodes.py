@@ -13,14 +13,18 @@ from qwen3vl.nodes import node_payload
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys, document_of
 
 
-def node_of_document(document: Document) -> TextNode:
-    """The node of a document: an `ImageNode` for a picture, a `TextNode` for all else.
+def node_of_document(document: Document, *, image_nodes: bool = False) -> TextNode:
+    """The node of a document: text, metadata, and media as references in the metadata, where splitters and stores keep them.
 
-    It is what LlamaIndex's stores give back of a collection that `qwen3vl.ingest` wrote: text, metadata, and media
-    as references in the metadata, where splitters and stores keep them.
+    image_nodes: an `ImageNode` for a picture, as `MultiModalVectorStoreIndex` wants them and as LlamaIndex's stores give
+    them back of a collection that `qwen3vl.ingest` wrote.  A `VectorStoreIndex` over Qdrant that was made of `ImageNode`s
+    and others finds the `ImageNode`s only, until it is opened anew with `from_vector_store`.
     """
     payload: dict[str, Any] = dict(node_payload(document, document.id, "ref_doc_id"))
-    return cast("TextNode", metadata_dict_to_node(payload))
+    node = cast("TextNode", metadata_dict_to_node(payload))
+    if image_nodes or not isinstance(node, ImageNode):
+        return node
+    return TextNode(**node.model_dump(include=set(TextNode.model_fields)))
 
 
 def document_of_node(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> Document:
@@ -46,6 +50,12 @@ def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]
     if document.image is None and document.video is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
     return document.input
+
+
+def holds_data(node: BaseNode) -> bool:
+    """Whether media lie in a resource of the node itself, as bytes."""
+    resources = (node.image_resource, node.video_resource) if isinstance(node, Node) else ()
+    return any(each is not None and each.data is not None for each in resources)
 
 
 def _image(node: BaseNode) -> str | None:

@@ -26,13 +26,21 @@ class Qwen3VLReader(BaseReader):
     loader: a `qwen3vl.Loader` with other lengths of parts and passages, or with the text of pages fused.
     on_error: what a file that cannot be loaded does: "warn" logs it, notes it in `failures` and goes on, "raise"
     raises `qwen3vl.InputError`.
+    image_nodes: pictures as `ImageNode`s, see `node_of_document`.
     """
 
-    def __init__(self, loader: Loader | None = None, *, on_error: Literal["warn", "raise"] = "warn") -> None:
+    def __init__(
+        self,
+        loader: Loader | None = None,
+        *,
+        on_error: Literal["warn", "raise"] = "warn",
+        image_nodes: bool = False,
+    ) -> None:
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error is {on_error!r}; it may be 'warn' or 'raise'")
         self.loader = loader
         self.on_error = on_error
+        self.image_nodes = image_nodes
         self.failures: list[LoadFailure] = []
         """What the last load could not load."""
         self.skipped: list[str] = []
@@ -41,7 +49,7 @@ class Qwen3VLReader(BaseReader):
     def lazy_load_data(  # type: ignore[override]
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **_: Any
     ) -> Iterator[TextNode]:
-        """One node at a time: an `ImageNode` for a picture, a `TextNode` for all else, references in the metadata."""
+        """One node at a time, references to media in the metadata."""
         from qwen3vl.loaders import Loader, Skipped
 
         self.failures, self.skipped = [], []
@@ -54,7 +62,7 @@ class Qwen3VLReader(BaseReader):
                 log.warning("not loaded: %s: %s", found.source, found.reason)
                 self.failures.append(found)
             else:
-                yield node_of_document(found)
+                yield node_of_document(found, image_nodes=self.image_nodes)
 
     def load_data(  # type: ignore[override]
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **_: Any
