@@ -45,8 +45,12 @@ class Server:
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
+    @property
+    def port(self) -> int:
+        return self._server.server_port
+
     def url(self, path: str, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self._server.server_port}{path}"
+        return f"http://{host}:{self.port}{path}"
 
     def __enter__(self) -> Self:
         self._thread.start()

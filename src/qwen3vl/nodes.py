@@ -7,7 +7,6 @@ from typing import Any
 
 from qwen3vl.documents import Document
 
-
 SILENT = ("content", "fused", "image", "kind", "thumbnail", "video")
 """Metadata that tell a language model nothing."""
 
@@ -18,8 +17,8 @@ def node_payload(document: Document, point_id: str, source_key: str) -> dict[str
     Under `source_key` stands the source: by it those stores delete a document's nodes.
 
     A picture in a file or behind a URL becomes an `ImageNode`, all else a `TextNode`; every node has the
-    document's metadata, media references among them.  For embedding all metadata are excluded, so that a text is embedded as
-    it stands; but for the source of a node with media, because LlamaIndex's indexes drop nodes that have no words.
+    document's metadata, media references among them.  All metadata are excluded from embedding, so that a text is
+    embedded as it stands; but for the source of a node with media: LlamaIndex's indexes drop nodes that have no words.
     """
     image = document.image or ""
     # A page of a PDF is no picture that others could open, and a data URI would be stored twice.

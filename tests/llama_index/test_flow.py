@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def test_a_pipeline_with_its_cache(model: Qwen3VLEmbedding, mixed: Path, tiny_em
     assert [node.node_id for node in again] == [node.node_id for node in both]  # from the cache
     (one,) = pipeline.run(nodes=[star])
     (two,) = IngestionPipeline(transformations=[model], cache=cache).run(nodes=[other])
-    np.testing.assert_allclose([one.embedding, two.embedding], wanted, atol=2e-6)
+    np.testing.assert_allclose(np.asarray([one.embedding, two.embedding]), wanted, atol=2e-6)
     assert (one.node_id, two.node_id) == (star.node_id, other.node_id)
 
 
@@ -208,9 +208,9 @@ def test_bare_pictures_in_an_index(model: Qwen3VLEmbedding, mixed: Path) -> None
 
 def test_resources_and_clips_in_stores(model: Qwen3VLEmbedding, mixed: Path, tmp_path: Path) -> None:
     nodes = [
-        Node(image_resource=MediaResource(path=mixed / "star.png"), metadata={"source": "star"}),
-        Node(video_resource=MediaResource(path=mixed / "mover.mp4"), metadata={"source": "mover"}),
-        Node(text_resource=MediaResource(text="a cyan square on the left"), metadata={"source": "note"}),
+        Node(image_resource=MediaResource(path=mixed / "star.png"), extra_info={"source": "star"}),
+        Node(video_resource=MediaResource(path=mixed / "mover.mp4"), extra_info={"source": "mover"}),
+        Node(text_resource=MediaResource(text="a cyan square on the left"), extra_info={"source": "note"}),
     ]
     model(nodes)
     store, close = open_store("qdrant", tmp_path)
@@ -284,8 +284,8 @@ class Asked(MockLLM):
 
 
 @pytest.fixture
-def asked() -> Iterator[Asked]:
-    return Asked(is_chat_model=True)  # type: ignore[return-value]
+def asked() -> Asked:
+    return Asked(max_tokens=None, is_chat_model=True)
 
 
 async def test_a_query_engine(

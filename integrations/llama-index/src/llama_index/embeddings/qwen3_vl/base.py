@@ -121,14 +121,13 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
     def _media_digest(self, nodes: Sequence[BaseNode]) -> str | None:
         told = []
         for node in nodes:
-            given = node_input(node, self.keys)
-            if given.keys() == {"text"}:
-                continue
             try:
-                content = content_digest(as_item(given), self.policy)
-            except (InputError, OSError):  # it fails when it is embedded
-                content = None
-            told.append(content or sorted(given.items()))
+                given = node_input(node, self.keys)
+                if given.keys() == {"text"}:
+                    continue
+                told.append(content_digest(as_item(given), self.policy) or sorted(given.items()))
+            except (InputError, OSError):
+                told.append(node.node_id)  # it fails when it is embedded
         return hashlib.sha256(json.dumps(told).encode()).hexdigest() if told else None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -9,15 +9,16 @@ from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Metadata
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
 from qwen3vl.documents import Document
+from qwen3vl.errors import InputError
 from qwen3vl.nodes import node_payload
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys, document_of
 
 
 def node_of_document(document: Document, *, image_nodes: bool = False) -> TextNode:
-    """The node of a document: text, metadata, and media as references in the metadata, where splitters and stores keep them.
+    """The node of a document: its media are references in the metadata, where splitters and stores keep them.
 
-    image_nodes: an `ImageNode` for a picture, as `MultiModalVectorStoreIndex` wants them and as LlamaIndex's stores give
-    them back of a collection that `qwen3vl.ingest` wrote.  A `VectorStoreIndex` over Qdrant that was made of `ImageNode`s
+    image_nodes: an `ImageNode` for a picture, as `MultiModalVectorStoreIndex` wants it and as LlamaIndex's stores give
+    it back of a collection that `qwen3vl.ingest` wrote.  A `VectorStoreIndex` over Qdrant that was made of `ImageNode`s
     and others finds the `ImageNode`s only, until it is opened anew with `from_vector_store`.
     """
     payload: dict[str, Any] = dict(node_payload(document, document.id, "ref_doc_id"))
@@ -44,9 +45,12 @@ def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]
     """A node as the core embeds it.
 
     Media go with the node's own text; a text alone is embedded as LlamaIndex does, after those of its metadata that are
-    not excluded.
+    not excluded.  Raises `qwen3vl.InputError` where a reference is not a str.
     """
-    document = document_of_node(node, keys)
+    try:
+        document = document_of_node(node, keys)
+    except InputError as error:
+        raise InputError(f"node {node.node_id}: {error}") from error
     if document.image is None and document.video is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
     return document.input

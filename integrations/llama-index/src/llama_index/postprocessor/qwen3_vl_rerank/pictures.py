@@ -5,8 +5,8 @@ from __future__ import annotations
 from llama_index.core.bridge.pydantic import ConfigDict, Field
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, ImageNode, NodeWithScore, QueryBundle
-
 from llama_index.embeddings.qwen3_vl.nodes import document_of_node
+
 from qwen3vl.background import in_background
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys
@@ -30,7 +30,9 @@ class Qwen3VLPictures(BaseNodePostprocessor):
         return "Qwen3VLPictures"
 
     def _postprocess_nodes(
-        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+        self,
+        nodes: list[NodeWithScore],
+        query_bundle: QueryBundle | None = None,  # noqa: ARG002 (LlamaIndex's name)
     ) -> list[NodeWithScore]:
         return [NodeWithScore(node=self._shown(each.node), score=each.score) for each in nodes]
 
