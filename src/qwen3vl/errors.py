@@ -82,7 +82,7 @@ class BatchError(Qwen3VLError):
         more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
         super().__init__(
             f"{len(errors)} of {len(results)} items failed: {shown}{more}. The others are done: their results are in "
-            "this exception's `results`; pass on_error='collect' to get them with the errors beside them."
+            "this exception's `results`, its `errors` tell of these."
         )
         self.errors = tuple(errors)
         self.results = results

@@ -20,6 +20,11 @@ class MediaKeys:
     image: tuple[str, ...] = ("image",)
     video: tuple[str, ...] = ("video",)
 
+    def __post_init__(self) -> None:
+        for name in ("image", "video"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
+
 
 DEFAULT_KEYS = MediaKeys()
 

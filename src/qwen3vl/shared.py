@@ -20,7 +20,8 @@ FURTHER = (
 """Arguments of `Embedder` and `Reranker` that adapters have no fields for: what their `model_kwargs` may hold."""
 _embedders: weakref.WeakValueDictionary[str, Embedder] = weakref.WeakValueDictionary()
 _rerankers: weakref.WeakValueDictionary[str, Reranker] = weakref.WeakValueDictionary()
-_loading = threading.Lock()
+_loading: dict[tuple[str, str], threading.Lock] = {}
+_starting = threading.Lock()
 
 
 def shared_embedder(**settings: Any) -> Embedder:
@@ -45,8 +46,14 @@ def check_further(model_kwargs: Mapping[str, Any]) -> None:
 
 def _shared(held: MutableMapping[str, T], make: Callable[..., T], settings: dict[str, Any]) -> T:
     key = json.dumps(settings, sort_keys=True, default=repr)
-    with _loading:
-        made = held.get(key)
-        if made is None:
-            made = held[key] = make(**settings)
-        return made
+    found = held.get(key)
+    if found is not None:
+        return found
+    with _starting:
+        loading = _loading.setdefault((make.__name__, key), threading.Lock())
+    # Only those wait who want the same model: others are at work meanwhile.
+    with loading:
+        found = held.get(key)
+        if found is None:
+            found = held[key] = make(**settings)
+        return found

@@ -94,16 +94,26 @@ def test_content_blocks(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:
 def test_clips_sampled_otherwise(mixed: Path) -> None:
     clip: Any = {"video": str(mixed / "mover.mp4")}
     policy = MediaPolicy(folders=(mixed,))
-    some = Qwen3VLEmbeddings(model="tiny", policy=policy, encode_kwargs={"fps": 4.0, "max_frames": 8})
-    assert some.embed_query(clip) == Embedder("tiny").embed([{**clip, "fps": 4.0, "max_frames": 8}])[0].tolist()
+    some = Qwen3VLEmbeddings(model="tiny", policy=policy, model_kwargs={"fps": 4.0, "max_frames": 8})
+    assert some.embed_query(clip) == Embedder("tiny", fps=4.0, max_frames=8).embed([clip])[0].tolist()
     assert some.embed_query(clip) != Qwen3VLEmbeddings(model="tiny", policy=policy).embed_query(clip)
+    assert some.embedder.recipe.fps == 4.0
+
+
+def test_one_input_and_streams(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:
+    """A single input is a list of one, as in the core; a generator loses nothing."""
+    picture: Any = {"image": str(mixed / "star.png")}
+    assert embeddings.embed_multimodal(picture) == embeddings.embed_multimodal([picture])
+    assert embeddings.embed_documents("two words") == embeddings.embed_documents(["two words"])
+    assert embeddings.embed_documents(text for text in TEXTS) == embeddings.embed_documents(TEXTS)  # type: ignore[arg-type]
 
 
 def test_errors(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:
     with pytest.raises(ValidationError, match="dimension"):
         Qwen3VLEmbeddings(model="tiny", dimension=32)  # type: ignore[call-arg]
     with pytest.raises(ValidationError, match="length 1 always"):
-        Qwen3VLEmbeddings(model="tiny", encode_kwargs={"normalize_embeddings": True})
+        Qwen3VLEmbeddings(model="tiny", encode_kwargs={"batch_size": 8})
+    assert Qwen3VLEmbeddings(model="tiny", encode_kwargs={"normalize_embeddings": True}).embed_query("a")
     with pytest.raises(ValidationError, match="trust_remote_code"):
         Qwen3VLEmbeddings(model="tiny", model_kwargs={"trust_remote_code": True})
     with pytest.raises(InputError, match="it is empty"):
@@ -116,6 +126,11 @@ def test_errors(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:
         embeddings.embed_image([str(mixed / "corrupt [x].png")])
     with pytest.raises(ValidationError):
         Qwen3VLEmbeddings(model="tiny", dimensions=0)
+    mixture: Any = ["good", Document("", metadata={"image": 7}), {"image": str(mixed / "corrupt [x].png")}, "good"]
+    with pytest.raises(BatchError, match="2 of 4") as both:
+        embeddings.embed_multimodal(mixture)
+    assert [error.index for error in both.value.errors] == [1, 2]
+    np.testing.assert_array_equal(both.value.results[0], both.value.results[3])
 
 
 def test_every_argument_of_the_core_has_a_place() -> None:
@@ -196,6 +211,7 @@ def test_keys() -> None:
         Qwen3VLEmbeddings(model="tiny", keys={"picture": ("a",)})  # type: ignore[arg-type]
     keys = Qwen3VLEmbeddings(model="tiny", keys=MediaKeys(image=("photo",))).keys
     assert (keys.image, keys.video) == (("photo",), ("video",))
+    assert MediaKeys(image="photo").image == ("photo",)  # type: ignore[arg-type]
 
 
 def test_other_stores_search_by_picture(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:

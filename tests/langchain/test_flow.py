@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,12 @@ def test_the_whole_way(
 async def test_awaited_and_again(store: VectorStore, documents: list[Document]) -> None:
     """The same ids a second time: documents are replaced, not doubled."""
     ids = await aadd_documents(store, iter(documents), batch_size=5)
-    assert ids == add_documents(store, documents)
+
+    async def stream() -> AsyncIterator[Document]:
+        for document in documents:
+            yield document
+
+    assert ids == add_documents(store, documents) == await aadd_documents(store, stream(), batch_size=30)
     assert len(set(ids)) == len(documents)
     found = await store.asimilarity_search(STAR.caption(), k=60)
     assert len(found) == len(documents)
@@ -191,6 +196,51 @@ def test_documents_of_the_core_and_with_names_of_their_own(store: VectorStore, m
     assert ids[1] == known
     (found,) = store.similarity_search("a green circle", k=1)
     assert found.metadata["by"] == "Ann"
+
+
+def test_equal_texts_of_two_owners(store: VectorStore) -> None:
+    """Documents that differ in their metadata only are others."""
+    documents = [Document("terms", metadata={"tenant": tenant, "page": page}) for tenant in "ab" for page in (3, 7)]
+    assert len(set(add_documents(store, documents))) == 4
+    found = store.similarity_search("terms", k=9)
+    assert {(each.metadata["tenant"], each.metadata["page"]) for each in found} == {
+        (t, p) for t in "ab" for p in (3, 7)
+    }
+
+
+def test_texts_in_a_store_keep_no_vector(embeddings: Qwen3VLEmbeddings) -> None:
+    store = InMemoryVectorStore(embeddings)
+    (own,) = add_documents(store, [Document("dummy_text")])
+    text = store.store[own]["text"]
+    short = Qwen3VLEmbeddings(model="tiny", dimensions=16)
+    assert len(short.embed_documents([text])[0]) == 16
+
+
+def test_what_a_store_raises_tells_what_was_written(embeddings: Qwen3VLEmbeddings) -> None:
+    class Breaking(InMemoryVectorStore):
+        def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
+            if self.store:
+                raise ConnectionError("gone")
+            return super().add_documents(documents, ids, **kwargs)
+
+    store = Breaking(embeddings)
+    with pytest.raises(ConnectionError) as caught:
+        add_documents(store, [Document("a"), Document(""), Document("b"), Document("c")], batch_size=2)
+    notes = " ".join(caught.value.__notes__)
+    assert "ends with item 3" in notes
+    assert "item 1" in notes
+    assert len(store.store) == 1
+
+
+def test_stores_that_do_not_tell(embeddings: Qwen3VLEmbeddings) -> None:
+    class Silent(InMemoryVectorStore):
+        @property
+        def embeddings(self) -> Any:
+            return None
+
+    assert len(add_documents(Silent(embeddings), [Document("a")], embeddings)) == 1
+    with pytest.raises(StoreError, match="NoneType"):
+        add_documents(Silent(embeddings), [Document("a")])
 
 
 def test_stores_that_cannot(embeddings: Qwen3VLEmbeddings, documents: list[Document]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_qwen3_vl import Qwen3VLEmbeddings, Qwen3VLReranker, add_documents, content_blocks
+from pydantic import ValidationError
 
 from qwen3vl import BatchError, InputError, MediaPolicy, Qwen3VLError
 from tests.hostile import HOSTILE, data_uri, png, prepare, reference
@@ -77,6 +78,21 @@ def test_a_redirect_to_a_private_address(server: Server) -> None:
     reasons = [each.metadata["rerank_error"] for each in ours.compress_documents(documents, "a")]
     assert "169.254.169.254" in reasons[0]
     assert "only http(s) is fetched" in reasons[1]
+
+
+def test_a_policy_has_to_name_its_folders(mixed: Path) -> None:
+    """Tightening a limit is not to open the disk, nor is a comma that was forgotten."""
+    for given in (MediaPolicy(timeout=5), {"max_bytes": 1000}):
+        with pytest.raises(ValidationError, match="names no folders"):
+            Qwen3VLEmbeddings(model="tiny", policy=given)  # type: ignore[arg-type]
+        with pytest.raises(ValidationError, match="names no folders"):
+            Qwen3VLReranker(model="tiny", policy=given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="names no folders"):
+        content_blocks([], policy=MediaPolicy())
+    one = MediaPolicy(folders=str(mixed), hosts="example.com")  # type: ignore[arg-type]
+    assert (one.folders, one.hosts) == ((str(mixed),), ("example.com",))
+    with pytest.raises(InputError, match="outside the folders"):
+        Qwen3VLEmbeddings(model="tiny", policy=one).embed_query({"image": "/etc/hostname"})
 
 
 def test_nothing_is_open_until_named(mixed: Path) -> None:

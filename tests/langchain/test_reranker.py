@@ -108,6 +108,11 @@ def test_documents_that_cannot_be_read(documents: list[Document], policy: MediaP
     ):
         assert any(word in reason for word in words.split("|"))
     assert "relevance_score" not in found[2].metadata
+    stale = [Document("", metadata={"image": 7, "relevance_score": 0.9}), Document("a", metadata={"rerank_error": "x"})]
+    fresh = ours.model_copy(update={"score_threshold": None}).compress_documents(stale, "a")
+    assert ["relevance_score" in each.metadata for each in fresh] == [True, False]
+    assert ["rerank_error" in each.metadata for each in fresh] == [False, True]
+    assert len(ours.rerank("a", "one text")) <= 1
     told = ours.rerank(STAR.caption(), [*broken, *documents])
     assert told[2]["relevance_score"] is None
     assert told[2]["index"] == 0

@@ -17,7 +17,7 @@ class MediaPolicy:
     urls: whether http(s) references are fetched at all.
     hosts: if given, the only host names that are fetched from.
     private_hosts: whether addresses that are not public (loopback, private, link-local, …) may be fetched.
-    folders: if given, the only folders, with what is below them, whose files are opened.
+    folders: if given, the only folders, with what is below them, whose files are opened; None is every file.
     max_bytes: of one encoded file, read or fetched.
     max_pixels: of one picture or frame, by its header, before it is decoded.
     max_seconds: length of a clip, or of the part asked for.
@@ -37,6 +37,13 @@ class MediaPolicy:
     timeout: float = 20.0
     max_redirects: int = 3
 
+    def __post_init__(self) -> None:
+        # A single one is easily written without its comma; letter by letter, "/srv" would allow "/".
+        if isinstance(self.folders, (str, PathLike)):
+            object.__setattr__(self, "folders", (self.folders,))
+        if isinstance(self.hosts, str):
+            object.__setattr__(self, "hosts", (self.hosts,))
+
     def check_path(self, path: str) -> Path:
         """The real path, links followed; raises `PolicyError` outside the allowed folders."""
         real = Path(path).resolve()
@@ -55,5 +62,15 @@ def _resolved(folders: Sequence[str | PathLike[str]]) -> list[Path]:
 
 DEFAULT_POLICY = MediaPolicy()
 
-UNTRUSTED_POLICY = MediaPolicy(folders=())
+UNTRUSTED_POLICY = MediaPolicy(folders=(), max_bytes=32 * 2**20)
 """For references that come with documents and queries of others: no file of this machine, until folders are named."""
+
+
+def check_named(policy: MediaPolicy) -> MediaPolicy:
+    """A policy for references of others; raises `ValueError` where it opens every file of this machine unsaid."""
+    if policy.folders is None:
+        raise ValueError(
+            "the policy names no folders, which would open every file of this machine to references in documents: "
+            "MediaPolicy(folders=(…,)) names those that may be opened, folders=() none, folders=('/',) all"
+        )
+    return policy

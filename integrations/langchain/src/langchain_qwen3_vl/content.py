@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from langchain_core.documents import Document as LangChainDocument
@@ -11,7 +12,7 @@ from langchain_core.messages import BaseMessage
 from qwen3vl.documents import Document
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, as_clip
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys, document_of
 
 Content: TypeAlias = "Input | LangChainDocument | Document | BaseMessage | list[str | dict[str, Any]]"
@@ -48,6 +49,12 @@ def as_input(value: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
     if isinstance(value, Mapping) and "type" in value:
         value = [value]
     return _fused(value) if isinstance(value, (list, tuple)) else value
+
+
+def several(values: Any) -> list[Any]:
+    """The inputs of a call; a single one stands for itself."""
+    single = isinstance(values, (str, Mapping, LangChainDocument, Document, BaseMessage))
+    return [values] if single else list(values)
 
 
 def as_inputs(values: Sequence[Any], keys: MediaKeys) -> tuple[dict[int, Any], dict[int, ItemError]]:
@@ -130,12 +137,15 @@ def content_blocks(
     """
     from qwen3vl.preview import data_uri, preview
 
+    check_named(policy)
     blocks: list[dict[str, Any]] = []
     for document in documents:
         if document.page_content:
             blocks.append({"type": "text", "text": document.page_content})
-        picture = preview(from_langchain(document, keys), policy, side)
-        uri = None if picture is None else data_uri(picture)
-        if uri is not None:
-            blocks.append({"type": "image", "base64": uri.partition(",")[2], "mime_type": "image/jpeg"})
+        held = from_langchain(document, keys)
+        for medium in (replace(held, video=None), replace(held, image=None)):
+            picture = preview(medium, policy, side)
+            uri = None if picture is None else data_uri(picture)
+            if uri is not None:
+                blocks.append({"type": "image", "base64": uri.partition(",")[2], "mime_type": "image/jpeg"})
     return blocks

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from langchain_core.embeddings import Embeddings
 from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field, PrivateAttr, field_validator
 
-from langchain_qwen3_vl.content import Content, as_input
+from langchain_qwen3_vl.content import Content, as_inputs, several
 from langchain_qwen3_vl.settings import ModelSettings
 from qwen3vl.background import in_background
 from qwen3vl.errors import BatchError, InputError
 from qwen3vl.shared import shared_embedder
 
 if TYPE_CHECKING:
-    from qwen3vl import Embedder
+    from qwen3vl import Batch, Embedder
 
 PROBE = ["dummy_text"]
 """What `QdrantVectorStore` embeds whenever it is made, only to count the values."""
 
 
-class Ready(str):
+class Embedded(str):
     """A text whose vector is there already: how `add_documents` sends pictures through stores that know only texts.
 
     Copies and pickles of it are plain texts.
     """
 
     __slots__ = ("taken", "vector")
+    vector: list[float] | None
+    taken: bool
 
     def __new__(cls, text: str, vector: list[float]) -> Self:
         made = super().__new__(cls, text)
@@ -36,12 +40,10 @@ class Ready(str):
         made.taken = False
         return made
 
-    vector: list[float]
-    taken: bool
-
     def take(self) -> list[float]:
-        self.taken = True
-        return self.vector
+        """The vector, once: who keeps the text keeps nothing else."""
+        vector, self.vector, self.taken = self.vector, None, True
+        return vector or []
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str(self),)
@@ -71,7 +73,7 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
     query_instruction: str | None = None
     """For queries; None is that of documents, as in the official scripts."""
     encode_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Further keys of every input that is a document or a query: fps, max_frames."""
+    """For code that comes from other embeddings: `normalize_embeddings=True`, what happens anyway, and nothing else."""
 
     _held: Any = PrivateAttr(default=None)
     _probed: Any = PrivateAttr(default=None)
@@ -79,10 +81,10 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
     @field_validator("encode_kwargs")
     @classmethod
     def _encodable(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if odd := sorted(value.keys() - {"fps", "max_frames"}):
+        if value not in ({}, {"normalize_embeddings": True}):
             raise ValueError(
-                f"unknown: {', '.join(odd)}; it may hold fps and max_frames (vectors are of length 1 always, and "
-                "batches are made by tokens: model_kwargs={'batch_tokens': …})"
+                "it may hold normalize_embeddings=True: vectors are of length 1 always; instructions and progress are "
+                "fields, and model_kwargs holds batch_tokens, fps and max_frames"
             )
         return value
 
@@ -98,11 +100,10 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
 
     def embed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
         """Vectors of documents, one of `dimensions` floats each, in their order."""
-        if texts == PROBE:
-            return [list(self._probe())]
-        if texts and all(isinstance(text, Ready) for text in texts):
-            return [text.take() for text in texts if isinstance(text, Ready)]
-        return self._embed(texts, None)
+        given = several(texts)
+        if given and all(isinstance(text, Embedded) and text.vector is not None for text in given):
+            return [text.take() for text in given]
+        return [list(self._probe())] if given == PROBE else self._embed(given, None)
 
     def embed_query(self, text: Content) -> list[float]:
         """The vector of a query."""
@@ -118,7 +119,22 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
 
     def embed_multimodal(self, inputs: Sequence[Content]) -> list[list[float]]:
         """Vectors of mappings with any of text, image and video (each one or a list), fused into one vector each."""
-        return self._embed(inputs, None)
+        return self._embed(several(inputs), None)
+
+    def collect(self, values: Sequence[Content], instruction: str | None = None) -> Batch:
+        """Vectors of documents, (n, dimensions) float32, with errors by their places beside them."""
+        inputs, failed = as_inputs(values, self.keys)
+        found = self.embedder.embed(
+            list(inputs.values()), instruction=instruction, progress=self.show_progress, on_error="collect"
+        )
+        if not failed:
+            return found
+        places = list(inputs)
+        vectors = np.full((len(values), found.values.shape[1]), np.nan, dtype=np.float32)
+        vectors[places] = found.values
+        failed |= {places[error.index]: error.at(places[error.index]) for error in found.errors}
+        notices = {places[index]: notice for index, notice in found.notices.items()}
+        return replace(found, values=vectors, errors=tuple(failed[place] for place in sorted(failed)), notices=notices)
 
     async def aembed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
         """`embed_documents` without blocking the event loop."""
@@ -136,29 +152,22 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
         """`embed_multimodal` without blocking the event loop."""
         return await in_background(self.embed_multimodal, inputs)
 
-    def _embed(self, values: Iterable[Content], instruction: str | None) -> list[list[float]]:
-        inputs = [self._input(value) for value in values]
-        if not inputs:
+    def _embed(self, values: Sequence[Content], instruction: str | None) -> list[list[float]]:
+        if not values:
             return []
-        try:
-            vectors = self.embedder.embed(inputs, instruction=instruction, progress=self.show_progress)
-        except BatchError as error:
-            if "" in inputs:
+        found = self.collect(values, instruction)
+        if found.errors:
+            error = BatchError(found.errors, found.values)
+            if "" in values:
                 error.add_note(
                     "Vector stores pass on page_content only: documents whose picture or clip is in their metadata "
                     "are stored by langchain_qwen3_vl.add_documents(store, documents)."
                 )
-            raise
-        return vectors.tolist()  # type: ignore[no-any-return]
-
-    def _input(self, value: Content) -> Any:
-        taken = as_input(value, self.keys)
-        if not self.encode_kwargs:
-            return taken
-        return {**self.encode_kwargs, **(taken if isinstance(taken, dict) else {"text": taken})}
+            raise error
+        return found.values.tolist()  # type: ignore[no-any-return]
 
     def _probe(self) -> list[float]:
-        embedder = self.embedder
-        if self._probed is None or self._probed[0] is not embedder:
-            self._probed = (embedder, self._embed(PROBE, None)[0])
+        recipe = self.embedder.recipe
+        if self._probed is None or self._probed[0] != recipe:
+            self._probed = (recipe, self._embed(PROBE, None)[0])
         return self._probed[1]  # type: ignore[no-any-return]

@@ -12,7 +12,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field, PrivateAttr
 
-from langchain_qwen3_vl.content import Content, as_input, as_inputs
+from langchain_qwen3_vl.content import Content, as_input, as_inputs, several
 from langchain_qwen3_vl.settings import ModelSettings
 from qwen3vl.background import in_background
 from qwen3vl.errors import BatchError, ItemError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from qwen3vl import Reranker
 
 log = logging.getLogger(__name__)
+WRITTEN = ("relevance_score", "rerank_error")
+"""Metadata that a judgement leaves; those of an earlier one go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
         kept = []
         for each in self._judge(query, documents, self.top_n, None):
             document = documents[each.index]
-            kept.append(document.model_copy(update={"metadata": {**document.metadata, **_told(each)}}))
+            before = {key: value for key, value in document.metadata.items() if key not in WRITTEN}
+            kept.append(document.model_copy(update={"metadata": {**before, **_told(each)}}))
         return kept
 
     async def acompress_documents(
@@ -108,6 +111,7 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
     ) -> list[Judged]:
         if top_n is not None and top_n < 0:
             raise ValueError(f"top_n is {top_n}; it may be None, or 0 or more")
+        documents = several(documents)
         if not documents or top_n == 0:
             return []
         judged = self._score(as_input(query, self.keys), documents, instruction)

@@ -10,6 +10,7 @@ from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field
 
 from langchain_qwen3_vl.content import Content, as_input, to_langchain
+from langchain_qwen3_vl.reranker import WRITTEN
 from qwen3vl.retriever import Retriever
 from qwen3vl.store import Hit
 
@@ -37,7 +38,7 @@ class Qwen3VLRetriever(BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-        found = self.retriever.search(as_input(query), k or self.k, **{**self.options, **options})
+        found = self.retriever.search(as_input(query), self.k if k is None else k, **{**self.options, **options})
         return [_document(hit) for hit in found]
 
     async def _aget_relevant_documents(
@@ -48,13 +49,14 @@ class Qwen3VLRetriever(BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-        found = await self.retriever.asearch(as_input(query), k or self.k, **{**self.options, **options})
+        found = await self.retriever.asearch(as_input(query), self.k if k is None else k, **{**self.options, **options})
         return [_document(hit) for hit in found]
 
 
 def _document(hit: Hit) -> Document:
     found = to_langchain(hit.document)
+    before = {key: value for key, value in found.metadata.items() if key not in WRITTEN}
     scores = (
         {"score": hit.score} if hit.rerank_score is None else {"score": hit.score, "relevance_score": hit.rerank_score}
     )
-    return found.model_copy(update={"id": hit.id, "metadata": {**found.metadata, **scores}})
+    return found.model_copy(update={"id": hit.id, "metadata": {**before, **scores}})

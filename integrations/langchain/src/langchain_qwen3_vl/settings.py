@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.utils import from_env
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys
 from qwen3vl.shared import check_further
 
@@ -25,8 +25,8 @@ class ModelSettings(BaseModel):
     dtype: str = "auto"
     """"auto" (bfloat16 on CUDA, else float32), "float32", "bfloat16" or "float16"."""
     policy: MediaPolicy = UNTRUSTED_POLICY
-    """What media references may reach: public URLs and data URIs, and files only below the folders that it names:
-    `MediaPolicy(folders=("photos",))`."""
+    """What media references may reach: public URLs and data URIs, and files only below the folders that it names, none
+    by default: `MediaPolicy(folders=("photos",))`."""
     keys: MediaKeys = DEFAULT_KEYS
     """Metadata under which documents carry media."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -39,6 +39,11 @@ class ModelSettings(BaseModel):
     def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
         check_further(value)
         return value
+
+    @field_validator("policy")
+    @classmethod
+    def _named(cls, value: MediaPolicy) -> MediaPolicy:
+        return check_named(value)
 
     def _settings(self, model: str, instruction: str | None) -> dict[str, Any]:
         """Arguments of the core's object."""

@@ -21,7 +21,7 @@ from llama_index.embeddings.qwen3_vl.nodes import holds_data, node_input
 from qwen3vl.background import in_background
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import as_item
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys
 from qwen3vl.shared import check_further, shared_embedder
 
@@ -77,6 +77,11 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
     _held: Any = PrivateAttr(default=None)
     _unpickled: bool = PrivateAttr(default=False)
     _private: ClassVar[tuple[str, ...]] = ("_held", "_unpickled")
+
+    @field_validator("policy")
+    @classmethod
+    def _named(cls, value: MediaPolicy) -> MediaPolicy:
+        return check_named(value)
 
     @field_validator("model_kwargs")
     @classmethod

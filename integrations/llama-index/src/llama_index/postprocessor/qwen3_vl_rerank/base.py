@@ -16,7 +16,7 @@ from llama_index.embeddings.qwen3_vl.nodes import node_input
 
 from qwen3vl.background import in_background
 from qwen3vl.errors import BatchError, InputError, ItemError
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys
 from qwen3vl.shared import check_further, shared_reranker
 
@@ -61,6 +61,11 @@ class Qwen3VLRerank(BaseNodePostprocessor):
     )
 
     _held: Any = PrivateAttr(default=None)
+
+    @field_validator("policy")
+    @classmethod
+    def _named(cls, value: MediaPolicy) -> MediaPolicy:
+        return check_named(value)
 
     @field_validator("model_kwargs")
     @classmethod
@@ -156,8 +161,9 @@ class Qwen3VLRerank(BaseNodePostprocessor):
         if self.keep_retrieval_score:
             told["retrieval_score"] = given.score
         node = given.node
-        if told:
-            node = node.model_copy(update={"metadata": {**node.metadata, **told}})
+        if told or "rerank_error" in node.metadata:  # of an earlier judgement
+            before = {key: value for key, value in node.metadata.items() if key != "rerank_error"}
+            node = node.model_copy(update={"metadata": {**before, **told}})
         return NodeWithScore(node=node, score=score)
 
 

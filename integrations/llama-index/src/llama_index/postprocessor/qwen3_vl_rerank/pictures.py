@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field
+from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, ImageNode, NodeWithScore, QueryBundle
 from llama_index.embeddings.qwen3_vl.nodes import document_of_node
 
 from qwen3vl.background import in_background
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys
 
 
@@ -24,6 +24,11 @@ class Qwen3VLPictures(BaseNodePostprocessor):
     side: int = Field(default=1024, ge=1, description="Pixels of the longer side, at most.")
     policy: MediaPolicy = Field(default=UNTRUSTED_POLICY, description="What media references may reach.")
     keys: MediaKeys = Field(default=DEFAULT_KEYS, description="Metadata under which nodes carry media.")
+
+    @field_validator("policy")
+    @classmethod
+    def _named(cls, value: MediaPolicy) -> MediaPolicy:
+        return check_named(value)
 
     @classmethod
     def class_name(cls) -> str:
