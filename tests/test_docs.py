@@ -13,7 +13,7 @@ from tests.test_ingest import draw
 ROOT = Path(__file__).parent.parent
 PAGES = (
     *("docs/ingestion.md", "docs/qdrant.md", "docs/chroma.md", "docs/langchain.md"),
-    "integrations/langchain/README.md",
+    *("docs/llama-index.md", "integrations/langchain/README.md", "integrations/llama-index/README.md"),
 )
 
 

@@ -115,7 +115,12 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
 
     def to_payload(self) -> dict[str, Any]:
         """What events tell of the model: nothing secret."""
-        return {**super().to_payload(), "dimensions": self.dimensions}
+        return {
+            "class_name": self.class_name(),
+            "model_name": self.model_name,
+            "embed_batch_size": self.embed_batch_size,
+            "dimensions": self.dimensions,
+        }
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """The settings.  For a pipeline's cache also a digest of the media that the nodes in question hold."""
@@ -290,10 +295,11 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
     ) -> list[Embedding]:
         """Vectors, with events around each batch, and the rate limiter asked."""
         found: list[Embedding] = []
+        limiter = getattr(self, "rate_limiter", None)  # LlamaIndex has them since 0.14.16
         for start in range(0, len(inputs), self.embed_batch_size):
             end = start + self.embed_batch_size
-            if self.rate_limiter is not None:
-                self.rate_limiter.acquire()
+            if limiter is not None:
+                limiter.acquire()
             event = self._start()
             vectors = self._embed(inputs[start:end], kind, show_progress)
             self._end(event, names[start:end], vectors)
@@ -304,10 +310,11 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
         self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool = False
     ) -> list[Embedding]:
         found: list[Embedding] = []
+        limiter = getattr(self, "rate_limiter", None)  # LlamaIndex has them since 0.14.16
         for start in range(0, len(inputs), self.embed_batch_size):
             end = start + self.embed_batch_size
-            if self.rate_limiter is not None:
-                await self.rate_limiter.async_acquire()
+            if limiter is not None:
+                await limiter.async_acquire()
             event = self._start()
             vectors = await in_background(self._embed, inputs[start:end], kind, show_progress)
             self._end(event, names[start:end], vectors)
