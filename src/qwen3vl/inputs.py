@@ -30,7 +30,10 @@ _PAGE = re.compile(r"#page=(?P<page>\d+)$")
 
 ImageInput: TypeAlias = "str | PathLike[str] | bytes | BytesIO | Image.Image | NDArray[np.uint8]"
 VideoInput: TypeAlias = "str | PathLike[str] | bytes | BytesIO | Sequence[ImageInput] | NDArray[np.uint8]"
-Input: TypeAlias = "str | Mapping[str, Any] | Item | PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
+Input: TypeAlias = (
+    "str | Mapping[str, Any] | Item | PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | InputError"
+)
+"""An `InputError` is an input that an adapter could not read: it fails in its place, and costs the others nothing."""
 
 Where = Literal["path", "url", "bytes", "pixels"]
 
@@ -92,6 +95,8 @@ def as_item(value: Any) -> Item:
     """
     if isinstance(value, Item):
         return value
+    if isinstance(value, InputError):
+        raise value
     if isinstance(value, str):
         return _checked(Item(texts=(value,)))
     if isinstance(value, Mapping):

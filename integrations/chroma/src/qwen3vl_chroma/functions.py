@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from chromadb.api.types import DataLoader, Embeddable, EmbeddingFunction, Embeddings, Loadable, Space
 from chromadb.utils.embedding_functions import register_embedding_function
 from numpy.typing import NDArray
 
-from qwen3vl import Embedder, MediaPolicy
+from qwen3vl import MediaPolicy
 from qwen3vl.inputs import VIDEO_SUFFIXES, as_clip, as_picture
-from qwen3vl.media.clips import read_clip_header
-from qwen3vl.media.pictures import read_header
 from qwen3vl.recipe import Recipe
 from qwen3vl.shared import shared_embedder
+
+if TYPE_CHECKING:  # torch comes with a model
+    from qwen3vl import Embedder
 
 _held: dict[str, Embedder] = {}
 """Chroma makes a new function whenever it reads a collection's configuration, and drops the last: models are kept."""
@@ -110,6 +111,9 @@ class MediaLoader(DataLoader[Loadable]):
             return cast("Loadable", list(pool.map(self._load, uris)))
 
     def _load(self, uri: str | None) -> NDArray[np.uint8] | None:
+        from qwen3vl.media.clips import read_clip_header
+        from qwen3vl.media.pictures import read_header
+
         if uri is None:
             return None
         if uri.partition("#")[0].lower().endswith(tuple(VIDEO_SUFFIXES)):

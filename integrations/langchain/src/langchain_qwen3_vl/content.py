@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -10,7 +10,7 @@ from langchain_core.documents import Document as LangChainDocument
 from langchain_core.messages import BaseMessage
 
 from qwen3vl.documents import Document
-from qwen3vl.errors import InputError, ItemError
+from qwen3vl.errors import InputError
 from qwen3vl.inputs import Input, as_clip
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys, document_of
@@ -57,22 +57,14 @@ def several(values: Any) -> list[Any]:
     return [values] if single else list(values)
 
 
-def as_inputs(values: Sequence[Any], keys: MediaKeys) -> tuple[dict[int, Any], dict[int, ItemError]]:
-    """Inputs by their places, and by theirs why others cannot be read."""
-    inputs: dict[int, Any] = {}
-    failed: dict[int, ItemError] = {}
-    for place, value in enumerate(values):
-        try:
-            inputs[place] = as_input(value, keys)
-        except InputError as error:
-            failed[place] = ItemError(place, _name(value), str(error))
-    return inputs, failed
-
-
-def _name(value: Any) -> str:
-    if isinstance(value, LangChainDocument):
-        return str(value.metadata.get("source") or value.id or "a document without source and id")
-    return type(value).__name__
+def readable(value: Any, keys: MediaKeys) -> Any:
+    """An input of `qwen3vl`, or the error that it is, which the core reports in its place."""
+    try:
+        return as_input(value, keys)
+    except InputError as error:
+        if isinstance(value, LangChainDocument):
+            error.source = str(value.metadata.get("source") or value.id or "a document without source and id")
+        return error
 
 
 def _fused(blocks: Iterable[Any]) -> dict[str, list[Any]]:

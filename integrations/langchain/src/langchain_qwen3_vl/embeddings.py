@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from langchain_core.embeddings import Embeddings
 from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field, PrivateAttr, field_validator
 
-from langchain_qwen3_vl.content import Content, as_inputs, several
+from langchain_qwen3_vl.content import Content, readable, several
 from langchain_qwen3_vl.settings import ModelSettings
 from qwen3vl.background import in_background
 from qwen3vl.errors import BatchError, InputError
@@ -123,18 +121,8 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
 
     def collect(self, values: Sequence[Content], instruction: str | None = None) -> Batch:
         """Vectors of documents, (n, dimensions) float32, with errors by their places beside them."""
-        inputs, failed = as_inputs(values, self.keys)
-        found = self.embedder.embed(
-            list(inputs.values()), instruction=instruction, progress=self.show_progress, on_error="collect"
-        )
-        if not failed:
-            return found
-        places = list(inputs)
-        vectors = np.full((len(values), found.values.shape[1]), np.nan, dtype=np.float32)
-        vectors[places] = found.values
-        failed |= {places[error.index]: error.at(places[error.index]) for error in found.errors}
-        notices = {places[index]: notice for index, notice in found.notices.items()}
-        return replace(found, values=vectors, errors=tuple(failed[place] for place in sorted(failed)), notices=notices)
+        inputs = [readable(value, self.keys) for value in values]
+        return self.embedder.embed(inputs, instruction=instruction, progress=self.show_progress, on_error="collect")
 
     async def aembed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
         """`embed_documents` without blocking the event loop."""

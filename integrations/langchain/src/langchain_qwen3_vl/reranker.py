@@ -12,7 +12,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field, PrivateAttr
 
-from langchain_qwen3_vl.content import Content, as_input, as_inputs, several
+from langchain_qwen3_vl.content import Content, as_input, readable, several
 from langchain_qwen3_vl.settings import ModelSettings
 from qwen3vl.background import in_background
 from qwen3vl.errors import BatchError, ItemError
@@ -127,14 +127,15 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
         return judged[:top_n]
 
     def _score(self, query: Any, documents: Sequence[Content], instruction: str | None) -> list[Judged]:
-        inputs, failed = as_inputs(documents, self.keys)
+        inputs = [readable(document, self.keys) for document in documents]
         batch = self.reranker.score(
-            query, list(inputs.values()), instruction=instruction, progress=self.show_progress, on_error="collect"
+            query, inputs, instruction=instruction, progress=self.show_progress, on_error="collect"
         )
-        places = list(inputs)
-        failed |= {places[error.index]: error.at(places[error.index]) for error in batch.errors}
-        scores = {place: float(score) for place, score in zip(places, batch.values, strict=True) if place not in failed}
-        return [Judged(index, scores.get(index), failed.get(index)) for index in range(len(documents))]
+        failed = {error.index: error for error in batch.errors}
+        return [
+            Judged(index, None if index in failed else float(score), failed.get(index))
+            for index, score in enumerate(batch.values)
+        ]
 
 
 def _told(judged: Judged) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.embeddings.multi_modal_base import MultiModalEmbedding
 from llama_index.core.instrumentation import get_dispatcher
@@ -16,14 +16,13 @@ from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent,
 from llama_index.core.schema import BaseNode, ImageType, MediaResource, MetadataMode, Node, QueryBundle
 from llama_index.embeddings.qwen3_vl.cache import cache_key, content_digest
 from llama_index.embeddings.qwen3_vl.callers import nodes_being_embedded, nodes_being_hashed
-from llama_index.embeddings.qwen3_vl.nodes import holds_data, node_input
+from llama_index.embeddings.qwen3_vl.nodes import holds_data, node_input, readable
+from llama_index.embeddings.qwen3_vl.settings import ModelSettings
 
 from qwen3vl.background import in_background
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import as_item
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
-from qwen3vl.references import DEFAULT_KEYS, MediaKeys
-from qwen3vl.shared import check_further, shared_embedder
+from qwen3vl.shared import shared_embedder
 
 if TYPE_CHECKING:
     from qwen3vl import Embedder
@@ -38,7 +37,7 @@ _kept: dict[int, Embedder] = {}
 """Models of objects that came from pickles: a pipeline's workers get a new object for each task."""
 
 
-class Qwen3VLEmbedding(MultiModalEmbedding):
+class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
     """Qwen3-VL-Embedding: texts, pictures, pages, clips and mixtures of them as vectors of one space.
 
     As a transformation and in indexes it embeds each node by what it holds: its text, its picture (`ImageNode`,
@@ -55,20 +54,9 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
     )
 
     model_name: str = Field(default="Qwen/Qwen3-VL-Embedding-2B", description='A hub id, a local folder, or "tiny".')
-    revision: str | None = Field(default=None, description="Branch, tag or, best, commit of the hub's repository.")
     dimensions: int | None = Field(default=None, ge=1, description="Cut the vectors to this many values (Matryoshka).")
     query_instruction: str | None = Field(default=None, description="For queries; None is that of documents.")
     document_instruction: str | None = Field(default=None, description="For documents; None is the model's default.")
-    device: str = Field(default="auto", description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
-    dtype: str = Field(default="auto", description='"auto" (bfloat16 on CUDA, else float32), "float32", …')
-    policy: MediaPolicy = Field(
-        default=UNTRUSTED_POLICY,
-        description="What media references may reach: public URLs and data URIs, and files only below its folders.",
-    )
-    keys: MediaKeys = Field(default=DEFAULT_KEYS, description="Metadata under which nodes carry media.")
-    model_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="Further arguments of qwen3vl.Embedder: max_length, max_pixels, fps, …"
-    )
     embed_batch_size: int = Field(
         default=2048, gt=0, le=2048, description="Inputs between two events; the engine makes batches by tokens."
     )
@@ -76,18 +64,6 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
 
     _held: Any = PrivateAttr(default=None)
     _unpickled: bool = PrivateAttr(default=False)
-    _private: ClassVar[tuple[str, ...]] = ("_held", "_unpickled")
-
-    @field_validator("policy")
-    @classmethod
-    def _named(cls, value: MediaPolicy) -> MediaPolicy:
-        return check_named(value)
-
-    @field_validator("model_kwargs")
-    @classmethod
-    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_further(value)
-        return value
 
     @classmethod
     def class_name(cls) -> str:
@@ -96,17 +72,9 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
     @property
     def embedder(self) -> Embedder:
         """The core's object, for `qwen3vl.ingest` and `Retriever`; loads the model."""
-        settings: dict[str, Any] = {
-            "model": self.model_name,
-            "revision": self.revision,
-            "dimensions": self.dimensions,
-            "device": self.device,
-            "dtype": self.dtype,
-            "policy": self.policy,
-            **self.model_kwargs,
-        }
-        if self.document_instruction is not None:
-            settings["instruction"] = self.document_instruction
+        settings = self._settings(self.model_name, self.document_instruction)
+        if self.dimensions is not None:
+            settings["dimensions"] = self.dimensions
         # Asked for by its settings each time, because fields may be changed.
         self._held = found = shared_embedder(**settings)
         if self._unpickled:
@@ -201,7 +169,7 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
 
     def _seen(self, texts: Sequence[str]) -> list[Any]:
         nodes = nodes_being_embedded(texts)
-        return list(texts) if nodes is None else [node_input(node, self.keys) for node in nodes]
+        return list(texts) if nodes is None else [readable(node, self.keys) for node in nodes]
 
     # Pictures, clips and mixtures --------------------------------------------------------------------------------
 
@@ -255,11 +223,11 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Gives each node the vector of what it holds."""
-        inputs = [node_input(node, self.keys) for node in nodes]
+        inputs = [readable(node, self.keys) for node in nodes]
         return _with(nodes, inputs, self.get_multimodal_embeddings(inputs, bool(kwargs.get("show_progress"))))
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
-        inputs = [node_input(node, self.keys) for node in nodes]
+        inputs = [readable(node, self.keys) for node in nodes]
         return _with(nodes, inputs, await self.aget_multimodal_embeddings(inputs, bool(kwargs.get("show_progress"))))
 
     # What LlamaIndex requires beneath ----------------------------------------------------------------------------
@@ -351,9 +319,7 @@ class Qwen3VLEmbedding(MultiModalEmbedding):
         return vectors
 
 
-def _with(
-    nodes: Sequence[BaseNode], inputs: Sequence[dict[str, Any]], vectors: Sequence[Embedding]
-) -> Sequence[BaseNode]:
+def _with(nodes: Sequence[BaseNode], inputs: Sequence[Any], vectors: Sequence[Embedding]) -> Sequence[BaseNode]:
     for node, given, vector in zip(nodes, inputs, vectors, strict=True):
         node.embedding = vector
         if not node.get_content(metadata_mode=MetadataMode.EMBED):

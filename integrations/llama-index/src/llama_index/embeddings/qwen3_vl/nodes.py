@@ -47,13 +47,19 @@ def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]
     Media go with the node's own text; a text alone is embedded as LlamaIndex does, after those of its metadata that are
     not excluded.  Raises `qwen3vl.InputError` where a reference is not a str.
     """
-    try:
-        document = document_of_node(node, keys)
-    except InputError as error:
-        raise InputError(f"node {node.node_id}: {error}") from error
+    document = document_of_node(node, keys)
     if document.image is None and document.video is None:
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
     return document.input
+
+
+def readable(node: BaseNode, keys: MediaKeys) -> dict[str, Any] | InputError:
+    """A node's input, or the error that it is, which the core reports in its place."""
+    try:
+        return node_input(node, keys)
+    except InputError as error:
+        error.source = f"node {node.node_id}"
+        return error
 
 
 def holds_data(node: BaseNode) -> bool:

@@ -6,19 +6,18 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.embeddings.qwen3_vl.nodes import node_input
+from llama_index.embeddings.qwen3_vl.nodes import readable
+from llama_index.embeddings.qwen3_vl.settings import ModelSettings
 
 from qwen3vl.background import in_background
-from qwen3vl.errors import BatchError, InputError, ItemError
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
-from qwen3vl.references import DEFAULT_KEYS, MediaKeys
-from qwen3vl.shared import check_further, shared_reranker
+from qwen3vl.errors import BatchError, ItemError
+from qwen3vl.shared import shared_reranker
 
 if TYPE_CHECKING:
     from qwen3vl import Reranker
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
 
 
-class Qwen3VLRerank(BaseNodePostprocessor):
+class Qwen3VLRerank(ModelSettings, BaseNodePostprocessor):
     """Qwen3-VL-Reranker: judges nodes by a query in words, by picture (`QueryBundle.image_path`) or both.
 
     Nodes come back best first, equal scores in their order, as new `NodeWithScore`s with scores between 0 and 1.
@@ -38,40 +37,17 @@ class Qwen3VLRerank(BaseNodePostprocessor):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
     model: str = Field(default="Qwen/Qwen3-VL-Reranker-2B", description='A hub id, a local folder, or "tiny".')
-    revision: str | None = Field(default=None, description="Branch, tag or, best, commit of the hub's repository.")
     top_n: int = Field(default=5, ge=1, description="How many nodes are kept.")
     keep_retrieval_score: bool = Field(
         default=False, description='Whether the score so far goes to the metadata, under "retrieval_score".'
     )
     instruction: str | None = Field(default=None, description="What counts as an answer; None is the model's default.")
-    device: str = Field(default="auto", description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
-    dtype: str = Field(default="auto", description='"auto" (bfloat16 on CUDA, else float32), "float32", …')
-    policy: MediaPolicy = Field(
-        default=UNTRUSTED_POLICY,
-        description="What media references may reach: public URLs and data URIs, and files only below its folders.",
-    )
-    keys: MediaKeys = Field(default=DEFAULT_KEYS, description="Metadata under which nodes carry media.")
     on_error: Literal["keep", "raise"] = Field(
         default="keep",
         description="A node that cannot be read: kept behind all others, without a score and with the reason in its "
         'metadata under "rerank_error"; or a qwen3vl.BatchError.',
     )
-    model_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="Further arguments of qwen3vl.Reranker: max_length, max_pixels, fps, …"
-    )
-
     _held: Any = PrivateAttr(default=None)
-
-    @field_validator("policy")
-    @classmethod
-    def _named(cls, value: MediaPolicy) -> MediaPolicy:
-        return check_named(value)
-
-    @field_validator("model_kwargs")
-    @classmethod
-    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_further(value)
-        return value
 
     @classmethod
     def class_name(cls) -> str:
@@ -80,17 +56,7 @@ class Qwen3VLRerank(BaseNodePostprocessor):
     @property
     def reranker(self) -> Reranker:
         """The core's object, for `qwen3vl.Retriever`; loads the model."""
-        settings: dict[str, Any] = {
-            "model": self.model,
-            "revision": self.revision,
-            "device": self.device,
-            "dtype": self.dtype,
-            "policy": self.policy,
-            **self.model_kwargs,
-        }
-        if self.instruction is not None:
-            settings["instruction"] = self.instruction
-        self._held = found = shared_reranker(**settings)
+        self._held = found = shared_reranker(**self._settings(self.model, self.instruction))
         return found
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,22 +104,15 @@ class Qwen3VLRerank(BaseNodePostprocessor):
     def _judge(self, nodes: Sequence[NodeWithScore], query: dict[str, str]) -> list[NodeWithScore]:
         if not nodes:
             return []
-        inputs: dict[int, Any] = {}
-        failed: dict[int, ItemError] = {}
-        for place, each in enumerate(nodes):
-            try:
-                inputs[place] = node_input(each.node, self.keys)
-            except InputError as error:
-                failed[place] = ItemError(place, f"node {each.node.node_id}", str(error))
-        batch = self.reranker.score(query, list(inputs.values()), on_error="collect")
-        places = list(inputs)
-        failed |= {places[error.index]: error.at(places[error.index]) for error in batch.errors}
-        if failed and self.on_error == "raise":
-            raise BatchError([failed[place] for place in sorted(failed)], nodes)
-        scores = {place: float(score) for place, score in zip(places, batch.values, strict=True) if place not in failed}
+        inputs = [readable(each.node, self.keys) for each in nodes]
+        batch = self.reranker.score(query, inputs, on_error="collect")
+        if batch.errors and self.on_error == "raise":
+            raise BatchError(batch.errors, batch.values)
+        failed = {error.index: error for error in batch.errors}
+        scores = {place: float(score) for place, score in enumerate(batch.values) if place not in failed}
         order = sorted(range(len(nodes)), key=lambda place: (place in failed, -scores.get(place, 0.0)))
-        for place in sorted(failed):
-            log.warning("not reranked: %s", failed[place])
+        for error in batch.errors:
+            log.warning("not reranked: %s", error)
         return [self._scored(nodes[place], scores.get(place), failed.get(place)) for place in order[: self.top_n]]
 
     def _scored(self, given: NodeWithScore, score: float | None, error: ItemError | None) -> NodeWithScore:

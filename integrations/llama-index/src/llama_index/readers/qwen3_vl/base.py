@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,12 +11,10 @@ from llama_index.core.schema import TextNode
 from llama_index.embeddings.qwen3_vl.nodes import node_of_document
 
 from qwen3vl.documents import LoadFailure
-from qwen3vl.errors import InputError
+from qwen3vl.loading import Loading
 
 if TYPE_CHECKING:
     from qwen3vl import Loader
-
-log = logging.getLogger(__name__)
 
 
 class Qwen3VLReader(BaseReader):
@@ -36,33 +33,25 @@ class Qwen3VLReader(BaseReader):
         on_error: Literal["warn", "raise"] = "warn",
         image_nodes: bool = False,
     ) -> None:
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f"on_error is {on_error!r}; it may be 'warn' or 'raise'")
-        self.loader = loader
-        self.on_error = on_error
+        self._loading = Loading(loader, on_error)
         self.image_nodes = image_nodes
-        self.failures: list[LoadFailure] = []
+
+    @property
+    def failures(self) -> list[LoadFailure]:
         """What the last load could not load."""
-        self.skipped: list[str] = []
+        return self._loading.failures
+
+    @property
+    def skipped(self) -> list[str]:
         """Files of types that nothing here loads, as the last load found them."""
+        return self._loading.skipped
 
     def lazy_load_data(  # type: ignore[override]
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **_: Any
     ) -> Iterator[TextNode]:
         """One node at a time, references to media in the metadata."""
-        from qwen3vl.loaders import Loader, Skipped
-
-        self.failures, self.skipped = [], []
-        for found in (self.loader or Loader()).load(paths):
-            if isinstance(found, Skipped):
-                self.skipped.append(found.source)
-            elif isinstance(found, LoadFailure):
-                if self.on_error == "raise":
-                    raise InputError(f"{found.source}: {found.reason}")
-                log.warning("not loaded: %s: %s", found.source, found.reason)
-                self.failures.append(found)
-            else:
-                yield node_of_document(found, image_nodes=self.image_nodes)
+        for document in self._loading.documents(paths):
+            yield node_of_document(document, image_nodes=self.image_nodes)
 
     def load_data(  # type: ignore[override]
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **_: Any

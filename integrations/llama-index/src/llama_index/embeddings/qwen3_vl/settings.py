@@ -1,0 +1,50 @@
+"""What the embedding model and the reranker have in common: where they run, and what references may reach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.bridge.pydantic import BaseModel, Field, field_validator
+
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
+from qwen3vl.references import DEFAULT_KEYS, MediaKeys
+from qwen3vl.shared import check_further
+
+
+class ModelSettings(BaseModel):
+    """Settings of a model, which loads on first use; objects of equal settings share it."""
+
+    revision: str | None = Field(default=None, description="Branch, tag or, best, commit of the hub's repository.")
+    device: str = Field(default="auto", description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
+    dtype: str = Field(default="auto", description='"auto" (bfloat16 on CUDA, else float32), "float32", …')
+    policy: MediaPolicy = Field(
+        default=UNTRUSTED_POLICY,
+        description="What media references may reach: public URLs and data URIs, and files only below its folders.",
+    )
+    keys: MediaKeys = Field(default=DEFAULT_KEYS, description="Metadata under which nodes carry media.")
+    model_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Further arguments of the core's object: max_length, max_pixels, fps, …"
+    )
+
+    @field_validator("policy")
+    @classmethod
+    def _named(cls, value: MediaPolicy) -> MediaPolicy:
+        return check_named(value)
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_further(value)
+        return value
+
+    def _settings(self, model: str, instruction: str | None) -> dict[str, Any]:
+        """Arguments of the core's object."""
+        told = {
+            "model": model,
+            "revision": self.revision,
+            "device": self.device,
+            "dtype": self.dtype,
+            "policy": self.policy,
+            **self.model_kwargs,
+        }
+        return told if instruction is None else {**told, "instruction": instruction}
