@@ -12,6 +12,7 @@ import logging
 import os
 import reprlib
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -27,12 +28,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qwen3vl.accounts import Accounts, Stats
 from qwen3vl.errors import InputError, ItemError
-from qwen3vl.geometry import Limits
+from qwen3vl.geometry import Limits, tokens_of
 from qwen3vl.hub import Checkpoint
 from qwen3vl.inputs import Item, as_item
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.model import Qwen3VL
+from qwen3vl.model.flops import text_flops, vision_flops
+from qwen3vl.model.sight import Sight, join, split
+from qwen3vl.model.vision import VisionFeatures
 from qwen3vl.model.weights import fingerprint, load_model
 from qwen3vl.packing import Pack, plan
 from qwen3vl.pixels import patches
@@ -95,6 +100,7 @@ class EngineOptions:
     batch_tokens: int | None = None
     threads: int | None = None
     exif: bool = False
+    vision_cache: int | None = None
 
 
 class Engine:
@@ -110,11 +116,22 @@ class Engine:
         self.fingerprint = fingerprint(checkpoint.folder)
         self._shared = _share(checkpoint.folder, self.fingerprint, self.device, self.dtype)
         self.batch_tokens = options.batch_tokens or (16384 if self.device.type == "cuda" else 4096)
+        kept = options.vision_cache
+        if kept is None:
+            kept = 1 << 30 if self.device.type == "cuda" else 1 << 28
+        self._sight = self._shared.sight if kept else None
+        self._shared.sight.limit = max(self._shared.sight.limit, kept)
+        self._accounts = Accounts()
         self._threads = ThreadPoolExecutor(options.threads or min(8, os.cpu_count() or 1), "qwen3vl")
 
     def __deepcopy__(self, memo: Any) -> Engine:
         """Itself: frameworks copy what holds it, and a model is not to be loaded twice for that."""
         return self
+
+    @property
+    def stats(self) -> Stats:
+        """What this engine did so far."""
+        return self._accounts.total
 
     @property
     def model(self) -> Qwen3VL:
@@ -131,8 +148,9 @@ class Engine:
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """Runs all jobs; outcomes come as packs end, in no promised order."""
         waiting: deque[_Step | Outcome] = deque()
+        steps = self._steps(iter(jobs), waiting)
         try:
-            for step in self._steps(iter(jobs)):
+            while (step := self._next(steps)) is not None:
                 waiting.append(step)
                 if len(waiting) > AHEAD:
                     yield from self._finish(waiting.popleft())
@@ -143,7 +161,13 @@ class Engine:
                 if isinstance(step, _Step):
                     step.cancel()
 
-    def _steps(self, jobs: Iterator[Job]) -> Iterator[_Step | Outcome]:
+    def _next(self, steps: Iterator[_Step | Outcome]) -> _Step | Outcome | None:
+        began = time.perf_counter()
+        step = next(steps, None)
+        self._accounts.add(seconds_waiting=time.perf_counter() - began)
+        return step
+
+    def _steps(self, jobs: Iterator[Job], waiting: Iterable[_Step | Outcome]) -> Iterator[_Step | Outcome]:
         prompts: list[_Prompt] = []
         held = 0
         while some := list(islice(jobs, CHUNK)):
@@ -154,13 +178,13 @@ class Engine:
                     prompts.append(made)
                     held += sum(each.held for each in made.planning.media)
             if len(prompts) >= WINDOW or held >= HELD:
-                yield from self._window(prompts)
+                yield from self._window(prompts, waiting)
                 prompts, held = [], 0
-        yield from self._window(prompts)
+        yield from self._window(prompts, waiting)
 
-    def _window(self, prompts: Sequence[_Prompt]) -> Iterator[_Step]:
+    def _window(self, prompts: Sequence[_Prompt], waiting: Iterable[_Step | Outcome]) -> Iterator[_Step]:
         for pack in self._packs(prompts):
-            yield _Step(pack, prompts, self._load(pack, prompts))
+            yield self._step(pack, prompts, waiting)
 
     def _plan(self, job: Job) -> _Prompt | Outcome:
         try:
@@ -174,11 +198,21 @@ class Engine:
     def _packs(self, prompts: Sequence[_Prompt], budget: int | None = None) -> Iterator[Pack]:
         return plan([prompt.planning.prompt for prompt in prompts], budget or self.batch_tokens)
 
-    def _load(self, pack: Pack, prompts: Sequence[_Prompt]) -> dict[Hashable, Future[Tensor]]:
+    def _step(self, pack: Pack, prompts: Sequence[_Prompt], waiting: Iterable[_Step | Outcome]) -> _Step:
+        """The pack, with what was seen before; the rest of its media are decoded, once for all packs that wait."""
         media: dict[Hashable, Planned] = {}
         for member in pack.members:
             media.update({each.vision.key: each for each in prompts[member].planning.media})
-        return {key: self._threads.submit(media[key].load) for key in pack.media}
+        seen: dict[Hashable, VisionFeatures] = {}
+        pixels: dict[Hashable, Future[Tensor]] = {}
+        decoding = {key: future for step in waiting if isinstance(step, _Step) for key, future in step.pixels.items()}
+        for key in pack.media:
+            features = self._sight.get(key) if self._sight else None
+            if features is not None:
+                seen[key] = features
+            else:
+                pixels[key] = decoding.get(key) or self._threads.submit(media[key].load)
+        return _Step(pack, prompts, pixels, seen)
 
     def _finish(self, step: _Step | Outcome) -> Iterator[Outcome]:
         if isinstance(step, Outcome):
@@ -186,13 +220,16 @@ class Engine:
             return
         pixels: dict[Hashable, Tensor] = {}
         broken: dict[Hashable, Exception] = {}
+        began = time.perf_counter()
         for key, future in step.pixels.items():
             try:
                 pixels[key] = future.result()
             except Exception as error:  # whatever a decoder raises is the error of the items that show it
                 broken[key] = error
+        self._accounts.add(seconds_waiting=time.perf_counter() - began)
+        media = _Media(pixels, step.seen)
         if not broken:
-            yield from self._forward(step.pack, step.prompts, pixels)
+            yield from self._forward(step.pack, step.prompts, media)
             return
         whole: list[_Prompt] = []
         for member in step.pack.members:
@@ -203,12 +240,17 @@ class Engine:
             else:
                 whole.append(prompt)
         for pack in self._packs(whole):
-            yield from self._forward(pack, whole, pixels)
+            yield from self._forward(pack, whole, media)
 
-    def _forward(self, pack: Pack, prompts: Sequence[_Prompt], pixels: dict[Hashable, Tensor]) -> Iterator[Outcome]:
+    def _forward(self, pack: Pack, prompts: Sequence[_Prompt], media: _Media) -> Iterator[Outcome]:
         members = [prompts[member] for member in pack.members]
-        states, error = self._tried(pack, pixels)
+        states, error = self._tried(pack, media)
         if states is not None:
+            self._accounts.add(
+                items=len(members),
+                tokens_asked=sum(len(prompt.planning.prompt) for prompt in members),
+                pictures_asked=sum(len(prompt.planning.media) for prompt in members),
+            )
             for prompt, state in zip(members, states, strict=True):
                 if np.isfinite(state).all():
                     yield Outcome(prompt.job.index, state, notice=prompt.planning.notice)
@@ -222,24 +264,20 @@ class Engine:
             middle = len(members) // 2
             for half in (members[:middle], members[middle:]):
                 for smaller in self._packs(half, 1 << 60):
-                    yield from self._forward(smaller, half, pixels)
+                    yield from self._forward(smaller, half, media)
 
-    def _tried(
-        self, pack: Pack, pixels: dict[Hashable, Tensor]
-    ) -> tuple[NDArray[np.float32], Exception] | tuple[None, Exception]:
+    def _tried(self, pack: Pack, media: _Media) -> tuple[NDArray[np.float32], Exception] | tuple[None, Exception]:
         """The states of a pack, or what kept it from them, rid of the frames that hold its tensors."""
         try:
-            return self._states(pack, pixels), _NO_ERROR
+            return self._states(pack, media), _NO_ERROR
         except Exception as error:  # the pack's items fail, not the call
             return None, _bare(error)
 
-    def _states(self, pack: Pack, pixels: dict[Hashable, Tensor]) -> NDArray[np.float32]:
+    def _states(self, pack: Pack, media: _Media) -> NDArray[np.float32]:
         """One forward pass: the hidden states of each member's last token, (members, hidden) float32."""
         with self._shared.lock, torch.inference_mode():
-            features = None
-            if pack.media:
-                rows = [patches(pixels[key].to(self.device, non_blocking=True)) for key in pack.media]
-                features = self.model.see(torch.cat(rows), pack.grids).take(self._move(pack.rows))
+            began = time.perf_counter()
+            features = self._see(pack, media).take(self._move(pack.rows)) if pack.media else None
             states = self.model(
                 self._move(pack.ids),
                 self._move(pack.positions),
@@ -248,7 +286,39 @@ class Engine:
                 self._move(pack.visual),
                 features,
             )
-            return states.float().cpu().numpy()  # type: ignore[no-any-return]
+            found: NDArray[np.float32] = states.float().cpu().numpy()
+            self._accounts.add(
+                packs=1,
+                tokens_computed=pack.tokens,
+                seconds_running=time.perf_counter() - began,
+                flops=text_flops(self.model.config, pack.groups),
+            )
+            return found
+
+    def _see(self, pack: Pack, media: _Media) -> VisionFeatures:
+        """The features of a pack's pictures and clips, in its order; what was not seen before is encoded."""
+        grids = dict(zip(pack.media, pack.grids, strict=True))
+        seen = {key: media.seen[key] for key in pack.media if key in media.seen}
+        if self._sight:
+            # Also what a pack in front has encoded since this one was made.
+            later = {key: self._sight.get(key) for key in pack.media if key not in seen}
+            seen |= {key: features for key, features in later.items() if features is not None}
+        fresh = [key for key in pack.media if key not in seen]
+        self._accounts.add(
+            pictures_encoded=len(fresh),
+            pictures_kept=len(seen),
+            flops=vision_flops(self.model.config, [grids[key] for key in fresh]),
+        )
+        if fresh:
+            rows = [patches(media.pixels[key].to(self.device, non_blocking=True)) for key in fresh]
+            encoded = self.model.see(torch.cat(rows), [grids[key] for key in fresh])
+            if not seen and not self._sight:
+                return encoded
+            for key, features in zip(fresh, split(encoded, [tokens_of(grids[key]) for key in fresh]), strict=True):
+                seen[key] = features
+                if self._sight:
+                    self._sight.put(key, features)
+        return join([seen[key] for key in pack.media])
 
     def _move(self, values: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(values).to(self.device, non_blocking=True)
@@ -267,10 +337,19 @@ class _Step:
     pack: Pack
     prompts: Sequence[_Prompt]
     pixels: dict[Hashable, Future[Tensor]]
+    seen: dict[Hashable, VisionFeatures]
 
     def cancel(self) -> None:
         for future in self.pixels.values():
             future.cancel()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Media:
+    """What a pack shows, by key: uint8 pixels, or features where it was seen before."""
+
+    pixels: dict[Hashable, Tensor]
+    seen: dict[Hashable, VisionFeatures]
 
 
 _NO_ERROR = Exception()
@@ -332,6 +411,7 @@ class _Shared:
     model: Qwen3VL
     tokenizer: Tokenizer
     lock: threading.Lock
+    sight: Sight
 
 
 _in_use: weakref.WeakValueDictionary[Hashable, _Shared] = weakref.WeakValueDictionary()
@@ -344,6 +424,22 @@ def _share(folder: Path, digest: str, device: torch.device, dtype: torch.dtype) 
     with _in_use_lock:
         shared = _in_use.get(key)
         if shared is None:
-            tokenizer = Tokenizer(folder / "tokenizer.json")
-            shared = _in_use[key] = _Shared(load_model(folder, device, dtype), tokenizer, threading.Lock())
+            model = load_model(folder, device, dtype)
+            shared = _in_use[key] = _Shared(model, Tokenizer(folder / "tokenizer.json"), threading.Lock(), Sight())
+            _share_tower(shared, [other for other in _in_use.values() if other is not shared])
         return shared
+
+
+def _share_tower(shared: _Shared, others: Sequence[_Shared]) -> None:
+    """Where another model has the same vision weights, as an embedding model and a reranker may, both use one tower."""
+    own = shared.model.visual.state_dict()
+    for other in others:
+        theirs = other.model.visual.state_dict()
+        if shared.model.config.vision == other.model.config.vision and all(
+            weight.device == theirs[name].device
+            and weight.dtype == theirs[name].dtype
+            and torch.equal(weight, theirs[name])
+            for name, weight in own.items()
+        ):
+            shared.model.visual, shared.sight = other.model.visual, other.sight
+            return

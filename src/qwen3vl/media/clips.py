@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +21,7 @@ from torch import Tensor
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.inputs import Clip
 from qwen3vl.media.fetch import fetch
-from qwen3vl.media.pictures import check_bytes, check_file, check_pixels
+from qwen3vl.media.pictures import check_bytes, check_file, check_pixels, digest
 from qwen3vl.media.policy import MediaPolicy
 
 logging.getLogger("libav").setLevel(logging.ERROR)  # broken files are our errors, not FFmpeg's log lines
@@ -44,11 +44,11 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipHeader:
-    """A clip's source and timeline, what identifies it within a call, and the frames asked for (first, last)."""
+    """A clip's source and timeline, what identifies its content, and the frames asked for (first, last)."""
 
     source: Path | bytes
     timeline: Timeline
-    identity: object
+    identity: Hashable
     first: int
     last: int
 
@@ -73,13 +73,13 @@ def read_clip_header(clip: Clip, policy: MediaPolicy) -> ClipHeader:
     if clip.where == "path":
         path = policy.check_path(clip.data)
         known = check_file(path, policy)
-        identity: object = known
+        identity: Hashable = known
         source: Path | bytes = path
         timeline = _timeline_of_file(known)
     else:
-        source = fetch(clip.data, policy) if clip.where == "url" else check_bytes(clip.data, policy)
-        identity = clip.data
-        timeline = _timeline(source)
+        source = data = fetch(clip.data, policy) if clip.where == "url" else check_bytes(clip.data, policy)
+        identity = digest(data)
+        timeline = _timeline(data)
     check_pixels(timeline.width, timeline.height, policy)
     first, last = _part(clip, timeline)
     asked = (last - first) / timeline.rate

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from qwen3vl.documents import file_digest
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.inputs import Picture
 from qwen3vl.media.fetch import fetch
@@ -23,11 +26,11 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Header:
-    """A picture's size in pixels, what identifies its content within a call, and how to decode it to RGB."""
+    """A picture's size in pixels, what identifies its content, and how to decode it to RGB."""
 
     width: int
     height: int
-    identity: object
+    identity: Hashable
     load: Callable[[], Image.Image]
     held: int = 0
     """Bytes of the encoded file that are kept in memory until then."""
@@ -61,6 +64,20 @@ def check_bytes(data: bytes, policy: MediaPolicy) -> bytes:
     return data
 
 
+def digest(data: bytes) -> str:
+    """What tells contents apart, wherever they come from: equal pictures are encoded once."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(known: tuple[str, int, int]) -> str:
+    """Cached while the file stays as it is: a PDF has many pages."""
+    try:
+        return file_digest(Path(known[0]))
+    except OSError as error:
+        raise MediaError(f"the file cannot be read: {error}") from error
+
+
 def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) -> Header:
     """Opens a picture as far as its header.
 
@@ -70,15 +87,14 @@ def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) ->
         image: Image.Image = picture.data
         width, height = _shown_size(image, exif)
         check_pixels(width, height, policy)
-        return Header(width, height, ("object", id(image)), lambda: _rgb(image, exif))
+        return Header(width, height, (image.size, digest(_rgb(image, exif).tobytes())), lambda: _rgb(image, exif))
     if picture.where == "path":
         path = policy.check_path(picture.data)
-        identity: object = check_file(path, policy)
+        identity = (_file_digest(check_file(path, policy)), exif)
         source: Path | bytes = path
-    elif picture.where == "url":
-        source, identity = fetch(picture.data, policy), picture.data
     else:
-        source, identity = check_bytes(picture.data, policy), picture.data
+        source = data = fetch(picture.data, policy) if picture.where == "url" else check_bytes(picture.data, policy)
+        identity = (digest(data), exif)
     if picture.page is not None:
         page = picture.page
         width, height = page_size(source, page)

@@ -1,0 +1,70 @@
+"""What a vision tower has encoded lately, kept for those who show it again."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from qwen3vl.model.vision import VisionFeatures
+
+
+class Sight:
+    """Features by what they show and the size at which it is seen, the least recently used going first.
+
+    Of a tower, whichever models use it.  They stay on the tower's device.  Any number of threads may use one object.
+    """
+
+    def __init__(self) -> None:
+        self.limit = 0
+        """Bytes that are kept, at most: the most that any engine asked for."""
+        self.size = 0
+        self._kept: OrderedDict[Hashable, VisionFeatures] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> VisionFeatures | None:
+        """The features, which then count as used last."""
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def put(self, key: Hashable, features: VisionFeatures) -> None:
+        """Keeps a copy: features are cut from those of a whole pack, which would stay with them."""
+        if key in self._kept or _bytes(features) > self.limit:
+            return
+        copied = VisionFeatures(features.tokens.clone(), tuple(layer.clone() for layer in features.deepstack))
+        with self._lock:
+            if key in self._kept:
+                return
+            self._kept[key] = copied
+            self.size += _bytes(copied)
+            while self.size > self.limit:
+                _, gone = self._kept.popitem(last=False)
+                self.size -= _bytes(gone)
+
+
+def _bytes(features: VisionFeatures) -> int:
+    return sum(_tensor_bytes(each) for each in (features.tokens, *features.deepstack))
+
+
+def _tensor_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def split(features: VisionFeatures, lengths: Sequence[int]) -> list[VisionFeatures]:
+    """Features of pictures that were encoded together, one by one."""
+    layers = [torch.split(layer, list(lengths)) for layer in (features.tokens, *features.deepstack)]
+    return [VisionFeatures(first, tuple(rest)) for first, *rest in zip(*layers, strict=True)]
+
+
+def join(features: Sequence[VisionFeatures]) -> VisionFeatures:
+    """Features in one row, in this order."""
+    tokens, *deepstack = (
+        torch.cat(layer) for layer in zip(*([one.tokens, *one.deepstack] for one in features), strict=True)
+    )
+    return VisionFeatures(tokens, tuple(deepstack))

@@ -1,0 +1,198 @@
+"""Nothing is computed twice: the engine's own accounts, and answers that stay what they are."""
+
+from __future__ import annotations
+
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from qwen3vl import Embedder, Reranker
+from qwen3vl.accounts import Stats
+from qwen3vl.model.sight import Sight
+from qwen3vl.model.vision import VisionFeatures
+from tests.conftest import CASES, resolve
+from tests.test_golden import check
+
+
+def tokens(engine: Any, written: list[Any]) -> list[tuple[int, ...]]:
+    """The token ids of prompts, as the engine plans them."""
+    from qwen3vl.planning import fit
+
+    return [tuple(fit(parts, engine.tokenizer, engine.limits.max_length).prompt.ids.tolist()) for parts in written]
+
+
+def prefixes(prompts: list[tuple[int, ...]]) -> int:
+    """Distinct tokens by all that stands before them: what no engine can do without."""
+    return len({prompt[:stop] for prompt in prompts for stop in range(1, len(prompt) + 1)})
+
+
+def test_a_reranking_of_a_hundred(golden_reranker: Reranker) -> None:
+    """Tokens computed are the distinct ones, but for branches too short to be worth a call."""
+    from functools import partial
+
+    from qwen3vl.inputs import as_item
+
+    query = "which of these is about the sea?"
+    documents = [
+        f"document {number}: {'the sea and ' * (number % 7)}a ship of number {number}" for number in range(100)
+    ]
+    engine = golden_reranker.engine
+    asked = golden_reranker._query(query)
+    write = partial(golden_reranker._write, asked[1], golden_reranker.instruction)
+    prompts = tokens(engine, [write(as_item(document)) for document in documents])
+    before = engine.stats
+    golden_reranker.score(query, documents)
+    done = engine.stats - before
+    assert done.items == 100
+    assert done.packs == 1
+    assert done.tokens_asked == sum(map(len, prompts))
+    # A branch shorter than MIN_SHARED tokens is computed with each of its ends: less than 8 tokens a document.
+    assert prefixes(prompts) <= done.tokens_computed < prefixes(prompts) + 8 * len(documents)
+
+
+def test_a_shared_instruction(golden_embedder: Embedder) -> None:
+    engine = golden_embedder.engine
+    before = engine.stats
+    golden_embedder.embed([f"{number} is a number" for number in range(50)])
+    done = engine.stats - before
+    assert done.tokens_shared >= 49 * 10
+    assert done.tokens_asked == done.tokens_computed + done.tokens_shared
+
+
+def ways(path: Path) -> list[Any]:
+    """One picture in every form that it may come in."""
+    data = path.read_bytes()
+    return [path, str(path), path.as_uri(), data, BytesIO(data), f"{path.parent}/../{path.parent.name}/{path.name}"]
+
+
+def test_pictures_by_content(checkpoints: Path, media: dict[str, Path], tmp_path: Path) -> None:
+    """Encoded once per call and size, whatever they are called, with or without what was kept."""
+    copied = tmp_path / "copy.png"
+    shutil.copy(media["odd"], copied)
+    inputs = [{"text": f"caption {n}", "image": each} for n, each in enumerate([*ways(media["odd"]), *ways(copied)])]
+    inputs += [{"text": "another", "image": media["photo"]}] * 3
+    for kept in (None, 0):
+        embedder = Embedder(checkpoints / "embedding", device="cpu", vision_cache=kept)
+        embedder.engine._shared.sight._kept.clear()
+        vectors = embedder.embed(inputs)
+        done = embedder.engine.stats
+        assert (done.pictures_asked, done.pictures_encoded) == (15, 2)
+        np.testing.assert_allclose(vectors, np.vstack([embedder.embed([each]) for each in inputs]), atol=2e-6)
+        assert (embedder.engine.stats.pictures_encoded > 2) is (kept == 0)
+
+
+def test_pixels_by_content(checkpoints: Path) -> None:
+    """PIL pictures are told apart by what they show, a palette's colours included."""
+    first, second = (Image.new("P", (64, 64), 0) for _ in range(2))
+    first.putpalette([255, 0, 0])
+    second.putpalette([0, 0, 255])
+    embedder = Embedder(checkpoints / "embedding", device="cpu")
+    before = embedder.engine.stats
+    red, blue, again = embedder.embed([{"image": each} for each in (first, second, first.convert("RGB"))])
+    assert (embedder.engine.stats - before).pictures_encoded == 2
+    assert not np.allclose(red, blue, atol=1e-4)
+    np.testing.assert_array_equal(red, again)
+
+
+def test_kept_across_calls_and_within_bounds(checkpoints: Path, media: dict[str, Path], tmp_path: Path) -> None:
+    reranker = Reranker(checkpoints / "reranker", device="cpu")
+    sight = reranker.engine._shared.sight
+    sight._kept.clear()
+    sight.size = 0
+    documents = [{"image": media["odd"]}, {"image": media["photo"]}, {"video": media["clip"]}]
+    fresh = reranker.score("first", documents)
+    before = reranker.engine.stats
+    again = reranker.score("first", documents)
+    for query in ("second", "third"):
+        reranker.score(query, documents)
+    done = reranker.engine.stats - before
+    assert (done.pictures_asked, done.pictures_encoded) == (9, 0)
+    assert done.pictures_kept == 9
+    np.testing.assert_allclose(again, fresh, atol=1e-6)
+    # A file that changes is another picture.
+    changing = tmp_path / "a.png"
+    shutil.copy(media["odd"], changing)
+    one = reranker.score("q", [{"image": changing}])
+    Image.new("RGB", (90, 70), "green").save(changing)
+    assert reranker.score("q", [{"image": changing}]) != one
+    assert 0 < sight.size <= sight.limit
+
+
+def test_the_least_recently_used_go_first() -> None:
+    import torch
+
+    sight = Sight()
+    sight.limit = 10 * 4 * 8
+
+    def features(value: float) -> VisionFeatures:
+        return VisionFeatures(torch.full((2, 8), value), (torch.full((2, 8), value),))
+
+    for key in range(2):
+        sight.put(key, features(float(key)))
+    assert sight.size == 2 * 4 * 8 * 4
+    assert sight.get(0) is not None
+    sight.put(2, features(2.0))
+    assert sight.get(1) is None
+    found = sight.get(0)
+    assert found is not None
+    assert float(found.tokens[0, 0]) == 0
+    sight.put("large", VisionFeatures(torch.zeros(100, 8), ()))
+    assert sight.get("large") is None
+    assert sight.size <= sight.limit
+
+
+def test_one_tower_where_the_weights_are_equal(checkpoints: Path, media: dict[str, Path], tmp_path: Path) -> None:
+    """An embedding model and a reranker with equal vision weights encode a picture once for both."""
+    folder = tmp_path / "reranker"
+    shutil.copytree(checkpoints / "reranker", folder)
+    weights, other = load_file(folder / "model.safetensors"), load_file(checkpoints / "embedding" / "model.safetensors")
+    own = Reranker(folder, device="cpu").score("q", [{"image": media["odd"]}])
+    save_file(
+        {**weights, **{name: value for name, value in other.items() if "visual" in name}}, folder / "model.safetensors"
+    )
+    embedder = Embedder(checkpoints / "embedding", device="cpu")
+    apart = Reranker(checkpoints / "reranker", device="cpu")
+    assert (apart.engine.model.visual is embedder.engine.model.visual) is all(
+        bool((weights[name] == other[name]).all()) for name in weights if "visual" in name
+    )
+    together = Reranker(folder, device="cpu")
+    assert together.engine.model.visual is embedder.engine.model.visual
+    embedder.embed([{"image": media["odd"]}])
+    score = together.score("q", [{"image": media["odd"]}])
+    assert together.engine.stats.pictures_encoded == 0
+    assert score.shape == own.shape
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 28])
+def test_golden_answers_from_what_is_kept(kept: int, checkpoints: Path, media: dict[str, Path]) -> None:
+    """The official vectors when a picture is new, when it is known, and when nothing is kept."""
+    embedder = Embedder(checkpoints / "embedding", device="cpu", vision_cache=kept)
+    names = [name for name, case in CASES["embed"].items() if "image" in case and name != "image-huge"]
+    for _ in range(2):
+        for name, vector in zip(
+            names, embedder.embed([resolve(CASES["embed"][name], media) for name in names]), strict=True
+        ):
+            check(name, vector)
+    assert (embedder.engine.stats.pictures_kept > 0) is (kept > 0)
+
+
+def test_sums() -> None:
+    one = Stats(items=1, tokens_asked=5, tokens_computed=3, seconds_running=0.5)
+    assert (one + one - one) == one
+    assert one.tokens_shared == 2
+
+
+def test_waiting_and_running(golden_embedder: Embedder) -> None:
+    before = golden_embedder.engine.stats
+    golden_embedder.embed(["a", "b"])
+    done = golden_embedder.engine.stats - before
+    assert done.seconds_running > 0
+    assert done.seconds_waiting > 0
+    assert done.flops > 2 * done.tokens_computed
+    assert pytest.approx(done.tokens_shared) == done.tokens_asked - done.tokens_computed
