@@ -187,7 +187,7 @@ def index(folder: Path, place: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_resumes_after_a_blow(tmp_path: Path, blow: signal.Signals) -> None:
-    draw(tmp_path / "in", 600)
+    draw(tmp_path / "in", 1000)
     process = index(tmp_path / "in", tmp_path / "store")
     database = tmp_path / "store" / "collection" / "qwen3vl" / "storage.sqlite"
     for _ in range(6000):
@@ -200,9 +200,9 @@ def test_resumes_after_a_blow(tmp_path: Path, blow: signal.Signals) -> None:
     again = index(tmp_path / "in", tmp_path / "store")
     told, _ = again.communicate(timeout=120)
     summary = json.loads(told)
-    assert summary["added"] + summary["unchanged"] == 600
+    assert summary["added"] + summary["unchanged"] == 1000
     assert summary["unchanged"] > 0
-    assert summary["stored"] == 600
+    assert summary["stored"] == 1000
     assert summary["failed"] == []
 
 

@@ -130,7 +130,7 @@ def test_few_contents_in_many_documents(store: Store) -> None:
 
     report = ingest(counted(), Windowed(), store, progress=progress)
     assert report.added == 4000
-    assert ahead < 2500
+    assert ahead < 3500  # two lookups that wait, one under way, a window, and what is not written
 
 
 def test_a_mistyped_sync_removes_nothing(store: Store) -> None:
