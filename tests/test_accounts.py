@@ -79,7 +79,7 @@ def test_pictures_by_content(checkpoints: Path, media: dict[str, Path], tmp_path
     inputs += [{"text": "another", "image": media["photo"]}] * 3
     for kept in (None, 0):
         embedder = Embedder(checkpoints / "embedding", device="cpu", vision_cache=kept)
-        embedder.engine._shared.sight._kept.clear()
+        embedder.engine._shared.sight.clear()
         vectors = embedder.embed(inputs)
         done = embedder.engine.stats
         assert (done.pictures_asked, done.pictures_encoded) == (15, 2)
@@ -103,8 +103,7 @@ def test_pixels_by_content(checkpoints: Path) -> None:
 def test_kept_across_calls_and_within_bounds(checkpoints: Path, media: dict[str, Path], tmp_path: Path) -> None:
     reranker = Reranker(checkpoints / "reranker", device="cpu")
     sight = reranker.engine._shared.sight
-    sight._kept.clear()
-    sight.size = 0
+    sight.clear()
     documents = [{"image": media["odd"]}, {"image": media["photo"]}, {"video": media["clip"]}]
     fresh = reranker.score("first", documents)
     before = reranker.engine.stats

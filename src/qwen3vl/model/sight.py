@@ -33,6 +33,12 @@ class Sight:
                 self._kept.move_to_end(key)
             return found
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._lock:
+            self._kept.clear()
+            self.size = 0
+
     def put(self, key: Hashable, features: VisionFeatures) -> None:
         """Keeps a copy: features are cut from those of a whole pack, which would stay with them."""
         if key in self._kept or _bytes(features) > self.limit:
