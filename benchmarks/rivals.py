@@ -1,7 +1,8 @@
-"""How long the official scripts take for the same work, with equal weights and equal answers.
+r"""How long the official scripts and sentence-transformers take for the same work, with equal weights and equal answers.
 
     git clone https://github.com/QwenLM/Qwen3-VL-Embedding official
-    uv run --with 'transformers==4.57.3' --with scipy python -m benchmarks.rivals --official official [--cases texts …]
+    uv run --with 'transformers==4.57.3' --with scipy --with sentence-transformers python -m benchmarks.rivals \
+        --official official [--cases texts …]
 
 A randomly initialised model of the true proportions, float32 on the CPU.  Both sides take turns; answers are compared
 before anything is timed.  `ours, cold` forgets what it has seen before each turn.
@@ -35,6 +36,9 @@ WORDS = (
     "copper", "forest", "meadow", "thunder", "saddle", "orchard", "glacier", "violin", "pepper", "canvas", "anchor",
     "feather", "island", "morning", "candle", "shelter", "valley", "pocket", "silver",
 )  # fmt: skip
+PROMPT = (
+    "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
 Answers = list[float] | np.ndarray[Any, Any]
 
 
@@ -70,7 +74,7 @@ def official(checkout: Path, name: str) -> Any:
     return module
 
 
-def cases(models: Path, checkout: Path, folder: Path, names: list[str]) -> list[Case]:
+def cases(models: Path, checkout: Path, folder: Path, names: list[str], count: int) -> list[Case]:
     """The cases that were asked for; models are loaded for those only."""
     random = Random(3)
     made: list[Case] = []
@@ -117,7 +121,35 @@ def cases(models: Path, checkout: Path, folder: Path, names: list[str]) -> list[
             return torch.cat(parts).numpy()
 
         made.append(Case("embed 64 texts of 10 to 500 tokens", lambda: embedder.embed(texts), batches, lambda: None))
+    if "sentences" in names:
+        made.append(sentence_transformers(models, count))
     return made
+
+
+def sentence_transformers(models: Path, count: int) -> Case:
+    """Texts of 10 to 500 tokens; both sides sort them and make batches as they like."""
+    from safetensors.torch import load_file
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import models as parts
+
+    folder = models / "embedding"
+    transformer = parts.Transformer(str(folder))
+    # On transformers 4.57 it leaves all weights random without an error: the checkpoint's names have a prefix.
+    weights = load_file(folder / "model.safetensors")
+    transformer.auto_model.load_state_dict({name.removeprefix("model."): each for name, each in weights.items()})
+    width = transformer.auto_model.config.text_config.hidden_size
+    rival = SentenceTransformer(
+        modules=[transformer, parts.Pooling(width, pooling_mode="lasttoken"), parts.Normalize()], device="cpu"
+    )
+    random = Random(5)
+    texts = [words(random, random.randrange(8, 400)) for _ in range(count)]
+    embedder = Embedder(folder, device="cpu")
+    return Case(
+        f"embed {count} texts of 10 to 500 tokens (sentence-transformers)",
+        lambda: embedder.embed(texts),
+        lambda: np.asarray(rival.encode([PROMPT.format(text) for text in texts])),
+        lambda: None,
+    )
 
 
 def timed(work: Callable[[], Answers]) -> float:
@@ -152,8 +184,9 @@ def sorted_pairs(theirs: list[float], ours: list[float]) -> list[tuple[float, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--official", type=Path, required=True)
-    parser.add_argument("--cases", nargs="+", default=["texts", "query", "pictures", "embed"])
+    parser.add_argument("--cases", nargs="+", default=["texts", "query", "pictures", "embed", "sentences"])
     parser.add_argument("--size", default="small")
+    parser.add_argument("--texts", type=int, default=1000, help="how many sentence-transformers embeds")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--models", type=Path, help="where the checkpoints are kept; else they are made anew")
     options = parser.parse_args()
@@ -163,9 +196,9 @@ def main() -> None:
         models = write(options.models or Path(scratch), options.size)
         print(f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} threads,")
         print(f"{os.cpu_count()} cores of {platform.processor() or platform.machine()}\n")
-        print("| work | official, s | ours, s | again, s | times (least–most) | largest difference |")
+        print("| work | rival, s | ours, s | again, s | times (least–most) | largest difference |")
         print("| --- | ---: | ---: | ---: | ---: | ---: |")
-        for case in cases(models, options.official, Path(scratch), options.cases):
+        for case in cases(models, options.official, Path(scratch), options.cases, options.texts):
             run(case, options.turns)
 
 
