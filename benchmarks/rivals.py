@@ -1,4 +1,4 @@
-r"""How long the official scripts and sentence-transformers take for the same work, with equal weights and equal answers.
+r"""How long the official scripts and sentence-transformers take for the same work, answers and weights being equal.
 
     git clone https://github.com/QwenLM/Qwen3-VL-Embedding official
     uv run --with 'transformers==4.57.3' --with scipy --with sentence-transformers python -m benchmarks.rivals \
