@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -33,6 +34,9 @@ HOSTILE: list[tuple[Any, str]] = [
     ("../../etc/passwd", "outside the folders"),
     ("{allowed}/../../../etc/passwd", "outside the folders"),
     ("{allowed}/link.png", "outside the folders"),
+    ("{allowed}/a\0b.png", "no path to a file"),
+    ("{allowed}/loop.png", "o"),
+    ("{allowed}/pipe.png", "not a file"),
     ("file://elsewhere/share/a.png", "not a host"),
     ("http://127.0.0.1:{port}/a.png", "not a public address"),
     ("http://localhost:{port}/a.png", "not a public address"),
@@ -57,6 +61,8 @@ HOSTILE: list[tuple[Any, str]] = [
 def prepare(folder: Path) -> Path:
     """What some of the references name, below the folder that is allowed."""
     (folder / "link.png").symlink_to("/etc/passwd")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    os.mkfifo(folder / "pipe.png")
     (folder / "header.png").write_bytes(png(60_000, 60_000))
     return folder
 

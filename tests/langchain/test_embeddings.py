@@ -208,8 +208,8 @@ async def test_tasks_leave_the_loop_alone(embeddings: Qwen3VLEmbeddings) -> None
 
 def test_keys() -> None:
     with pytest.raises(ValidationError):
-        Qwen3VLEmbeddings(model="tiny", keys={"picture": ("a",)})  # type: ignore[arg-type]
-    keys = Qwen3VLEmbeddings(model="tiny", keys=MediaKeys(image=("photo",))).keys
+        Qwen3VLEmbeddings(model="tiny", media_keys={"picture": ("a",)})  # type: ignore[arg-type]
+    keys = Qwen3VLEmbeddings(model="tiny", media_keys=MediaKeys(image=("photo",))).media_keys
     assert (keys.image, keys.video) == (("photo",), ("video",))
     assert MediaKeys(image="photo").image == ("photo",)  # type: ignore[arg-type]
 

@@ -125,7 +125,9 @@ def test_documents_that_cannot_be_read(documents: list[Document], policy: MediaP
 
 def test_keys(mixed: Path, policy: MediaPolicy) -> None:
     document = Document("", metadata={"image": "a caption, not a file", "photo_url": str(mixed / "star.png")})
-    ours = Qwen3VLReranker(model="tiny", policy=policy, keys=MediaKeys(image=("photo", "photo_url")), on_error="raise")
+    ours = Qwen3VLReranker(
+        model="tiny", policy=policy, media_keys=MediaKeys(image=("photo", "photo_url")), on_error="raise"
+    )
     assert ours.rerank(STAR.caption(), [document])[0]["relevance_score"] > 0.5
 
 

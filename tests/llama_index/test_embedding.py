@@ -7,6 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -18,10 +19,11 @@ from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugH
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
-from llama_index.core.schema import ImageDocument, ImageNode, MediaResource, Node, TextNode
+from llama_index.core.schema import ImageDocument, ImageNode, MediaResource, MetadataMode, Node, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.qwen3_vl import MediaKeys, Qwen3VLEmbedding
 from llama_index.embeddings.qwen3_vl.nodes import node_input
+from PIL import Image
 from pydantic import ValidationError
 
 from qwen3vl import BatchError, Embedder, InputError, MediaPolicy
@@ -65,7 +67,8 @@ async def test_the_cores_vectors(model: Qwen3VLEmbedding, tiny_embedder: Embedde
     assert model.get_multimodal_embedding(both) == await model.aget_multimodal_embedding(both) == fused
     assert model.get_multimodal_query_embedding(both) == await model.aget_multimodal_query_embedding(both) == fused
     assert model.query_bundle(both).embedding == fused
-    assert (model.query_bundle(both).query_str, model.query_bundle(both).image_path) == ("a star", star)
+    for bundle in (model.query_bundle(both), await model.aquery_bundle(both)):
+        assert (bundle.query_str, bundle.image_path, bundle.embedding) == ("a star", star, fused)
     assert type(one[0]) is float
     assert model.get_text_embedding_batch([]) == await model.aget_text_embedding_batch([]) == []
     assert model.get_agg_embedding_from_queries(["a"]) == pytest.approx(model.get_query_embedding("a"))
@@ -109,9 +112,14 @@ async def test_nodes_by_what_they_hold(model: Qwen3VLEmbedding, tiny_embedder: E
     wanted = tiny_embedder.embed([node_input(node) for node in nodes]).tolist()
     np.testing.assert_allclose(wanted, tiny_embedder.embed([given for _, given in cases]), atol=2e-6)
     assert [node.embedding for node in await model.acall([node.model_copy() for node in nodes])] == wanted
-    assert [node.embedding for node in model(nodes)] == wanted
-    assert all(node.get_content("embed") for node in nodes)  # so that indexes do not drop them
-    other = Qwen3VLEmbedding(model_name="tiny", policy=model.policy, keys=MediaKeys(image=("photo",)))
+    before = [node.model_dump(exclude={"embedding"}) for node in nodes]
+    embedded = model(nodes)
+    assert [node.embedding for node in embedded] == wanted
+    assert all(node.get_content(MetadataMode.EMBED) for node in embedded)  # so that indexes do not drop them
+    assert [node.model_dump(exclude={"embedding"}) for node in nodes] == before
+    # What they say then is no text of theirs.
+    assert [node_input(node) for node in embedded] == [node_input(node) for node in nodes]
+    other = Qwen3VLEmbedding(model_name="tiny", policy=model.policy, media_keys=MediaKeys(image=("photo",)))
     (node,) = other([TextNode(text="", metadata={"photo": star, "image": "a title"})])
     assert node.embedding == tiny_embedder.embed([picture])[0].tolist()
 
@@ -125,6 +133,21 @@ def test_errors(model: Qwen3VLEmbedding, mixed: Path) -> None:
         model([TextNode(text="a"), ImageNode(image_path=str(mixed / "corrupt [x].png"))])
     with pytest.raises(BatchError, match="empty"):
         model.get_text_embedding("")
+    # Over all batches, by their places; the good ones are remembered.
+    store = SimpleKVStore()
+    small = Qwen3VLEmbedding(model_name="tiny", embed_batch_size=2, embeddings_cache=store)
+    with pytest.raises(BatchError, match="2 of 6") as caught:
+        small.get_text_embedding_batch(["a", "b", "c", "", "d", ""])
+    assert [error.index for error in caught.value.errors] == [3, 5]
+    assert caught.value.results[4] == small.get_text_embedding("d")
+    assert len(store.get_all("qwen3vl")) == 4
+    with pytest.raises(BatchError, match="2 of 6") as again:
+        small.get_text_embedding_batch(["a", "b", "c", "", "d", ""])
+    assert [error.index for error in again.value.errors] == [3, 5]
+    skipping = Qwen3VLEmbedding(model_name="tiny", on_error="skip")
+    assert [node.node_id for node in skipping([TextNode(text="", id_="1"), TextNode(text="a", id_="2")])] == ["2"]
+    with pytest.raises(ValidationError, match="names no folders"):
+        small.policy = MediaPolicy()
     with pytest.raises(BatchError, match="empty"):
         model([TextNode(text="")])
 
@@ -167,6 +190,10 @@ async def test_events_on_every_path(policy: MediaPolicy, mixed: Path) -> None:
                 ((_, ended),) = debug.get_event_pairs(CBEventType.EMBEDDING)
                 assert ended.payload is not None
                 assert ended.payload["chunks"] == chunks
+        debug.flush_event_logs()
+        with pytest.raises(BatchError):
+            model.get_text_embedding("")
+        assert all(len(pair) == 2 for pair in debug.get_event_pairs(CBEventType.EMBEDDING))
         heard.events.clear()
         model.get_image_embedding(BytesIO(Path(star).read_bytes()))
         assert "image of" in heard.events[1].chunks[0]
@@ -229,15 +256,34 @@ async def test_the_cache_knows_what_decides_a_vector(
     counting.clear()
     assert first.get_text_embedding_batch(texts)[1] == document
     assert counting == ["new 1", "new 2"]
+    colours = [Image.new("P", (64, 64), 0) for _ in range(2)]
+    for picture, palette in zip(colours, ([255, 0, 0], [0, 0, 255]), strict=True):
+        picture.putpalette(palette)
+    assert first.get_multimodal_embedding({"image": colours[0]}) != first.get_multimodal_embedding(
+        {"image": colours[1]}
+    )
     # What may not be read is not read for the cache either.
     with pytest.raises(BatchError, match="outside the folders"):
         first.get_image_embedding("/etc/hostname")
 
 
+class Locked(SimpleKVStore):
+    """A cache that cannot be pickled, as those of databases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 def test_copies_carry_no_weights(model: Qwen3VLEmbedding) -> None:
     vector = model.get_text_embedding("a")
     told = model.to_dict()
-    assert Qwen3VLEmbedding.from_dict(json.loads(json.dumps(told, default=str))).get_text_embedding("a") == vector
+    assert Qwen3VLEmbedding.from_dict(json.loads(json.dumps(told))).get_text_embedding("a") == vector
+    assert Qwen3VLEmbedding.from_json(model.to_json()).embedder is model.embedder
+    assert Qwen3VLEmbedding.model_validate(model.model_dump()).embedder is model.embedder
+    locked = Qwen3VLEmbedding(model_name="tiny", embeddings_cache=Locked())
+    assert pickle.loads(pickle.dumps(locked)).embeddings_cache is None
+    assert isinstance(locked.embeddings_cache, Locked)
     packed = pickle.dumps(model)
     assert len(packed) < 10_000
     again = pickle.loads(packed)

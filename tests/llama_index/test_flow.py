@@ -149,6 +149,17 @@ def test_a_pipeline_with_its_cache(model: Qwen3VLEmbedding, mixed: Path, tiny_em
     assert (one.node_id, two.node_id) == (star.node_id, other.node_id)
 
 
+def test_a_copy_is_another_node(model: Qwen3VLEmbedding, mixed: Path, tmp_path: Path) -> None:
+    """The cache gives back whole nodes: a file of equal bytes elsewhere is not to become the first one."""
+    (tmp_path / "copy.png").write_bytes((mixed / "star.png").read_bytes())
+    both = Qwen3VLEmbedding(model_name="tiny", policy=MediaPolicy(folders=(mixed, tmp_path)))
+    pipeline = IngestionPipeline(transformations=[both])
+    (first,) = pipeline.run(nodes=bare(mixed, "star.png"))
+    (second,) = pipeline.run(nodes=bare(tmp_path, "copy.png"))
+    assert second.image_path == str(tmp_path / "copy.png")  # type: ignore[attr-defined]
+    assert second.embedding == first.embedding
+
+
 async def test_an_awaited_pipeline(model: Qwen3VLEmbedding, mixed: Path) -> None:
     pipeline = IngestionPipeline(transformations=[model])
     (one,) = await pipeline.arun(nodes=bare(mixed, "star.png"))
@@ -214,9 +225,10 @@ def test_resources_and_clips_in_stores(model: Qwen3VLEmbedding, mixed: Path, tmp
         Node(video_resource=MediaResource(path=mixed / "mover.mp4"), extra_info={"source": "mover"}),
         Node(text_resource=MediaResource(text="a cyan square on the left"), extra_info={"source": "note"}),
     ]
-    model(nodes)
     store, close = open_store("qdrant", tmp_path)
-    VectorStoreIndex(nodes, storage_context=StorageContext.from_defaults(vector_store=store), embed_model=model)
+    VectorStoreIndex(
+        list(model(nodes)), storage_context=StorageContext.from_defaults(vector_store=store), embed_model=model
+    )
     close()
     store, close = open_store("qdrant", tmp_path)
     retriever = VectorStoreIndex.from_vector_store(store, embed_model=model).as_retriever(similarity_top_k=3)
@@ -243,6 +255,7 @@ def test_the_reader(mixed: Path, tmp_path: Path) -> None:
     kinds = {node.metadata["kind"]: type(node) for node in Qwen3VLReader(image_nodes=True).load_data(mixed)}
     assert kinds == {"picture": ImageNode, "page": TextNode, "clip": TextNode, "text": TextNode}
     assert [Path(name).name for name in reader.skipped] == ["table.csv"]
+    assert {node.metadata["by"] for node in reader.load_data(mixed, extra_info={"by": "Ann"})} == {"Ann"}
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-nothing")
     assert reader.load_data([tmp_path]) == []
     assert [Path(failure.source).name for failure in reader.failures] == ["broken.pdf"]
@@ -333,3 +346,5 @@ def test_pictures_for_a_language_model(nodes: list[BaseNode], policy: MediaPolic
             assert max(Image.open(BytesIO(base64.b64decode(after.node.image or ""))).size) <= 66
     outside = NodeWithScore(node=ImageNode(image_path="/etc/hostname"))
     assert Qwen3VLPictures(policy=policy).postprocess_nodes([outside])[0].node is outside.node
+    odd = NodeWithScore(node=TextNode(text="", metadata={"image": 7}))
+    assert Qwen3VLPictures(policy=policy).postprocess_nodes([odd])[0].node is odd.node

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import ImageNode, MediaResource, Node, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import ImageNode, MediaResource, MetadataMode, Node, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
 from llama_index.embeddings.qwen3_vl.nodes import node_input
-from llama_index.postprocessor.qwen3_vl_rerank import Qwen3VLRerank
+from llama_index.postprocessor.qwen3_vl_rerank import Qwen3VLPictures, Qwen3VLRerank
 from pydantic import ValidationError
 
 from qwen3vl import BatchError, InputError, MediaPolicy, Reranker
@@ -72,6 +74,13 @@ async def test_the_cores_scores(nodes: list[NodeWithScore], policy: MediaPolicy,
     best = kept.postprocess_nodes(nodes, query_str=STAR.caption())
     assert sorted(each.node.metadata["retrieval_score"] for each in best) == pytest.approx([0.2, 0.3])
     assert "retrieval_score" not in nodes[2].node.metadata
+    # Neither prompts nor further embeddings show it.
+    assert [node_input(each.node) for each in best] == [node_input(nodes[int(each.node.node_id)].node) for each in best]
+    broken = [NodeWithScore(node=TextNode(text="words", metadata={"image": "/etc/hostname"}))]
+    (told,) = ours.postprocess_nodes(broken, query_str="a")
+    assert "outside the folders" in told.node.metadata["rerank_error"]
+    for mode in (MetadataMode.LLM, MetadataMode.EMBED):
+        assert "rerank_error" not in told.node.get_content(mode)
 
 
 def test_queries_with_pictures_and_instruction(
@@ -87,8 +96,12 @@ def test_queries_with_pictures_and_instruction(
         wanted = tiny_reranker.score(query, inputs, instruction="Find the same.").tolist()
         found = {each.node.node_id: each.score for each in ours.postprocess_nodes(nodes, bundle)}
         assert found == dict(zip("0123456", wanted, strict=True))
-    embedded = Qwen3VLEmbedding(model_name="tiny", policy=policy).query_bundle({"image": star})
-    assert ours.postprocess_nodes(nodes, embedded)[0].node.node_id == "2"
+    model = Qwen3VLEmbedding(model_name="tiny", policy=policy)
+    for given in ({"image": star}, {"image": mixed / "star.png"}, [star], {"video": str(mixed / "mover.mp4")}):
+        asked: Any = {"image": given} if isinstance(given, list) else given
+        wanted = tiny_reranker.score(asked, inputs, instruction="Find the same.").tolist()
+        found = {each.node.node_id: each.score for each in ours.postprocess_nodes(nodes, model.query_bundle(asked))}
+        assert found == dict(zip("0123456", wanted, strict=True))
 
 
 class Heard(BaseEventHandler):
@@ -133,7 +146,7 @@ async def test_events_on_every_path(nodes: list[NodeWithScore], policy: MediaPol
 def test_copies(nodes: list[NodeWithScore], policy: MediaPolicy) -> None:
     ours = Qwen3VLRerank(model="tiny", policy=policy, top_n=2)
     found = ours.postprocess_nodes(nodes, query_str="a")
-    told = json.loads(json.dumps(ours.to_dict(), default=str))
+    told = json.loads(json.dumps(ours.to_dict()))
     assert Qwen3VLRerank.from_dict(told).postprocess_nodes(nodes, query_str="a") == found
     packed = pickle.dumps(ours)
     assert len(packed) < 10_000
@@ -167,6 +180,7 @@ def test_hostile_references(number: int, allowed: Path, server: Server) -> None:
     given, reason = reference(number, allowed, server)
     policy = MediaPolicy(folders=(allowed,))
     model = Qwen3VLEmbedding(model_name="tiny", policy=policy)
+    remembering = Qwen3VLEmbedding(model_name="tiny", policy=policy, embeddings_cache=SimpleKVStore())
     ours = Qwen3VLRerank(model="tiny", policy=policy)
     bad: list[Any] = [TextNode(text="", metadata={"image": given}, id_="bad")]
     if isinstance(given, str):
@@ -181,6 +195,12 @@ def test_hostile_references(number: int, allowed: Path, server: Server) -> None:
         with pytest.raises((BatchError, InputError)) as refused:
             model([TextNode(text="before"), node])
         assert reason in str(refused.value)
+        # Caches look at content too, under the same policy; the pipeline's at once, before anything is embedded.
+        with pytest.raises((BatchError, InputError)) as cached:
+            IngestionPipeline(transformations=[remembering]).run(nodes=[node])
+        assert reason in str(cached.value)
+        shown = NodeWithScore(node=node)
+        assert Qwen3VLPictures(policy=policy).postprocess_nodes([shown])[0].node is node
         asked = [NodeWithScore(node=each) for each in (node, TextNode(text="a red star", id_="good"))]
         good, kept = ours.postprocess_nodes(asked, query_str="a red star")
         assert (good.node.node_id, kept.node.node_id, kept.score) == ("good", "bad", None)

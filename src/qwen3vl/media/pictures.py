@@ -70,8 +70,8 @@ def digest(data: bytes) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _file_digest(known: tuple[str, int, int]) -> str:
-    """Cached while the file stays as it is: a PDF has many pages."""
+def content_digest(known: tuple[str, int, int]) -> str:
+    """Of a file that `check_file` knows; cached while it stays as it is: a PDF has many pages."""
     try:
         return file_digest(Path(known[0]))
     except OSError as error:
@@ -90,7 +90,7 @@ def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) ->
         return Header(width, height, (image.size, digest(_rgb(image, exif).tobytes())), lambda: _rgb(image, exif))
     if picture.where == "path":
         path = policy.check_path(picture.data)
-        identity = (_file_digest(check_file(path, policy)), exif)
+        identity = (content_digest(check_file(path, policy)), exif)
         source: Path | bytes = path
     else:
         source = data = fetch(picture.data, policy) if picture.where == "url" else check_bytes(picture.data, policy)

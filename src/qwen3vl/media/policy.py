@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 
-from qwen3vl.errors import PolicyError
+from qwen3vl.errors import MediaError, PolicyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,17 @@ class MediaPolicy:
         # A single one is easily written without its comma; letter by letter, "/srv" would allow "/".
         if isinstance(self.folders, (str, PathLike)):
             object.__setattr__(self, "folders", (self.folders,))
+        if self.folders is not None:
+            object.__setattr__(self, "folders", tuple(map(fspath, self.folders)))
         if isinstance(self.hosts, str):
             object.__setattr__(self, "hosts", (self.hosts,))
 
     def check_path(self, path: str) -> Path:
         """The real path, links followed; raises `PolicyError` outside the allowed folders."""
-        real = Path(path).resolve()
+        try:
+            real = Path(path).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a null character, links in a circle
+            raise MediaError(f"this is no path to a file: {error}") from error
         if self.folders is not None and not any(real.is_relative_to(folder) for folder in _resolved(self.folders)):
             allowed = ", ".join(str(folder) for folder in self.folders) or "none"
             raise PolicyError(

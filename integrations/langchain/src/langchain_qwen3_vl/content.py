@@ -117,7 +117,7 @@ def _media(block: Mapping[str, Any], kind: str) -> str:
 def content_blocks(
     documents: Iterable[LangChainDocument],
     *,
-    keys: MediaKeys = DEFAULT_KEYS,
+    media_keys: MediaKeys = DEFAULT_KEYS,
     policy: MediaPolicy = UNTRUSTED_POLICY,
     side: int = SIDE,
 ) -> list[dict[str, Any]]:
@@ -134,7 +134,7 @@ def content_blocks(
     for document in documents:
         if document.page_content:
             blocks.append({"type": "text", "text": document.page_content})
-        held = from_langchain(document, keys)
+        held = from_langchain(document, media_keys)
         for medium in (replace(held, video=None), replace(held, image=None)):
             picture = preview(medium, policy, side)
             uri = None if picture is None else data_uri(picture)

@@ -121,7 +121,7 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
 
     def collect(self, values: Sequence[Content], instruction: str | None = None) -> Batch:
         """Vectors of documents, (n, dimensions) float32, with errors by their places beside them."""
-        inputs = [readable(value, self.keys) for value in values]
+        inputs = [readable(value, self.media_keys) for value in values]
         return self.embedder.embed(inputs, instruction=instruction, progress=self.show_progress, on_error="collect")
 
     async def aembed_documents(self, texts: Sequence[Content]) -> list[list[float]]:

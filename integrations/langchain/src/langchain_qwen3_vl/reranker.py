@@ -114,7 +114,7 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
         documents = several(documents)
         if not documents or top_n == 0:
             return []
-        judged = self._score(as_input(query, self.keys), documents, instruction)
+        judged = self._score(as_input(query, self.media_keys), documents, instruction)
         errors = [each.error for each in judged if each.error is not None]
         if errors and self.on_error == "raise":
             raise BatchError(errors, [each.score for each in judged])
@@ -127,7 +127,7 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
         return judged[:top_n]
 
     def _score(self, query: Any, documents: Sequence[Content], instruction: str | None) -> list[Judged]:
-        inputs = [readable(document, self.keys) for document in documents]
+        inputs = [readable(document, self.media_keys) for document in documents]
         batch = self.reranker.score(
             query, inputs, instruction=instruction, progress=self.show_progress, on_error="collect"
         )

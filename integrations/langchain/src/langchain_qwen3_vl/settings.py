@@ -16,7 +16,7 @@ from qwen3vl.shared import check_further
 class ModelSettings(BaseModel):
     """Settings of a model, which loads on first use; objects of equal settings share it."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), populate_by_name=True, validate_assignment=True)
 
     revision: str | None = None
     """Branch, tag or, best, commit of the hub's repository."""
@@ -27,7 +27,7 @@ class ModelSettings(BaseModel):
     policy: MediaPolicy = UNTRUSTED_POLICY
     """What media references may reach: public URLs and data URIs, and files only below the folders that it names, none
     by default: `MediaPolicy(folders=("photos",))`."""
-    keys: MediaKeys = DEFAULT_KEYS
+    media_keys: MediaKeys = DEFAULT_KEYS
     """Metadata under which documents carry media."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of `qwen3vl.Embedder` or `Reranker`: max_length, max_pixels, fps, batch_tokens, …"""

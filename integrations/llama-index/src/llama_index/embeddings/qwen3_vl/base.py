@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
@@ -13,26 +14,24 @@ from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.embeddings.multi_modal_base import MultiModalEmbedding
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
-from llama_index.core.schema import BaseNode, ImageType, MediaResource, MetadataMode, Node, QueryBundle
-from llama_index.embeddings.qwen3_vl.cache import cache_key, content_digest
+from llama_index.core.schema import BaseNode, ImageType
+from llama_index.embeddings.qwen3_vl.cache import Embedding, Made, cache_key, content_digest, through
 from llama_index.embeddings.qwen3_vl.callers import nodes_being_embedded, nodes_being_hashed
-from llama_index.embeddings.qwen3_vl.nodes import holds_data, node_input, readable
-from llama_index.embeddings.qwen3_vl.settings import ModelSettings
+from llama_index.embeddings.qwen3_vl.nodes import holds_data, named, node_input, readable
+from llama_index.embeddings.qwen3_vl.queries import MediaQuery, media_query
+from llama_index.embeddings.qwen3_vl.settings import ModelSettings, state_without_model
 
 from qwen3vl.background import in_background
-from qwen3vl.errors import InputError
+from qwen3vl.errors import BatchError, InputError
 from qwen3vl.inputs import as_item
 from qwen3vl.shared import shared_embedder
 
 if TYPE_CHECKING:
-    from qwen3vl import Embedder
+    from qwen3vl import Batch, Embedder
 
 log = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
-Embedding = list[float]
 Kind = Literal["query", "document"]
-COLLECTION = "qwen3vl"
-"""Of the embeddings cache.  LlamaIndex's own collection has keys that do not tell a query from a document."""
 _kept: dict[int, Embedder] = {}
 """Models of objects that came from pickles: a pipeline's workers get a new object for each task."""
 
@@ -50,7 +49,10 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
     """
 
     model_config = ConfigDict(
-        extra="forbid", protected_namespaces=("pydantic_model_",), arbitrary_types_allowed=True, validate_default=False
+        extra="forbid",
+        protected_namespaces=("pydantic_model_",),
+        arbitrary_types_allowed=True,
+        validate_assignment=True,
     )
 
     model_name: str = Field(default="Qwen/Qwen3-VL-Embedding-2B", description='A hub id, a local folder, or "tiny".')
@@ -59,6 +61,11 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
     document_instruction: str | None = Field(default=None, description="For documents; None is the model's default.")
     embed_batch_size: int = Field(
         default=2048, gt=0, le=2048, description="Inputs between two events; the engine makes batches by tokens."
+    )
+    on_error: Literal["raise", "skip"] = Field(
+        default="raise",
+        description="What a node does that cannot be embedded, where nodes are handed over as in pipelines: a "
+        "BatchError, or it is left out, with a warning in the log.",
     )
     embeddings_cache: Any = Field(default=None, exclude=True, description="A key-value store that remembers vectors.")
 
@@ -97,21 +104,21 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
         return told if media is None else {**told, "media": media}
 
     def _media_digest(self, nodes: Sequence[BaseNode]) -> str | None:
-        told = []
+        told: list[Any] = []
         for node in nodes:
             try:
-                given = node_input(node, self.keys)
+                given = node_input(node, self.media_keys)
                 if given.keys() == {"text"}:
                     continue
-                told.append(content_digest(as_item(given), self.policy) or sorted(given.items()))
+                # The cache gives back whole nodes: a copy elsewhere is another one.
+                told.append([sorted(given.items()), content_digest(as_item(given), self.policy)])
             except (InputError, OSError):
                 told.append(node.node_id)  # it fails when it is embedded
         return hashlib.sha256(json.dumps(told).encode()).hexdigest() if told else None
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the model: the copy in another process loads its own when it needs it."""
-        state = super().__getstate__()
-        return {**state, "__pydantic_private__": {"_held": None, "_unpickled": True}}
+        return {**state_without_model(self), "__pydantic_private__": {"_held": None, "_unpickled": True}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -133,14 +140,12 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
     async def aget_multimodal_query_embedding(self, query: Any) -> Embedding:
         return (await self._atold([query], [_name(query)], "query"))[0]
 
-    def query_bundle(self, query: Any) -> QueryBundle:
+    def query_bundle(self, query: Any) -> MediaQuery:
         """A query with pictures or clips for any retriever and for `Qwen3VLRerank`: its vector is in the bundle."""
-        image = query.get("image") if isinstance(query, dict) else None
-        return QueryBundle(
-            query_str=query if isinstance(query, str) else str(query.get("text") or ""),
-            image_path=image if isinstance(image, str) else None,
-            embedding=self.get_multimodal_query_embedding(query),
-        )
+        return media_query(query, self.get_multimodal_query_embedding(query))
+
+    async def aquery_bundle(self, query: Any) -> MediaQuery:
+        return media_query(query, await self.aget_multimodal_query_embedding(query))
 
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> Embedding:
         """The mean of the queries' vectors."""
@@ -169,7 +174,7 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
 
     def _seen(self, texts: Sequence[str]) -> list[Any]:
         nodes = nodes_being_embedded(texts)
-        return list(texts) if nodes is None else [readable(node, self.keys) for node in nodes]
+        return list(texts) if nodes is None else [readable(node, self.media_keys) for node in nodes]
 
     # Pictures, clips and mixtures --------------------------------------------------------------------------------
 
@@ -212,131 +217,146 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
     async def aget_multimodal_embedding(self, value: Any) -> Embedding:
         return (await self.aget_multimodal_embeddings([value]))[0]
 
+    @dispatcher.span
     def get_multimodal_embeddings(self, inputs: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
         """The vectors of inputs as `qwen3vl.Embedder.embed` takes them, in their order."""
-        return self._told(inputs, [_name(each) for each in inputs], "document", show_progress)
+        return self._told(inputs, _names(inputs), "document", show_progress)
 
+    @dispatcher.span
     async def aget_multimodal_embeddings(self, inputs: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
-        return await self._atold(inputs, [_name(each) for each in inputs], "document", show_progress)
+        return await self._atold(inputs, _names(inputs), "document", show_progress)
 
     # Nodes -------------------------------------------------------------------------------------------------------
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Gives each node the vector of what it holds."""
-        inputs = [readable(node, self.keys) for node in nodes]
-        return _with(nodes, inputs, self.get_multimodal_embeddings(inputs, bool(kwargs.get("show_progress"))))
+        inputs = [readable(node, self.media_keys) for node in nodes]
+        made = self._made(inputs, _names(inputs), "document", bool(kwargs.get("show_progress")))
+        return self._embedded(nodes, inputs, made)
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
-        inputs = [readable(node, self.keys) for node in nodes]
-        return _with(nodes, inputs, await self.aget_multimodal_embeddings(inputs, bool(kwargs.get("show_progress"))))
+        inputs = [readable(node, self.media_keys) for node in nodes]
+        made = await self._amade(inputs, _names(inputs), "document", bool(kwargs.get("show_progress")))
+        return self._embedded(nodes, inputs, made)
+
+    def _embedded(self, nodes: Sequence[BaseNode], inputs: Sequence[Any], made: Made) -> list[BaseNode]:
+        if self.on_error == "raise":
+            _settled(made)
+        for error in made.errors:
+            log.warning("not embedded: %s", error)
+        embedded: list[BaseNode] = []
+        for node, given, vector in zip(nodes, inputs, made.vectors, strict=True):
+            if vector is not None:
+                node.embedding = vector
+                embedded.append(named(node, "clip" if "video" in given else "picture"))
+        if lost := sum(map(holds_data, nodes)):
+            log.warning("%d nodes hold media as data, which most stores do not keep: give them a path or a URL", lost)
+        return embedded
 
     # What LlamaIndex requires beneath ----------------------------------------------------------------------------
 
     def _get_query_embedding(self, query: str) -> Embedding:
-        return self._embed([query], "query")[0]
+        return _settled(self._embed([query], "query"))[0]
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        return (await in_background(self._embed, [query], "query"))[0]
+        return await in_background(self._get_query_embedding, query)
 
     def _get_text_embedding(self, text: str) -> Embedding:
-        return self._embed([text], "document")[0]
+        return _settled(self._embed([text], "document"))[0]
 
     async def _aget_text_embedding(self, text: str) -> Embedding:
-        return (await in_background(self._embed, [text], "document"))[0]
+        return await in_background(self._get_text_embedding, text)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return self._embed(texts, "document")
+        return _settled(self._embed(texts, "document"))
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await in_background(self._embed, texts, "document")
+        return await in_background(self._get_text_embeddings, texts)
 
     def _get_image_embedding(self, img_file_path: ImageType) -> Embedding:
-        return self._embed([{"image": img_file_path}], "document")[0]
+        return _settled(self._embed([{"image": img_file_path}], "document"))[0]
 
     async def _aget_image_embedding(self, img_file_path: ImageType) -> Embedding:
-        return (await in_background(self._embed, [{"image": img_file_path}], "document"))[0]
+        return await in_background(self._get_image_embedding, img_file_path)
 
     # The one way to the model ------------------------------------------------------------------------------------
 
     def _told(
         self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool = False
     ) -> list[Embedding]:
-        """Vectors, with events around each batch, and the rate limiter asked."""
-        found: list[Embedding] = []
-        limiter = getattr(self, "rate_limiter", None)  # LlamaIndex has them since 0.14.16
-        for start in range(0, len(inputs), self.embed_batch_size):
-            end = start + self.embed_batch_size
-            if limiter is not None:
-                limiter.acquire()
-            event = self._start()
-            vectors = self._embed(inputs[start:end], kind, show_progress)
-            self._end(event, names[start:end], vectors)
-            found += vectors
-        return found
+        return _settled(self._made(inputs, names, kind, show_progress))
 
     async def _atold(
         self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool = False
     ) -> list[Embedding]:
-        found: list[Embedding] = []
+        return _settled(await self._amade(inputs, names, kind, show_progress))
+
+    def _made(self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool) -> Made:
+        """Vectors, with events around each batch, and the rate limiter asked."""
+        found = Made([], [])
         limiter = getattr(self, "rate_limiter", None)  # LlamaIndex has them since 0.14.16
         for start in range(0, len(inputs), self.embed_batch_size):
-            end = start + self.embed_batch_size
             if limiter is not None:
-                await limiter.async_acquire()
-            event = self._start()
-            vectors = await in_background(self._embed, inputs[start:end], kind, show_progress)
-            self._end(event, names[start:end], vectors)
-            found += vectors
+                limiter.acquire()
+            with self._events(names[start : start + self.embed_batch_size]) as ended:
+                made = self._embed(inputs[start : start + self.embed_batch_size], kind, show_progress)
+                ended(made)
+            found = _joined(found, made)
         return found
 
-    def _start(self) -> str:
-        dispatcher.event(EmbeddingStartEvent(model_dict=self.to_payload()))
-        payload: dict[str, Any] = {EventPayload.SERIALIZED: self.to_payload()}
-        return self.callback_manager.on_event_start(CBEventType.EMBEDDING, payload=payload)
+    async def _amade(self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool) -> Made:
+        found = Made([], [])
+        limiter = getattr(self, "rate_limiter", None)
+        for start in range(0, len(inputs), self.embed_batch_size):
+            if limiter is not None:
+                await limiter.async_acquire()
+            with self._events(names[start : start + self.embed_batch_size]) as ended:
+                part = inputs[start : start + self.embed_batch_size]
+                made = await in_background(self._embed, part, kind, show_progress)
+                ended(made)
+            found = _joined(found, made)
+        return found
 
-    def _end(self, event: str, names: Sequence[str], vectors: list[Embedding]) -> None:
-        dispatcher.event(EmbeddingEndEvent(chunks=list(names), embeddings=vectors))
-        payload: dict[str, Any] = {EventPayload.CHUNKS: list(names), EventPayload.EMBEDDINGS: vectors}
-        self.callback_manager.on_event_end(CBEventType.EMBEDDING, payload=payload, event_id=event)
+    @contextmanager
+    def _events(self, names: Sequence[str]) -> Iterator[Callable[[Made], None]]:
+        """Start and end of a batch, for both of LlamaIndex's ways to listen; what raises ends it too."""
+        model = self.to_payload()
+        dispatcher.event(EmbeddingStartEvent(model_dict=model))
+        with self.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: model}) as event:
 
-    def _embed(self, inputs: Sequence[Any], kind: Kind, show_progress: bool = False) -> list[Embedding]:
+            def ended(made: Made) -> None:
+                good = [(name, vector) for name, vector in zip(names, made.vectors, strict=True) if vector is not None]
+                chunks, vectors = [name for name, _ in good], [vector for _, vector in good]
+                event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: vectors})
+                dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=vectors))
+
+            yield ended
+
+    def _embed(self, inputs: Sequence[Any], kind: Kind, show_progress: bool = False) -> Made:
         """Vectors from the cache, where there is one, and from the model."""
         embedder = self.embedder
         instruction = self.query_instruction if kind == "query" else None
-        if self.embeddings_cache is None:
-            return embedder.embed(inputs, instruction=instruction, progress=show_progress).tolist()  # type: ignore[no-any-return]
-        recipe = embedder.recipe.digest
-        told = instruction or embedder.instruction
-        keys = [cache_key(each, told, recipe, self.policy) for each in inputs]
-        found = [None if key is None else self.embeddings_cache.get(key, collection=COLLECTION) for key in keys]
-        vectors: list[Any] = [None if each is None else each["embedding"] for each in found]
-        missing = [place for place, vector in enumerate(vectors) if vector is None]
-        made = embedder.embed([inputs[place] for place in missing], instruction=instruction, progress=show_progress)
-        for place, vector in zip(missing, made.tolist(), strict=True):
-            vectors[place] = vector
-            if (key := keys[place]) is not None:
-                self.embeddings_cache.put(key, {"embedding": vector}, collection=COLLECTION)
-        return vectors
+
+        def embed(missing: list[Any]) -> Batch:
+            return embedder.embed(missing, instruction=instruction, progress=show_progress, on_error="collect")
+
+        def key_of(value: Any) -> str | None:
+            return cache_key(value, instruction or embedder.instruction, embedder.recipe.digest, self.policy)
+
+        return through(self.embeddings_cache, inputs, embed, key_of)
 
 
-def _with(nodes: Sequence[BaseNode], inputs: Sequence[Any], vectors: Sequence[Embedding]) -> Sequence[BaseNode]:
-    for node, given, vector in zip(nodes, inputs, vectors, strict=True):
-        node.embedding = vector
-        if not node.get_content(metadata_mode=MetadataMode.EMBED):
-            _name_kind(node, "clip" if "video" in given else "picture")
-    if lost := sum(map(holds_data, nodes)):
-        log.warning(
-            "%d nodes hold media as data, which most stores do not keep: better give them a path or a URL", lost
-        )
-    return nodes
+def _joined(first: Made, second: Made) -> Made:
+    start = len(first.vectors)
+    errors = [*first.errors, *(error.at(start + error.index) for error in second.errors)]
+    return Made(first.vectors + second.vectors, errors)
 
 
-def _name_kind(node: BaseNode, kind: str) -> None:
-    """A word for a node that has none: indexes drop those.  It is not embedded."""
-    node.metadata["kind"] = kind
-    if isinstance(node, Node):  # whose metadata do not count without a text
-        node.metadata["fused"] = False
-        node.text_resource = MediaResource(text=kind)
+def _settled(made: Made) -> list[Embedding]:
+    """All vectors; raises `BatchError` where some are not there."""
+    if made.errors:
+        raise BatchError(made.errors, made.vectors)
+    return [vector for vector in made.vectors if vector is not None]
 
 
 def _check_queries(queries: Sequence[str]) -> None:
@@ -345,6 +365,10 @@ def _check_queries(queries: Sequence[str]) -> None:
             "the query has no words: for one by picture, retrieve embed_model.query_bundle({'image': …}), or use "
             "image_to_image_retrieve of a MultiModalVectorStoreIndex's retriever"
         )
+
+
+def _names(inputs: Sequence[Any]) -> list[str]:
+    return [_name(each) for each in inputs]
 
 
 def _name(value: Any) -> str:

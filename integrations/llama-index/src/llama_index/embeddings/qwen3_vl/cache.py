@@ -1,15 +1,48 @@
-"""Keys under which embeddings are remembered: recipe, instruction and content."""
+"""Vectors that were made before, by recipe, instruction and content."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from qwen3vl.documents import file_digest
-from qwen3vl.errors import InputError
+from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Clip, Item, Picture, as_item
 from qwen3vl.media import MediaPolicy
+
+if TYPE_CHECKING:
+    from qwen3vl import Batch
+
+COLLECTION = "qwen3vl"
+"""Of the key-value store.  LlamaIndex's own collection has keys that do not tell a query from a document."""
+Embedding = list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Vectors in the order of the inputs, None where there is an error beside them."""
+
+    vectors: list[Embedding | None]
+    errors: list[ItemError]
+
+
+def through(
+    store: Any, inputs: Sequence[Any], embed: Callable[[list[Any]], Batch], key_of: Callable[[Any], str | None]
+) -> Made:
+    """Vectors from a key-value store, and from the model for those that it does not have; None is no store."""
+    keys = [None if store is None else key_of(each) for each in inputs]
+    found = [None if key is None else store.get(key, collection=COLLECTION) for key in keys]
+    vectors: list[Embedding | None] = [None if each is None else each["embedding"] for each in found]
+    missing = [place for place, vector in enumerate(vectors) if vector is None]
+    batch = embed([inputs[place] for place in missing])
+    for place, vector, good in zip(missing, batch.values.tolist(), batch.ok, strict=True):
+        if good:
+            vectors[place] = vector
+            if (key := keys[place]) is not None:
+                store.put(key, {"embedding": vector}, collection=COLLECTION)
+    return Made(vectors, [error.at(missing[error.index]) for error in batch.errors])
 
 
 def cache_key(value: Any, instruction: str, recipe: str, policy: MediaPolicy) -> str | None:
@@ -26,7 +59,10 @@ def cache_key(value: Any, instruction: str, recipe: str, policy: MediaPolicy) ->
 
 
 def content_digest(item: Item, policy: MediaPolicy) -> str | None:
-    """A digest of texts and of the bytes of media; None where a URL is among them."""
+    """A digest of texts and of the bytes of media; None where a URL is among them.
+
+    Raises `InputError` where the policy does not allow a file, or it cannot be read.
+    """
     told: list[Any] = [list(item.texts)]
     media: tuple[Picture | Clip, ...] = (*item.images, *item.videos)
     for medium in media:
@@ -38,14 +74,17 @@ def content_digest(item: Item, policy: MediaPolicy) -> str | None:
 
 
 def _medium(medium: Picture | Clip, policy: MediaPolicy) -> list[Any] | None:
+    from qwen3vl.media.pictures import check_bytes, check_file, content_digest, digest
+    from qwen3vl.pixels import rgb
+
     part: list[Any] = [medium.page] if isinstance(medium, Picture) else [medium.start, medium.end]
     if medium.where == "url":
         return None
     if medium.where == "path":
-        return [file_digest(policy.check_path(medium.data)), *part]
+        return [content_digest(check_file(policy.check_path(medium.data), policy)), *part]
     if medium.where == "bytes":
-        return [hashlib.blake2b(medium.data, digest_size=16).hexdigest(), *part]
+        return [digest(check_bytes(medium.data, policy)), *part]
     if isinstance(medium, Clip):
         frames = [_medium(frame, policy) for frame in medium.frames]
         return None if None in frames else frames
-    return [medium.data.mode, medium.data.size, hashlib.blake2b(medium.data.tobytes(), digest_size=16).hexdigest()]
+    return [medium.data.size, digest(rgb(medium.data).tobytes())]

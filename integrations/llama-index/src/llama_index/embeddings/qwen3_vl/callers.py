@@ -8,6 +8,7 @@ Where LlamaIndex calls from elsewhere there is nothing to be found, and texts ar
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from types import CodeType, FrameType
@@ -16,6 +17,7 @@ from llama_index.core.indices.utils import async_embed_nodes, embed_nodes
 from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.schema import BaseNode, MetadataMode
 
+log = logging.getLogger(__name__)
 _EMBEDDING = {embed_nodes.__code__, async_embed_nodes.__code__}
 _HASHING = {get_transformation_hash.__code__}
 _DEPTH = 24
@@ -24,10 +26,17 @@ _DEPTH = 24
 
 def nodes_being_embedded(texts: Sequence[str]) -> list[BaseNode] | None:
     """The nodes whose texts an index wants to have embedded, one for each text; None where it is something else."""
-    nodes = [node for node in _nodes(_EMBEDDING) or () if node.embedding is None]
-    if [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes] != list(texts):
+    found = _nodes(_EMBEDDING)
+    if found is None:
         return None
-    return nodes
+    nodes = [node for node in found if node.embedding is None]
+    if [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes] == list(texts):
+        return nodes
+    log.warning(
+        "an index asks for the texts of nodes in parts that cannot be told apart: nodes with media are embedded by "
+        "their words here. Embed them first: nodes = embed_model(nodes)"
+    )
+    return None
 
 
 def nodes_being_hashed() -> list[BaseNode]:

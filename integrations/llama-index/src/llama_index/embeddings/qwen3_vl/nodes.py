@@ -13,6 +13,9 @@ from qwen3vl.errors import InputError
 from qwen3vl.nodes import node_payload
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys, document_of
 
+NAMED = "media_kind"
+"""Metadata that say what a node is that has no words."""
+
 
 def node_of_document(document: Document, *, image_nodes: bool = False) -> TextNode:
     """The node of a document: its media are references in the metadata, where splitters and stores keep them.
@@ -34,7 +37,8 @@ def document_of_node(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> Document
     Raises `qwen3vl.InputError` where a reference is not a str.
     """
     text = node.get_content(metadata_mode=MetadataMode.NONE)
-    document = document_of(text, node.metadata, keys)
+    # What `named` wrote is no text of the node's own.
+    document = document_of("" if text == node.metadata.get(NAMED) else text, node.metadata, keys)
     image, video = _image(node) or document.image, _video(node) or document.video
     if (image, video) == (document.image, document.video):
         return document
@@ -60,6 +64,37 @@ def readable(node: BaseNode, keys: MediaKeys) -> dict[str, Any] | InputError:
     except InputError as error:
         error.source = f"node {node.node_id}"
         return error
+
+
+def named(node: BaseNode, kind: str) -> BaseNode:
+    """The node, or where it has no words a copy that says what it is: indexes drop those that say nothing.
+
+    The word is not embedded.
+    """
+    if node.get_content(metadata_mode=MetadataMode.EMBED):
+        return node
+    changed: dict[str, Any] = {"metadata": {**node.metadata, NAMED: kind}}
+    if isinstance(node, Node):  # whose metadata do not count without a text
+        changed["text_resource"] = MediaResource(text=kind)
+    return node.model_copy(update=changed)
+
+
+def noted(node: BaseNode, told: dict[str, Any]) -> BaseNode:
+    """A copy with what a reranker says of the node in its metadata, where neither prompts nor embeddings show it.
+
+    What an earlier one said of a failure goes.  The node itself, where there is nothing to say.
+    """
+    if not told and "rerank_error" not in node.metadata:
+        return node
+    before = {key: value for key, value in node.metadata.items() if key != "rerank_error"}
+    silent = list(told)
+    return node.model_copy(
+        update={
+            "metadata": {**before, **told},
+            "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, *silent],
+            "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, *silent],
+        }
+    )
 
 
 def holds_data(node: BaseNode) -> bool:

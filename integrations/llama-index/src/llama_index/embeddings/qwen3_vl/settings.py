@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
-from llama_index.core.bridge.pydantic import BaseModel, Field, field_validator
+from llama_index.core.bridge.pydantic import BaseModel, Field, field_validator, model_validator
 
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys
@@ -21,10 +22,16 @@ class ModelSettings(BaseModel):
         default=UNTRUSTED_POLICY,
         description="What media references may reach: public URLs and data URIs, and files only below its folders.",
     )
-    keys: MediaKeys = Field(default=DEFAULT_KEYS, description="Metadata under which nodes carry media.")
+    media_keys: MediaKeys = Field(default=DEFAULT_KEYS, description="Metadata under which nodes carry media.")
     model_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="Further arguments of the core's object: max_length, max_pixels, fps, …"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_class_name(cls, told: Any) -> Any:
+        """`model_dump` adds it."""
+        return {key: value for key, value in told.items() if key != "class_name"} if isinstance(told, dict) else told
 
     @field_validator("policy")
     @classmethod
@@ -48,3 +55,25 @@ class ModelSettings(BaseModel):
             **self.model_kwargs,
         }
         return told if instruction is None else {**told, "instruction": instruction}
+
+
+def state_without_model(model: BaseModel) -> dict[str, Any]:
+    """What a pickle holds: all fields but those that cannot be pickled, such as caches with locks, and no weights.
+
+    LlamaIndex's own would pickle the weights to see whether they can be, and take such fields from the live object.
+    """
+    fields = {name: value for name, value in model.__dict__.items() if _picklable(value)}
+    return {
+        "__dict__": fields,
+        "__pydantic_fields_set__": set(model.model_fields_set) & fields.keys(),
+        "__pydantic_extra__": None,
+        "__pydantic_private__": None,
+    }
+
+
+def _picklable(value: Any) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # whatever an object's own code raises
+        return False
+    return True

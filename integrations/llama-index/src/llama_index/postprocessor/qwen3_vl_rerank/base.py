@@ -12,8 +12,9 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.embeddings.qwen3_vl.nodes import readable
-from llama_index.embeddings.qwen3_vl.settings import ModelSettings
+from llama_index.embeddings.qwen3_vl.nodes import noted, readable
+from llama_index.embeddings.qwen3_vl.queries import MediaQuery
+from llama_index.embeddings.qwen3_vl.settings import ModelSettings, state_without_model
 
 from qwen3vl.background import in_background
 from qwen3vl.errors import BatchError, ItemError
@@ -34,7 +35,9 @@ class Qwen3VLRerank(ModelSettings, BaseNodePostprocessor):
     many threads and event loops at once.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), validate_assignment=True
+    )
 
     model: str = Field(default="Qwen/Qwen3-VL-Reranker-2B", description='A hub id, a local folder, or "tiny".')
     top_n: int = Field(default=5, ge=1, description="How many nodes are kept.")
@@ -61,7 +64,7 @@ class Qwen3VLRerank(ModelSettings, BaseNodePostprocessor):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the model."""
-        return {**super().__getstate__(), "__pydantic_private__": {"_held": None}}
+        return {**state_without_model(self), "__pydantic_private__": {"_held": None}}
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -101,10 +104,10 @@ class Qwen3VLRerank(ModelSettings, BaseNodePostprocessor):
         dispatcher.event(ReRankEndEvent(nodes=kept))
         self.callback_manager.on_event_end(CBEventType.RERANKING, payload={EventPayload.NODES: kept}, event_id=event)
 
-    def _judge(self, nodes: Sequence[NodeWithScore], query: dict[str, str]) -> list[NodeWithScore]:
+    def _judge(self, nodes: Sequence[NodeWithScore], query: Any) -> list[NodeWithScore]:
         if not nodes:
             return []
-        inputs = [readable(each.node, self.keys) for each in nodes]
+        inputs = [readable(each.node, self.media_keys) for each in nodes]
         batch = self.reranker.score(query, inputs, on_error="collect")
         if batch.errors and self.on_error == "raise":
             raise BatchError(batch.errors, batch.values)
@@ -119,16 +122,14 @@ class Qwen3VLRerank(ModelSettings, BaseNodePostprocessor):
         told: dict[str, Any] = {"rerank_error": error.reason} if error is not None else {}
         if self.keep_retrieval_score:
             told["retrieval_score"] = given.score
-        node = given.node
-        if told or "rerank_error" in node.metadata:  # of an earlier judgement
-            before = {key: value for key, value in node.metadata.items() if key != "rerank_error"}
-            node = node.model_copy(update={"metadata": {**before, **told}})
-        return NodeWithScore(node=node, score=score)
+        return NodeWithScore(node=noted(given.node, told), score=score)
 
 
-def _query(bundle: QueryBundle | None) -> dict[str, str]:
+def _query(bundle: QueryBundle | None) -> Any:
     """The query's words and picture."""
     if bundle is None:
         raise ValueError("the query is missing: pass query_bundle or query_str")
+    if isinstance(bundle, MediaQuery) and bundle.given is not None:
+        return bundle.given
     query = {"text": bundle.query_str, "image": bundle.image_path}
     return {key: value for key, value in query.items() if value}

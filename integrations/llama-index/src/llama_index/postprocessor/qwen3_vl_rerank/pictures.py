@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, ImageNode, NodeWithScore, QueryBundle
 from llama_index.embeddings.qwen3_vl.nodes import document_of_node
 
 from qwen3vl.background import in_background
+from qwen3vl.errors import InputError
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
 from qwen3vl.references import DEFAULT_KEYS, MediaKeys
+
+log = logging.getLogger(__name__)
 
 
 class Qwen3VLPictures(BaseNodePostprocessor):
@@ -19,11 +24,11 @@ class Qwen3VLPictures(BaseNodePostprocessor):
     A node whose media cannot be read stays as it is, with a warning in the log.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_assignment=True)
 
     side: int = Field(default=1024, ge=1, description="Pixels of the longer side, at most.")
     policy: MediaPolicy = Field(default=UNTRUSTED_POLICY, description="What media references may reach.")
-    keys: MediaKeys = Field(default=DEFAULT_KEYS, description="Metadata under which nodes carry media.")
+    media_keys: MediaKeys = Field(default=DEFAULT_KEYS, description="Metadata under which nodes carry media.")
 
     @field_validator("policy")
     @classmethod
@@ -49,7 +54,11 @@ class Qwen3VLPictures(BaseNodePostprocessor):
     def _shown(self, node: BaseNode) -> BaseNode:
         from qwen3vl.preview import data_uri, preview
 
-        document = document_of_node(node, self.keys)
+        try:
+            document = document_of_node(node, self.media_keys)
+        except InputError as error:
+            log.warning("no picture of node %s: %s", node.node_id, error)
+            return node
         picture = preview(document, self.policy, self.side)
         uri = None if picture is None else data_uri(picture)
         if uri is None:
@@ -61,6 +70,10 @@ class Qwen3VLPictures(BaseNodePostprocessor):
             image_mimetype="image/jpeg",
             metadata=node.metadata,
             excluded_embed_metadata_keys=node.excluded_embed_metadata_keys,
-            excluded_llm_metadata_keys=node.excluded_llm_metadata_keys,
+            excluded_llm_metadata_keys=[
+                *node.excluded_llm_metadata_keys,
+                *self.media_keys.image,
+                *self.media_keys.video,
+            ],
             relationships=node.relationships,
         )

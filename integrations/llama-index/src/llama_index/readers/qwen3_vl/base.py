@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.readers.base import BaseReader
@@ -47,14 +48,22 @@ class Qwen3VLReader(BaseReader):
         return self._loading.skipped
 
     def lazy_load_data(  # type: ignore[override]
-        self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **_: Any
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        extra_info: dict[str, Any] | None = None,
+        **_: Any,
     ) -> Iterator[TextNode]:
-        """One node at a time, references to media in the metadata."""
+        """One node at a time, references to media in the metadata, and `extra_info` beside them."""
         for document in self._loading.documents(paths):
+            if extra_info:
+                document = replace(document, metadata={**document.metadata, **extra_info})
             yield node_of_document(document, image_nodes=self.image_nodes)
 
     def load_data(  # type: ignore[override]
-        self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], **_: Any
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        extra_info: dict[str, Any] | None = None,
+        **_: Any,
     ) -> list[TextNode]:
         """All nodes."""
-        return list(self.lazy_load_data(paths))
+        return list(self.lazy_load_data(paths, extra_info))
