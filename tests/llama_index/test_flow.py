@@ -19,7 +19,17 @@ from llama_index.core.ingestion import IngestionCache, IngestionPipeline
 from llama_index.core.llms.mock import MockLLM
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.query_engine import RetrieverQueryEngine
-from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Node, NodeWithScore, QueryBundle, TextNode
+from llama_index.core.schema import (
+    BaseNode,
+    ImageDocument,
+    ImageNode,
+    MediaResource,
+    Node,
+    NodeWithScore,
+    QueryBundle,
+    TextNode,
+)
+from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding, document_of_node, node_of_document
 from llama_index.postprocessor.qwen3_vl_rerank import Qwen3VLPictures, Qwen3VLRerank
@@ -30,7 +40,7 @@ from PIL import Image
 from qdrant_client import QdrantClient
 from qwen3vl_chroma import ChromaStore
 
-from qwen3vl import Document, Embedder, InputError, Loader, MediaPolicy, Retriever, ingest
+from qwen3vl import BatchError, Document, Embedder, InputError, Loader, MediaPolicy, Retriever, ingest
 from tests.mixed import MOVER, SLIDE, STAR
 
 
@@ -200,6 +210,8 @@ def test_two_indexes(model: Qwen3VLEmbedding, mixed: Path) -> None:
     assert source(retriever.image_to_image_retrieve(str(mixed / "star.png"))) == "star.png"
     (note, *_) = retriever.text_retrieve("a cyan square on the left")
     assert "cyan square" in note.node.get_content()
+    both = [each.node for each in retriever.retrieve(STAR.caption())]
+    assert {"star.png", "notes.md"} <= {Path(node.metadata["source"]).name for node in both}
     with pytest.raises(InputError, match="query_bundle"):
         retriever.retrieve(QueryBundle(query_str="", embedding=model.get_query_embedding("a")))
 
@@ -237,6 +249,42 @@ def test_resources_and_clips_in_stores(model: Qwen3VLEmbedding, mixed: Path, tmp
     assert document_of_node(found.node).video == str(mixed / "mover.mp4")
     assert source(retriever.retrieve(STAR.caption())) == "star"
     close()
+
+
+def test_documents_keep_their_media_in_stores(model: Qwen3VLEmbedding, mixed: Path, tmp_path: Path) -> None:
+    """LlamaIndex gives back documents as texts: the reference is in their metadata."""
+    star, mover = mixed / "star.png", mixed / "mover.mp4"
+    documents = [
+        ImageDocument(image_path=str(star), extra_info={"source": "star"}),
+        LlamaDocument(video_resource=MediaResource(path=mover), text="a clip", extra_info={"source": "mover"}),
+    ]
+    store, close = open_store("qdrant", tmp_path)
+    IngestionPipeline(transformations=[model], vector_store=store).run(documents=documents)
+    assert documents[0].metadata == {"source": "star"}
+    retriever = VectorStoreIndex.from_vector_store(store, embed_model=model).as_retriever(similarity_top_k=2)
+    hits = retriever.retrieve(STAR.caption())
+    found = {each.node.metadata["source"]: document_of_node(each.node) for each in hits}
+    assert (found["star"].image, found["star"].text) == (str(star), "")
+    assert (found["mover"].video, found["mover"].text) == (str(mover), "a clip")
+    close()
+
+
+def test_what_llama_index_would_lose_before_we_see_it(model: Qwen3VLEmbedding, mixed: Path) -> None:
+    """Through our documents the reference is in the metadata, which splitters and indexes leave alone."""
+    clip = LlamaDocument(video_resource=MediaResource(path=mixed / "mover.mp4"), text="a clip")
+    (lost,) = SentenceSplitter()([clip])
+    assert document_of_node(lost).video is None
+    (kept,) = SentenceSplitter()([node_of_document(document_of_node(clip))])
+    assert document_of_node(kept).video == str(mixed / "mover.mp4")
+    # An index of two stores takes no pictures but ImageNodes, and says nothing of others.
+    resource = Node(image_resource=MediaResource(path=mixed / "star.png"), id_="star")
+    picture = node_of_document(document_of_node(resource), image_nodes=True)
+    index = MultiModalVectorStoreIndex([picture], embed_model=model, image_embed_model=model)
+    (found,) = index.as_retriever().text_to_image_retrieve(STAR.caption())
+    assert found.node.image_path == str(mixed / "star.png")  # type: ignore[attr-defined]
+    # An ImageNode drops the bytes of a resource: that is an error, and not the vector of nothing.
+    with pytest.raises(BatchError, match="it is empty"):
+        model([ImageNode(image_resource=MediaResource(data=(mixed / "star.png").read_bytes()))])
 
 
 def test_media_outlive_splitters(nodes: list[BaseNode]) -> None:

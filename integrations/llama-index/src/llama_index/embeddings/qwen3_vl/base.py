@@ -17,7 +17,7 @@ from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent,
 from llama_index.core.schema import BaseNode, ImageType
 from llama_index.embeddings.qwen3_vl.cache import Embedding, Made, cache_key, content_digest, through
 from llama_index.embeddings.qwen3_vl.callers import nodes_being_embedded, nodes_being_hashed
-from llama_index.embeddings.qwen3_vl.nodes import holds_data, named, node_input, readable
+from llama_index.embeddings.qwen3_vl.nodes import holds_data, node_input, readable, storable
 from llama_index.embeddings.qwen3_vl.queries import MediaQuery, media_query
 from llama_index.embeddings.qwen3_vl.settings import ModelSettings, state_without_model
 
@@ -248,7 +248,7 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
         for node, given, vector in zip(nodes, inputs, made.vectors, strict=True):
             if vector is not None:
                 node.embedding = vector
-                embedded.append(named(node, "clip" if "video" in given else "picture"))
+                embedded.append(storable(node, given, self.media_keys))
         if lost := sum(map(holds_data, nodes)):
             log.warning("%d nodes hold media as data, which most stores do not keep: give them a path or a URL", lost)
         return embedded

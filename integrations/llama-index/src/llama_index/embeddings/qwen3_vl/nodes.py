@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from llama_index.core.schema import BaseNode, ImageNode, MediaResource, MetadataMode, Node, TextNode
+from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
 from qwen3vl.documents import Document
@@ -37,7 +38,7 @@ def document_of_node(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> Document
     Raises `qwen3vl.InputError` where a reference is not a str.
     """
     text = node.get_content(metadata_mode=MetadataMode.NONE)
-    # What `named` wrote is no text of the node's own.
+    # What `storable` wrote is no text of the node's own.
     document = document_of("" if text == node.metadata.get(NAMED) else text, node.metadata, keys)
     image, video = _image(node) or document.image, _video(node) or document.video
     if (image, video) == (document.image, document.video):
@@ -66,13 +67,23 @@ def readable(node: BaseNode, keys: MediaKeys) -> dict[str, Any] | InputError:
         return error
 
 
-def named(node: BaseNode, kind: str) -> BaseNode:
-    """The node, or where it has no words a copy that says what it is: indexes drop those that say nothing.
+def storable(node: BaseNode, given: dict[str, Any], keys: MediaKeys) -> BaseNode:
+    """The node; or a copy that says what LlamaIndex would lose.
 
-    The word is not embedded.
+    Stores make texts of documents: their media are named in the metadata.  Indexes drop nodes that have no words: those
+    say what they are, a word that is not embedded.
     """
+    if isinstance(node, LlamaDocument):
+        media = {"image": keys.image[:1], "video": keys.video[:1]}
+        told = {name: given[kind] for kind, names in media.items() if kind in given for name in names}
+        told = {name: value for name, value in told.items() if not value.startswith("data:")}
+        if not told.items() <= node.metadata.items():
+            silent = {"excluded_embed_metadata_keys", "excluded_llm_metadata_keys"}
+            lists = {name: [*getattr(node, name), *told] for name in silent}
+            node = node.model_copy(update={"metadata": {**node.metadata, **told}, **lists})
     if node.get_content(metadata_mode=MetadataMode.EMBED):
         return node
+    kind = "clip" if "video" in given else "picture"
     changed: dict[str, Any] = {"metadata": {**node.metadata, NAMED: kind}}
     if isinstance(node, Node):  # whose metadata do not count without a text
         changed["text_resource"] = MediaResource(text=kind)
