@@ -52,7 +52,8 @@ def filled(folder: Path, layout: Layout, vectors: np.ndarray) -> QdrantStore:
         (Layout(quantization="scalar"), 0.99),
         (Layout(quantization="turbo"), 0.99),
         (Layout(quantization="binary"), 0.75),
-        (Layout(short=DIMENSIONS // 4), 0.99),
+        # The engine's graph is another one in each run: here .988 to .995.  The benchmark has .998 on real vectors.
+        (Layout(short=DIMENSIONS // 4), 0.98),
         (Layout(short=DIMENSIONS // 4, quantization="scalar"), 0.98),
     ],
     ids=str,
