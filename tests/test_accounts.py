@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from qwen3vl import Embedder, Reranker
+from qwen3vl import Embedder, MediaError, MediaPolicy, Reranker
 from qwen3vl.accounts import Stats
+from qwen3vl.inputs import as_picture
+from qwen3vl.media.pictures import read_header
 from qwen3vl.model.sight import Sight
 from qwen3vl.model.vision import VisionFeatures
 from tests.conftest import CASES, resolve
@@ -121,6 +123,17 @@ def test_kept_across_calls_and_within_bounds(checkpoints: Path, media: dict[str,
     Image.new("RGB", (90, 70), "green").save(changing)
     assert reranker.score("q", [{"image": changing}]) != one
     assert 0 < sight.size <= sight.limit
+
+
+def test_a_file_that_changes_while_it_is_read(media: dict[str, Path], tmp_path: Path) -> None:
+    """Its picture is not kept under the digest of what it was."""
+    path = tmp_path / "a.png"
+    shutil.copy(media["odd"], path)
+    header = read_header(as_picture(path), MediaPolicy())
+    assert header.load().size == (header.width, header.height)
+    Image.new("RGB", (90, 70), "green").save(path)
+    with pytest.raises(MediaError, match="changed while it was read"):
+        header.load()
 
 
 def test_the_least_recently_used_go_first() -> None:

@@ -88,9 +88,11 @@ def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) ->
         width, height = _shown_size(image, exif)
         check_pixels(width, height, policy)
         return Header(width, height, (image.size, digest(_rgb(image, exif).tobytes())), lambda: _rgb(image, exif))
+    known = None
     if picture.where == "path":
         path = policy.check_path(picture.data)
-        identity = (content_digest(check_file(path, policy)), exif)
+        known = check_file(path, policy)
+        identity = (content_digest(known), exif)
         source: Path | bytes = path
     else:
         source = data = fetch(picture.data, policy) if picture.where == "url" else check_bytes(picture.data, policy)
@@ -99,11 +101,26 @@ def read_header(picture: Picture, policy: MediaPolicy, *, exif: bool = False) ->
         page = picture.page
         width, height = page_size(source, page)
         check_pixels(width, height, policy)
-        return Header(width, height, (identity, page), lambda: render_page(source, page), _held(source))
+        return Header(width, height, (identity, page), _sure(lambda: render_page(source, page), known), _held(source))
     with _open(source) as opened:
         width, height = _shown_size(opened, exif)
     check_pixels(width, height, policy)
-    return Header(width, height, identity, lambda: _decode(source, exif), _held(source))
+    return Header(width, height, identity, _sure(lambda: _decode(source, exif), known), _held(source))
+
+
+def _sure(load: Callable[[], Image.Image], known: tuple[str, int, int] | None) -> Callable[[], Image.Image]:
+    """Fails where a file changed meanwhile: what it shows now is not to be kept under the digest of what it was."""
+    if known is None:
+        return load
+
+    def loaded() -> Image.Image:
+        picture = load()
+        stat = Path(known[0]).stat()
+        if (stat.st_size, stat.st_mtime_ns) != known[1:]:
+            raise MediaError("the file changed while it was read; try it again")
+        return picture
+
+    return loaded
 
 
 def _shown_size(image: Image.Image, exif: bool) -> tuple[int, int]:
