@@ -28,8 +28,9 @@ class EdgeClient:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Kilobytes of vectors from which on a segment gets an index: here, at once.
         optimizers = edge.EdgeOptimizersConfig(indexing_threshold=100, default_segment_number=1)
-        # The index is searched even where a scan of so few vectors would be faster.
-        hnsw = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=1)
+        # The index is searched even where a scan of so few vectors would be faster.  One thread builds it: several race
+        # each other on a busy machine, and now and then leave points that are hard to reach.
+        hnsw = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=1, max_indexing_threads=1)
         config = edge.EdgeConfig(vectors=params, optimizers=optimizers, hnsw_config=hnsw)
         self.shard = edge.EdgeShard.create(str(self.folder), config)
         self.made = {"vectors": vectors_config, "metadata": metadata, "hnsw": hnsw_config}
@@ -99,7 +100,7 @@ def _search_params(given: models.SearchParams | None) -> Any:
         rescore=given.quantization.rescore,
         oversampling=given.quantization.oversampling,
     )
-    return edge.SearchParams(exact=bool(given.exact), quantization=quantization)
+    return edge.SearchParams(hnsw_ef=given.hnsw_ef, exact=bool(given.exact), quantization=quantization)
 
 
 def _request(given: Any) -> Any:
