@@ -35,7 +35,7 @@ def prefixes(prompts: list[tuple[int, ...]]) -> int:
 
 
 def test_a_reranking_of_a_hundred(golden_reranker: Reranker) -> None:
-    """Tokens computed are the distinct ones, but for branches too short to be worth a call."""
+    """Tokens computed are the distinct ones."""
     from functools import partial
 
     from qwen3vl.inputs import as_item
@@ -54,17 +54,26 @@ def test_a_reranking_of_a_hundred(golden_reranker: Reranker) -> None:
     assert done.items == 100
     assert done.packs == 1
     assert done.tokens_asked == sum(map(len, prompts))
-    # A branch shorter than MIN_SHARED tokens is computed with each of its ends: less than 8 tokens a document.
-    assert prefixes(prompts) <= done.tokens_computed < prefixes(prompts) + 8 * len(documents)
+    assert done.tokens_computed == prefixes(prompts)
 
 
 def test_a_shared_instruction(golden_embedder: Embedder) -> None:
+    """Rows of the language model, counted where they pass: the distinct tokens, and no padding."""
+    from qwen3vl.inputs import as_item
+
+    texts = [f"{number} is a number{' indeed' * (number % 5)}" for number in range(50)] + ["0 is a number"]
     engine = golden_embedder.engine
+    prompts = tokens(engine, [golden_embedder._write(golden_embedder.instruction, as_item(text)) for text in texts])
+    rows: list[int] = []
+    layer: Any = engine.model.language_model.layers[0]
+    hook = layer.mlp.register_forward_hook(lambda _module, given, _result: rows.append(len(given[0])))
     before = engine.stats
-    golden_embedder.embed([f"{number} is a number" for number in range(50)])
+    vectors = golden_embedder.embed(texts)
+    hook.remove()
     done = engine.stats - before
-    assert done.tokens_shared >= 49 * 10
-    assert done.tokens_asked == done.tokens_computed + done.tokens_shared
+    assert sum(rows) == done.tokens_computed == prefixes(prompts)
+    assert done.tokens_asked == sum(map(len, prompts)) == done.tokens_computed + done.tokens_shared
+    np.testing.assert_array_equal(vectors[0], vectors[-1])
 
 
 def ways(path: Path) -> list[Any]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from qwen3vl import Embedder, ModelError, Reranker
 from qwen3vl.hub import FILES, find
-from qwen3vl.model import Group
+from qwen3vl.model import Layout
 from qwen3vl.model.weights import load_model
 
 
@@ -50,7 +50,7 @@ def test_equals_the_installed_transformers(checkpoints: Path) -> None:
         states = ours(
             ids[0],
             positions[:, 0],
-            (Group(0, 1, 40),),
+            Layout((40,)),
             torch.arange(40),
             torch.arange(5, 17),
             features.take(torch.arange(12)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3vl.model import Group, Qwen3VL, read_config
+from qwen3vl.model import Layout, Link, Qwen3VL, read_config
+from qwen3vl.model.attention import Batched, Varlen, check_kernel
 from qwen3vl.model.weights import load_model
-from qwen3vl.packing import MIN_SHARED, Pack, Prompted, Span, plan
+from qwen3vl.packing import Pack, Prompted, Span, plan
 from qwen3vl.prompt import mrope_positions
 
 GRID = (1, 4, 6)
@@ -53,7 +55,7 @@ def forward(model: Qwen3VL, pack: Pack) -> dict[int, torch.Tensor]:
         states = model(
             torch.from_numpy(pack.ids),
             torch.from_numpy(pack.positions),
-            pack.groups,
+            pack.layout,
             torch.from_numpy(pack.wanted),
             torch.from_numpy(pack.visual),
             features,
@@ -74,19 +76,64 @@ def test_packed_equals_alone(model: Qwen3VL, drawn: list[Any], budget: int) -> N
         torch.testing.assert_close(found[index], forward(model, alone)[0], atol=2e-5, rtol=1e-4)
 
 
-@settings(max_examples=200, deadline=None)
+def codes(sequence: Prompted) -> list[Any]:
+    """What stands at each place: an id, or a token of a picture."""
+    found: list[Any] = sequence.ids.tolist()
+    for span in sequence.spans:
+        found[span.start : span.stop] = [(span.key, place) for place in range(span.stop - span.start)]
+    return found
+
+
+def distinct(sequences: list[Prompted]) -> int:
+    """Tokens that differ, or that stand behind others: what no engine can do without."""
+    prefixes = {tuple(row[:stop]) for row in map(codes, sequences) for stop in range(1, len(row) + 1)}
+    return len(prefixes)
+
+
+@settings(max_examples=300, deadline=None)
 @given(st.lists(prompts, min_size=1, max_size=12), st.integers(1, 400))
-def test_every_sequence_once_and_no_padding(drawn: list[Any], budget: int) -> None:
+def test_distinct_tokens_only(drawn: list[Any], budget: int) -> None:
+    """Every sequence in one pack, within the budget, and each token behind the same ones once."""
     sequences = [prompted(parts) for parts in drawn]
     packs = list(plan(sequences, budget))
     assert sorted(member for pack in packs for member in pack.members) == list(range(len(sequences)))
     for pack in packs:
-        assert sum(group.count * group.length for group in pack.groups) == pack.tokens
-        assert pack.tokens <= max(budget, *(len(sequences[member]) for member in pack.members)) + MIN_SHARED * len(
-            pack.members
-        )
-        for member in pack.members:
-            np.testing.assert_array_equal(pack.ids[pack.places(member)], sequences[member].ids)
+        packed = [sequences[member] for member in pack.members]
+        assert pack.layout.tokens == pack.tokens == distinct(packed)
+        assert pack.tokens <= max(budget, *map(len, packed))
+        assert all(2**link.level < len(packed) for link in pack.layout.links)
+        for member, sequence in zip(pack.members, packed, strict=True):
+            places = pack.places(member)
+            np.testing.assert_array_equal(pack.ids[places], sequence.ids)
+            np.testing.assert_array_equal(pack.positions[:, places], sequence.positions)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(prompts, min_size=1, max_size=12))
+def test_rows_see_what_stands_in_front(drawn: list[Any]) -> None:
+    """Path and links together: each token attends to its prompt up to itself, once, and to nothing else."""
+    sequences = [prompted(parts) for parts in drawn]
+    (pack,) = plan(sequences, 1 << 30)
+    seen = np.zeros((pack.tokens, pack.tokens), dtype=int)
+    starts = np.cumsum((0, *pack.layout.lengths))
+    for start, stop in itertools.pairwise(starts):
+        seen[start:stop, start:stop] += np.tri(stop - start, dtype=int)
+    for link in pack.layout.links:
+        seen[link.start : link.stop, link.first : link.last] += 1
+    assert seen.sum() == pack.layout.attended(causal=True)
+    for member in pack.members:
+        places = pack.places(member)
+        expected = np.zeros_like(seen)
+        expected[np.ix_(places, places)] = np.tri(len(places), dtype=int)
+        np.testing.assert_array_equal(seen[places], expected[places])
+
+
+def test_a_chain_of_branches_has_few_levels() -> None:
+    """Each shares a little more with the next than with the one before: no deeper, and laid without recursion."""
+    sequences = [prompted([(100, 10 * number), (1000 + number, 3)]) for number in range(1, 200)]
+    (pack,) = plan(sequences, 1 << 30)
+    assert {link.level for link in pack.layout.links} == {0}
+    assert pack.tokens == distinct(sequences)
 
 
 def test_shared_tokens_stand_once() -> None:
@@ -97,12 +144,78 @@ def test_shared_tokens_stand_once() -> None:
     assert pack.tokens == 40 + (20 + TOKENS) + 50 * 5 + 10 * 9
     assert pack.media == ("a",)
     assert len(pack.visual) == TOKENS
+    assert len(pack.layout.links) == 2
 
 
 def test_equal_pads_of_different_pictures_are_not_shared() -> None:
     (pack,) = plan([prompted([(100, 20), name, (200, 3)]) for name in ("a", "b")], 1 << 30)
     assert pack.tokens == 20 + 2 * (TOKENS + 3)
-    assert pack.groups[0] == Group(0, 1, 20)
+    assert pack.layout == Layout((20 + TOKENS + 3, TOKENS + 3), (Link(0, 29, 38, 0, 20),))
+
+
+def test_equal_prompts_are_one() -> None:
+    (pack,) = plan([prompted([(100, 20)])] * 3 + [prompted([(100, 25)])], 1 << 30)
+    assert pack.tokens == 25
+    assert pack.wanted.tolist() == [19, 19, 19, 24]
+
+
+def varlen(
+    query: Any, key: Any, value: Any, q: Any, k: Any, most_q: int, most_k: int, causal: bool, lse: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a varlen kernel of a GPU does, sequence by sequence, in plain torch."""
+    outs, weights = [], []
+    key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for each in (key, value))
+    assert most_q == int(q.diff().max())
+    assert most_k == int(k.diff().max())
+    for first, stop, begin, end in zip(q, q[1:], k, k[1:], strict=False):
+        scores = torch.einsum("qhd,khd->hqk", query[first:stop], key[begin:end]) * query.shape[-1] ** -0.5
+        if causal:
+            scores = scores.masked_fill(~torch.ones(scores.shape[1:], dtype=torch.bool).tril(), -torch.inf)
+        outs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), value[begin:end]))
+        weights.append(scores.logsumexp(-1).T)
+    return torch.cat(outs), torch.cat(weights) if lse else None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(prompts, min_size=1, max_size=9), st.booleans())
+def test_the_kernels_agree(drawn: list[Any], wide: bool) -> None:
+    """One call for each length, one for each level, and the differentiable way give the same attention."""
+    (pack,) = plan([prompted(parts) for parts in drawn], 1 << 30)
+    query, key, value = (torch.randn(pack.tokens, heads, 16) for heads in (4, 4 if wide else 2, 4 if wide else 2))
+    with torch.inference_mode():
+        batched = Batched(pack.layout, causal=True)(query, key, value)
+        by_level = Varlen(pack.layout, torch.device("cpu"), varlen, causal=True)(query, key, value)
+    trained = Batched(pack.layout, causal=True)(query.requires_grad_(), key, value)
+    torch.testing.assert_close(by_level, batched, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(trained.detach(), batched, atol=1e-5, rtol=1e-5)
+
+
+def test_a_kernel_is_checked() -> None:
+    """A varlen kernel whose log-sum-exps mean something else is not taken."""
+    check_kernel(varlen, torch.device("cpu"), torch.float32)
+
+    def other_base(*given: Any) -> Any:
+        out, weight = varlen(*given)
+        return out, weight if weight is None else weight / np.log(2)
+
+    with pytest.raises(AssertionError):
+        check_kernel(other_base, torch.device("cpu"), torch.float32)
+
+
+def test_gradients_flow_through_links() -> None:
+    """As if each prompt had been alone: training packs, too."""
+    sequences = [prompted([(100, 6), (200 + 10 * number, 3)]) for number in range(3)]
+    (pack,) = plan(sequences, 1 << 30)
+    rows = [torch.randn(pack.tokens, 2, 8, requires_grad=True) for _ in range(3)]
+    wanted = torch.from_numpy(pack.wanted)
+    packed = torch.autograd.grad(Batched(pack.layout, causal=True)(*rows)[wanted].square().sum(), rows)
+    alone = torch.zeros(())
+    for member in pack.members:
+        places = torch.from_numpy(pack.places(member))
+        out = Batched(Layout((len(places),)), causal=True)(*(each[places] for each in rows))
+        alone = alone + out[-1].square().sum()
+    for one, other in zip(packed, torch.autograd.grad(alone, rows), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 def test_config_reads_both_transformers_spellings(checkpoints: Path, tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ class Engine:
             states = self.model(
                 self._move(pack.ids),
                 self._move(pack.positions),
-                pack.groups,
+                pack.layout,
                 self._move(pack.wanted),
                 self._move(pack.visual),
                 features,
@@ -291,7 +291,7 @@ class Engine:
                 packs=1,
                 tokens_computed=pack.tokens,
                 seconds_running=time.perf_counter() - began,
-                flops=text_flops(self.model.config, pack.groups),
+                flops=text_flops(self.model.config, pack.layout, len(pack.wanted)),
             )
             return found
 

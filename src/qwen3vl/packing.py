@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl.geometry import tokens_of
-from qwen3vl.model.attention import Group
+from qwen3vl.model.attention import Layout, Link
 from qwen3vl.model.vision import Grid
 
 Ints = NDArray[np.int64]
-
-MIN_SHARED = 8
-"""Prefixes shorter than this are not worth an attention call of their own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,15 +45,15 @@ class Prompted:
 class Pack:
     """One forward pass.
 
-    `members` are the packed sequences' numbers, `wanted` the place of each one's last token; `media` the
-    distinct keys to encode with their grids; `visual` the places of vision tokens in the row and `rows`
-    the matching rows of the encoded features.
+    `members` are the packed sequences' numbers, `wanted` the place of each one's last token (equal sequences have
+    one); `media` the distinct keys to encode with their grids; `visual` the places of vision tokens in the row and
+    `rows` the matching rows of the encoded features.  `layout` says how the row is cut for attention.
     """
 
     members: tuple[int, ...]
     ids: Ints
     positions: Ints
-    groups: tuple[Group, ...]
+    layout: Layout
     wanted: Ints
     media: tuple[Hashable, ...]
     grids: tuple[Grid, ...]
@@ -69,22 +65,19 @@ class Pack:
         return len(self.ids)
 
     def places(self, member: int) -> Ints:
-        """Where the tokens of a packed sequence lie in the row: (length,)."""
+        """Where the tokens of a packed sequence lie in the row, from its first to its last: (length,)."""
         end = int(self.wanted[self.members.index(member)])
-        (group,) = [group for group in self.groups if group.start <= end < group.stop]
-        start = group.start + (end - group.start) // group.length * group.length
-        spans = [*group.ancestors, (start, group.length)]
-        return np.concatenate([np.arange(first, first + length) for first, length in spans])
+        ranges = [(link.first, link.last) for link in self.layout.links if link.start <= end < link.stop]
+        starts = np.cumsum((0, *self.layout.lengths))
+        start = int(starts[np.searchsorted(starts, end, side="right") - 1])
+        return np.concatenate([np.arange(*each) for each in (*sorted(ranges), (start, end + 1))])
 
 
 def plan(sequences: Sequence[Prompted], budget: int) -> Iterator[Pack]:
-    """Packs all sequences, at most about `budget` tokens a pack unless one alone is longer.
+    """Packs all sequences, at most `budget` tokens a pack unless one alone is longer.
 
-    The budget may be passed by less than MIN_SHARED tokens a sequence: too short a branch is not shared.
-
-    Sequences that begin alike are packed together, and what they share is computed once: prefixes form a
-    tree, whose branches part where the tokens do (never where the strings do: the pre-tokeniser joins
-    characters across a seam).
+    Sequences that begin alike are packed together, and what they share is computed once: they form a tree, whose
+    branches part where the tokens do (never where the strings do: the pre-tokeniser joins characters across a seam).
     """
     numbers: dict[Hashable, int] = {}
     codes = [_comparable(sequence, numbers) for sequence in sequences]
@@ -94,7 +87,7 @@ def plan(sequences: Sequence[Prompted], budget: int) -> Iterator[Pack]:
     shared: list[int] = []
     tokens = 0
     for index in order:
-        common = _common(codes[members[-1]], codes[index]) if members else 0
+        common = common_prefix(codes[members[-1]], codes[index]) if members else 0
         cost = len(codes[index]) - common
         if members and tokens + cost > budget:
             yield _pack(sequences, members, shared)
@@ -115,105 +108,85 @@ def _comparable(sequence: Prompted, numbers: dict[Hashable, int]) -> Ints:
     return codes
 
 
-def _common(first: Ints, second: Ints) -> int:
-    """Tokens that two sequences share from the start, leaving each at least its last; 0 if hardly any."""
-    length = min(len(first), len(second)) - 1
+def common_prefix(first: Ints, second: Ints) -> int:
+    """How many values two rows have in common from their start."""
+    length = min(len(first), len(second))
     differing = np.flatnonzero(first[:length] != second[:length])
-    length = int(differing[0]) if len(differing) else length
-    return length if length >= MIN_SHARED else 0
+    return int(differing[0]) if len(differing) else length
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
-    """Tokens `start` to `stop` of a sequence, behind the segment numbered `parent` (-1 for none).
+class _Tree:
+    """Lays the tree of sorted sequences in one row, path by path.
 
-    `member` is the sequence itself where the segment is its end, and any that begins so where it is shared.
+    `shared[i]` is how many tokens sequence i has in common with sequence i - 1.  A path follows, wherever sequences
+    part, the most of them; so the row of n sequences has at most log2(n) levels of links, and the branches that leave
+    a path at one place lie side by side and share a link.
     """
 
-    member: int
-    start: int
-    stop: int
-    parent: int
-    last: bool
+    def __init__(self, lengths: Sequence[int], shared: Sequence[int]) -> None:
+        self.sizes = lengths
+        self.shared = shared
+        self.tokens = 0
+        self.pieces: list[tuple[int, int, int]] = []
+        """The paths: tokens `start` to `stop` of a sequence."""
+        self.links: list[Link] = []
+        self.ends = [0] * len(lengths)
+        """The place of each sequence's last token."""
+        self._lay(0, len(lengths), 0, 0)
+        self.links.sort(key=lambda link: (link.level, link.start))
 
+    def _lay(self, first: int, stop: int, begin: int, level: int) -> None:
+        """The path of the sequences `first` to `stop`, whose first `begin` tokens are laid, and what leaves it."""
+        start = self.tokens - begin
+        leaving: list[tuple[int, list[tuple[int, int]]]] = []
+        while True:
+            end = min(self.shared[first + 1 : stop], default=self.sizes[first])
+            parts = []
+            for part in self._parts(first, stop, end):
+                if self.sizes[part[0]] == end:
+                    self.ends[part[0]] = start + end - 1
+                else:
+                    parts.append(part)
+            if not parts:
+                break
+            trunk = max(parts, key=lambda part: part[1] - part[0])
+            parts.remove(trunk)
+            if parts:
+                leaving.append((end, parts))
+            first, stop = trunk
+        self.pieces.append((first, begin, end))
+        self.tokens += end - begin
+        for at, parts in leaving:
+            before = self.tokens
+            for part in sorted(parts, key=lambda part: (part[1] - part[0], self.sizes[part[0]])):
+                self._lay(*part, at, level + (at > begin))
+            if at > begin:
+                self.links.append(Link(level, before, self.tokens, start + begin, start + at))
 
-def _branch(
-    sequences: Sequence[Prompted],
-    members: Sequence[int],
-    shared: Sequence[int],
-    start: int,
-    parent: int,
-    segments: list[_Segment],
-) -> None:
-    """Appends the segments of members that share their first `start` tokens.
-
-    `shared[i]` is what member i has in common with member i - 1.
-    """
-    first = 0
-    while first < len(members):
-        stop = first + 1
-        while stop < len(members) and shared[stop] - start >= MIN_SHARED:
-            stop += 1
-        if stop - first == 1:
-            segments.append(_Segment(members[first], start, len(sequences[members[first]]), parent, last=True))
-        else:
-            common = min(shared[first + 1 : stop])
-            segments.append(_Segment(members[first], start, common, parent, last=False))
-            node = len(segments) - 1
-            _branch(sequences, members[first:stop], shared[first:stop], common, node, segments)
-        first = stop
+    def _parts(self, first: int, stop: int, at: int) -> Iterator[tuple[int, int]]:
+        """The sequences that go on alike behind their first `at` tokens."""
+        for place in range(first + 1, stop):
+            if self.shared[place] == at:
+                yield first, place
+                first = place
+        yield first, stop
 
 
 def _pack(sequences: Sequence[Prompted], members: Sequence[int], shared: Sequence[int]) -> Pack:
-    """Lays the tree's segments in one row, those of one parent and length side by side."""
-    segments: list[_Segment] = []
-    _branch(sequences, members, shared, 0, -1, segments)
-    starts = [0] * len(segments)
-    groups: list[Group] = []
-    pieces: list[_Segment] = []
-    place = 0
-    laid = sorted(range(len(segments)), key=lambda number: _kind(segments[number]))
-    for (parent, length), alike in groupby(laid, key=lambda number: _kind(segments[number])):
-        begin = place
-        for number in alike:
-            starts[number] = place
-            pieces.append(segments[number])
-            place += length
-        groups.append(Group(begin, (place - begin) // length, length, _ancestors(segments, starts, parent)))
-    return _row(sequences, pieces, tuple(groups))
-
-
-def _kind(segment: _Segment) -> tuple[int, int]:
-    return segment.parent, segment.stop - segment.start
-
-
-def _ancestors(segments: Sequence[_Segment], starts: Sequence[int], parent: int) -> tuple[tuple[int, int], ...]:
-    """(start, length) of a segment and all above it, the outermost first.  A parent is laid before its children."""
-    chain: list[tuple[int, int]] = []
-    while parent >= 0:
-        segment = segments[parent]
-        chain.append((starts[parent], segment.stop - segment.start))
-        parent = segment.parent
-    return tuple(reversed(chain))
-
-
-def _row(sequences: Sequence[Prompted], pieces: Sequence[_Segment], groups: tuple[Group, ...]) -> Pack:
-    """Joins the pieces and finds the place of every vision token and its feature row."""
+    """Joins the tree's paths to a row and finds the place of every vision token and its feature row."""
+    tree = _Tree([len(sequences[member]) for member in members], shared)
     ids, positions, visual, shown = [], [], [], []
-    ends: dict[int, int] = {}
     place = 0
-    for piece in pieces:
-        sequence = sequences[piece.member]
-        ids.append(sequence.ids[piece.start : piece.stop])
-        positions.append(sequence.positions[:, piece.start : piece.stop])
+    for number, start, stop in tree.pieces:
+        sequence = sequences[members[number]]
+        ids.append(sequence.ids[start:stop])
+        positions.append(sequence.positions[:, start:stop])
         for span in sequence.spans:
-            first, last = max(span.start, piece.start), min(span.stop, piece.stop)
+            first, last = max(span.start, start), min(span.stop, stop)
             if first < last:
-                visual.append(np.arange(place + first - piece.start, place + last - piece.start))
+                visual.append(np.arange(place + first - start, place + last - start))
                 shown.append((span, span.offset + first - span.start, last - first))
-        place += piece.stop - piece.start
-        if piece.last:
-            ends[piece.member] = place - 1
+        place += stop - start
     media: dict[Hashable, tuple[Grid, int]] = {}
     rows, total = [], 0
     for span, offset, count in shown:
@@ -224,11 +197,11 @@ def _row(sequences: Sequence[Prompted], pieces: Sequence[_Segment], groups: tupl
         rows.append(np.arange(base, base + count))
     empty = np.zeros(0, dtype=np.int64)
     return Pack(
-        members=tuple(ends),
+        members=tuple(members),
         ids=np.concatenate(ids),
         positions=np.concatenate(positions, axis=1),
-        groups=groups,
-        wanted=np.array(list(ends.values()), dtype=np.int64),
+        layout=Layout(tuple(stop - start for _, start, stop in tree.pieces), tuple(tree.links)),
+        wanted=np.array(tree.ends, dtype=np.int64),
         media=tuple(media),
         grids=tuple(grid for grid, _ in media.values()),
         visual=np.concatenate(visual) if visual else empty,

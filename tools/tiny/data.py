@@ -105,7 +105,7 @@ def forward(model: Qwen3VL, prompts: Sequence[Prompted], seen: Sequence[Seen], l
     row = model(
         torch.from_numpy(pack.ids),
         torch.from_numpy(pack.positions),
-        pack.groups,
+        pack.layout,
         torch.arange(pack.tokens),
         torch.from_numpy(pack.visual),
         features.take(torch.from_numpy(pack.rows)),

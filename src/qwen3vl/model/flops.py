@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qwen3vl.model.attention import Group
+from qwen3vl.model.attention import Layout
 from qwen3vl.model.config import ModelConfig
 from qwen3vl.model.vision import Grid
 
 
-def text_flops(config: ModelConfig, groups: Iterable[Group]) -> int:
-    """Of the language model over packed rows; a token attends to its ancestors and to what is in front of it."""
+def text_flops(config: ModelConfig, layout: Layout, wanted: int) -> int:
+    """Of the language model over a packed row; the last layer goes on with the `wanted` rows behind its attention."""
     text = config.text
     width = text.heads * text.head_dim
-    weights = text.hidden * (2 * width + 2 * text.kv_heads * text.head_dim) + 3 * text.hidden * text.mlp
-    total = 0
-    for group in groups:
-        behind = sum(length for _, length in group.ancestors)
-        seen = group.length * behind + group.length * (group.length + 1) // 2
-        total += group.count * (2 * weights * group.length + 4 * width * seen)
-    return text.layers * total
+    inputs = text.hidden * (width + 2 * text.kv_heads * text.head_dim)
+    rest = text.hidden * width + 3 * text.hidden * text.mlp
+    rows = layout.tokens * text.layers
+    attended = layout.attended(causal=True) * text.layers
+    return 2 * (inputs * rows + rest * (rows - layout.tokens + wanted)) + 4 * width * attended
 
 
 def vision_flops(config: ModelConfig, grids: Iterable[Grid]) -> int:

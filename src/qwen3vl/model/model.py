@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from qwen3vl.model.attention import Group
+from qwen3vl.model.attention import Layout
 from qwen3vl.model.config import ModelConfig
 from qwen3vl.model.text import TextModel
 from qwen3vl.model.vision import Grid, VisionFeatures, VisionModel
@@ -39,14 +39,14 @@ class Qwen3VL(nn.Module):
         self,
         ids: Tensor,
         positions: Tensor,
-        groups: tuple[Group, ...],
+        layout: Layout,
         wanted: Tensor,
         visual: Tensor | None = None,
         features: VisionFeatures | None = None,
     ) -> Tensor:
         """One packed forward.
 
-        `ids` is (tokens,) int64; `positions` (3, tokens); `groups` cover the row; `visual` are the places
+        `ids` is (tokens,) int64; `positions` (3, tokens); `layout` says how the row is cut; `visual` are the places
         of the vision tokens in the row, in the order of `features`; `wanted` the places whose final hidden
         states are returned: (wanted, hidden), normed.
         """
@@ -54,5 +54,5 @@ class Qwen3VL(nn.Module):
         if features is None or visual is None:
             features, visual = VisionFeatures(hidden[:0], ()), ids[:0]
         hidden = hidden.index_copy(0, visual, features.tokens.to(hidden.dtype))
-        out: Tensor = self.language_model(hidden, positions, groups, visual, features.deepstack, wanted)
+        out: Tensor = self.language_model(hidden, positions, layout, visual, features.deepstack, wanted)
         return out

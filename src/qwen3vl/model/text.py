@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import rms_norm
 
-from qwen3vl.model.attention import Group, packed_attention
+from qwen3vl.model.attention import Attend, Layout, attention
 from qwen3vl.model.config import TextConfig
+from qwen3vl.model.linear import Linear
 
 
 class RMSNorm(nn.Module):
@@ -19,9 +20,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, values: Tensor) -> Tensor:
-        wide = values.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(values.dtype)
+        return rms_norm(values, self.weight.shape, self.weight, self.eps)
 
 
 class Attention(nn.Module):
@@ -31,30 +30,32 @@ class Attention(nn.Module):
         super().__init__()
         self.head_dim = config.head_dim
         width, bias = config.head_dim, config.attention_bias
-        self.q_proj = nn.Linear(config.hidden, config.heads * width, bias=bias)
-        self.k_proj = nn.Linear(config.hidden, config.kv_heads * width, bias=bias)
-        self.v_proj = nn.Linear(config.hidden, config.kv_heads * width, bias=bias)
-        self.o_proj = nn.Linear(config.heads * width, config.hidden, bias=bias)
+        self.q_proj = Linear(config.hidden, config.heads * width, bias=bias)
+        self.k_proj = Linear(config.hidden, config.kv_heads * width, bias=bias)
+        self.v_proj = Linear(config.hidden, config.kv_heads * width, bias=bias)
+        self.o_proj = Linear(config.heads * width, config.hidden, bias=bias)
         self.q_norm = RMSNorm(width, config.norm_eps)
         self.k_norm = RMSNorm(width, config.norm_eps)
 
-    def forward(self, hidden: Tensor, groups: tuple[Group, ...], cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
+        """What each row attends to, before the output projection: (tokens, heads * head_dim)."""
         heads = (-1, self.head_dim)
         query = rotate(self.q_norm(self.q_proj(hidden).unflatten(-1, heads)), cos, sin)
         key = rotate(self.k_norm(self.k_proj(hidden).unflatten(-1, heads)), cos, sin)
         value = self.v_proj(hidden).unflatten(-1, heads)
-        return self.o_proj(packed_attention(query, key, value, groups, causal=True).flatten(1))  # type: ignore[no-any-return]
+        return attend(query, key, value).flatten(1)
 
 
 class MLP(nn.Module):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden, config.mlp, bias=False)
-        self.up_proj = nn.Linear(config.hidden, config.mlp, bias=False)
-        self.down_proj = nn.Linear(config.mlp, config.hidden, bias=False)
+        self.gate_proj = Linear(config.hidden, config.mlp, bias=False)
+        self.up_proj = Linear(config.hidden, config.mlp, bias=False)
+        self.down_proj = Linear(config.mlp, config.hidden, bias=False)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.down_proj(silu(self.gate_proj(hidden)) * self.up_proj(hidden))  # type: ignore[no-any-return]
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        gated = self.up_proj.times(hidden, self.gate_proj.silu(hidden))
+        return self.down_proj.plus(gated, residual)
 
 
 class Layer(nn.Module):
@@ -65,9 +66,13 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
 
-    def forward(self, hidden: Tensor, groups: tuple[Group, ...], cos: Tensor, sin: Tensor) -> Tensor:
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), groups, cos, sin)
-        return hidden + self.mlp(self.post_attention_layernorm(hidden))  # type: ignore[no-any-return]
+    def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """All rows, or those that are wanted: nobody attends to the last layer's."""
+        seen = self.self_attn(self.input_layernorm(hidden), attend, cos, sin)
+        if wanted is not None:
+            seen, hidden = seen[wanted], hidden[wanted]
+        hidden = self.self_attn.o_proj.plus(seen, hidden)
+        return self.mlp(self.post_attention_layernorm(hidden), hidden)  # type: ignore[no-any-return]
 
 
 class TextModel(nn.Module):
@@ -84,7 +89,7 @@ class TextModel(nn.Module):
         self,
         hidden: Tensor,
         positions: Tensor,
-        groups: tuple[Group, ...],
+        layout: Layout,
         visual: Tensor,
         deepstack: tuple[Tensor, ...],
         wanted: Tensor,
@@ -96,8 +101,12 @@ class TextModel(nn.Module):
         layer i; `wanted` is the places to return.  Returns (wanted, hidden).
         """
         cos, sin = self.rotary(positions, hidden.dtype)
+        attend = attention(layout, hidden.device, hidden.dtype, causal=True)
+        last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            hidden = layer(hidden, groups, cos, sin)
+            if index == last and index >= len(deepstack):
+                return self.norm(layer(hidden, attend, cos, sin, wanted))  # type: ignore[no-any-return]
+            hidden = layer(hidden, attend, cos, sin)
             if index < len(deepstack):
                 hidden = hidden.index_add(0, visual, deepstack[index].to(hidden.dtype))
         return self.norm(hidden[wanted])  # type: ignore[no-any-return]

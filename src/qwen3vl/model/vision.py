@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, linear
+from torch.nn.functional import linear
 
-from qwen3vl.model.attention import Group, packed_attention
+from qwen3vl.model.attention import Attend, Layout, attention
 from qwen3vl.model.config import VisionConfig
+from qwen3vl.model.linear import Linear
 
 Grid = tuple[int, int, int]
 """Frames pairs, rows and columns of a picture or clip, in patches."""
@@ -52,23 +52,23 @@ class Attention(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.qkv = nn.Linear(config.hidden, 3 * config.hidden)
-        self.proj = nn.Linear(config.hidden, config.hidden)
+        self.qkv = Linear(config.hidden, 3 * config.hidden)
+        self.proj = Linear(config.hidden, config.hidden)
 
-    def forward(self, hidden: Tensor, groups: tuple[Group, ...], cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, residual: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
         query, key, value = self.qkv(hidden).unflatten(-1, (3, self.heads, -1)).unbind(1)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        return self.proj(packed_attention(query, key, value, groups, causal=False).flatten(1))  # type: ignore[no-any-return]
+        return self.proj.plus(attend(query, key, value).flatten(1), residual)
 
 
 class MLP(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.linear_fc1 = nn.Linear(config.hidden, config.mlp)
-        self.linear_fc2 = nn.Linear(config.mlp, config.hidden)
+        self.linear_fc1 = Linear(config.hidden, config.mlp)
+        self.linear_fc2 = Linear(config.mlp, config.hidden)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        return self.linear_fc2(gelu(self.linear_fc1(hidden), approximate="tanh"))  # type: ignore[no-any-return]
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        return self.linear_fc2.plus(self.linear_fc1.gelu(hidden, "tanh"), residual)
 
 
 class Block(nn.Module):
@@ -79,9 +79,9 @@ class Block(nn.Module):
         self.attn = Attention(config)
         self.mlp = MLP(config)
 
-    def forward(self, hidden: Tensor, groups: tuple[Group, ...], cos: Tensor, sin: Tensor) -> Tensor:
-        hidden = hidden + self.attn(self.norm1(hidden), groups, cos, sin)
-        return hidden + self.mlp(self.norm2(hidden))  # type: ignore[no-any-return]
+    def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
+        hidden = self.attn(self.norm1(hidden), hidden, attend, cos, sin)
+        return self.mlp(self.norm2(hidden), hidden)  # type: ignore[no-any-return]
 
 
 class Merger(nn.Module):
@@ -92,15 +92,15 @@ class Merger(nn.Module):
         self.merged = config.hidden * config.merge**2
         self.norm_merged = norm_merged
         self.norm = nn.LayerNorm(self.merged if norm_merged else config.hidden, eps=1e-6)
-        self.linear_fc1 = nn.Linear(self.merged, self.merged)
-        self.linear_fc2 = nn.Linear(self.merged, config.out)
+        self.linear_fc1 = Linear(self.merged, self.merged)
+        self.linear_fc2 = Linear(self.merged, config.out)
 
     def forward(self, hidden: Tensor) -> Tensor:
         if self.norm_merged:
             hidden = self.norm(hidden.view(-1, self.merged))
         else:
             hidden = self.norm(hidden).view(-1, self.merged)
-        return self.linear_fc2(gelu(self.linear_fc1(hidden)))  # type: ignore[no-any-return]
+        return self.linear_fc2(self.linear_fc1.gelu(hidden))  # type: ignore[no-any-return]
 
 
 class VisionModel(nn.Module):
@@ -122,10 +122,10 @@ class VisionModel(nn.Module):
         head_dim = self.config.hidden // self.config.heads
         angles = torch.cat([_angles(grid, head_dim, self.config.merge) for grid in grids]).to(device)
         cos, sin = angles.cos(), angles.sin()
-        groups = frame_groups(grids)
+        attend = attention(frames_of(grids), device, hidden.dtype, causal=False)
         deepstack: list[Tensor] = []
         for index, block in enumerate(self.blocks):
-            hidden = block(hidden, groups, cos, sin)
+            hidden = block(hidden, attend, cos, sin)
             if index in self.config.deepstack:
                 deepstack.append(self.deepstack_merger_list[len(deepstack)](hidden))
         return VisionFeatures(self.merger(hidden), tuple(deepstack))
@@ -151,14 +151,9 @@ def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(values.dtype)
 
 
-def frame_groups(grids: Sequence[Grid]) -> tuple[Group, ...]:
-    """One segment a frame pair; neighbours of one size share a group."""
-    groups, start = [], 0
-    for length, alike in groupby(grids, key=lambda grid: grid[1] * grid[2]):
-        group = Group(start, sum(frames for frames, _, _ in alike), length)
-        groups.append(group)
-        start = group.stop
-    return tuple(groups)
+def frames_of(grids: Sequence[Grid]) -> Layout:
+    """A path for each frame pair: its patches attend to one another."""
+    return Layout(tuple(height * width for frames, height, width in grids for _ in range(frames)))
 
 
 def _merge_order(plane: Tensor, merge: int) -> Tensor:
