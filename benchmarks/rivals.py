@@ -83,7 +83,6 @@ def cases(models: Path, checkout: Path, folder: Path, names: list[str], count: i
         theirs = official(checkout, "qwen3_vl_reranker").Qwen3VLReranker(
             str(models / "reranker"), torch_dtype=torch.float32, attn_implementation="sdpa"
         )
-        sight = ours.engine._shared.sight  # noqa: SLF001 (nobody else wants it empty)
 
         def case(name: str, pairs: list[tuple[dict[str, str], list[dict[str, str]]]]) -> Case:
             return Case(
@@ -94,7 +93,7 @@ def cases(models: Path, checkout: Path, folder: Path, names: list[str], count: i
                     for query, documents in pairs
                     for score in theirs.process({"query": query, "documents": documents})
                 ],
-                sight.clear,
+                ours.engine.forget,
             )
 
         if "texts" in names:

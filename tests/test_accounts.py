@@ -16,7 +16,7 @@ from qwen3vl import Embedder, MediaError, MediaPolicy, Reranker
 from qwen3vl.accounts import Stats
 from qwen3vl.inputs import as_picture
 from qwen3vl.media.pictures import read_header
-from qwen3vl.model.sight import Sight
+from qwen3vl.model.sight import PATIENCE, Sight
 from qwen3vl.model.vision import VisionFeatures
 from tests.conftest import CASES, resolve
 from tests.test_golden import check
@@ -90,7 +90,7 @@ def test_pictures_by_content(checkpoints: Path, media: dict[str, Path], tmp_path
     inputs += [{"text": "another", "image": media["photo"]}] * 3
     for kept in (None, 0):
         embedder = Embedder(checkpoints / "embedding", device="cpu", vision_cache=kept)
-        embedder.engine._shared.sight.clear()
+        embedder.engine.forget()
         vectors = embedder.embed(inputs)
         done = embedder.engine.stats
         assert (done.pictures_asked, done.pictures_encoded) == (15, 2)
@@ -113,7 +113,7 @@ def test_pixels_by_content(checkpoints: Path) -> None:
 
 def test_kept_across_calls_and_within_bounds(checkpoints: Path, media: dict[str, Path], tmp_path: Path) -> None:
     reranker = Reranker(checkpoints / "reranker", device="cpu")
-    sight = reranker.engine._shared.sight
+    sight = reranker.engine.replicas[0].sight
     sight.clear()
     documents = [{"image": media["odd"]}, {"image": media["photo"]}, {"video": media["clip"]}]
     fresh = reranker.score("first", documents)
@@ -217,3 +217,21 @@ def test_waiting_and_running(golden_embedder: Embedder) -> None:
     assert done.seconds_waiting > 0
     assert done.flops > 2 * done.tokens_computed
     assert pytest.approx(done.tokens_shared) == done.tokens_asked - done.tokens_computed
+
+
+def test_keeping_stops_where_it_does_not_pay() -> None:
+    """Pictures that never come again are not kept for long; one that does is, and then all are again."""
+    import torch
+
+    features = VisionFeatures(torch.ones(4, 8), (torch.ones(4, 8),))
+    sight = Sight()
+    sight.limit = 10 * 2 * 4 * 8 * 4
+    for number in range(10 + PATIENCE):
+        sight.put(number, features)
+    assert sight.size == 0
+    sight.put("first", features)
+    assert sight.get("first") is None
+    sight.put("first", features)
+    assert sight.get("first") is not None
+    sight.put("another", features)
+    assert sight.get("another") is not None

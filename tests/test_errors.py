@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from qwen3vl import BatchError, Embedder, InputError, MediaPolicy, Reranker
+from qwen3vl.engine.replica import Replica
 from qwen3vl.media.fetch import is_public
 from tests.server import Server
 
@@ -330,18 +331,20 @@ def test_out_of_memory_halves_and_other_failures_stay_with_their_pack(
     embedder = Embedder(checkpoints / "embedding", device="cpu")
     texts = [f"text {number} " * 8 for number in range(6)]
     expected = golden_embedder.embed(texts)
-    states = type(embedder.engine)._states
+    run = Replica.run
 
-    def narrow(self: Any, pack: Any, pixels: Any) -> Any:
+    def narrow(self: Any, pack: Any, *given: Any, **options: Any) -> Any:
         if pack.tokens > 60:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-        return states(self, pack, pixels)
+        return run(self, pack, *given, **options)
 
-    monkeypatch.setattr(type(embedder.engine), "_states", narrow)
+    monkeypatch.setattr(Replica, "run", narrow)
     np.testing.assert_allclose(embedder.embed(texts), expected, atol=2e-6)
-    monkeypatch.setattr(
-        type(embedder.engine), "_states", lambda *_: (_ for _ in ()).throw(RuntimeError("a kernel failed"))
-    )
+    packs = embedder.engine.stats.packs
+    np.testing.assert_allclose(embedder.embed(texts), expected, atol=2e-6)
+    assert embedder.engine.batch_tokens <= 60
+    assert embedder.engine.stats.packs - packs >= 2
+    monkeypatch.setattr(Replica, "run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a kernel failed")))
     batch = embedder.embed(texts, on_error="collect")
     assert len(batch.errors) == 6
     assert "a kernel failed" in batch.errors[0].reason

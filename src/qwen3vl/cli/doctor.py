@@ -59,9 +59,9 @@ def _packages() -> list[Finding]:
 def _machine() -> list[Finding]:
     import torch
 
-    from qwen3vl.engine import choose_device, choose_dtype
+    from qwen3vl.engine import choose_devices, choose_dtype
 
-    device = choose_device("auto")
+    (device,) = choose_devices("auto")
     dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
     told = f"{device}, {dtype}, {os.cpu_count()} CPU cores"
     findings = [Finding("models run on", "ok" if device.type != "cpu" else "note", told)]

@@ -11,9 +11,17 @@ from torch import Tensor
 
 from qwen3vl.model.vision import VisionFeatures
 
+PATIENCE = 64
+"""Features that nobody asked for again, in a row, after which none are kept for those who show a picture once."""
+REMEMBERED = 1 << 16
+"""Pictures that were not kept and are known again by their keys."""
+
 
 class Sight:
     """Features by what they show and the size at which it is seen, the least recently used going first.
+
+    Where pictures do not come again, as while a collection is indexed, keeping does not pay: after PATIENCE features
+    in a row that made room unused, all are let go, and only what is shown a second time is kept, until that pays.
 
     Of a tower, whichever models use it.  They stay on the tower's device.  Any number of threads may use one object.
     """
@@ -23,6 +31,9 @@ class Sight:
         """Bytes that are kept, at most: the most that any engine asked for."""
         self.size = 0
         self._kept: OrderedDict[Hashable, VisionFeatures] = OrderedDict()
+        self._unused: set[Hashable] = set()
+        self._wasted = 0
+        self._passed: OrderedDict[Hashable, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> VisionFeatures | None:
@@ -31,27 +42,52 @@ class Sight:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
+                self._unused.discard(key)
+                self._wasted = 0
             return found
 
     def clear(self) -> None:
         """Forgets everything."""
         with self._lock:
-            self._kept.clear()
-            self.size = 0
+            self._drop()
+            self._wasted = 0
+            self._passed.clear()
 
     def put(self, key: Hashable, features: VisionFeatures) -> None:
         """Keeps a copy: features are cut from those of a whole pack, which would stay with them."""
-        if key in self._kept or _bytes(features) > self.limit:
+        if _bytes(features) > self.limit or not self._admitted(key):
             return
         copied = VisionFeatures(features.tokens.clone(), tuple(layer.clone() for layer in features.deepstack))
         with self._lock:
             if key in self._kept:
                 return
             self._kept[key] = copied
+            self._unused.add(key)
             self.size += _bytes(copied)
             while self.size > self.limit:
-                _, gone = self._kept.popitem(last=False)
+                oldest, gone = self._kept.popitem(last=False)
                 self.size -= _bytes(gone)
+                if oldest in self._unused:
+                    self._unused.discard(oldest)
+                    self._wasted += 1
+                    if self._wasted == PATIENCE:
+                        self._drop()
+
+    def _admitted(self, key: Hashable) -> bool:
+        with self._lock:
+            if key in self._kept:
+                return False
+            if self._wasted < PATIENCE or key in self._passed:
+                return True
+            self._passed[key] = None
+            while len(self._passed) > REMEMBERED:
+                self._passed.popitem(last=False)
+            return False
+
+    def _drop(self) -> None:
+        self._kept.clear()
+        self._unused.clear()
+        self.size = 0
 
 
 def _bytes(features: VisionFeatures) -> int:

@@ -1,0 +1,198 @@
+"""The loop around the model: several devices, callers that leave, callers that wait for slow media, streams."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qwen3vl import Embedder, MediaPolicy, Reranker
+from qwen3vl.engine import loop
+from qwen3vl.engine.devices import choose_devices, token_budget, token_bytes
+from qwen3vl.engine.replica import Replica
+from tests.conftest import CASES, REFERENCE, resolve
+from tests.test_golden import EMBED, RERANK, check
+
+TWO = "cpu,cpu"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Replica, int]]:
+    """(replica, tokens) of the packs that were run."""
+    found: list[tuple[Replica, int]] = []
+    run = Replica.run
+
+    def noted(self: Replica, pack: Any, *given: Any, **options: Any) -> Any:
+        found.append((self, pack.tokens))
+        return run(self, pack, *given, **options)
+
+    monkeypatch.setattr(Replica, "run", noted)
+    return found
+
+
+def test_golden_answers_on_two_devices(
+    checkpoints: Path, media: dict[str, Path], started: list[tuple[Replica, int]]
+) -> None:
+    embedder = Embedder(checkpoints / "embedding", device=TWO, batch_tokens=700)
+    names = Random(5).sample(EMBED, len(EMBED))
+    for name, vector in zip(
+        names, embedder.embed([resolve(CASES["embed"][name], media) for name in names]), strict=True
+    ):
+        check(name, vector)
+    tokens = {replica: sum(count for each, count in started if each is replica) for replica in embedder.engine.replicas}
+    assert len(tokens) == 2
+    assert min(tokens.values()) > sum(tokens.values()) / 8  # packs differ in length: a clip's is a third of all
+    reranker = Reranker(checkpoints / "reranker", device=TWO, batch_tokens=300)
+    for name in RERANK:
+        case = CASES["rerank"][name]
+        if case.get("checkpoint", "reranker") == "reranker":
+            documents = [resolve(document, media) for document in case["documents"]]
+            scores = reranker.score(resolve(case["query"], media), documents, instruction=case.get("instruction"))
+            np.testing.assert_allclose(scores, REFERENCE["rerank"][name]["scores"], atol=1e-5, rtol=0)
+
+
+def test_devices(checkpoints: Path, golden_embedder: Embedder) -> None:
+    assert [device.type for device in choose_devices("cpu, cpu")] == ["cpu", "cpu"]
+    with pytest.raises(ValueError, match="the device 'mars' cannot be used"):
+        choose_devices("cpu,mars")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="the device 'cuda' cannot be used"):
+            choose_devices("cuda:all")
+    two = Embedder(checkpoints / "embedding", device=TWO)
+    assert two.engine.replicas[0] is golden_embedder.engine.replicas[0]
+    assert two.engine.replicas[1].model is golden_embedder.engine.model
+
+
+def test_a_budget_for_the_memory(golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = golden_embedder.engine.model.config
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
+    budgets = []
+    for free in (2**20, 2**28, 2**40):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
+        budgets.append(token_budget(config, device, torch.bfloat16))
+    assert budgets[0] == 1024
+    assert budgets[0] < budgets[1] < budgets[2]
+    assert budgets[1] * token_bytes(config, torch.bfloat16) < 2**28
+    assert token_budget(config, torch.device("cpu"), torch.float32) == 4096
+
+
+def test_a_caller_that_leaves(
+    checkpoints: Path, golden_embedder: Embedder, started: list[tuple[Replica, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that is closed stops the model within a layer, and what it would have run is not run."""
+    embedder = Embedder(checkpoints / "embedding", device="cpu", batch_tokens=40)
+    inside = threading.Event()
+    go = threading.Event()
+    layer: Any = embedder.engine.model.language_model.layers[1]
+    passed: list[int] = []
+
+    def slow(*_: Any) -> None:
+        passed.append(1)
+        if len(passed) == 3:
+            inside.set()
+            go.wait(20)
+
+    hook = layer.register_forward_pre_hook(slow)
+    try:
+        stream: Any = embedder.stream(f"text number {number} of many" for number in range(10_000))
+        next(stream)
+        assert inside.wait(20)
+        stream.close()
+        go.set()
+        np.testing.assert_allclose(
+            embedder.embed(["again"]), golden_embedder.embed(["again"]), atol=2e-6
+        )  # on the same thread, behind what was stopped
+    finally:
+        hook.remove()
+    assert len(started) < 12
+    assert embedder.engine.stats.packs < 12
+
+
+def test_slow_media_hold_nobody_up(checkpoints: Path, media: dict[str, Path]) -> None:
+    """While one caller waits for a picture, the device serves others."""
+    gate = threading.Event()
+    embedder = Embedder(checkpoints / "embedding", device="cpu", policy=MediaPolicy(), vision_cache=0)
+    decode = embedder.engine._decode
+
+    def held(planned: Any) -> Any:
+        gate.wait(20)
+        return decode(planned)
+
+    embedder.engine._decode = held  # type: ignore[assignment,method-assign]
+    seen: list[Any] = []
+    waiting = threading.Thread(target=lambda: seen.append(embedder.embed([{"image": media["odd"]}])))
+    waiting.start()
+    try:
+        assert embedder.embed(["a text"]).shape == (1, 96)
+        assert not seen
+    finally:
+        gate.set()
+        waiting.join(20)
+    assert seen[0].shape == (1, 96)
+
+
+def test_inputs_are_taken_on_the_callers_thread(golden_embedder: Embedder) -> None:
+    """As a cursor of SQLite, say, has to be."""
+    threads = set()
+
+    def inputs() -> Iterator[str]:
+        for number in range(100):
+            threads.add(threading.current_thread())
+            yield f"text {number}"
+
+    assert len(golden_embedder.embed(inputs())) == 100
+    assert threads == {threading.current_thread()}
+
+
+def test_a_slow_source_is_not_waited_for(golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each result comes while the source is still at the next inputs."""
+    monkeypatch.setattr(loop, "LINGER", 0.0)
+    taken = 0
+
+    def inputs() -> Iterator[str]:
+        nonlocal taken
+        for taken in range(1, 6):
+            yield f"text {taken}"
+            time.sleep(0.3)
+
+    found = {index: taken for index, _ in golden_embedder.stream(inputs())}
+    assert sorted(found) == list(range(5))
+    assert found[0] <= 3
+
+
+def test_a_thousand_mixed(golden_embedder: Embedder, media: dict[str, Path]) -> None:
+    """One call: order kept, a failing item costs only itself, and no more packs wait than are allowed."""
+    random = Random(7)
+    shown = [media["odd"], media["photo"], media["photo-jpeg"]]
+    inputs: list[Any] = []
+    for number in range(1200):
+        kind = random.randrange(10)
+        text = f"item {number} of many"
+        inputs.append("" if kind == 0 else {"image": random.choice(shown), "text": text} if kind == 1 else text)
+    batch = golden_embedder.embed(inputs, on_error="collect")
+    assert [error.index for error in batch.errors] == [index for index, value in enumerate(inputs) if value == ""]
+    for index in random.sample(range(len(inputs)), 20):
+        if batch.ok[index]:
+            np.testing.assert_allclose(batch.values[index], golden_embedder.embed([inputs[index]])[0], atol=2e-6)
+
+
+def test_waiting_is_counted(checkpoints: Path, media: dict[str, Path]) -> None:
+    embedder = Embedder(checkpoints / "embedding", device="cpu", vision_cache=0)
+    decode = embedder.engine._decode
+
+    def slow(planned: Any) -> Any:
+        time.sleep(0.2)
+        return decode(planned)
+
+    embedder.engine._decode = slow  # type: ignore[assignment,method-assign]
+    embedder.embed([{"image": media["odd"]}])
+    assert embedder.engine.stats.seconds_waiting >= 0.2
