@@ -32,15 +32,18 @@ class Embedder:
     revision: of the hub's repository: a branch, a tag or, best, a commit.
     dimensions: cut the vectors to this many values (Matryoshka), then normalise; None keeps all.
     instruction: for inputs that bring none of their own; ended by a full stop if by no punctuation.
-    device: "auto", "cpu", "cuda", "cuda:1", "mps"; dtype: "auto" (bfloat16 on CUDA, else float32),
-    "float32", "bfloat16" or "float16".
+    device: "auto", "cpu", "cuda", "cuda:1", "mps"; several, as in "cuda:0,cuda:1" or "cuda:all", share the work.
+    dtype: "auto" (bfloat16 on CUDA, else float32), "float32", "bfloat16", "float16"; "int8" or "fp8" for weights of
+    eight bits, which take less memory and lose some exactness.
     max_length: tokens of a prompt; min_pixels, max_pixels: of a picture; total_pixels: of all frames of a
     clip; fps, max_frames: how a clip file is sampled.
     policy: what media references may reach; exif: whether a photo is turned as its EXIF tag says (the
     reference does not).
-    batch_tokens: tokens in one forward pass; threads: for reading and decoding media.
+    batch_tokens: tokens in one forward pass, None chooses by the device's memory; threads: for reading and decoding
+    media.
     vision_cache: bytes of encoded pictures and clips that are kept for the next call that shows them; None is 1 GiB
     on CUDA and 256 MiB elsewhere, 0 keeps none.
+    compiled: let torch.compile fuse elementwise work; its first calls take seconds more, and it needs a C compiler.
 
     One object may be used by many threads at once; objects of one model share its weights.
     """
@@ -65,9 +68,10 @@ class Embedder:
         batch_tokens: int | None = None,
         threads: int | None = None,
         vision_cache: int | None = None,
+        compiled: bool = False,
     ) -> None:
         limits = Limits(max_length, min_pixels, max_pixels or default_max_pixels(model), total_pixels, fps, max_frames)
-        options = EngineOptions(device, dtype, batch_tokens, threads, exif, vision_cache)
+        options = EngineOptions(device, dtype, batch_tokens, threads, exif, vision_cache, compiled)
         self.instruction = punctuated(instruction) or EMBED_INSTRUCTION
         self.engine = Engine(find(model, "embedding", revision), limits, policy, options)
         if not self.engine.tokenizer.suffix:

@@ -51,12 +51,13 @@ class Reranker:
         batch_tokens: int | None = None,
         threads: int | None = None,
         vision_cache: int | None = None,
+        compiled: bool = False,
     ) -> None:
         # The reference's limit leaves out the five tokens that end its prompt.
         limits = Limits(
             max_length + 5, min_pixels, max_pixels or default_max_pixels(model), total_pixels, fps, max_frames
         )
-        options = EngineOptions(device, dtype, batch_tokens, threads, exif, vision_cache)
+        options = EngineOptions(device, dtype, batch_tokens, threads, exif, vision_cache, compiled)
         self.instruction = instruction or RERANK_INSTRUCTION
         self.engine = Engine(find(model, "reranker", revision), limits, policy, options)
         tokenizer = self.engine.tokenizer

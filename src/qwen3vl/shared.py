@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FURTHER = (
     *("max_length", "min_pixels", "max_pixels", "total_pixels", "fps", "max_frames"),
-    *("exif", "batch_tokens", "threads", "vision_cache"),
+    *("exif", "batch_tokens", "threads", "vision_cache", "compiled"),
 )
 """Arguments of `Embedder` and `Reranker` that adapters have no fields for: what their `model_kwargs` may hold."""
 _embedders: weakref.WeakValueDictionary[str, Embedder] = weakref.WeakValueDictionary()

@@ -62,7 +62,7 @@ def _machine() -> list[Finding]:
     from qwen3vl.engine import choose_devices, choose_dtype
 
     (device,) = choose_devices("auto")
-    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+    dtype = str(choose_dtype("auto", device)[0]).removeprefix("torch.")
     told = f"{device}, {dtype}, {os.cpu_count()} CPU cores"
     findings = [Finding("models run on", "ok" if device.type != "cpu" else "note", told)]
     for index in range(torch.cuda.device_count()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from qwen3vl.model import ModelConfig
+from qwen3vl.model.quantized import Bits
 
 MOST_TOKENS = 16384
 """Of a pack: enough to keep an H100 busy; more would only take memory."""
@@ -40,14 +41,22 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 on CUDA and float32 elsewhere."""
+def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, Bits | None]:
+    """What is computed in, and the bits of the weights if these are fewer ("int8", "fp8").
+
+    "auto" is bfloat16 on CUDA and float32 elsewhere, as is what narrow weights are computed in.
+    """
     names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if name not in names:
-        raise ValueError(f"dtype is {name!r}; it may be auto, {', '.join(names)}")
-    return names[name]
+    if name in names:
+        return names[name], None
+    wide = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name == "int8":
+        return wide, "int8"
+    if name == "fp8":
+        return wide, "fp8"
+    if name != "auto":
+        raise ValueError(f"dtype is {name!r}; it may be auto, {', '.join(names)}, int8 or fp8")
+    return wide, None
 
 
 def token_budget(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> int:

@@ -25,7 +25,7 @@ from torch import Tensor
 from qwen3vl.accounts import Accounts, Stats
 from qwen3vl.engine.devices import choose_devices, choose_dtype, token_budget
 from qwen3vl.engine.jobs import Job, Outcome, bare, failed
-from qwen3vl.engine.replica import Mark, Ran, Replica, Stopped, replicas
+from qwen3vl.engine.replica import Build, Mark, Ran, Replica, Stopped, replicas
 from qwen3vl.errors import InputError
 from qwen3vl.geometry import Limits
 from qwen3vl.hub import Checkpoint
@@ -62,6 +62,7 @@ class EngineOptions:
     threads: int | None = None
     exif: bool = False
     vision_cache: int | None = None
+    compiled: bool = False
 
 
 class Engine:
@@ -73,9 +74,10 @@ class Engine:
         self.policy = policy
         self.options = options
         devices = choose_devices(options.device)
-        dtype = choose_dtype(options.dtype, devices[0])
+        dtype, bits = choose_dtype(options.dtype, devices[0])
         self.fingerprint = fingerprint(checkpoint.folder)
-        self.replicas = replicas(checkpoint.folder, self.fingerprint, devices, dtype)
+        build = Build(checkpoint.folder, self.fingerprint, dtype, bits, options.compiled)
+        self.replicas = replicas(build, devices)
         self.batch_tokens = options.batch_tokens or min(
             token_budget(self.model.config, device, dtype) for device in devices
         )

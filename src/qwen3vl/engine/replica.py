@@ -21,6 +21,8 @@ from qwen3vl.geometry import tokens_of
 from qwen3vl.model import Grid, Qwen3VL, VisionFeatures
 from qwen3vl.model.attention import move
 from qwen3vl.model.flops import text_flops, vision_flops
+from qwen3vl.model.fused import compile_elementwise
+from qwen3vl.model.quantized import Bits
 from qwen3vl.model.sight import Sight, join, split
 from qwen3vl.model.weights import load_model
 from qwen3vl.packing import Pack
@@ -82,14 +84,11 @@ class Ran:
 class Replica:
     """The weights and vocabulary of a checkpoint on a device, what its vision tower has seen, and its thread."""
 
-    def __init__(
-        self, model: Qwen3VL, tokenizer: Tokenizer, sight: Sight, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, model: Qwen3VL, tokenizer: Tokenizer, sight: Sight, device: torch.device) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.sight = sight
         self.device = device
-        self.dtype = dtype
         self._lane = ThreadPoolExecutor(1, f"qwen3vl-{device}")
         self._ended = self.mark()
 
@@ -198,7 +197,18 @@ _in_use: weakref.WeakValueDictionary[Hashable, Replica] = weakref.WeakValueDicti
 _in_use_lock = threading.Lock()
 
 
-def replicas(folder: Path, digest: str, devices: Sequence[torch.device], dtype: torch.dtype) -> list[Replica]:
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How the weights of a folder are loaded; `compiled`: with elementwise work fused, on CUDA."""
+
+    folder: Path
+    digest: str
+    dtype: torch.dtype
+    bits: Bits | None = None
+    compiled: bool = False
+
+
+def replicas(build: Build, devices: Sequence[torch.device]) -> list[Replica]:
     """A replica for each device, loaded once per process while anything uses it.
 
     A device that is named again gets another thread, on the same weights.
@@ -206,26 +216,28 @@ def replicas(folder: Path, digest: str, devices: Sequence[torch.device], dtype: 
     made: list[Replica] = []
     with _in_use_lock:
         for number, device in enumerate(devices):
-            key = (digest, str(device), dtype, devices[:number].count(device))
+            key = (build.digest, build.dtype, build.bits, build.compiled, str(device), devices[:number].count(device))
             replica = _in_use.get(key)
             if replica is None:
                 twin = next((one for one in made if one.device == device), None)
-                replica = _in_use[key] = _loaded(folder, device, dtype) if twin is None else _twin(twin)
+                replica = _in_use[key] = _loaded(build, device) if twin is None else _twin(twin)
                 if twin is None:
                     _share_tower(replica, [other for other in _in_use.values() if other is not replica])
             made.append(replica)
     return made
 
 
-def _loaded(folder: Path, device: torch.device, dtype: torch.dtype) -> Replica:
-    model = load_model(folder, device, dtype)
+def _loaded(build: Build, device: torch.device) -> Replica:
+    model = load_model(build.folder, device, build.dtype, build.bits)
+    if build.compiled:
+        compile_elementwise(model)
     for layer in (*model.language_model.layers, *model.visual.blocks):
         layer.register_forward_pre_hook(_check)
-    return Replica(model, Tokenizer(folder / "tokenizer.json"), Sight(), device, dtype)
+    return Replica(model, Tokenizer(build.folder / "tokenizer.json"), Sight(), device)
 
 
 def _twin(one: Replica) -> Replica:
-    return Replica(one.model, one.tokenizer, one.sight, one.device, one.dtype)
+    return Replica(one.model, one.tokenizer, one.sight, one.device)
 
 
 def _share_tower(replica: Replica, others: Iterable[Replica]) -> None:
@@ -234,7 +246,8 @@ def _share_tower(replica: Replica, others: Iterable[Replica]) -> None:
     for other in others:
         theirs = other.model.visual.state_dict()
         if replica.model.config.vision == other.model.config.vision and all(
-            weight.device == theirs[name].device
+            name in theirs
+            and weight.device == theirs[name].device
             and weight.dtype == theirs[name].dtype
             and torch.equal(weight, theirs[name])
             for name, weight in own.items()

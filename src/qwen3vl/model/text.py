@@ -8,7 +8,8 @@ from torch.nn.functional import rms_norm
 
 from qwen3vl.model.attention import Attend, Layout, attention
 from qwen3vl.model.config import TextConfig
-from qwen3vl.model.linear import Linear
+from qwen3vl.model.fused import Elementwise, gate, norm_and_rotate
+from qwen3vl.model.linear import Linear, fusing
 
 
 class RMSNorm(nn.Module):
@@ -23,6 +24,17 @@ class RMSNorm(nn.Module):
         return rms_norm(values, self.weight.shape, self.weight, self.eps)
 
 
+class HeadNorm(RMSNorm):
+    """Root mean square norm of each head, followed by rotary positions."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__(size, eps)
+        self.work = Elementwise(norm_and_rotate)
+
+    def rotated(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return self.work(heads, self.weight, self.eps, cos, sin)  # type: ignore[no-any-return]
+
+
 class Attention(nn.Module):
     """Grouped-query attention with normed heads and rotary positions."""
 
@@ -34,14 +46,14 @@ class Attention(nn.Module):
         self.k_proj = Linear(config.hidden, config.kv_heads * width, bias=bias)
         self.v_proj = Linear(config.hidden, config.kv_heads * width, bias=bias)
         self.o_proj = Linear(config.heads * width, config.hidden, bias=bias)
-        self.q_norm = RMSNorm(width, config.norm_eps)
-        self.k_norm = RMSNorm(width, config.norm_eps)
+        self.q_norm = HeadNorm(width, config.norm_eps)
+        self.k_norm = HeadNorm(width, config.norm_eps)
 
     def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
         """What each row attends to, before the output projection: (tokens, heads * head_dim)."""
         heads = (-1, self.head_dim)
-        query = rotate(self.q_norm(self.q_proj(hidden).unflatten(-1, heads)), cos, sin)
-        key = rotate(self.k_norm(self.k_proj(hidden).unflatten(-1, heads)), cos, sin)
+        query = self.q_norm.rotated(self.q_proj(hidden).unflatten(-1, heads), cos, sin)
+        key = self.k_norm.rotated(self.k_proj(hidden).unflatten(-1, heads), cos, sin)
         value = self.v_proj(hidden).unflatten(-1, heads)
         return attend(query, key, value).flatten(1)
 
@@ -52,9 +64,13 @@ class MLP(nn.Module):
         self.gate_proj = Linear(config.hidden, config.mlp, bias=False)
         self.up_proj = Linear(config.hidden, config.mlp, bias=False)
         self.down_proj = Linear(config.mlp, config.hidden, bias=False)
+        self.gate = Elementwise(gate)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        gated = self.up_proj.times(hidden, self.gate_proj.silu(hidden))
+        if fusing(hidden):
+            gated = self.gate_proj.silu_times(hidden, self.up_proj)
+        else:
+            gated = self.gate(self.gate_proj(hidden), self.up_proj(hidden))
         return self.down_proj.plus(gated, residual)
 
 
@@ -118,17 +134,10 @@ class TextModel(nn.Module):
         sections reach, and to time elsewhere.
         """
         half = self.config.head_dim // 2
-        steps = torch.arange(half, dtype=torch.float32, device=positions.device)
-        frequencies = 1.0 / self.config.rope_theta ** (steps * 2 / self.config.head_dim)
-        axis = torch.zeros(half, dtype=torch.long)
+        steps = torch.arange(half, device=positions.device)
+        frequencies = 1.0 / self.config.rope_theta ** (steps.float() * 2 / self.config.head_dim)
+        axis = torch.zeros_like(steps)
         for kind in (1, 2):
             axis[kind : 3 * self.config.mrope[kind] : 3] = kind
-        angles = positions.float()[axis.to(positions.device)].T * frequencies
+        angles = positions.float()[axis].T * frequencies
         return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on (tokens, heads, dim), in the dtype of the values, as the reference does."""
-    first, second = values.chunk(2, dim=-1)
-    cos, sin = cos[:, None], sin[:, None]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

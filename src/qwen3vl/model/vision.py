@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from qwen3vl.model.attention import Attend, Layout, attention
+from qwen3vl.model.attention import Attend, Layout, attention, move
 from qwen3vl.model.config import VisionConfig
+from qwen3vl.model.fused import Elementwise, rotate_wide
 from qwen3vl.model.linear import Linear
 
 Grid = tuple[int, int, int]
@@ -54,10 +55,11 @@ class Attention(nn.Module):
         self.heads = config.heads
         self.qkv = Linear(config.hidden, 3 * config.hidden)
         self.proj = Linear(config.hidden, config.hidden)
+        self.rotate = Elementwise(rotate_wide)
 
     def forward(self, hidden: Tensor, residual: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
         query, key, value = self.qkv(hidden).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query, key = self.rotate(query, cos, sin), self.rotate(key, cos, sin)
         return self.proj.plus(attend(query, key, value).flatten(1), residual)
 
 
@@ -120,8 +122,11 @@ class VisionModel(nn.Module):
         device = patches.device
         hidden = self.patch_embed(patches) + self.position_embeddings(grids)
         head_dim = self.config.hidden // self.config.heads
-        angles = torch.cat([_angles(grid, head_dim, self.config.merge) for grid in grids]).to(device)
-        cos, sin = angles.cos(), angles.sin()
+        angles = [
+            _angles(height, width, head_dim, self.config.merge, device).repeat(frames, 1)
+            for frames, height, width in grids
+        ]
+        cos, sin = torch.cat(angles).cos(), torch.cat(angles).sin()
         attend = attention(frames_of(grids), device, hidden.dtype, causal=False)
         deepstack: list[Tensor] = []
         for index, block in enumerate(self.blocks):
@@ -136,19 +141,12 @@ class VisionModel(nn.Module):
         side = round(self.config.positions**0.5)
         rows = []
         for frames, height, width in grids:
-            index, share = _interpolation(height, width, side, self.config.merge)
-            corners = weight[index.to(weight.device)] * share.to(weight.device, weight.dtype)[..., None]
+            index, share = _interpolation(height, width, side, self.config.merge, weight.device)
+            corners = weight[index] * share.to(weight.dtype)[..., None]
             # Added in the order of the reference, so that float32 sums are the same to the last bit.
             frame = corners[0] + corners[1] + corners[2] + corners[3]
             rows.append(frame.repeat(frames, 1))
         return torch.cat(rows)
-
-
-def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on (tokens, heads, dim), in float32; `cos` and `sin` are (tokens, dim / 2)."""
-    first, second = values.float().chunk(2, dim=-1)
-    cos, sin = cos[:, None], sin[:, None]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(values.dtype)
 
 
 def frames_of(grids: Sequence[Grid]) -> Layout:
@@ -162,25 +160,24 @@ def _merge_order(plane: Tensor, merge: int) -> Tensor:
     return plane.view(height // merge, merge, width // merge, merge).transpose(1, 2).flatten()
 
 
-# Cached tensors outlive the inference that makes them: they are made as ordinary ones, so that training may use them.
+# Tables of the last sizes, on their device.  They outlive the inference that makes them: they are made as ordinary
+# tensors, so that training may use them.
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 @torch.inference_mode(mode=False)
-def _angles(grid: Grid, head_dim: int, merge: int) -> Tensor:
-    """Rotary angles of each patch, (t * h * w, head_dim / 2): the row's frequencies, then the column's."""
-    frames, height, width = grid
+def _angles(height: int, width: int, head_dim: int, merge: int, device: torch.device) -> Tensor:
+    """Rotary angles of a frame's patches, (height * width, head_dim / 2): the row's frequencies, then the column's."""
     quarter = torch.arange(0, head_dim // 2, 2, dtype=torch.float32) / (head_dim // 2)
     frequencies = 1.0 / 10000.0**quarter
     rows = _merge_order(torch.arange(height)[:, None].expand(height, width), merge)
     columns = _merge_order(torch.arange(width)[None, :].expand(height, width), merge)
-    frame = torch.cat((rows[:, None] * frequencies, columns[:, None] * frequencies), dim=-1)
-    return frame.repeat(frames, 1)
+    return move(torch.cat((rows[:, None] * frequencies, columns[:, None] * frequencies), dim=-1), device)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 @torch.inference_mode(mode=False)
-def _interpolation(height: int, width: int, side: int, merge: int) -> tuple[Tensor, Tensor]:
+def _interpolation(height: int, width: int, side: int, merge: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The four table rows around each patch, and their shares: both (4, height * width)."""
     y, x = torch.linspace(0, side - 1, height), torch.linspace(0, side - 1, width)
     top, left = y.int(), x.int()
@@ -189,4 +186,5 @@ def _interpolation(height: int, width: int, side: int, merge: int) -> tuple[Tens
     corners = [(top, left), (top, right), (bottom, left), (bottom, right)]
     shares = [(1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx]
     index = torch.stack([_merge_order(row[:, None] * side + column[None, :], merge) for row, column in corners])
-    return index.long(), torch.stack([_merge_order(share, merge) for share in shares])
+    share = torch.stack([_merge_order(share, merge) for share in shares])
+    return move(index.long(), device), move(share, device)

@@ -15,6 +15,7 @@ from torch import Tensor
 from qwen3vl.errors import ModelError
 from qwen3vl.model.config import read_config
 from qwen3vl.model.model import Qwen3VL
+from qwen3vl.model.quantized import Bits, narrow, pack
 
 HEAD = "lm_head.weight"
 
@@ -35,8 +36,8 @@ def weight_files(folder: Path) -> dict[str, Path]:
     raise ModelError(f"{folder} holds no weights: neither {single.name} nor {index.name} is there")
 
 
-def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3VL:
-    """The model of a checkpoint folder, ready to run.
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype, bits: Bits | None = None) -> Qwen3VL:
+    """The model of a checkpoint folder, ready to run; with `bits`, its blocks' weights are narrowed as they are read.
 
     Names are taken with or without the published `model.` prefix.  A head (`lm_head.weight`) is left for
     `answer_row`.  Raises `ModelError` that lists what is missing, left over, or of another shape.
@@ -46,6 +47,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3V
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     stored = {name.removeprefix("model."): (name, path) for name, path in weight_files(folder).items() if name != HEAD}
     _compare(folder, wanted, stored)
+    narrowed = narrow(model, bits) if bits else set()
     weights: dict[str, Tensor] = {}
     for path in sorted({path for _, path in stored.values()}):
         with _opened(path) as file:
@@ -56,7 +58,12 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Qwen3V
                         raise ModelError(
                             f"{path}: {key} has shape {tuple(tensor.shape)}; config.json asks for {wanted[name]}"
                         )
-                    weights[name] = tensor.to(device=device, dtype=dtype)
+                    wide = tensor.to(device=device, dtype=dtype)
+                    if bits and name in narrowed:
+                        layer = name.removesuffix("weight")
+                        weights[f"{layer}packed"], weights[f"{layer}scale"] = pack(wide, bits)
+                    else:
+                        weights[name] = wide
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
 

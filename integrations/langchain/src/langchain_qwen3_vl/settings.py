@@ -23,7 +23,7 @@ class ModelSettings(BaseModel):
     device: str = Field(default_factory=from_env("QWEN3VL_DEVICE", default="auto"))
     """"auto", "cpu", "cuda", "cuda:1" or "mps"; by default what the environment's QWEN3VL_DEVICE says, or "auto"."""
     dtype: str = "auto"
-    """"auto" (bfloat16 on CUDA, else float32), "float32", "bfloat16" or "float16"."""
+    """"auto" (bfloat16 on CUDA, else float32), "float32", "bfloat16", "float16", "int8" or "fp8"."""
     policy: MediaPolicy = UNTRUSTED_POLICY
     """What media references may reach: public URLs and data URIs, and files only below the folders that it names, none
     by default: `MediaPolicy(folders=("photos",))`."""

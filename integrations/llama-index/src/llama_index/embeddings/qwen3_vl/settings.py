@@ -17,7 +17,10 @@ class ModelSettings(BaseModel):
 
     revision: str | None = Field(default=None, description="Branch, tag or, best, commit of the hub's repository.")
     device: str = Field(default="auto", description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
-    dtype: str = Field(default="auto", description='"auto" (bfloat16 on CUDA, else float32), "float32", …')
+    dtype: str = Field(
+        default="auto",
+        description='"auto" (bfloat16 on CUDA, else float32), "float32", "bfloat16", "float16", "int8" or "fp8"',
+    )
     policy: MediaPolicy = Field(
         default=UNTRUSTED_POLICY,
         description="What media references may reach: public URLs and data URIs, and files only below its folders.",

@@ -1,0 +1,78 @@
+"""Elementwise work: what stands between matrix products and moves memory rather than computing.
+
+Plain functions, which `compile_elementwise` replaces by torch.compile's fused kernels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm, silu
+
+log = logging.getLogger(__name__)
+
+
+def norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    """Normed heads (tokens, heads, dim) with rotary positions, in the dtype of the values, as the reference does.
+
+    `cos` and `sin` are (tokens, dim / 2).
+    """
+    first, second = rms_norm(values, weight.shape, weight, eps).chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def rotate_wide(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on (tokens, heads, dim), in float32; `cos` and `sin` are (tokens, dim / 2)."""
+    first, second = values.float().chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(values.dtype)
+
+
+def gate(open_: Tensor, values: Tensor) -> Tensor:
+    """SiLU of the first times the second."""
+    return silu(open_) * values
+
+
+class Elementwise(nn.Module):
+    """A function as a part of a model, that may be compiled there."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.plain = function
+        self.function = function
+
+    def forward(self, *values: Any) -> Tensor:
+        return self.function(*values)
+
+
+def compile_elementwise(model: nn.Module) -> None:
+    """Compiles all of a model's elementwise functions, at their first call; what cannot be compiled stays plain."""
+    for module in model.modules():
+        if isinstance(module, Elementwise):
+            module.function = _compiled(module.plain)
+
+
+@lru_cache(maxsize=16)
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    fast: Callable[..., Tensor] | None = torch.compile(function, dynamic=True)
+
+    def call(*values: Any) -> Tensor:
+        nonlocal fast
+        if fast is None:
+            return function(*values)
+        try:
+            return fast(*values)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # no compiler, or one that is at odds with this torch
+            log.warning("%s is not compiled: %s", function.__name__, str(error).partition("\n")[0])
+            fast = None
+            return function(*values)
+
+    return call

@@ -1,0 +1,99 @@
+"""Weights of eight bits: half the memory of bfloat16, a quarter of float32.  docs/performance.md measures the loss.
+
+Each row of a matrix, one output, has a scale of its own: its largest value is the largest that eight bits hold.
+Norms, token embeddings and what joins the vision tower to the language model stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from qwen3vl.model.linear import Linear, Product
+
+log = logging.getLogger(__name__)
+
+Bits = Literal["int8", "fp8"]
+FP8 = torch.float8_e4m3fn
+LARGEST = {"int8": 127.0, "fp8": torch.finfo(FP8).max}
+
+
+class Quantized(Product):
+    """A linear layer of int8 weights, made wide again as they are used."""
+
+    bits: Bits = "int8"
+
+    def __init__(self, plain: Linear) -> None:
+        super().__init__()
+        self.bias = plain.bias
+        packed, scale = pack(plain.weight, self.bits)
+        self.register_buffer("packed", packed)
+        self.register_buffer("scale", scale)
+
+    packed: Tensor
+    scale: Tensor
+
+    def matrix(self) -> Tensor:
+        return self.packed.to(self.scale.dtype) * self.scale
+
+
+class Float8(Quantized):
+    """A linear layer of 8-bit floats; where the device multiplies them, the rows are brought to eight bits, too."""
+
+    bits: Bits = "fp8"
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.scaled(rows) if rows.is_cuda and multiplies_fp8(rows.device) else super().forward(rows)
+
+    def scaled(self, rows: Tensor) -> Tensor:
+        """The product of 8-bit rows, each with a scale of its own, and 8-bit weights, summed in float32."""
+        narrow, scale = pack(rows, "fp8")
+        found = torch._scaled_mm(  # noqa: SLF001 (torch's public name for it is newer)
+            narrow,
+            self.packed.T,
+            scale_a=scale.float(),
+            scale_b=self.scale.T.float(),
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
+        return found.to(rows.dtype) if self.bias is None else found.to(rows.dtype) + self.bias
+
+
+def pack(values: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
+    """(rows, values) as eight bits and the rows' scales, (rows, 1) in the dtype of the values."""
+    if values.is_meta:
+        kind = torch.int8 if bits == "int8" else FP8
+        return torch.empty_like(values, dtype=kind), torch.empty_like(values[:, :1])
+    scale = (values.abs().amax(1, keepdim=True) / LARGEST[bits]).clamp_min(torch.finfo(values.dtype).tiny)
+    scaled = values.float() / scale.float()
+    if bits == "int8":
+        return scaled.round().clamp(-127, 127).to(torch.int8), scale
+    return scaled.clamp(-LARGEST["fp8"], LARGEST["fp8"]).to(FP8), scale
+
+
+def narrow(model: nn.Module, bits: Bits) -> set[str]:
+    """Replaces the linear layers of the towers' blocks; the names of the weights that are to be packed."""
+    names: set[str] = set()
+    kind = Quantized if bits == "int8" else Float8
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Linear) and any(part in name for part in ("layers.", "blocks.")):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, kind(module))
+            names.add(f"{name}.weight")
+    return names
+
+
+@lru_cache(maxsize=8)
+def multiplies_fp8(device: torch.device) -> bool:
+    """Whether the device multiplies 8-bit floats with a scale a row (Ada, Hopper and newer)."""
+    try:
+        with torch.device(device):
+            Float8(Linear(64, 32, bias=False)).scaled(torch.ones(16, 64, dtype=torch.bfloat16))
+    except Exception as error:  # an older card
+        log.info("no 8-bit products on %s: %s", device, error)
+        return False
+    return True
