@@ -1,11 +1,11 @@
-r"""How long the official scripts and sentence-transformers take for the same work, answers and weights being equal.
+r"""The same work by this package and by others, weights and answers being equal.
 
     git clone https://github.com/QwenLM/Qwen3-VL-Embedding official
     uv run --with 'transformers==4.57.3' --with scipy --with sentence-transformers python -m benchmarks.rivals \
         --official official [--cases texts …]
 
-A randomly initialised model of the true proportions, float32 on the CPU.  Both sides take turns; answers are compared
-before anything is timed.  `ours, cold` forgets what it has seen before each turn.
+A randomly initialised model of the true proportions, float32 on the CPU.  Answers are compared before anything is
+timed; then all sides take turns.  Ours has nothing kept of pictures when its turn begins.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -36,20 +36,17 @@ WORDS = (
     "copper", "forest", "meadow", "thunder", "saddle", "orchard", "glacier", "violin", "pepper", "canvas", "anchor",
     "feather", "island", "morning", "candle", "shelter", "valley", "pocket", "silver",
 )  # fmt: skip
-PROMPT = (
-    "<|im_start|>system\nRepresent the user's input.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-)
 Answers = list[float] | np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The same work by each side: functions without arguments."""
+    """The same work by each side: functions without arguments.  `prepare` is called before each turn of ours."""
 
     name: str
     ours: Callable[[], Answers]
-    theirs: Callable[[], Answers]
-    forget: Callable[[], None]
+    theirs: Mapping[str, Callable[[], Answers]]
+    prepare: Callable[[], None] = lambda: None
 
 
 def words(random: Random, count: int) -> str:
@@ -74,81 +71,94 @@ def official(checkout: Path, name: str) -> Any:
     return module
 
 
-def cases(models: Path, checkout: Path, folder: Path, names: list[str], count: int) -> list[Case]:
-    """The cases that were asked for; models are loaded for those only."""
+def rerankings(models: Path, checkout: Path, folder: Path, names: Sequence[str]) -> Iterator[Case]:
+    """Against the official script, which takes pair by pair."""
     random = Random(3)
-    made: list[Case] = []
-    if set(names) & {"texts", "query", "pictures"}:
-        ours = Reranker(models / "reranker", device="cpu")
-        theirs = official(checkout, "qwen3_vl_reranker").Qwen3VLReranker(
-            str(models / "reranker"), torch_dtype=torch.float32, attn_implementation="sdpa"
-        )
+    ours = Reranker(models / "reranker", device="cpu")
+    alone = Reranker(models / "reranker", device="cpu", vision_cache=0)
+    script = official(checkout, "qwen3_vl_reranker").Qwen3VLReranker(
+        str(models / "reranker"), torch_dtype=torch.float32, attn_implementation="sdpa"
+    )
 
-        def case(name: str, pairs: list[tuple[dict[str, str], list[dict[str, str]]]]) -> Case:
-            return Case(
-                name,
-                lambda: np.concatenate([ours.score(query, documents) for query, documents in pairs]),
-                lambda: [
-                    score
-                    for query, documents in pairs
-                    for score in theirs.process({"query": query, "documents": documents})
-                ],
-                ours.engine.forget,
-            )
+    def case(name: str, queries: list[dict[str, str]], documents: list[dict[str, str]]) -> Case:
+        def by(reranker: Reranker) -> Answers:
+            return np.concatenate([reranker.score(query, documents) for query in queries])
 
-        if "texts" in names:
-            documents = [{"text": words(random, 20)} for _ in range(100)]
-            made.append(case("rerank 100 texts of about 25 tokens", [({"text": words(random, 8)}, documents)]))
-        if "query" in names:
-            query = {"image": picture(folder, random, 1024, 1024)}
-            documents = [{"text": words(random, 20)} for _ in range(50)]
-            made.append(case("rerank 50 texts for a picture of 1,024 tokens", [(query, documents)]))
-        if "pictures" in names:
-            shown = [{"image": picture(folder, random, 512, 512)} for _ in range(20)]
+        def scripted() -> Answers:
+            return [score for query in queries for score in script.process({"query": query, "documents": documents})]
+
+        theirs = {"official script": scripted}
+        if len(queries) > 1:
+            theirs["ours, nothing kept"] = lambda: by(alone)
+        return Case(name, lambda: by(ours), theirs, ours.engine.forget)
+
+    if "texts" in names:
+        documents = [{"text": words(random, 20)} for _ in range(100)]
+        yield case("rerank 100 texts of 25 tokens", [{"text": words(random, 8)}], documents)
+    if "query" in names:
+        documents = [{"text": words(random, 20)} for _ in range(50)]
+        query = {"image": picture(folder, random, 1024, 1024)}
+        yield case("rerank 50 texts for a picture of 1,024 tokens", [query], documents)
+    if "pictures" in names:
+        for side in (512, 768):
+            shown = [{"image": picture(folder, random, side, side)} for _ in range(20)]
             queries = [{"text": words(random, 8)} for _ in range(5)]
-            made.append(case("rerank 20 pictures of 256 tokens for 5 queries", [(query, shown) for query in queries]))
+            yield case(f"rerank 20 pictures of {side**2 // 1024} tokens for 5 queries", queries, shown)
+
+
+def embeddings(models: Path, folder: Path, names: Sequence[str], count: int) -> Iterator[Case]:
+    """Against sentence-transformers, which sorts by length and makes batches of 32 (pictures: of 4, for memory)."""
+    random = Random(5)
+    ours = Embedder(models / "embedding", device="cpu")
+    rival = sentence_transformer(models / "embedding")
     if "embed" in names:
-        embedder = Embedder(models / "embedding", device="cpu")
-        reference = official(checkout, "qwen3_vl_embedding").Qwen3VLEmbedder(
-            str(models / "embedding"), torch_dtype=torch.float32, attn_implementation="sdpa"
+        texts = [words(random, random.randrange(8, 400)) for _ in range(count)]
+        messages = [message({"type": "text", "text": text}) for text in texts]
+        yield Case(
+            f"embed {count:,} texts of 10 to 500 tokens",
+            lambda: ours.embed(texts),
+            {"sentence-transformers": lambda: np.asarray(rival.encode(messages))},
         )
-        texts = [{"text": words(random, random.randrange(8, 400))} for _ in range(64)]
+    if "shown" in names:
+        shown = [picture(folder, random, *random.choice(((512, 512), (768, 512), (640, 896)))) for _ in range(24)]
 
-        def batches() -> Answers:
-            """In batches of 8, in their order: the script takes one batch at a time."""
-            parts = [reference.process(texts[start : start + 8]) for start in range(0, len(texts), 8)]
-            return torch.cat(parts).numpy()
+        def seen() -> Answers:
+            messages = [message({"type": "image", "image": Image.open(path)}) for path in shown]
+            return np.asarray(rival.encode(messages, batch_size=4))
 
-        made.append(Case("embed 64 texts of 10 to 500 tokens", lambda: embedder.embed(texts), batches, lambda: None))
-    if "sentences" in names:
-        made.append(sentence_transformers(models, count))
-    return made
+        yield Case(
+            "embed 24 pictures of 256 to 560 tokens",
+            lambda: ours.embed([{"image": path} for path in shown]),
+            {
+                "sentence-transformers": lambda: np.asarray(
+                    rival.encode(
+                        [message({"type": "image", "image": Image.open(path)}) for path in shown], batch_size=4
+                    )
+                )
+            },
+            ours.engine.forget,
+        )
 
 
-def sentence_transformers(models: Path, count: int) -> Case:
-    """Texts of 10 to 500 tokens; both sides sort them and make batches as they like."""
+def message(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """An input of sentence-transformers in the frame of the embedding models."""
+    told = {"type": "text", "text": "Represent the user's input."}
+    return [{"role": "system", "content": [told]}, {"role": "user", "content": [content]}]
+
+
+def sentence_transformer(folder: Path, **options: Any) -> Any:
+    """The checkpoint as sentence-transformers' own modules for it would have it."""
     from safetensors.torch import load_file
     from sentence_transformers import SentenceTransformer
     from sentence_transformers import models as parts
 
-    folder = models / "embedding"
-    transformer = parts.Transformer(str(folder))
+    transformer = parts.Transformer(str(folder), processing_kwargs={"chat_template": {"add_generation_prompt": True}})
     # On transformers 4.57 it leaves all weights random without an error: the checkpoint's names have a prefix.
     weights = load_file(folder / "model.safetensors")
     transformer.auto_model.load_state_dict({name.removeprefix("model."): each for name, each in weights.items()})
     width = transformer.auto_model.config.text_config.hidden_size
-    rival = SentenceTransformer(
-        modules=[transformer, parts.Pooling(width, pooling_mode="lasttoken"), parts.Normalize()], device="cpu"
-    )
-    random = Random(5)
-    texts = [words(random, random.randrange(8, 400)) for _ in range(count)]
-    embedder = Embedder(folder, device="cpu")
-    return Case(
-        f"embed {count} texts of 10 to 500 tokens (sentence-transformers)",
-        lambda: embedder.embed(texts),
-        lambda: np.asarray(rival.encode([PROMPT.format(text) for text in texts])),
-        lambda: None,
-    )
+    modules = [transformer, parts.Pooling(width, pooling_mode="lasttoken"), parts.Normalize()]
+    return SentenceTransformer(modules=modules, **{"device": "cpu", **options})
 
 
 def timed(work: Callable[[], Answers]) -> float:
@@ -158,34 +168,31 @@ def timed(work: Callable[[], Answers]) -> float:
 
 
 def run(case: Case, turns: int) -> None:
-    difference = float(np.abs(np.asarray(case.ours()) - np.asarray(case.theirs())).max())
-    seconds: dict[str, list[float]] = {"theirs": [], "cold": [], "again": []}
+    case.prepare()
+    ours = np.asarray(case.ours())
+    differences = {name: float(np.abs(ours - np.asarray(work())).max()) for name, work in case.theirs.items()}
+    own: list[float] = []
+    others: dict[str, list[float]] = {name: [] for name in case.theirs}
     for _ in range(turns):
-        seconds["theirs"].append(timed(case.theirs))
-        case.forget()
-        seconds["cold"].append(timed(case.ours))
-        seconds["again"].append(timed(case.ours))
-    theirs, cold, again = (statistics.median(seconds[name]) for name in ("theirs", "cold", "again"))
-    spread = "–".join(f"{theirs_ / cold_:.1f}" for theirs_, cold_ in sorted_pairs(seconds["theirs"], seconds["cold"]))
-    print(
-        f"| {case.name} | {theirs:.2f} | {cold:.2f} | {again:.2f} | {theirs / cold:.1f} ({spread}) "
-        f"| {difference:.1e} |",
-        flush=True,
-    )
-
-
-def sorted_pairs(theirs: list[float], ours: list[float]) -> list[tuple[float, float]]:
-    """The pairs of turns with the least and the largest ratio."""
-    pairs = sorted(zip(theirs, ours, strict=True), key=lambda pair: pair[0] / pair[1])
-    return [pairs[0], pairs[-1]]
+        case.prepare()
+        own.append(timed(case.ours))
+        for name, work in case.theirs.items():
+            others[name].append(timed(work))
+    for name, seconds in others.items():
+        times = sorted(theirs / mine for theirs, mine in zip(seconds, own, strict=True))
+        print(
+            f"| {case.name} | {name} | {statistics.median(seconds):.2f} | {statistics.median(own):.2f} "
+            f"| {statistics.median(times):.1f} ({times[0]:.1f}–{times[-1]:.1f}) | {differences[name]:.0e} |",
+            flush=True,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--official", type=Path, required=True)
-    parser.add_argument("--cases", nargs="+", default=["texts", "query", "pictures", "embed", "sentences"])
+    parser.add_argument("--cases", nargs="+", default=["texts", "query", "pictures", "embed", "shown"])
     parser.add_argument("--size", default="small")
-    parser.add_argument("--texts", type=int, default=1000, help="how many sentence-transformers embeds")
+    parser.add_argument("--texts", type=int, default=1000, help="how many are embedded")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--models", type=Path, help="where the checkpoints are kept; else they are made anew")
     options = parser.parse_args()
@@ -195,10 +202,15 @@ def main() -> None:
         models = write(options.models or Path(scratch), options.size)
         print(f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} threads,")
         print(f"{os.cpu_count()} cores of {platform.processor() or platform.machine()}\n")
-        print("| work | rival, s | ours, s | again, s | times (least–most) | largest difference |")
-        print("| --- | ---: | ---: | ---: | ---: | ---: |")
-        for case in cases(models, options.official, Path(scratch), options.cases, options.texts):
-            run(case, options.turns)
+        print("| work | against | theirs, s | ours, s | times (least–most) | largest difference |")
+        print("| --- | --- | ---: | ---: | ---: | ---: |")
+        pictures = Path(scratch)
+        if set(options.cases) & {"texts", "query", "pictures"}:
+            for case in rerankings(models, options.official, pictures, options.cases):
+                run(case, options.turns)
+        if set(options.cases) & {"embed", "shown"}:
+            for case in embeddings(models, pictures, options.cases, options.texts):
+                run(case, options.turns)
 
 
 if __name__ == "__main__":
