@@ -34,9 +34,9 @@ def test_packing(bits: Bits, rows: int, width: int, exponent: int) -> None:
     assert pack(torch.zeros(2, 3), bits)[0].float().abs().sum() == 0
 
 
-@pytest.mark.parametrize(("bits", "least"), [("int8", 0.998), ("fp8", 0.95)])
+@pytest.mark.parametrize(("bits", "least", "most"), [("int8", 0.998, 0.05), ("fp8", 0.95, 0.15)])
 def test_golden_answers_are_near(
-    bits: str, least: float, checkpoints: Path, media: dict[str, Path], golden_embedder: Embedder
+    bits: str, least: float, most: float, checkpoints: Path, media: dict[str, Path], golden_embedder: Embedder
 ) -> None:
     narrow = Embedder(checkpoints / "embedding", device="cpu", dtype=bits)
     vectors = narrow.embed([resolve(CASES["embed"][name], media) for name in EMBED])
@@ -55,7 +55,7 @@ def test_golden_answers_are_near(
         [resolve(document, media) for document in case["documents"]],
         instruction=case["instruction"],
     )
-    np.testing.assert_allclose(scores, REFERENCE["rerank"]["text-query-mixed-documents"]["scores"], atol=0.05)
+    np.testing.assert_allclose(scores, REFERENCE["rerank"]["text-query-mixed-documents"]["scores"], atol=most)
 
 
 def test_the_tiny_pair_finds_the_same(tiny_embedder: Embedder) -> None:
