@@ -87,7 +87,8 @@ def weights(folder: Path, seed: int, dtype: torch.dtype, device: str) -> Iterato
         elif len(shape) == 1:
             values = 0.1 * values
         elif name.endswith(("embed_tokens.weight", "pos_embed.weight")):
-            values = 0.15 * values
+            # The head is the token embedding: larger ones would make all scores 0 or 1.
+            values = values / math.sqrt(shape[1])
         else:
             values = values * (1.5 / math.sqrt(math.prod(shape[1:])))
         yield f"model.{name}", values.to(dtype).cpu()

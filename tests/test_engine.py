@@ -15,7 +15,7 @@ import torch
 
 from qwen3vl import Embedder, MediaPolicy, Reranker
 from qwen3vl.engine import loop
-from qwen3vl.engine.devices import choose_devices, token_budget, token_bytes
+from qwen3vl.engine.devices import RECOVERY, Budget, choose_devices, token_budget, token_bytes
 from qwen3vl.engine.replica import Replica
 from tests.conftest import CASES, REFERENCE, resolve
 from tests.test_golden import EMBED, RERANK, check
@@ -78,11 +78,56 @@ def test_a_budget_for_the_memory(golden_embedder: Embedder, monkeypatch: pytest.
     budgets = []
     for free in (2**20, 2**28, 2**40):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
-        budgets.append(token_budget(config, device, torch.bfloat16))
+        budgets.append(token_budget(config, device, torch.bfloat16, 0))
     assert budgets[0] == 1024
     assert budgets[0] < budgets[1] < budgets[2]
     assert budgets[1] * token_bytes(config, torch.bfloat16) < 2**28
-    assert token_budget(config, torch.device("cpu"), torch.float32) == 4096
+    assert token_budget(config, torch.device("cpu"), torch.float32, 0) == 4096
+
+
+def test_a_budget_that_shrinks_and_recovers() -> None:
+    budget = Budget(8000)
+    budget.shrink(7000)
+    assert budget.tokens == 3500
+    for _ in range(10):
+        budget.shrink(1100)
+    assert budget.tokens == 1024
+    for _ in range(RECOVERY):
+        budget.fitted(100)
+    assert budget.tokens == 1024  # small packs prove nothing
+    for _ in range(3 * RECOVERY):
+        budget.fitted(budget.tokens)
+    assert budget.tokens == 8000
+    small = Budget(100)
+    small.shrink(90)
+    assert small.tokens == 100
+
+
+def test_callers_share_the_devices(
+    checkpoints: Path, started: list[tuple[Replica, int]], media: dict[str, Path]
+) -> None:
+    """While one caller's pack runs on the first device, another caller's goes to the second."""
+    embedder = Embedder(checkpoints / "embedding", device=TWO)
+    busy, go = threading.Event(), threading.Event()
+    layer: Any = embedder.engine.model.language_model.layers[0]
+
+    def hold(*_: Any) -> None:
+        if not busy.is_set():
+            busy.set()
+            go.wait(20)
+
+    hook = layer.register_forward_pre_hook(hold)
+    first = threading.Thread(target=embedder.embed, args=(["one"],))
+    try:
+        first.start()
+        assert busy.wait(20)
+        embedder.embed(["two"])
+    finally:
+        go.set()
+        first.join(20)
+        hook.remove()
+    assert {replica for replica, _ in started} == set(embedder.engine.replicas)
+    assert [replica.lane.tokens for replica in embedder.engine.replicas] == [0, 0]
 
 
 def test_a_caller_that_leaves(

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3vl.model import Layout, Link, Qwen3VL, read_config
-from qwen3vl.model.attention import Batched, Varlen, check_kernel
+from qwen3vl.model import Layout, Link, Qwen3VL, read_config, softmax
+from qwen3vl.model.attention import Batched
+from qwen3vl.model.varlen import Varlen, check_kernel
 from qwen3vl.model.weights import load_model
 from qwen3vl.packing import Pack, Prompted, Span, plan
 from qwen3vl.prompt import mrope_positions
@@ -200,6 +201,24 @@ def test_a_kernel_is_checked() -> None:
 
     with pytest.raises(AssertionError):
         check_kernel(other_base, torch.device("cpu"), torch.float32)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_softmax_in_blocks(causal: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's kernel for CPUs, with heads repeated where it cannot group them, written out, and block by block."""
+    query, key, value = (torch.randn(2, heads, 37, 8, dtype=dtype) for heads in (4, 2, 2))
+    expected = softmax.plain_softmax(query, key, value, causal=causal)
+    with torch.inference_mode():
+        ways = [softmax.softmax(query, key, value, causal=causal)]
+        monkeypatch.setattr(softmax, "_groups_heads", lambda: False)
+        ways.append(softmax.softmax(query, key, value, causal=causal))
+    monkeypatch.setattr(softmax, "ROWS_AT_ONCE", 10)
+    ways.append(softmax.in_blocks(query, key, value, causal=causal))
+    for way in ways:
+        for one, other in zip(way, expected, strict=True):
+            assert one.dtype == dtype
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_flow_through_links() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3vl import Embedder, Reranker
-from qwen3vl.model.fused import Elementwise, _compiled
+from qwen3vl.model.elementwise import Elementwise, _compiled
 from qwen3vl.model.linear import Linear
 from qwen3vl.model.quantized import Bits, Float8, Quantized, pack
 from tests.conftest import CASES, REFERENCE, resolve

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl.geometry import tokens_of
-from qwen3vl.model.attention import Layout, Link
+from qwen3vl.model.layout import Layout, Link
 from qwen3vl.model.vision import Grid
 
 Ints = NDArray[np.int64]

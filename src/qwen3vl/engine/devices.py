@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
 from qwen3vl.model import ModelConfig
@@ -9,7 +11,10 @@ from qwen3vl.model.quantized import Bits
 
 MOST_TOKENS = 16384
 """Of a pack: enough to keep an H100 busy; more would only take memory."""
+LEAST_TOKENS = 1024
 CPU_TOKENS = 4096
+RECOVERY = 64
+"""Packs that fit, after a budget was made smaller, until a larger one is tried again."""
 SHARE = 0.6
 """Of the free memory of a GPU that a pack's activations may take; the rest is for kernels' own and for others."""
 
@@ -46,7 +51,7 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, Bits | N
 
     "auto" is bfloat16 on CUDA and float32 elsewhere, as is what narrow weights are computed in.
     """
-    names = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    names = {each: getattr(torch, each) for each in ("float32", "bfloat16", "float16", "float64")}
     if name in names:
         return names[name], None
     wide = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -59,13 +64,46 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, Bits | N
     return wide, None
 
 
-def token_budget(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> int:
-    """Tokens of a pack whose activations fit the memory that is free now, with pictures in all of them."""
+def vision_bytes(device: torch.device) -> int:
+    """What is kept of encoded pictures unless a caller says: 1 GiB, or an eighth of a smaller GPU's free memory."""
+    return min(1 << 30, _free(device) // 8) if device.type == "cuda" else 1 << 28
+
+
+def token_budget(config: ModelConfig, device: torch.device, dtype: torch.dtype, kept: int) -> int:
+    """Tokens of a pack whose activations fit the memory that is free now, but for what is `kept`, were all pictures."""
     if device.type != "cuda":
         return CPU_TOKENS
+    room = int((_free(device) - kept) * SHARE)
+    return min(MOST_TOKENS, max(LEAST_TOKENS, room // token_bytes(config, dtype)))
+
+
+def _free(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(MOST_TOKENS, max(1024, int(free * SHARE) // token_bytes(config, dtype)))
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+class Budget:
+    """Tokens of a pack: what was chosen, or less for a while after memory ran out.  For any number of threads."""
+
+    def __init__(self, most: int) -> None:
+        self.tokens = most
+        self._most = most
+        self._fitted = 0
+        self._lock = threading.Lock()
+
+    def shrink(self, tokens: int) -> None:
+        """A pack of so many tokens did not fit."""
+        with self._lock:
+            self.tokens = min(self.tokens, max(tokens // 2, min(LEAST_TOKENS, self._most)))
+            self._fitted = 0
+
+    def fitted(self, tokens: int) -> None:
+        """A pack did; after RECOVERY full ones, larger ones are tried."""
+        with self._lock:
+            self._fitted += tokens >= self.tokens // 2
+            if self.tokens < self._most and self._fitted >= RECOVERY:
+                self.tokens = min(self.tokens * 2, self._most)
+                self._fitted = 0
 
 
 def token_bytes(config: ModelConfig, dtype: torch.dtype) -> int:

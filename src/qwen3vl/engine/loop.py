@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qwen3vl.accounts import Accounts, Stats
-from qwen3vl.engine.devices import choose_devices, choose_dtype, token_budget
+from qwen3vl.engine.devices import Budget, choose_devices, choose_dtype, token_budget, vision_bytes
+from qwen3vl.engine.flights import Call, Flight, Landing, Prompt, Step, Window, after
 from qwen3vl.engine.jobs import Job, Outcome, bare, failed
-from qwen3vl.engine.replica import Build, Mark, Ran, Replica, Stopped, replicas
+from qwen3vl.engine.lane import Mark, Stopped
+from qwen3vl.engine.replica import Build, Ran, Replica, replicas
 from qwen3vl.errors import InputError
 from qwen3vl.geometry import Limits
 from qwen3vl.hub import Checkpoint
@@ -33,11 +34,10 @@ from qwen3vl.inputs import Item
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.model import Qwen3VL, VisionFeatures
 from qwen3vl.model.weights import fingerprint
-from qwen3vl.packing import Pack, common_prefix, plan
-from qwen3vl.planning import Draft, Planned, Planning, draft, fit
+from qwen3vl.packing import plan
+from qwen3vl.planning import Draft, Planned, draft, fit
 from qwen3vl.prompt import Content, Tokenizer
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 WINDOW = 256
@@ -78,16 +78,16 @@ class Engine:
         self.fingerprint = fingerprint(checkpoint.folder)
         build = Build(checkpoint.folder, self.fingerprint, dtype, bits, options.compiled)
         self.replicas = replicas(build, devices)
-        self.batch_tokens = options.batch_tokens or min(
-            token_budget(self.model.config, device, dtype) for device in devices
-        )
-        on_cuda = devices[0].type == "cuda"
         kept = options.vision_cache
         if kept is None:
-            kept = 1 << 30 if on_cuda else 1 << 28
+            kept = min(vision_bytes(device) for device in devices)
         self._keep = kept > 0
         for replica in self.replicas:
             replica.sight.limit = max(replica.sight.limit, kept)
+        self.budget = Budget(
+            options.batch_tokens or min(token_budget(self.model.config, device, dtype, kept) for device in devices)
+        )
+        on_cuda = devices[0].type == "cuda"
         self._pin = on_cuda
         self._accounts = Accounts()
         self._threads = ThreadPoolExecutor(options.threads or min(8, os.cpu_count() or 1), "qwen3vl")
@@ -121,29 +121,27 @@ class Engine:
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """Runs all jobs; outcomes come as packs end, in no promised order.  Jobs are taken on the caller's thread."""
-        call = _Call({replica: replica.mark() for replica in self.replicas})
+        lanes = [replica.lane for replica in self.replicas]
+        call = Call({lane: lane.mark() for lane in lanes})
         try:
             for step in self._steps(iter(jobs), call):
                 if isinstance(step, Outcome):
                     yield step
                 elif step is not None:
                     self._start(step, call)
-                while len(call.flights) > (AHEAD + 1) * len(self.replicas) or call.landed:
+                while len(call.flights) > (AHEAD + 1) * len(lanes) or call.landed:
                     yield from self._land(call)
             while call.flights:
                 yield from self._land(call)
         finally:
-            call.stop.set()
-            for flight in call.flights:
-                for pixel in flight.pixels.values():
-                    pixel.cancel()
+            call.leave()
 
-    def _steps(self, jobs: Iterator[Job], call: _Call) -> Iterator[_Step | Outcome | None]:
+    def _steps(self, jobs: Iterator[Job], call: Call) -> Iterator[Step | Outcome | None]:
         """Packs, what cannot be planned, and None now and then, when results may be there.
 
         A window is planned while the packs of the one in front run.
         """
-        window = _Window()
+        window = Window()
         while some := _some(jobs):
             for made in self._threads.map(self._plan, some):
                 if isinstance(made, Outcome):
@@ -152,28 +150,28 @@ class Engine:
                     window.add(made)
             yield None
             full = len(window.prompts) >= WINDOW or window.held >= HELD
-            enough = window.tokens >= 2 * self.batch_tokens * len(self.replicas) or window.age >= LINGER
+            enough = window.tokens >= 2 * self.budget.tokens * len(self.replicas) or window.age >= LINGER
             if full or (enough and call.idle):
                 yield from self._packs(window.prompts)
-                window = _Window()
+                window = Window()
         yield from self._packs(window.prompts)
 
-    def _plan(self, job: Job) -> _Prompt | Outcome:
+    def _plan(self, job: Job) -> Prompt | Outcome:
         try:
             planning = fit(job.write(), self.tokenizer, self.limits.max_length)
         except Exception as error:  # one item's surprise is not the others'
             return failed(job, error, getattr(error, "source", None))
         if planning.notice:
             log.warning("item %d (%s): %s", job.index, job.source, planning.notice)
-        return _Prompt(job, planning)
+        return Prompt(job, planning)
 
-    def _packs(self, prompts: Sequence[_Prompt], budget: int | None = None) -> Iterator[_Step]:
-        for pack in plan([prompt.planning.prompt for prompt in prompts], budget or self.batch_tokens):
-            yield _Step(pack, [prompts[member] for member in pack.members])
+    def _packs(self, prompts: Sequence[Prompt], budget: int | None = None) -> Iterator[Step]:
+        for pack in plan([prompt.planning.prompt for prompt in prompts], budget or self.budget.tokens):
+            yield Step(pack, [prompts[member] for member in pack.members])
 
-    def _start(self, step: _Step, call: _Call) -> None:
+    def _start(self, step: Step, call: Call) -> None:
         """Gives the pack to the device with least to do; what was not seen before is decoded, once for all packs."""
-        replica = min(self.replicas, key=call.load)
+        replica = min(self.replicas, key=lambda replica: replica.lane.tokens)
         media = {each.vision.key: each for prompt in step.prompts for each in prompt.planning.media}
         seen: dict[Hashable, VisionFeatures] = {}
         pixels: dict[Hashable, Future[Tensor]] = {}
@@ -185,10 +183,13 @@ class Engine:
             else:
                 pixels[key] = decoding.get(key) or self._threads.submit(self._decode, media[key])
 
-        def fly() -> Future[list[_Landing]]:
-            return replica.submit(lambda: self._fly(step, replica, pixels, seen), call.stop)
+        def fly() -> Future[list[Landing]]:
+            return replica.lane.submit(lambda: self._fly(step, replica, pixels, seen), call.stop)
 
-        call.flights.append(_Flight(replica, step.pack.tokens, pixels, _after(pixels.values(), fly)))
+        replica.lane.expect(step.pack.tokens)
+        future = after(pixels.values(), fly)
+        future.add_done_callback(lambda _: replica.lane.expect(-step.pack.tokens))
+        call.flights.append(Flight(replica.lane, pixels, future))
 
     def _decode(self, media: Planned) -> Tensor:
         pixels = media.load()
@@ -196,23 +197,23 @@ class Engine:
 
     def _fly(
         self,
-        step: _Step,
+        step: Step,
         replica: Replica,
         decoding: dict[Hashable, Future[Tensor]],
         seen: dict[Hashable, VisionFeatures],
-    ) -> list[_Landing]:
+    ) -> list[Landing]:
         """On the device's thread, its pixels made: the pack, without the items whose media turn out to be broken."""
         broken = {key: error for key, future in decoding.items() if (error := future.exception()) is not None}
         pixels = {key: future.result() for key, future in decoding.items() if key not in broken}
         if not broken:
             return list(self._forward(step, replica, pixels, seen))
-        landed: list[_Landing] = []
-        whole: list[_Prompt] = []
+        landed: list[Landing] = []
+        whole: list[Prompt] = []
         for prompt in step.prompts:
             missing = [each for each in prompt.planning.media if each.vision.key in broken]
             if missing:
                 error = broken[missing[0].vision.key]
-                landed.append(_Landing([prompt], _exception(error), missing[0].name))
+                landed.append(Landing([prompt], _exception(error), missing[0].name))
             else:
                 whole.append(prompt)
         for smaller in self._packs(whole):
@@ -221,43 +222,44 @@ class Engine:
 
     def _forward(
         self,
-        step: _Step,
+        step: Step,
         replica: Replica,
         pixels: dict[Hashable, Tensor],
         seen: dict[Hashable, VisionFeatures],
-    ) -> Iterator[_Landing]:
+    ) -> Iterator[Landing]:
         """One pass, or on out-of-memory two halves; another error is that of the pack's items, not of the call."""
         try:
-            yield _Landing(step.prompts, replica.run(step.pack, pixels, seen, keep=self._keep), tokens=step.pack.tokens)
-            return
+            ran = replica.run(step.pack, pixels, seen, keep=self._keep)
         except Stopped:
             raise
         except Exception as error:
             reason = bare(error)
-        if len(step.prompts) == 1 or not _out_of_memory(reason):
-            yield _Landing(step.prompts, reason)
+        else:
+            self.budget.fitted(step.pack.tokens)
+            yield Landing(step.prompts, ran, tokens=step.pack.tokens)
+            return
+        full = _out_of_memory(reason)
+        if full:
+            # What is kept of pictures is the first thing to do without.
+            replica.sight.clear()
+            if replica.device.type == "cuda":
+                torch.cuda.empty_cache()
+        if len(step.prompts) == 1 or not full:
+            yield Landing(step.prompts, reason)
             return
         log.warning("out of memory at %d tokens in one pack; going on with halves", step.pack.tokens)
-        if replica.device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.batch_tokens = max(min(self.batch_tokens, step.pack.tokens // 2), 1)
+        self.budget.shrink(step.pack.tokens)
         middle = len(step.prompts) // 2
         for half in (step.prompts[:middle], step.prompts[middle:]):
             for smaller in self._packs(half, 1 << 60):
                 yield from self._forward(smaller, replica, pixels, seen)
 
-    def _land(self, call: _Call) -> Iterator[Outcome]:
-        """The outcomes of a pack that is done, or of the first to be."""
-        flight = next((flight for flight in call.flights if flight.done), None)
-        if flight is None:
-            done, _ = wait([flight.future for flight in call.flights], return_when=FIRST_COMPLETED)
-            flight = next(flight for flight in call.flights if flight.future in done)
-        landings = flight.future.result()
-        call.flights.remove(flight)
-        for landing in landings:
-            yield from self._settle(landing, call.began[flight.replica])
+    def _land(self, call: Call) -> Iterator[Outcome]:
+        flight = call.land()
+        for landing in flight.future.result():
+            yield from self._settle(landing, call.began[flight.lane])
 
-    def _settle(self, landing: _Landing, began: Mark) -> Iterator[Outcome]:
+    def _settle(self, landing: Landing, began: Mark) -> Iterator[Outcome]:
         prompts, ran = landing.prompts, landing.ran
         if isinstance(ran, Ran):
             try:
@@ -297,121 +299,6 @@ def _some(jobs: Iterator[Job]) -> list[Job]:
             break
         some.append(job)
     return some
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prompt:
-    job: Job
-    planning: Planning
-
-
-class _Window:
-    """Prompts that wait to be packed together."""
-
-    def __init__(self) -> None:
-        self.prompts: list[_Prompt] = []
-        self.held = 0
-        """Bytes of files in memory."""
-        self.tokens = 0
-        """About how many tokens the prompts do not share: each beyond what it has in common with the one before."""
-        self._since = time.perf_counter()
-
-    @property
-    def age(self) -> float:
-        return time.perf_counter() - self._since if self.prompts else 0.0
-
-    def add(self, prompt: _Prompt) -> None:
-        ids = prompt.planning.prompt.ids
-        common = common_prefix(ids, self.prompts[-1].planning.prompt.ids) if self.prompts else 0
-        self.tokens += len(ids) - common
-        self.held += sum(each.held for each in prompt.planning.media)
-        self.prompts.append(prompt)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Step:
-    """A pack and its prompts, in the order of its members."""
-
-    pack: Pack
-    prompts: list[_Prompt]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Landing:
-    """Prompts that were run together, or why they were not; `source` names what is to blame."""
-
-    prompts: list[_Prompt]
-    ran: Ran | Exception
-    source: str | None = None
-    tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Flight:
-    """A pack on its way: its pixels are being made, it waits for its device, or it runs there."""
-
-    replica: Replica
-    tokens: int
-    pixels: dict[Hashable, Future[Tensor]]
-    future: Future[list[_Landing]]
-
-    @property
-    def done(self) -> bool:
-        if not self.future.done() or self.future.exception() is not None:
-            return self.future.done()
-        return all(each.ran.ended.passed for each in self.future.result() if isinstance(each.ran, Ran))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Call:
-    """One call's packs on their way, in the order in which they were started, and when it began on each device."""
-
-    began: dict[Replica, Mark]
-    flights: list[_Flight] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def idle(self) -> bool:
-        return all(flight.done for flight in self.flights)
-
-    @property
-    def landed(self) -> bool:
-        return any(flight.done for flight in self.flights)
-
-    def load(self, replica: Replica) -> int:
-        """Tokens that a device has still to run for this call."""
-        return sum(each.tokens for each in self.flights if each.replica is replica and not each.done)
-
-
-def _after(futures: Iterable[Future[Any]], start: Callable[[], Future[T]]) -> Future[T]:
-    """What `start` begins once all futures are done, by whichever thread ends the last: no device waits for pixels."""
-    result: Future[T] = Future()
-    waiting = list(futures)
-    left = len(waiting) + 1
-    lock = threading.Lock()
-
-    def finish(begun: Future[T]) -> None:
-        error = begun.exception()
-        if error is None:
-            result.set_result(begun.result())
-        else:
-            result.set_exception(error)
-
-    def one(_: Future[Any] | None) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            if left:
-                return
-        try:
-            start().add_done_callback(finish)
-        except RuntimeError as error:  # the interpreter is ending
-            result.set_exception(error)
-
-    for future in waiting:
-        future.add_done_callback(one)
-    one(None)
-    return result
 
 
 def _exception(error: BaseException) -> Exception:

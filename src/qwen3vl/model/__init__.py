@@ -1,7 +1,7 @@
 """The Qwen3-VL model itself, in plain torch: nothing here knows of prompts, files or frameworks."""
 
-from qwen3vl.model.attention import Layout, Link
 from qwen3vl.model.config import ModelConfig, TextConfig, VisionConfig, read_config
+from qwen3vl.model.layout import Layout, Link
 from qwen3vl.model.model import Qwen3VL
 from qwen3vl.model.vision import Grid, VisionFeatures
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qwen3vl.model.attention import Layout
 from qwen3vl.model.config import ModelConfig
+from qwen3vl.model.layout import Layout
 from qwen3vl.model.vision import Grid
 
 

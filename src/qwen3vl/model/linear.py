@@ -1,13 +1,15 @@
 """Matrix products, each with what follows it, by the fastest way that gives the same answers.
 
-On x86 processors with AVX-512, float32 products go to oneDNN, which applies an activation, a factor or a residual as it
-writes; plain torch sends them to MKL, which is slower at every size on AMD's processors (docs/performance.md).
+On AMD's processors with AVX-512, float32 products go to oneDNN, which applies an activation, a factor or a residual as
+it writes; plain torch sends them to MKL, which is slower there at every size (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -25,19 +27,21 @@ class Product(nn.Module):
         raise NotImplementedError
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self._product(rows, "none") if fusing(rows) else functional.linear(rows, self.matrix(), self.bias)
+        return self._product(rows, "none") if _fusing(rows) else functional.linear(rows, self.matrix(), self.bias)
 
     def gelu(self, rows: Tensor, approximate: str = "none") -> Tensor:
         """The product through GELU; `approximate` as torch has it: "none" or "tanh"."""
-        return self._product(rows, "gelu", approximate) if fusing(rows) else gelu(self(rows), approximate=approximate)
+        return self._product(rows, "gelu", approximate) if _fusing(rows) else gelu(self(rows), approximate=approximate)
 
-    def silu_times(self, rows: Tensor, other: Product) -> Tensor:
-        """The product through SiLU, times another layer's of the same rows.  Only where `fusing(rows)`."""
-        return other._with(rows, self._product(rows, "swish"), "mul")
+    def silu_times(self, rows: Tensor, other: Product, gate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The product through SiLU, times another layer's of the same rows: `gate` does that to products."""
+        if _fusing(rows):
+            return other._with(rows, self._product(rows, "swish"), "mul")
+        return gate(self(rows), other(rows))
 
     def plus(self, rows: Tensor, other: Tensor) -> Tensor:
         """The product added to `other`, a residual."""
-        return self._with(rows, other, "add") if fusing(rows) else other + self(rows)
+        return self._with(rows, other, "add") if _fusing(rows) else other + self(rows)
 
     def _product(self, rows: Tensor, activation: str, algorithm: str = "") -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(rows, self.matrix(), self.bias, activation, [], algorithm)  # type: ignore[no-any-return]  # noqa: SLF001 (torch has no public name for it)
@@ -59,17 +63,31 @@ class Linear(Product):
         return self.weight
 
 
-def fusing(rows: Tensor) -> bool:
-    """Whether products of these rows take what follows them along."""
-    return rows.device.type == "cpu" and rows.dtype == torch.float32 and not torch.is_grad_enabled() and _onednn()
+def _fusing(rows: Tensor) -> bool:
+    """Whether oneDNN takes these products; it knows no gradients, so training goes without."""
+    return (
+        rows.device.type == "cpu"
+        and rows.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and bool(torch.backends.mkldnn.enabled)
+        and _onednn_is_faster()
+    )
 
 
 @cache
-def _onednn() -> bool:
-    """Whether oneDNN is there and is the faster one; it knows no gradients, so training goes without."""
+def _onednn_is_faster() -> bool:
     return (
         bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        and platform.machine().lower() in ("x86_64", "amd64")
         and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and "AMD" in _vendor()
     )
+
+
+def _vendor() -> str:
+    """AuthenticAMD, GenuineIntel, …"""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("vendor_id")), "")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from qwen3vl.model.attention import Layout
 from qwen3vl.model.config import ModelConfig
+from qwen3vl.model.layout import Layout
 from qwen3vl.model.text import TextModel
 from qwen3vl.model.vision import Grid, VisionFeatures, VisionModel
 

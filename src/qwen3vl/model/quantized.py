@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from qwen3vl.model.elementwise import Elementwise
 from qwen3vl.model.linear import Linear, Product
 
 log = logging.getLogger(__name__)
@@ -46,21 +47,30 @@ class Float8(Quantized):
 
     bits: Bits = "fp8"
 
+    def __init__(self, plain: Linear) -> None:
+        super().__init__(plain)
+        self.narrow_rows = Elementwise(pack_fp8)
+
     def forward(self, rows: Tensor) -> Tensor:
         return self.scaled(rows) if rows.is_cuda and multiplies_fp8(rows.device) else super().forward(rows)
 
     def scaled(self, rows: Tensor) -> Tensor:
         """The product of 8-bit rows, each with a scale of its own, and 8-bit weights, summed in float32."""
-        narrow, scale = pack(rows, "fp8")
-        found = torch._scaled_mm(  # noqa: SLF001 (torch's public name for it is newer)
-            narrow,
-            self.packed.T,
-            scale_a=scale.float(),
-            scale_b=self.scale.T.float(),
-            out_dtype=torch.bfloat16,
-            use_fast_accum=True,
-        )
-        return found.to(rows.dtype) if self.bias is None else found.to(rows.dtype) + self.bias
+        narrow, scale = self.narrow_rows(rows)
+        found = _multiply(narrow, scale, self.packed, self.scale).to(rows.dtype)
+        return found if self.bias is None else found + self.bias
+
+
+def _multiply(rows: Tensor, row_scale: Tensor, weights: Tensor, weight_scale: Tensor) -> Tensor:
+    """(rows, in) and (out, in) of 8-bit floats with a scale a row, as (rows, out) in bfloat16."""
+    return torch._scaled_mm(  # noqa: SLF001 (torch's public name for it is newer)
+        rows,
+        weights.T,
+        scale_a=row_scale.float(),
+        scale_b=weight_scale.T.float(),
+        out_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    )
 
 
 def pack(values: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
@@ -73,6 +83,11 @@ def pack(values: Tensor, bits: Bits) -> tuple[Tensor, Tensor]:
     if bits == "int8":
         return scaled.round().clamp(-127, 127).to(torch.int8), scale
     return scaled.clamp(-LARGEST["fp8"], LARGEST["fp8"]).to(FP8), scale
+
+
+def pack_fp8(values: Tensor) -> tuple[Tensor, Tensor]:
+    """`pack`, for rows on their way."""
+    return pack(values, "fp8")
 
 
 def narrow(model: nn.Module, bits: Bits) -> set[str]:
@@ -89,11 +104,15 @@ def narrow(model: nn.Module, bits: Bits) -> set[str]:
 
 @lru_cache(maxsize=8)
 def multiplies_fp8(device: torch.device) -> bool:
-    """Whether the device multiplies 8-bit floats with a scale a row (Ada, Hopper and newer)."""
+    """Whether the device multiplies 8-bit floats with a scale a row, and rightly (Ada, Hopper and newer)."""
+    rows, weights = (torch.linspace(-1, 1, count * 64).view(count, 64).sin() for count in (16, 32))
     try:
-        with torch.device(device):
-            Float8(Linear(64, 32, bias=False)).scaled(torch.ones(16, 64, dtype=torch.bfloat16))
+        packed = [each.to(device) for one in (rows, weights) for each in pack(one, "fp8")]
+        found = _multiply(*packed).float().cpu()
+        torch.testing.assert_close(found, rows @ weights.T, atol=0.3, rtol=0.1)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # an older card
-        log.info("no 8-bit products on %s: %s", device, error)
+        log.info("no 8-bit products on %s: %s", device, str(error).partition("\n")[0])
         return False
     return True

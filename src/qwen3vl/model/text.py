@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
-from qwen3vl.model.attention import Attend, Layout, attention
+from qwen3vl.model.attention import Attend, attention
 from qwen3vl.model.config import TextConfig
-from qwen3vl.model.fused import Elementwise, gate, norm_and_rotate
-from qwen3vl.model.linear import Linear, fusing
+from qwen3vl.model.elementwise import Elementwise, gate, norm_and_rotate
+from qwen3vl.model.layout import Layout
+from qwen3vl.model.linear import Linear
 
 
 class RMSNorm(nn.Module):
@@ -67,10 +68,7 @@ class MLP(nn.Module):
         self.gate = Elementwise(gate)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        if fusing(hidden):
-            gated = self.gate_proj.silu_times(hidden, self.up_proj)
-        else:
-            gated = self.gate(self.gate_proj(hidden), self.up_proj(hidden))
+        gated = self.gate_proj.silu_times(hidden, self.up_proj, self.gate)
         return self.down_proj.plus(gated, residual)
 
 

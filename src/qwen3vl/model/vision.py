@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from qwen3vl.model.attention import Attend, Layout, attention, move
+from qwen3vl.model.attention import Attend, attention
 from qwen3vl.model.config import VisionConfig
-from qwen3vl.model.fused import Elementwise, rotate_wide
+from qwen3vl.model.elementwise import Elementwise, rotate_wide
+from qwen3vl.model.layout import Layout, move
 from qwen3vl.model.linear import Linear
 
 Grid = tuple[int, int, int]

@@ -28,8 +28,8 @@ def norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor, sin
 
 
 def rotate_wide(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on (tokens, heads, dim), in float32; `cos` and `sin` are (tokens, dim / 2)."""
-    first, second = values.float().chunk(2, dim=-1)
+    """Rotary positions on (tokens, heads, dim), in float32 or wider; `cos` and `sin` are (tokens, dim / 2)."""
+    first, second = values.to(torch.promote_types(values.dtype, torch.float32)).chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(values.dtype)
 
@@ -42,12 +42,12 @@ def gate(open_: Tensor, values: Tensor) -> Tensor:
 class Elementwise(nn.Module):
     """A function as a part of a model, that may be compiled there."""
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         self.plain = function
         self.function = function
 
-    def forward(self, *values: Any) -> Tensor:
+    def forward(self, *values: Any) -> Any:
         return self.function(*values)
 
 
@@ -59,20 +59,22 @@ def compile_elementwise(model: nn.Module) -> None:
 
 
 @lru_cache(maxsize=16)
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    fast: Callable[..., Tensor] | None = torch.compile(function, dynamic=True)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    fast: Callable[..., Any] | None = None
+    broken = False
+    name = getattr(function, "__name__", repr(function))
 
-    def call(*values: Any) -> Tensor:
-        nonlocal fast
-        if fast is None:
-            return function(*values)
-        try:
-            return fast(*values)
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
-        except Exception as error:  # no compiler, or one that is at odds with this torch
-            log.warning("%s is not compiled: %s", function.__name__, str(error).partition("\n")[0])
-            fast = None
-            return function(*values)
+    def call(*values: Any) -> Any:
+        nonlocal fast, broken
+        if not broken:
+            try:
+                fast = fast or torch.compile(function)
+                return fast(*values)
+            except (torch.OutOfMemoryError, MemoryError):
+                raise
+            except Exception as error:  # no compiler, or one that is at odds with this torch
+                log.warning("%s is not compiled: %s", name, str(error).partition("\n")[0])
+                broken = True
+        return function(*values)
 
     return call

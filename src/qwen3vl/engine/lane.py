@@ -1,0 +1,124 @@
+"""A device's thread: one piece of work after the other, whichever model and caller it is for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):  # noqa: N818 (nobody's error)
+    """The caller has gone: a Ctrl-C, or a stream that nobody reads on."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mark:
+    """A moment of a device: of the host's clock, or on CUDA an event in the queue of its work."""
+
+    time: float
+    event: torch.cuda.Event | None = None
+
+    def since(self, earlier: Mark) -> float:
+        """Seconds between two moments, once both have passed."""
+        if self.event is None or earlier.event is None:
+            return self.time - earlier.time
+        earlier.event.synchronize()
+        self.event.synchronize()
+        return float(earlier.event.elapsed_time(self.event)) / 1000
+
+    @property
+    def passed(self) -> bool:
+        try:
+            return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
+        except RuntimeError:  # the device tells of an error late: whoever fetches the results is told
+            return True
+
+
+class Lane:
+    """The thread of a device, what waits for it, and since when the device has had nothing to do."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.tokens = 0
+        """Of the packs that are on their way to the device or run there."""
+        self.ended = self.mark()
+        self._thread = ThreadPoolExecutor(1, f"qwen3vl-{device}")
+        self._lock = threading.Lock()
+
+    def expect(self, tokens: int) -> None:
+        """Adds to what waits for the device; less than nothing where that is done."""
+        with self._lock:
+            self.tokens += tokens
+
+    def submit(self, work: Callable[[], T], stop: threading.Event) -> Future[T]:
+        """The work on this thread.  Once `stop` is set, it ends with `Stopped`: at the next `check`."""
+        threads = torch.get_num_threads()
+
+        def run() -> T:
+            if torch.get_num_threads() != threads:  # a setting of torch's for each thread
+                torch.set_num_threads(threads)
+            with _until(stop), torch.inference_mode(), _on(self.device):
+                check()
+                return work()
+
+        return self._thread.submit(run)
+
+    def mark(self) -> Mark:
+        """Now, by the device."""
+        if self.device.type != "cuda":
+            return Mark(time.perf_counter())
+        with _on(self.device):
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record(torch.cuda.default_stream(self.device))
+        return Mark(time.perf_counter(), event)
+
+
+@lru_cache(maxsize=64)
+def _lane(device: torch.device, _number: int) -> Lane:
+    return Lane(device)
+
+
+_making = threading.Lock()
+
+
+def lanes(devices: Sequence[torch.device]) -> list[Lane]:
+    """The lane of each device, the same for all models; a device that is named again has another."""
+    with _making:
+        return [_lane(device, devices[:number].count(device)) for number, device in enumerate(devices)]
+
+
+@contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            yield
+    else:
+        yield
+
+
+_running = threading.local()
+
+
+@contextmanager
+def _until(stop: threading.Event) -> Iterator[None]:
+    _running.stop = stop
+    try:
+        yield
+    finally:
+        _running.stop = None
+
+
+def check(*_: Any) -> None:
+    """Raises `Stopped` on a lane whose work nobody waits for any more; elsewhere does nothing."""
+    stop = getattr(_running, "stop", None)
+    if stop is not None and stop.is_set():
+        raise Stopped
