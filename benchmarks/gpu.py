@@ -67,7 +67,7 @@ class Bench:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a square bfloat16 product, random values, median of ten."""
+    """Operations a second of a square product of random values, median of ten."""
     side = 8192 if device.type == "cuda" else 1024
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     times = [timed(lambda: one @ other, device)[0] for _ in range(15)]
@@ -102,7 +102,7 @@ def draw_pages(folder: Path, count: int) -> list[str]:
 
 
 def measure(name: str, bench: Bench, work: Callable[[], Any], stats: Callable[[], Stats], count: int) -> str:
-    """A row: items and operations a second, and what part of the time the device waited."""
+    """A row: items and operations a second, and what part of the time no pack was there for the device."""
     before = stats()
     seconds, _ = timed(work, bench.device)
     done = stats() - before
@@ -150,17 +150,18 @@ def reranking(bench: Bench, told: str, *, forget: bool) -> str:
     return measure(name, bench, work, lambda: ours.engine.stats, len(shown))
 
 
-def growth(bench: Bench) -> Iterator[str]:
-    """Texts a second by how many are sent at once, and the latency of one beside a bare forward pass."""
+def growth(bench: Bench) -> Iterator[Callable[[], str]]:
+    """Texts a second by how many are sent at once."""
     ours = bench.embedder()
-    for count in (1, 4, 16, 64, 256, 1024):
-        if count > bench.count(1024):
-            break
-        turns = max(1, 256 // count)
+
+    def row(count: int) -> str:
+        turns = max(1, bench.count(256) // count)
         batches = [bench.texts(count) for _ in range(turns + 1)]
         ours.embed(batches[0])
-        seconds, _ = timed(partial(list, map(ours.embed, batches[1:])), bench.device)
-        yield f"| {count:,} | {turns * count / seconds:,.1f} |"
+        seconds, _ = timed(lambda: [ours.embed(batch) for batch in batches[1:]], bench.device)
+        return f"| {count:,} | {turns * count / seconds:,.1f} |"
+
+    yield from (partial(row, count) for count in (1, 4, 16, 64, 256, 1024) if count <= bench.count(1024))
 
 
 def latency(bench: Bench) -> str:
@@ -185,13 +186,10 @@ def latency(bench: Bench) -> str:
         return statistics.median([timed(work, bench.device)[0] for _ in range(60)][10:])
 
     whole, alone = median(lambda: ours.embed(query)), median(bare)
-    return (
-        f"A query of {pack.tokens} tokens: {whole * 1e3:.2f} ms; its bare forward pass: {alone * 1e3:.2f} ms; "
-        f"{whole / alone:.2f} times."
-    )
+    return f"| {pack.tokens} tokens | {whole * 1e3:.2f} | {alone * 1e3:.2f} | {whole / alone:.2f} |"
 
 
-def exactness(bench: Bench) -> Iterator[str]:
+def exactness(bench: Bench) -> Iterator[Callable[[], str]]:
     """Cosines of each dtype to float32 on the CPU, the same weights."""
     inputs: list[Any] = [*bench.texts(4), "a short query"]
     for number, path in enumerate(bench.pages[:2]):
@@ -199,11 +197,14 @@ def exactness(bench: Bench) -> Iterator[str]:
         Image.open(path).crop((0, 0, 512, 384)).save(small)
         inputs.append({"image": small})
     exact = Embedder(bench.models / "embedding", device="cpu", dtype="float32").embed(inputs)
-    for dtype, compiled in ((bench.dtype, False), (bench.dtype, True), ("fp8", False), ("int8", False)):
+
+    def row(dtype: str, compiled: bool) -> str:
         near = bench.embedder(dtype=dtype, compiled=compiled).embed(inputs)
         cosines = (near * exact).sum(1)
-        told = f"{dtype}{', compiled' if compiled else ''}"
-        yield f"| {told} | {np.min(cosines):.5f} | {np.median(cosines):.5f} |"
+        return f"| {dtype}{', compiled' if compiled else ''} | {np.min(cosines):.5f} | {np.median(cosines):.5f} |"
+
+    for dtype, compiled in ((bench.dtype, False), (bench.dtype, True), ("fp8", False), ("int8", False)):
+        yield partial(row, dtype, compiled)
 
 
 def rivals(bench: Bench, checkout: Path | None) -> Iterator[Callable[[], str]]:
@@ -281,8 +282,6 @@ def each(rows: Iterator[Callable[[], str]], bench: Bench) -> Iterator[str]:
 
 
 def report(bench: Bench, checkout: Path | None) -> Iterator[str]:
-    yield "\n## Exact\n\n| dtype | least cosine to float32 on the CPU | median |\n| --- | ---: | ---: |"
-    yield from exactness(bench)
     yield f"\n## Full\n\nA matrix product runs at {bench.rate / 1e12:,.1f} TFLOP/s.\n"
     yield "| work | items/s | tokens/s | TFLOP/s | of the product | waiting for input |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
@@ -290,8 +289,11 @@ def report(bench: Bench, checkout: Path | None) -> Iterator[str]:
     yield "\n## Others\n\n| work | items/s | answers |\n| --- | ---: | --- |"
     yield from each(rivals(bench, checkout), bench)
     yield "\n## Growth\n\n| texts at once | texts/s |\n| ---: | ---: |"
-    yield from growth(bench)
-    yield "\n" + latency(bench)
+    yield from each(growth(bench), bench)
+    yield "\n## Latency\n\n| query | whole, ms | bare forward pass, ms | times |\n| --- | ---: | ---: | ---: |"
+    yield from each(iter([partial(latency, bench)]), bench)
+    yield "\n## Exact\n\n| dtype | least cosine to float32 on the CPU | median |\n| --- | ---: | ---: |"
+    yield from each(exactness(bench), bench)
 
 
 def main() -> None:
@@ -303,6 +305,8 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="where the checkpoints are kept; else they are made anew")
     parser.add_argument("--out", type=Path, help="a folder for gpu.md, beside what is printed")
     options = parser.parse_args()
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
     device = torch.device(options.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     began = time.perf_counter()

@@ -52,7 +52,8 @@ def config(size: str, tied: bool) -> dict[str, Any]:
 
 
 def write(folder: Path, size: str, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Path:
-    """`embedding` and `reranker` below a folder, made once; their weights are drawn on the device."""
+    """`embedding` and `reranker` below a folder for the size and dtype, made once; weights are drawn on the device."""
+    folder = folder / f"{size}-{str(dtype).removeprefix('torch.')}"
     for number, name in enumerate(("embedding", "reranker")):
         place = folder / name
         if (place / "model.safetensors").exists():
