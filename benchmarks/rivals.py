@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,12 +42,14 @@ Answers = list[float] | np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The same work by each side: functions without arguments.  `prepare` is called before each turn of ours."""
+    """The same work by each side, on the first so many inputs or all.  `prepare` is called before each turn of ours."""
 
     name: str
-    ours: Callable[[], Answers]
-    theirs: Mapping[str, Callable[[], Answers]]
+    ours: Callable[[int | None], Answers]
+    theirs: Mapping[str, Callable[[int | None], Answers]]
     prepare: Callable[[], None] = lambda: None
+    compared: int | None = None
+    """Inputs whose answers are compared."""
 
 
 def words(random: Random, count: int) -> str:
@@ -81,16 +84,17 @@ def rerankings(models: Path, checkout: Path, folder: Path, names: Sequence[str])
     )
 
     def case(name: str, queries: list[dict[str, str]], documents: list[dict[str, str]]) -> Case:
-        def by(reranker: Reranker) -> Answers:
-            return np.concatenate([reranker.score(query, documents) for query in queries])
+        def by(reranker: Reranker, count: int | None) -> Answers:
+            return np.concatenate([reranker.score(query, documents[:count]) for query in queries])
 
-        def scripted() -> Answers:
-            return [score for query in queries for score in script.process({"query": query, "documents": documents})]
+        def scripted(count: int | None) -> Answers:
+            asked = [{"query": query, "documents": documents[:count]} for query in queries]
+            return [score for each in asked for score in script.process(each)]
 
-        theirs = {"official script": scripted}
+        theirs: dict[str, Callable[[int | None], Answers]] = {"official script": scripted}
         if len(queries) > 1:
-            theirs["ours, nothing kept"] = lambda: by(alone)
-        return Case(name, lambda: by(ours), theirs, ours.engine.forget)
+            theirs["ours, nothing kept"] = partial(by, alone)
+        return Case(name, partial(by, ours), theirs, ours.engine.forget, compared=len(documents) // 4)
 
     if "texts" in names:
         documents = [{"text": words(random, 20)} for _ in range(100)]
@@ -115,19 +119,20 @@ def embeddings(models: Path, folder: Path, names: Sequence[str], count: int) -> 
         messages = [message({"type": "text", "text": text}) for text in texts]
         yield Case(
             f"embed {count:,} texts of 10 to 500 tokens",
-            lambda: ours.embed(texts),
-            {"sentence-transformers": lambda: np.asarray(rival.encode(messages))},
+            lambda count: ours.embed(texts[:count]),
+            {"sentence-transformers": lambda count: np.asarray(rival.encode(messages[:count]))},
+            compared=64,
         )
     if "shown" in names:
         shown = [picture(folder, random, *random.choice(((512, 512), (512, 768), (896, 640)))) for _ in range(24)]
 
-        def seen() -> Answers:
-            messages = [message({"type": "image", "image": Image.open(path)}) for path in shown]
+        def seen(count: int | None) -> Answers:
+            messages = [message({"type": "image", "image": Image.open(path)}) for path in shown[:count]]
             return np.asarray(rival.encode(messages, batch_size=4))
 
         yield Case(
             "embed 24 pictures of 256 to 560 tokens",
-            lambda: ours.embed([{"image": path} for path in shown]),
+            lambda count: ours.embed([{"image": path} for path in shown[:count]]),
             {"sentence-transformers": seen},
             ours.engine.forget,
         )
@@ -156,16 +161,18 @@ def sentence_transformer(folder: Path, **options: Any) -> Any:
     return SentenceTransformer(modules=modules, **{"device": "cpu", **options})
 
 
-def timed(work: Callable[[], Answers]) -> float:
+def timed(work: Callable[[int | None], Answers]) -> float:
     began = time.perf_counter()
-    work()
+    work(None)
     return time.perf_counter() - began
 
 
 def run(case: Case, turns: int) -> None:
     case.prepare()
-    ours = np.asarray(case.ours())
-    differences = {name: float(np.abs(ours - np.asarray(work())).max()) for name, work in case.theirs.items()}
+    ours = np.asarray(case.ours(case.compared))
+    differences = {
+        name: float(np.abs(ours - np.asarray(work(case.compared))).max()) for name, work in case.theirs.items()
+    }
     own: list[float] = []
     others: dict[str, list[float]] = {name: [] for name in case.theirs}
     for _ in range(turns):

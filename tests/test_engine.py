@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from qwen3vl import Embedder, MediaPolicy, Reranker
 from qwen3vl.engine import loop
 from qwen3vl.engine.devices import RECOVERY, Budget, choose_devices, token_budget, token_bytes
+from qwen3vl.engine.lane import PATIENCE, Lane
 from qwen3vl.engine.replica import Replica
 from tests.conftest import CASES, REFERENCE, resolve
 from tests.test_golden import EMBED, RERANK, check
@@ -128,6 +130,21 @@ def test_callers_share_the_devices(
         hook.remove()
     assert {replica for replica, _ in started} == set(embedder.engine.replicas)
     assert [replica.lane.tokens for replica in embedder.engine.replicas] == [0, 0]
+
+
+def test_a_query_does_not_wait_for_a_collection() -> None:
+    """Small work goes first, and even the largest is not overtaken for ever."""
+    lane = Lane(torch.device("cpu"))
+    stop, gate = threading.Event(), threading.Event()
+    order: list[Any] = []
+    futures: list[Any] = [lane.submit(lambda: gate.wait(20), stop, 0)]
+    futures += [lane.submit(partial(order.append, name), stop, 1 << 20) for name in ("large", "larger")]
+    futures += [lane.submit(partial(order.append, number), stop, 20) for number in range(3 * PATIENCE)]
+    gate.set()
+    for future in futures:
+        future.result(20)
+    assert [each for each in order if isinstance(each, int)] == list(range(3 * PATIENCE))
+    assert PATIENCE - 2 <= order.index("large") < order.index("larger") <= PATIENCE + 1
 
 
 def test_a_caller_that_leaves(

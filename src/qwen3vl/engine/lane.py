@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from heapq import heappop, heappush
 from typing import Any, TypeVar
 
 import torch
@@ -43,6 +44,12 @@ class Mark:
             return True
 
 
+SMALL = 256
+"""Tokens for which one later, smaller piece of work may go first: a query does not wait for all that is indexed."""
+PATIENCE = 8
+"""Later ones that may overtake the largest."""
+
+
 class Lane:
     """The thread of a device, what waits for it, and since when the device has had nothing to do."""
 
@@ -52,6 +59,8 @@ class Lane:
         """Of the packs that are on their way to the device or run there."""
         self.ended = self.mark()
         self._thread = ThreadPoolExecutor(1, f"qwen3vl-{device}")
+        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = 0
         self._lock = threading.Lock()
 
     def expect(self, tokens: int) -> None:
@@ -59,18 +68,35 @@ class Lane:
         with self._lock:
             self.tokens += tokens
 
-    def submit(self, work: Callable[[], T], stop: threading.Event) -> Future[T]:
-        """The work on this thread.  Once `stop` is set, it ends with `Stopped`: at the next `check`."""
+    def submit(self, work: Callable[[], T], stop: threading.Event, tokens: int) -> Future[T]:
+        """The work on this thread.  Once `stop` is set, it ends with `Stopped`: at the next `check`.
+
+        First come, first served, but small ones a little earlier, the more so the fewer their `tokens`.
+        """
+        result: Future[T] = Future()
         threads = torch.get_num_threads()
 
-        def run() -> T:
-            if torch.get_num_threads() != threads:  # a setting of torch's for each thread
-                torch.set_num_threads(threads)
-            with _until(stop), torch.inference_mode(), _on(self.device):
-                check()
-                return work()
+        def run() -> None:
+            try:
+                if torch.get_num_threads() != threads:  # a setting of torch's for each thread
+                    torch.set_num_threads(threads)
+                with _until(stop), torch.inference_mode(), _on(self.device):
+                    check()
+                    result.set_result(work())
+            except BaseException as error:  # whatever it is, it is for whoever waits
+                result.set_exception(error)
 
-        return self._thread.submit(run)
+        with self._lock:
+            self._number += 1
+            turn = self._number + min(PATIENCE, tokens / SMALL)
+            heappush(self._waiting, (turn, self._number, run))
+        self._thread.submit(self._next)
+        return result
+
+    def _next(self) -> None:
+        with self._lock:
+            _, _, run = heappop(self._waiting)
+        run()
 
     def mark(self) -> Mark:
         """Now, by the device."""

@@ -184,7 +184,7 @@ class Engine:
                 pixels[key] = decoding.get(key) or self._threads.submit(self._decode, media[key])
 
         def fly() -> Future[list[Landing]]:
-            return replica.lane.submit(lambda: self._fly(step, replica, pixels, seen), call.stop)
+            return replica.lane.submit(lambda: self._fly(step, replica, pixels, seen), call.stop, step.pack.tokens)
 
         replica.lane.expect(step.pack.tokens)
         future = after(pixels.values(), fly)
