@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -152,9 +152,9 @@ def reranking(bench: Bench, told: str, *, forget: bool) -> str:
 
 def growth(bench: Bench) -> Iterator[Callable[[], str]]:
     """Texts a second by how many are sent at once."""
-    ours = bench.embedder()
 
     def row(count: int) -> str:
+        ours = bench.embedder()
         turns = max(1, bench.count(256) // count)
         batches = [bench.texts(count) for _ in range(turns + 1)]
         ours.embed(batches[0])
@@ -196,11 +196,14 @@ def exactness(bench: Bench) -> Iterator[Callable[[], str]]:
         small = Path(path).with_name(f"small-{number}.jpg")
         Image.open(path).crop((0, 0, 512, 384)).save(small)
         inputs.append({"image": small})
-    exact = Embedder(bench.models / "embedding", device="cpu", dtype="float32").embed(inputs)
+
+    @cache
+    def exact() -> Any:
+        return Embedder(bench.models / "embedding", device="cpu", dtype="float32").embed(inputs)
 
     def row(dtype: str, compiled: bool) -> str:
         near = bench.embedder(dtype=dtype, compiled=compiled).embed(inputs)
-        cosines = (near * exact).sum(1)
+        cosines = (near * exact()).sum(1)
         return f"| {dtype}{', compiled' if compiled else ''} | {np.min(cosines):.5f} | {np.median(cosines):.5f} |"
 
     for dtype, compiled in ((bench.dtype, False), (bench.dtype, True), ("fp8", False), ("int8", False)):
@@ -312,20 +315,21 @@ def main() -> None:
     began = time.perf_counter()
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     name = str(dtype).removeprefix("torch.")
-    lines = [f"torch {torch.__version__}, {card}, {options.size}, {name}"]
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+        if options.out:
+            with (options.out / "gpu.md").open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+
     with tempfile.TemporaryDirectory() as scratch:
         models = write(options.models or Path(scratch), options.size, dtype, str(device))
         pages = draw_pages(Path(scratch), max(4, round(240 * options.scale)))
-        rate = matrix_rate(device, dtype)
-        bench = Bench(models, device, name, options.scale, rate, pages, Random(1), began)
-        print(lines[0], flush=True)
+        bench = Bench(models, device, name, options.scale, matrix_rate(device, dtype), pages, Random(1), began)
+        tell(f"torch {torch.__version__}, {card}, {options.size}, {name}")
         for line in report(bench, options.official):
-            print(line, flush=True)
-            lines.append(line)
-    lines.append(f"\n{time.perf_counter() - began:.0f} s in all.")
-    print(lines[-1])
-    if options.out:
-        (options.out / "gpu.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            tell(line)
+    tell(f"\n{time.perf_counter() - began:.0f} s in all.")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +35,8 @@ def rows(folder: Path) -> Iterator[str]:
     pictures = [scene.draw(random) for scene in scenes]
     pairs = [(scene, scene.caption(1), near_miss(scene, random).caption(1)) for scene in scenes[:100]]
     model = write(folder, "golden") / "embedding"
-    mixed = [*(words(random, 60) for _ in range(30)), *({"image": page} for page in draw_pages(folder, 2))]
-    exact = {}
+    mixed: list[Any] = [*(words(random, 60) for _ in range(30)), *({"image": page} for page in draw_pages(folder, 2))]
+    exact: dict[str, Any] = {}
     for dtype in DTYPES:
         embedder = Embedder("tiny", device="cpu", dtype=dtype, max_pixels=TINY_MAX_PIXELS)
         reranker = Reranker("tiny", device="cpu", dtype=dtype, max_pixels=TINY_MAX_PIXELS)

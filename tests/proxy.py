@@ -14,7 +14,10 @@ from random import Random
 from typing import Any, Self
 
 FAULTS = ("drop", "lose", "cut", "delay", "429", "500", "503")
-"""Closed before the server hears of it; after it answered; in the middle of the answer; late; and refusals."""
+"""Closed before the server hears of it; after it answered; in the middle of the answer; late; and refusals.
+
+Beside these a test may ask for "stall": nothing comes for longer than its client waits.
+"""
 
 
 class Proxy:
@@ -37,6 +40,9 @@ class Proxy:
                 if fault.isdecimal():
                     told = json.dumps({"error": "trouble", "status": {"error": "made for a test"}}).encode()
                     self.answer(int(fault), {"Content-Type": "application/json"}, told)
+                    return
+                if fault == "stall":
+                    time.sleep(3)
                     return
                 if fault == "delay":
                     time.sleep(0.3)

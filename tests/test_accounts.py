@@ -216,7 +216,21 @@ def test_waiting_and_running(golden_embedder: Embedder) -> None:
     assert done.seconds_running > 0
     assert done.seconds_waiting > 0
     assert done.flops > 2 * done.tokens_computed
-    assert pytest.approx(done.tokens_shared) == done.tokens_asked - done.tokens_computed
+
+
+def test_the_last_layer_goes_on_with_the_wanted_rows(golden_embedder: Embedder) -> None:
+    """One row a prompt behind the last layer's attention, as the counted operations say."""
+    layers: Any = golden_embedder.engine.model.language_model.layers
+    rows: list[int] = []
+    hooks = [
+        layer.mlp.register_forward_hook(lambda _module, given, _result: rows.append(len(given[0]))) for layer in layers
+    ]
+    before = golden_embedder.engine.stats
+    golden_embedder.embed([f"text {number}" for number in range(7)])
+    done = golden_embedder.engine.stats - before
+    for hook in hooks:
+        hook.remove()
+    assert rows == [done.tokens_computed] * (len(layers) - 1) + [7]
 
 
 def test_keeping_stops_where_it_does_not_pay() -> None:

@@ -140,6 +140,19 @@ class TestPolicy:
         reason = self.embed(checkpoints, policy, {"image": server.url("/file")})
         assert "only http(s) is fetched" in reason
 
+    def test_redirect_to_a_private_address(
+        self, checkpoints: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """From a host that counts as public: this machine alone, for tests have no other."""
+        monkeypatch.setattr(
+            "qwen3vl.media.fetch.is_public", lambda address: address == "127.0.0.1" or is_public(address)
+        )
+        for place in ("10.0.0.1", "169.254.169.254", "[::1]"):
+            server.pages["/there"] = (302, {"location": f"http://{place}/secret"}, b"")
+            reason = self.embed(checkpoints, MediaPolicy(), {"image": server.url("/there")})
+            assert "which is not a public address" in reason
+        assert set(server.asked) == {"/there"}
+
     def test_redirects_end(self, checkpoints: Path, server: Server) -> None:
         server.pages["/round"] = (302, {"location": "/round"}, b"")
         reason = self.embed(checkpoints, MediaPolicy(private_hosts=True), {"image": server.url("/round")})

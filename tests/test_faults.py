@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import chromadb
+import httpx
 import pytest
 from qdrant_client import QdrantClient
 from qwen3vl_chroma import ChromaStore
+from qwen3vl_chroma.store import TIMEOUT
 from qwen3vl_qdrant import QdrantStore
 
 from qwen3vl import IngestError, Store, StoreError, ingest
@@ -104,6 +106,28 @@ def test_a_server_that_is_gone_ends_it(wire: tuple[int, Through], status: str) -
         gone = False
         assert caught.value.report.added == store.count()
         assert len(embedder.embedded) < 3000
+
+
+def test_a_server_that_stalls(wire: tuple[int, Through]) -> None:
+    """An answer that does not come in time is asked for again."""
+    port, through = wire
+    stalls = iter(["stall"])
+
+    def choose(method: str, path: str) -> str:
+        writing = path.split("?")[0].endswith(("/upsert", "/points")) and (method == "PUT" or "upsert" in path)
+        return next(stalls, "") if writing else ""
+
+    with Proxy(port, choose) as proxy:
+        store = through(proxy.port, QUICK)
+        if isinstance(store, ChromaStore):
+            assert store.client._server._session.timeout == httpx.Timeout(TIMEOUT)
+            store.client._server._session.timeout = httpx.Timeout(1)
+        else:
+            store = QdrantStore(QdrantClient("127.0.0.1", port=proxy.port, timeout=1, check_compatibility=False))
+        report = ingest(passages(40), Precomputed(), store)
+        assert (report.added, report.failed) == (40, [])
+        assert store.count() == 40
+        assert proxy.faults["stall"] == 1
 
 
 def test_wrong_credentials_are_told_once(wire: tuple[int, Through]) -> None:

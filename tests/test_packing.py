@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3vl.model import Layout, Link, Qwen3VL, read_config, softmax
+from qwen3vl.model import varlen as kernels
 from qwen3vl.model.attention import Batched
 from qwen3vl.model.varlen import Varlen, check_kernel
 from qwen3vl.model.weights import load_model
@@ -201,6 +204,71 @@ def test_a_kernel_is_checked() -> None:
 
     with pytest.raises(AssertionError):
         check_kernel(other_base, torch.device("cpu"), torch.float32)
+
+
+def window_of(signature: str, given: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether keywords ask for causal attention, and for no narrow window, as each signature of torch's reads them."""
+    if signature == "2.10":
+        return bool(given.pop("is_causal")), True
+    left, right = given.pop("window_size")
+    return right == 0, left >= 300 and right in (0, left)
+
+
+@pytest.mark.parametrize("signature", ["2.10", "2.11", "2.15"])
+def test_torchs_own_kernel(signature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each signature that torch's varlen attention has had is called rightly; the kernel behind it is plain torch."""
+    asked: list[tuple[bool, bool]] = []
+
+    class Aux(NamedTuple):
+        lse: bool = False
+
+    def run(*rows: Any, return_aux: Any, **given: Any) -> Any:
+        causal, open_ = window_of(signature, given)
+        asked.append((causal, open_ or max(rows[5:7]) < 300))
+        assert given.pop("enable_gqa", rows[0].shape[1] != rows[1].shape[1]) == (rows[0].shape[1] != rows[1].shape[1])
+        assert given == {}
+        query, key, value, q, k, most_q, most_k = rows
+        out, sums = varlen(query, key, value, q, k, most_q, most_k, causal, True)
+        assert sums is not None
+        return (out, sums.T) if return_aux.lse else out
+
+    def oldest(q: Any, k: Any, v: Any, a: Any, b: Any, c: int, d: int, is_causal: bool = False, return_aux: Any = None):
+        return run(q, k, v, a, b, c, d, is_causal=is_causal, return_aux=return_aux)
+
+    def older(q: Any, k: Any, v: Any, a: Any, b: Any, c: int, d: int, *, return_aux: Any = None, window_size: Any = 0):
+        return run(q, k, v, a, b, c, d, window_size=window_size, return_aux=return_aux)
+
+    def newest(q, k, v, a, b, c, d, *, return_aux=None, window_size=0, enable_gqa=False):
+        return run(q, k, v, a, b, c, d, window_size=window_size, enable_gqa=enable_gqa, return_aux=return_aux)
+
+    module = ModuleType("torch.nn.attention.varlen")
+    known: dict[str, Any] = {"2.10": oldest, "2.11": older, "2.15": newest}
+    vars(module).update(AuxRequest=Aux, varlen_attn=known[signature])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    check_kernel(kernels._torch_varlen(), torch.device("cpu"), torch.float32)
+    assert {causal for causal, _ in asked} == {True, False}
+    assert all(open_ for _, open_ in asked)
+    rows = torch.randn(5, 2, 8)
+    bounds = torch.tensor([0, 5], dtype=torch.int32)
+    assert kernels._torch_varlen()(rows, rows, rows, bounds, bounds, 5, 5, False, False)[1] is None
+
+
+def test_a_kernel_that_is_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def wrong(query: Any, *_: Any) -> Any:
+        return query, query[..., 0]
+
+    def absent() -> Any:
+        raise ImportError("no flash-attn here")
+
+    monkeypatch.setattr(kernels, "_torch_varlen", lambda: wrong)
+    monkeypatch.setattr(kernels, "_flash_varlen", absent)
+    kernels.varlen_kernel.cache_clear()
+    assert kernels.varlen_kernel(torch.device("cpu"), torch.float32) is None
+    assert "attention takes more calls and memory" in caplog.text
+    monkeypatch.setattr(kernels, "_flash_varlen", lambda: varlen)
+    kernels.varlen_kernel.cache_clear()
+    assert kernels.varlen_kernel(torch.device("cpu"), torch.float32) is varlen
+    kernels.varlen_kernel.cache_clear()
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -9,11 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from qwen3vl.forks import own_threads
+
 P = ParamSpec("P")
 T = TypeVar("T")
 _THREADS = 4
-"""One runs the model; the others prepare for it or wait.  More would only hold more pictures in memory."""
-_pool = ThreadPoolExecutor(_THREADS, "qwen3vl-background")
+"""Calls that plan for the devices or wait for them.  More would only hold more pictures in memory."""
+
+
+class _Background:
+    def __init__(self) -> None:
+        own_threads(self)
+
+    def start_threads(self) -> None:
+        self.pool = ThreadPoolExecutor(_THREADS, "qwen3vl-background")
+
+
+_background = _Background()
 
 
 async def in_background(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -25,4 +37,4 @@ async def in_background(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
     """
     context = contextvars.copy_context()
     call = partial(context.run, work, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_pool, call)
+    return await asyncio.get_running_loop().run_in_executor(_background.pool, call)

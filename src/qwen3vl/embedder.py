@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal, overload
@@ -166,7 +166,7 @@ class Embedder:
             elif outcome.error is not None:
                 yield outcome.index, outcome.error
 
-    def _outcomes(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[Outcome]:
+    def _outcomes(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Generator[Outcome]:
         default = self.instruction if instruction is None else punctuated(instruction) or self.instruction
         write = partial(self._write, default)
         return self.engine.run(job_of(index, value, write) for index, value in enumerate(each(inputs)))

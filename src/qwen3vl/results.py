@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal, TypeVar
@@ -39,7 +40,7 @@ class Batch:
 
 
 def gather(
-    outcomes: Iterable[Outcome],
+    outcomes: Generator[Outcome],
     finish: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     shape: tuple[int, ...],
     *,
@@ -50,13 +51,14 @@ def gather(
     rows: dict[int, NDArray[np.float32]] = {}
     errors: dict[int, ItemError] = {}
     notices: dict[int, str] = {}
-    for outcome in tqdm(outcomes, total=total, disable=not progress, unit="item", smoothing=0.1):
-        if outcome.state is not None:
-            rows[outcome.index] = finish(outcome.state)
-        elif outcome.error is not None:
-            errors[outcome.index] = outcome.error
-        if outcome.notice:
-            notices[outcome.index] = outcome.notice
+    with closing(outcomes):  # a Ctrl-C here is to stop the model, too
+        for outcome in tqdm(outcomes, total=total, disable=not progress, unit="item", smoothing=0.1):
+            if outcome.state is not None:
+                rows[outcome.index] = finish(outcome.state)
+            elif outcome.error is not None:
+                errors[outcome.index] = outcome.error
+            if outcome.notice:
+                notices[outcome.index] = outcome.notice
     values = np.full((len(rows) + len(errors), *shape), np.nan, dtype=np.float32)
     for index, row in rows.items():
         values[index] = row

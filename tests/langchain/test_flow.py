@@ -79,6 +79,8 @@ def open_store(kind: str, embeddings: Qwen3VLEmbeddings, folder: Path) -> Vector
 def close(store: VectorStore) -> None:
     if isinstance(store, QdrantVectorStore):
         store.client.close()
+    elif isinstance(store, Chroma):
+        store._client.close()  # one folder is one database to it for as long as the process lives
 
 
 @pytest.fixture(params=["qdrant", "chroma", "memory"])

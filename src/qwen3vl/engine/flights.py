@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from qwen3vl.engine.jobs import Job
@@ -78,6 +79,7 @@ class Flight:
     """A pack on its way: its pixels are being made, it waits for its device, or it runs there."""
 
     lane: Lane
+    tokens: int
     pixels: dict[Hashable, Future[Tensor]]
     future: Future[list[Landing]]
 
@@ -90,11 +92,15 @@ class Flight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """One call's packs on their way, in the order in which they were started, and when it began on each device."""
+    """One call's packs on their way, in the order in which they were started, and when it began on each device.
+
+    threads: those of torch's that the caller's thread is set to.
+    """
 
     began: dict[Lane, Mark]
     flights: list[Flight] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
+    threads: int = field(default_factory=torch.get_num_threads)
 
     @property
     def idle(self) -> bool:
@@ -110,15 +116,20 @@ class Call:
         if flight is None:
             done, _ = wait([flight.future for flight in self.flights], return_when=FIRST_COMPLETED)
             flight = next(flight for flight in self.flights if flight.future in done)
-        self.flights.remove(flight)
+        self._forget(flight)
         return flight
 
     def leave(self) -> None:
         """Stops what runs and what waits."""
         self.stop.set()
-        for flight in self.flights:
+        for flight in self.flights.copy():
+            self._forget(flight)
             for pixel in flight.pixels.values():
                 pixel.cancel()
+
+    def _forget(self, flight: Flight) -> None:
+        self.flights.remove(flight)
+        flight.lane.expect(-flight.tokens)
 
 
 def after(futures: Iterable[Future[Any]], start: Callable[[], Future[T]]) -> Future[T]:

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import heappop, heappush
 from typing import Any, TypeVar
 
 import torch
+
+from qwen3vl.forks import own_threads
 
 T = TypeVar("T")
 
@@ -46,7 +48,7 @@ class Mark:
 
 SMALL = 256
 """Tokens for which one later, smaller piece of work may go first: a query does not wait for all that is indexed."""
-PATIENCE = 8
+OVERTAKING = 8
 """Later ones that may overtake the largest."""
 
 
@@ -55,26 +57,31 @@ class Lane:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.tokens = 0
-        """Of the packs that are on their way to the device or run there."""
         self.ended = self.mark()
-        self._thread = ThreadPoolExecutor(1, f"qwen3vl-{device}")
-        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
-        self._lock = threading.Lock()
+        own_threads(self)
+
+    def start_threads(self) -> None:
+        self.tokens = 0
+        """Of the packs that are on their way to the device, run there, or were not fetched yet."""
+        self._thread = ThreadPoolExecutor(1, f"qwen3vl-{self.device}")
+        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+        self._queued: Mark | None = None
+        # Reentrant: a stream that nobody holds may be closed by the garbage collector, on any thread, anywhere.
+        self._lock = threading.RLock()
 
     def expect(self, tokens: int) -> None:
         """Adds to what waits for the device; less than nothing where that is done."""
         with self._lock:
             self.tokens += tokens
 
-    def submit(self, work: Callable[[], T], stop: threading.Event, tokens: int) -> Future[T]:
-        """The work on this thread.  Once `stop` is set, it ends with `Stopped`: at the next `check`.
+    def submit(self, work: Callable[[], T], stop: threading.Event, tokens: int, threads: int) -> Future[T]:
+        """The work on this thread, by so many threads of torch's.  Once `stop` is set, it ends with `Stopped`: at the
+        next `check`.
 
         First come, first served, but small ones a little earlier, the more so the fewer their `tokens`.
         """
         result: Future[T] = Future()
-        threads = torch.get_num_threads()
 
         def run() -> None:
             try:
@@ -88,15 +95,23 @@ class Lane:
 
         with self._lock:
             self._number += 1
-            turn = self._number + min(PATIENCE, tokens / SMALL)
-            heappush(self._waiting, (turn, self._number, run))
-        self._thread.submit(self._next)
+            heappush(self._waiting, (self._number + min(OVERTAKING, tokens / SMALL), self._number, run))
+        self._thread.submit(self._run)
         return result
 
-    def _next(self) -> None:
-        with self._lock:
-            _, _, run = heappop(self._waiting)
-        run()
+    def _run(self) -> None:
+        """All that waits, one by one: also what a Ctrl-C kept from being announced."""
+        while True:
+            # One pack runs and one is queued behind it: what comes meanwhile may still go in front of others.
+            if self._queued is not None and self._queued.event is not None:
+                with suppress(RuntimeError):  # whoever fetches its results is told
+                    self._queued.event.synchronize()
+            with self._lock:
+                if not self._waiting:
+                    return
+                _, _, run = heappop(self._waiting)
+            self._queued = self.ended
+            run()
 
     def mark(self) -> Mark:
         """Now, by the device."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +22,14 @@ import torch
 from torch import Tensor
 
 from qwen3vl.accounts import Accounts, Stats
-from qwen3vl.engine.devices import Budget, choose_devices, choose_dtype, token_budget, vision_bytes
+from qwen3vl.engine.budget import Budget, token_budget, vision_bytes
+from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.flights import Call, Flight, Landing, Prompt, Step, Window, after
 from qwen3vl.engine.jobs import Job, Outcome, bare, failed
 from qwen3vl.engine.lane import Mark, Stopped
 from qwen3vl.engine.replica import Build, Ran, Replica, replicas
 from qwen3vl.errors import InputError
+from qwen3vl.forks import own_threads
 from qwen3vl.geometry import Limits
 from qwen3vl.hub import Checkpoint
 from qwen3vl.inputs import Item
@@ -90,7 +92,10 @@ class Engine:
         on_cuda = devices[0].type == "cuda"
         self._pin = on_cuda
         self._accounts = Accounts()
-        self._threads = ThreadPoolExecutor(options.threads or min(8, os.cpu_count() or 1), "qwen3vl")
+        own_threads(self)
+
+    def start_threads(self) -> None:
+        self._threads = ThreadPoolExecutor(self.options.threads or min(8, os.cpu_count() or 1), "qwen3vl")
 
     def __deepcopy__(self, memo: Any) -> Engine:
         """Itself: frameworks copy what holds it, and a model is not to be loaded twice for that."""
@@ -119,7 +124,7 @@ class Engine:
         for replica in self.replicas:
             replica.sight.clear()
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def run(self, jobs: Iterable[Job]) -> Generator[Outcome]:
         """Runs all jobs; outcomes come as packs end, in no promised order.  Jobs are taken on the caller's thread."""
         lanes = [replica.lane for replica in self.replicas]
         call = Call({lane: lane.mark() for lane in lanes})
@@ -183,13 +188,15 @@ class Engine:
             else:
                 pixels[key] = decoding.get(key) or self._threads.submit(self._decode, media[key])
 
-        def fly() -> Future[list[Landing]]:
-            return replica.lane.submit(lambda: self._fly(step, replica, pixels, seen), call.stop, step.pack.tokens)
+        tokens = step.pack.tokens
 
-        replica.lane.expect(step.pack.tokens)
-        future = after(pixels.values(), fly)
-        future.add_done_callback(lambda _: replica.lane.expect(-step.pack.tokens))
-        call.flights.append(Flight(replica.lane, pixels, future))
+        def fly() -> Future[list[Landing]]:
+            if call.stop.is_set():
+                raise Stopped
+            return replica.lane.submit(lambda: self._fly(step, replica, pixels, seen), call.stop, tokens, call.threads)
+
+        call.flights.append(Flight(replica.lane, tokens, pixels, after(pixels.values(), fly)))
+        replica.lane.expect(tokens)
 
     def _decode(self, media: Planned) -> Tensor:
         pixels = media.load()
@@ -226,10 +233,15 @@ class Engine:
         replica: Replica,
         pixels: dict[Hashable, Tensor],
         seen: dict[Hashable, VisionFeatures],
+        *,
+        kept: bool = True,
     ) -> Iterator[Landing]:
-        """One pass, or on out-of-memory two halves; another error is that of the pack's items, not of the call."""
+        """One pass; on out-of-memory without what is kept of pictures, then in halves.
+
+        Another error is that of the pack's items, not of the call.
+        """
         try:
-            ran = replica.run(step.pack, pixels, seen, keep=self._keep)
+            ran = replica.run(step.pack, pixels, seen, keep=self._keep and kept)
         except Stopped:
             raise
         except Exception as error:
@@ -238,13 +250,17 @@ class Engine:
             self.budget.fitted(step.pack.tokens)
             yield Landing(step.prompts, ran, tokens=step.pack.tokens)
             return
-        full = _out_of_memory(reason)
-        if full:
-            # What is kept of pictures is the first thing to do without.
-            replica.sight.clear()
-            if replica.device.type == "cuda":
-                torch.cuda.empty_cache()
-        if len(step.prompts) == 1 or not full:
+        if not _out_of_memory(reason):
+            yield Landing(step.prompts, reason)
+            return
+        freed = kept and replica.sight.size > 0
+        replica.sight.clear()
+        if replica.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if freed:
+            yield from self._forward(step, replica, pixels, seen, kept=False)
+            return
+        if len(step.prompts) == 1:
             yield Landing(step.prompts, reason)
             return
         log.warning("out of memory at %d tokens in one pack; going on with halves", step.pack.tokens)
@@ -252,7 +268,7 @@ class Engine:
         middle = len(step.prompts) // 2
         for half in (step.prompts[:middle], step.prompts[middle:]):
             for smaller in self._packs(half, 1 << 60):
-                yield from self._forward(smaller, replica, pixels, seen)
+                yield from self._forward(smaller, replica, pixels, seen, kept=kept)
 
     def _land(self, call: Call) -> Iterator[Outcome]:
         flight = call.land()

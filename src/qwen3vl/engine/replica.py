@@ -132,6 +132,7 @@ class Replica:
 
 _in_use: weakref.WeakValueDictionary[Hashable, Replica] = weakref.WeakValueDictionary()
 _in_use_lock = threading.Lock()
+_loading: dict[Hashable, threading.Lock] = {}
 
 
 def replicas(build: Build, devices: Sequence[torch.device]) -> list[Replica]:
@@ -139,19 +140,24 @@ def replicas(build: Build, devices: Sequence[torch.device]) -> list[Replica]:
 
     A device that is named again gets another lane, on the same weights.
     """
-    made: list[Replica] = []
+    weights = (build.digest, build.dtype, build.bits, build.compiled)
     with _in_use_lock:
+        loading = _loading.setdefault(weights, threading.Lock())
+    made: list[Replica] = []
+    with loading:  # others load other models meanwhile
         for lane in lanes(devices):
-            key = (build.digest, build.dtype, build.bits, build.compiled, lane)
+            key = (weights, lane)
             replica = _in_use.get(key)
             if replica is None:
                 twin = next((one for one in made if one.device == lane.device), None)
                 if twin is None:
                     replica = _loaded(build, lane)
-                    _share_tower(replica, _in_use.values())
+                    with _in_use_lock:
+                        _share_tower(replica, list(_in_use.values()))
                 else:
                     replica = Replica(build, twin.model, twin.tokenizer, twin.sight, lane)
-                _in_use[key] = replica
+                with _in_use_lock:
+                    _in_use[key] = replica
             made.append(replica)
     return made
 
@@ -168,7 +174,7 @@ def _loaded(build: Build, lane: Lane) -> Replica:
 def _share_tower(replica: Replica, others: Iterable[Replica]) -> None:
     """Where another model has the same vision weights, as an embedding model and a reranker may, both use one tower."""
     own = replica.model.visual.state_dict()
-    for other in list(others):
+    for other in others:
         theirs = other.model.visual.state_dict()
         alike = replica.model.config.vision == other.model.config.vision
         if (

@@ -32,7 +32,7 @@ class Attend(Protocol):
 def attention(layout: Layout, device: torch.device, dtype: torch.dtype, *, causal: bool) -> Attend:
     """Attention made ready for a layout on a device; what it needs there is moved once, not in each layer."""
     narrow = dtype in (torch.bfloat16, torch.float16)
-    if device.type == "cuda" and narrow and not torch.is_grad_enabled() and (kernel := varlen_kernel(device)):
+    if device.type == "cuda" and narrow and not torch.is_grad_enabled() and (kernel := varlen_kernel(device, dtype)):
         return Varlen(layout, device, kernel, causal=causal)
     return Batched(layout, causal=causal)
 

@@ -70,11 +70,13 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 fast = fast or torch.compile(function)
                 return fast(*values)
-            except (torch.OutOfMemoryError, MemoryError):
-                raise
             except Exception as error:  # no compiler, or one that is at odds with this torch
-                log.warning("%s is not compiled: %s", name, str(error).partition("\n")[0])
-                broken = True
+                reason = error
+            # What else fails, for want of memory say, fails here too.
+            found = function(*values)
+            log.warning("%s is not compiled: %s", name, str(reason).partition("\n")[0])
+            broken = True
+            return found
         return function(*values)
 
     return call

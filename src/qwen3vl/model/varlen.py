@@ -111,11 +111,11 @@ def _bounds(lengths: Sequence[int], device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def varlen_kernel(device: torch.device) -> Kernel | None:
+def varlen_kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
     """The first of torch's own varlen attention and FlashAttention that is right on this device, or None."""
     for name, find in (("torch.nn.attention.varlen", _torch_varlen), ("flash-attn", _flash_varlen)):
         try:
-            check_kernel(kernel := find(), device, torch.bfloat16)
+            check_kernel(kernel := find(), device, dtype)
             return kernel
         except torch.OutOfMemoryError:
             raise
@@ -134,7 +134,7 @@ PROBES = (((1, 2), None), ((200, 100), None), ((1, 1), (5, 300)), ((200, 3), (7,
 def check_kernel(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> None:
     """Raises `AssertionError` unless a kernel's attention and log-sum-exps are right, for short and long sequences."""
     generator = torch.Generator().manual_seed(0)
-    for width in (64, 128):
+    for width in (64, 72, 128):
         for lengths, others in PROBES:
             seen = others or lengths
             query = torch.randn(sum(lengths), 4, width, generator=generator).to(device, dtype)
@@ -177,9 +177,10 @@ def _torch_varlen() -> Kernel:
     ) -> tuple[Tensor, Tensor | None]:
         given: dict[str, Any] = {"is_causal": causal}
         if "window_size" in known:
-            # As wide as the keys: to FlashAttention that is none.  cuDNN, which would be asked first for none, does not
+            # As wide as all rows: to FlashAttention that is none.  cuDNN, which would be asked first for none, does not
             # take it; it builds and keeps a graph for every new shape, and packs are hardly ever of one shape.
-            given = {"window_size": (most_k, 0 if causal else most_k)}
+            wide = max(most_q, most_k)
+            given = {"window_size": (wide, 0 if causal else wide)}
         if "enable_gqa" in known:
             given["enable_gqa"] = query.shape[1] != key.shape[1]
         found = varlen_attn(query, key, value, q, k, most_q, most_k, return_aux=AuxRequest(lse=lse), **given)

@@ -29,6 +29,8 @@ REQUEST_BYTES = 8 * 2**20
 FLOAT_BYTES = 22
 """A float32 in JSON, at most."""
 _PAGE = 1000
+TIMEOUT = 60.0
+"""Seconds for an answer of a server, where a blocking client would wait for ever, as Chroma's do by themselves."""
 
 
 class ChromaStore(Store):
@@ -50,6 +52,9 @@ class ChromaStore(Store):
         super().__init__(collection, tenant, retry)
         self.client = client
         self.awaited = isinstance(client, AsyncBaseAPI)
+        session = getattr(getattr(client, "_server", None), "_session", None)
+        if isinstance(session, httpx.Client) and session.timeout == httpx.Timeout(None):
+            session.timeout = httpx.Timeout(TIMEOUT)
         self._opened: Any = None
         self._largest = 0
 
@@ -282,8 +287,6 @@ def open_store(place: str, collection: str = "qwen3vl") -> ChromaStore:
             url = urlsplit(place)
             secure = url.scheme == "https"
             client = chromadb.HttpClient(url.hostname or "", url.port or (443 if secure else 80), ssl=secure)
-            # Its own is to wait for ever.
-            client._server._session.timeout = httpx.Timeout(60)  # type: ignore[attr-defined]  # noqa: SLF001
         elif place == ":memory:":
             client = chromadb.EphemeralClient()
         else:
