@@ -9,7 +9,7 @@ from typing import Protocol
 
 class Owner(Protocol):
     def start_threads(self) -> None:
-        """Makes the threads, and the locks that they may have held."""
+        """Makes the threads, and what is theirs alone: their queue, their lock."""
 
 
 _owners: weakref.WeakSet[Owner] = weakref.WeakSet()

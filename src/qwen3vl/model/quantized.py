@@ -55,7 +55,7 @@ class Float8(Quantized):
         return self.scaled(rows) if rows.is_cuda and multiplies_fp8(rows.device) else super().forward(rows)
 
     def scaled(self, rows: Tensor) -> Tensor:
-        """The product of 8-bit rows, each with a scale of its own, and 8-bit weights, summed in float32."""
+        """The product of 8-bit rows, each with a scale of its own, and 8-bit weights."""
         narrow, scale = self.narrow_rows(rows)
         found = _multiply(narrow, scale, self.packed, self.scale).to(rows.dtype)
         return found if self.bias is None else found + self.bias
