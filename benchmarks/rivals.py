@@ -115,10 +115,10 @@ def embeddings(models: Path, folder: Path, names: Sequence[str], count: int) -> 
     ours = Embedder(models / "embedding", device="cpu")
     rival = sentence_transformer(models / "embedding")
     if "embed" in names:
-        texts = [words(random, random.randrange(8, 400)) for _ in range(count)]
+        texts = [words(random, round(8 * 50 ** random.random())) for _ in range(count)]
         messages = [message({"type": "text", "text": text}) for text in texts]
         yield Case(
-            f"embed {count:,} texts of 10 to 500 tokens",
+            f"embed {count:,} texts of 10 to 500 tokens, half of them below 75",
             lambda count: ours.embed(texts[:count]),
             {"sentence-transformers": lambda count: np.asarray(rival.encode(messages[:count]))},
             compared=64,

@@ -10,7 +10,7 @@ from qwen3vl.model.attention import Attend, attention
 from qwen3vl.model.config import TextConfig
 from qwen3vl.model.elementwise import Elementwise, gate, norm_and_rotate
 from qwen3vl.model.layout import Layout
-from qwen3vl.model.linear import Linear
+from qwen3vl.model.linear import Linear, by_rows
 
 
 class RMSNorm(nn.Module):
@@ -50,13 +50,12 @@ class Attention(nn.Module):
         self.q_norm = HeadNorm(width, config.norm_eps)
         self.k_norm = HeadNorm(width, config.norm_eps)
 
-    def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
-        """What each row attends to, before the output projection: (tokens, heads * head_dim)."""
+    def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """Queries (tokens, heads, head_dim), keys and values (tokens, kv_heads, head_dim)."""
         heads = (-1, self.head_dim)
         query = self.q_norm.rotated(self.q_proj(hidden).unflatten(-1, heads), cos, sin)
         key = self.k_norm.rotated(self.k_proj(hidden).unflatten(-1, heads), cos, sin)
-        value = self.v_proj(hidden).unflatten(-1, heads)
-        return attend(query, key, value).flatten(1)
+        return query, key, self.v_proj(hidden).unflatten(-1, heads)
 
 
 class MLP(nn.Module):
@@ -82,9 +81,16 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor, wanted: Tensor | None = None) -> Tensor:
         """All rows, or those that are wanted: nobody attends to the last layer's."""
-        seen = self.self_attn(self.input_layernorm(hidden), attend, cos, sin)
+        query, key, value = by_rows(self._before, hidden, cos, sin)
+        seen = attend(query, key, value).flatten(1)
         if wanted is not None:
             seen, hidden = seen[wanted], hidden[wanted]
+        return by_rows(self._behind, seen, hidden)
+
+    def _before(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        return self.self_attn(self.input_layernorm(hidden), cos, sin)  # type: ignore[no-any-return]
+
+    def _behind(self, seen: Tensor, hidden: Tensor) -> Tensor:
         hidden = self.self_attn.o_proj.plus(seen, hidden)
         return self.mlp(self.post_attention_layernorm(hidden), hidden)  # type: ignore[no-any-return]
 

@@ -14,7 +14,7 @@ from qwen3vl.model.attention import Attend, attention
 from qwen3vl.model.config import VisionConfig
 from qwen3vl.model.elementwise import Elementwise, rotate_wide
 from qwen3vl.model.layout import Layout, move
-from qwen3vl.model.linear import Linear
+from qwen3vl.model.linear import Linear, by_rows
 
 Grid = tuple[int, int, int]
 """Frames pairs, rows and columns of a picture or clip, in patches."""
@@ -58,10 +58,10 @@ class Attention(nn.Module):
         self.proj = Linear(config.hidden, config.hidden)
         self.rotate = Elementwise(rotate_wide)
 
-    def forward(self, hidden: Tensor, residual: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, (patches, heads, head_dim) each."""
         query, key, value = self.qkv(hidden).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        query, key = self.rotate(query, cos, sin), self.rotate(key, cos, sin)
-        return self.proj.plus(attend(query, key, value).flatten(1), residual)
+        return self.rotate(query, cos, sin), self.rotate(key, cos, sin), value
 
 
 class MLP(nn.Module):
@@ -83,7 +83,14 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
-        hidden = self.attn(self.norm1(hidden), hidden, attend, cos, sin)
+        query, key, value = by_rows(self._before, hidden, cos, sin)
+        return by_rows(self._behind, attend(query, key, value).flatten(1), hidden)
+
+    def _before(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        return self.attn(self.norm1(hidden), cos, sin)  # type: ignore[no-any-return]
+
+    def _behind(self, seen: Tensor, hidden: Tensor) -> Tensor:
+        hidden = self.attn.proj.plus(seen, hidden)
         return self.mlp(self.norm2(hidden), hidden)  # type: ignore[no-any-return]
 
 
@@ -103,7 +110,7 @@ class Merger(nn.Module):
             hidden = self.norm(hidden.view(-1, self.merged))
         else:
             hidden = self.norm(hidden).view(-1, self.merged)
-        return self.linear_fc2(self.linear_fc1.gelu(hidden))  # type: ignore[no-any-return]
+        return by_rows(lambda rows: self.linear_fc2(self.linear_fc1.gelu(rows)), hidden)  # type: ignore[no-any-return]
 
 
 class VisionModel(nn.Module):
