@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -164,6 +165,24 @@ def test_the_instruction_of_queries() -> None:
     with pytest.raises(ValueError, match="model"):
         function.validate_config_update(function.get_config(), {**function.get_config(), "model": "other"})
     function.validate_config_update(function.get_config(), {**function.get_config(), "query_instruction": "x"})
+
+
+def test_media_loader_opens_what_ours_opens(tmp_path: Path, media: dict[str, Path], server: Any) -> None:
+    """Files, file:// and other URLs, data URIs, pictures and clips alike, told apart as the core does."""
+    from qwen3vl import MediaPolicy
+
+    server.pages["/a.png"] = (200, {}, media["odd"].read_bytes())
+    server.pages["/clip.mp4?x=1"] = (200, {}, media["clip"].read_bytes())
+    encoded = b64encode(media["odd"].read_bytes()).decode()
+    load = MediaLoader(MediaPolicy(private_hosts=True))
+    pictures = [str(media["odd"]), media["odd"].as_uri(), server.url("/a.png"), f"data:image/png;base64,{encoded}"]
+    clips = [str(media["clip"]), server.url("/clip.mp4?x=1"), f"{media['clip']}#t=0,2"]
+    for wanted, uris in ((load(pictures[:1])[0], pictures), (load(clips[:1])[0], clips[:2])):
+        for found in load(uris):
+            np.testing.assert_array_equal(found, wanted)
+    (part,) = load(clips[2:])
+    assert part is not None
+    assert part.ndim == 3
 
 
 def test_media_loader(tmp_path: Path, media: dict[str, Path]) -> None:

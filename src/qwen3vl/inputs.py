@@ -155,13 +155,14 @@ def _videos(value: Any) -> list[Any]:
         first = value[0]
         if isinstance(first, (list, tuple, Clip)) or (_is_array(first) and np.asarray(first).ndim == 4):
             return list(value)
-        if isinstance(first, (str, PathLike)) and _looks_like_video(fspath(first)):
+        if isinstance(first, (str, PathLike)) and is_video(fspath(first)):
             return list(value)
         return [value]
     return [] if value is None or (isinstance(value, (list, tuple)) and not value) else [value]
 
 
-def _looks_like_video(reference: str) -> bool:
+def is_video(reference: str) -> bool:
+    """Whether a path, URL or data URI names a clip, by its suffix or media type."""
     if reference[:11].lower() == "data:video/":
         return True
     path = urlsplit(reference).path if "://" in reference else reference

@@ -50,6 +50,28 @@ def test_in_metadata(hostile: tuple[Any, str, Server], allowed: Path) -> None:
     assert server.asked == []
 
 
+CLIPS = [
+    number for number, (given, _) in enumerate(HOSTILE) if isinstance(given, str) and not given.startswith("data:")
+]
+
+
+@pytest.mark.parametrize("number", CLIPS)
+def test_clips_in_metadata(number: int, allowed: Path, server: Server) -> None:
+    """The same references as clips: refused before a container is opened."""
+    server.pages["/a.png"] = (200, {}, b"secret")
+    given, _ = reference(number, allowed, server)
+    policy = MediaPolicy(folders=(allowed,))
+    store = InMemoryVectorStore(Qwen3VLEmbeddings(model="tiny", policy=policy))
+    documents = [Document("a red star"), Document("", metadata={"video": given})]
+    with pytest.raises(BatchError, match="1 of 2") as caught:
+        add_documents(store, documents)
+    assert caught.value.errors[0].index == 1
+    assert len(store.store) == 1
+    kept = Qwen3VLReranker(model="tiny", policy=policy, top_n=None).compress_documents(documents, "a red star")
+    assert kept[-1].metadata["rerank_error"]
+    assert server.asked == []
+
+
 def test_in_queries(hostile: tuple[Any, str, Server], allowed: Path) -> None:
     reference, reason, server = hostile
     if not isinstance(reference, str):

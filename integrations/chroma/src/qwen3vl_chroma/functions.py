@@ -13,7 +13,7 @@ from chromadb.utils.embedding_functions import register_embedding_function
 from numpy.typing import NDArray
 
 from qwen3vl import MediaPolicy
-from qwen3vl.inputs import VIDEO_SUFFIXES, as_clip, as_picture
+from qwen3vl.inputs import as_clip, as_picture, is_video
 from qwen3vl.recipe import Recipe
 from qwen3vl.shared import shared_embedder
 
@@ -116,7 +116,7 @@ class MediaLoader(DataLoader[Loadable]):
 
         if uri is None:
             return None
-        if uri.partition("#")[0].lower().endswith(tuple(VIDEO_SUFFIXES)):
+        if is_video(uri):
             header = read_clip_header(as_clip(uri), self.policy)
             return header.load([(header.first + header.last) // 2])[0].numpy()
         return np.asarray(read_header(as_picture(uri), self.policy).load())
