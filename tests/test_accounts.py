@@ -221,10 +221,15 @@ def test_waiting_and_running(golden_embedder: Embedder) -> None:
 def test_the_last_layer_goes_on_with_the_wanted_rows(golden_embedder: Embedder) -> None:
     """One row a prompt behind the last layer's attention, as the counted operations say."""
     layers: Any = golden_embedder.engine.model.language_model.layers
-    rows: list[int] = []
-    hooks = [
-        layer.mlp.register_forward_hook(lambda _module, given, _result: rows.append(len(given[0]))) for layer in layers
-    ]
+    rows = [0] * len(layers)
+
+    def counted(place: int) -> Any:
+        def count(_module: Any, given: Any, _result: Any) -> None:
+            rows[place] += len(given[0])  # a layer may take them in blocks
+
+        return layers[place].mlp.register_forward_hook(count)
+
+    hooks = [counted(place) for place in range(len(layers))]
     before = golden_embedder.engine.stats
     golden_embedder.embed([f"text {number}" for number in range(7)])
     done = golden_embedder.engine.stats - before
