@@ -74,8 +74,8 @@ def _store(parser: argparse.ArgumentParser) -> None:
 
 
 def _machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps; cuda:0,cuda:1 or cuda:all")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16; int8 or fp8")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
