@@ -22,6 +22,7 @@ from qwen3vl.model.weights import load_model
 from qwen3vl.packing import Pack, Prompted, Span, plan
 from qwen3vl.prompt import mrope_positions
 
+CPU = torch.device("cpu")
 GRID = (1, 4, 6)
 TOKENS = 6
 
@@ -187,9 +188,9 @@ def test_the_kernels_agree(drawn: list[Any], wide: bool) -> None:
     (pack,) = plan([prompted(parts) for parts in drawn], 1 << 30)
     query, key, value = (torch.randn(pack.tokens, heads, 16) for heads in (4, 4 if wide else 2, 4 if wide else 2))
     with torch.inference_mode():
-        batched = Batched(pack.layout, causal=True)(query, key, value)
+        batched = Batched(pack.layout, CPU, causal=True)(query, key, value)
         by_level = Varlen(pack.layout, torch.device("cpu"), varlen, causal=True)(query, key, value)
-    trained = Batched(pack.layout, causal=True)(query.requires_grad_(), key, value)
+    trained = Batched(pack.layout, CPU, causal=True)(query.requires_grad_(), key, value)
     torch.testing.assert_close(by_level, batched, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(trained.detach(), batched, atol=1e-5, rtol=1e-5)
 
@@ -295,11 +296,11 @@ def test_gradients_flow_through_links() -> None:
     (pack,) = plan(sequences, 1 << 30)
     rows = [torch.randn(pack.tokens, 2, 8, requires_grad=True) for _ in range(3)]
     wanted = torch.from_numpy(pack.wanted)
-    packed = torch.autograd.grad(Batched(pack.layout, causal=True)(*rows)[wanted].square().sum(), rows)
+    packed = torch.autograd.grad(Batched(pack.layout, CPU, causal=True)(*rows)[wanted].square().sum(), rows)
     alone = torch.zeros(())
     for member in pack.members:
         places = torch.from_numpy(pack.places(member))
-        out = Batched(Layout((len(places),)), causal=True)(*(each[places] for each in rows))
+        out = Batched(Layout((len(places),)), CPU, causal=True)(*(each[places] for each in rows))
         alone = alone + out[-1].square().sum()
     for one, other in zip(packed, torch.autograd.grad(alone, rows), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

@@ -19,6 +19,7 @@ from qwen3vl.model import Grid, Qwen3VL, VisionFeatures
 from qwen3vl.model.elementwise import compile_elementwise
 from qwen3vl.model.flops import text_flops, vision_flops
 from qwen3vl.model.layout import move
+from qwen3vl.model.onednn import reorder
 from qwen3vl.model.quantized import Bits
 from qwen3vl.model.sight import Sight, join, split
 from qwen3vl.model.weights import load_model
@@ -154,6 +155,7 @@ def replicas(build: Build, devices: Sequence[torch.device]) -> list[Replica]:
                     replica = _loaded(build, lane)
                     with _in_use_lock:
                         _share_tower(replica, list(_in_use.values()))
+                    reorder(replica.model)
                 else:
                     replica = Replica(build, twin.model, twin.tokenizer, twin.sight, lane)
                 with _in_use_lock:
@@ -184,9 +186,13 @@ def _share_tower(replica: Replica, others: Iterable[Replica]) -> None:
                 name in theirs
                 and weight.device == theirs[name].device
                 and weight.dtype == theirs[name].dtype
-                and torch.equal(weight, theirs[name])
+                and torch.equal(weight, _plain(theirs[name]))
                 for name, weight in own.items()
             )
         ):
             replica.model.visual, replica.sight = other.model.visual, other.sight
             return
+
+
+def _plain(weight: Tensor) -> Tensor:
+    return weight.to_dense() if weight.is_mkldnn else weight

@@ -7,7 +7,6 @@ the softmaxes of a row are joined by their log-sum-exps, which is exact (as in c
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from qwen3vl.model.layout import Layout, Link
+from qwen3vl.model.runs import cut
 from qwen3vl.model.softmax import merge, softmax
 from qwen3vl.model.varlen import Varlen, varlen_kernel
 
@@ -34,34 +34,31 @@ def attention(layout: Layout, device: torch.device, dtype: torch.dtype, *, causa
     narrow = dtype in (torch.bfloat16, torch.float16)
     if device.type == "cuda" and narrow and not torch.is_grad_enabled() and (kernel := varlen_kernel(device, dtype)):
         return Varlen(layout, device, kernel, causal=causal)
-    return Batched(layout, causal=causal)
+    return Batched(layout, device, causal=causal)
 
 
 class Batched:
     """Paths of one length that lie side by side share a call as a batch; each link is a call."""
 
-    def __init__(self, layout: Layout, *, causal: bool) -> None:
-        self.layout = layout
+    def __init__(self, layout: Layout, device: torch.device, *, causal: bool) -> None:
         self.causal = causal
-        self.runs: list[tuple[int, int]] = [(len(list(alike)), length) for length, alike in groupby(layout.lengths)]
+        self.runs, self.links = cut(layout, device, causal=causal)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        parts, weights, start = [], [], 0
-        for count, length in self.runs:
-            rows, shape = slice(start, start + count * length), (count, length)
-            q, k, v = (each[rows].view(*shape, *each.shape[1:]).transpose(1, 2) for each in (query, key, value))
-            if self.layout.links:
+        parts, weights = [], []
+        for run in self.runs:
+            q, k, v = (run.take(each) for each in (query, key, value))
+            if self.links:
                 out, sums = softmax(q, k, v, causal=self.causal)
-                weights.append(sums.transpose(1, 2).flatten(0, 1))
+                weights.append(run.own(sums))
             else:
                 out = scaled_dot_product_attention(q, k, v, is_causal=self.causal, enable_gqa=q.shape[1] != k.shape[1])
-            parts.append(out.transpose(1, 2).flatten(0, 1))
-            start = rows.stop
+            parts.append(run.own(out))
         joined = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if not self.layout.links:
+        if not self.links:
             return joined
         total = torch.cat(weights)
-        for link in self.layout.links:
+        for link in self.links:
             keys = slice(link.first, link.last)
             q, k, v = (
                 each.unsqueeze(0).transpose(1, 2) for each in (query[link.start : link.stop], key[keys], value[keys])

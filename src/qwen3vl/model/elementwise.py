@@ -12,26 +12,38 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import vector_norm
 from torch.nn.functional import rms_norm, silu
 
 log = logging.getLogger(__name__)
 
 
-def norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
-    """Normed heads (tokens, heads, dim) with rotary positions, in the dtype of the values, as the reference does.
+def norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root mean square norm over the last axis, in float32 or wider."""
+    if values.device.type == "cpu" and values.dtype == torch.float32:  # torch's own is made of more passes there
+        scale = (vector_norm(values, dim=-1, keepdim=True).square() / values.shape[-1] + eps).rsqrt()
+        return values * scale * weight  # type: ignore[no-any-return]
+    return rms_norm(values, weight.shape, weight, eps)
 
-    `cos` and `sin` are (tokens, dim / 2).
-    """
-    first, second = rms_norm(values, weight.shape, weight, eps).chunk(2, dim=-1)
-    cos, sin = cos[:, None], sin[:, None]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+def norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    """Normed heads (tokens, heads, dim) with rotary positions; `cos` and `sin` are (tokens, dim / 2)."""
+    return rotate(norm(values, weight, eps), cos, sin)
+
+
+def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on (tokens, heads, dim), in the dtype of the values."""
+    halves = values.view(*values.shape[:-1], 2, -1)
+    first, second = halves.unbind(-2)
+    turned = halves * cos[:, None, None]
+    turned[..., 0, :].addcmul_(second, sin[:, None], value=-1)
+    turned[..., 1, :].addcmul_(first, sin[:, None])
+    return turned.view(values.shape)
 
 
 def rotate_wide(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on (tokens, heads, dim), in float32 or wider; `cos` and `sin` are (tokens, dim / 2)."""
-    first, second = values.to(torch.promote_types(values.dtype, torch.float32)).chunk(2, dim=-1)
-    cos, sin = cos[:, None], sin[:, None]
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(values.dtype)
+    """The same in float32 or wider."""
+    return rotate(values.to(torch.promote_types(values.dtype, torch.float32)), cos, sin).to(values.dtype)
 
 
 def gate(open_: Tensor, values: Tensor) -> Tensor:

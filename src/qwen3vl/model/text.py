@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm
 
 from qwen3vl.model.attention import Attend, attention
 from qwen3vl.model.config import TextConfig
-from qwen3vl.model.elementwise import Elementwise, gate, norm_and_rotate
+from qwen3vl.model.elementwise import Elementwise, gate, norm, norm_and_rotate
 from qwen3vl.model.layout import Layout
-from qwen3vl.model.linear import Linear, by_rows
+from qwen3vl.model.linear import ByRows, Linear
 
 
 class RMSNorm(nn.Module):
@@ -20,9 +19,10 @@ class RMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
+        self.norm = Elementwise(norm)
 
     def forward(self, values: Tensor) -> Tensor:
-        return rms_norm(values, self.weight.shape, self.weight, self.eps)
+        return self.norm(values, self.weight, self.eps)  # type: ignore[no-any-return]
 
 
 class HeadNorm(RMSNorm):
@@ -71,7 +71,7 @@ class MLP(nn.Module):
         return self.down_proj.plus(gated, residual)
 
 
-class Layer(nn.Module):
+class Layer(ByRows):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.self_attn = Attention(config)
@@ -81,11 +81,11 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor, wanted: Tensor | None = None) -> Tensor:
         """All rows, or those that are wanted: nobody attends to the last layer's."""
-        query, key, value = by_rows(self._before, hidden, cos, sin)
+        query, key, value = self.by_rows(self._before, hidden, cos, sin)
         seen = attend(query, key, value).flatten(1)
         if wanted is not None:
             seen, hidden = seen[wanted], hidden[wanted]
-        return by_rows(self._behind, seen, hidden)
+        return self.by_rows(self._behind, seen, hidden)
 
     def _before(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         return self.self_attn(self.input_layernorm(hidden), cos, sin)  # type: ignore[no-any-return]

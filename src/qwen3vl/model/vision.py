@@ -14,7 +14,7 @@ from qwen3vl.model.attention import Attend, attention
 from qwen3vl.model.config import VisionConfig
 from qwen3vl.model.elementwise import Elementwise, rotate_wide
 from qwen3vl.model.layout import Layout, move
-from qwen3vl.model.linear import Linear, by_rows
+from qwen3vl.model.linear import ByRows, Linear
 
 Grid = tuple[int, int, int]
 """Frames pairs, rows and columns of a picture or clip, in patches."""
@@ -74,7 +74,7 @@ class MLP(nn.Module):
         return self.linear_fc2.plus(self.linear_fc1.gelu(hidden, "tanh"), residual)
 
 
-class Block(nn.Module):
+class Block(ByRows):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.hidden, eps=1e-6)
@@ -83,8 +83,8 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
-        query, key, value = by_rows(self._before, hidden, cos, sin)
-        return by_rows(self._behind, attend(query, key, value).flatten(1), hidden)
+        query, key, value = self.by_rows(self._before, hidden, cos, sin)
+        return self.by_rows(self._behind, attend(query, key, value).flatten(1), hidden)
 
     def _before(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         return self.attn(self.norm1(hidden), cos, sin)  # type: ignore[no-any-return]
@@ -94,7 +94,7 @@ class Block(nn.Module):
         return self.mlp(self.norm2(hidden), hidden)  # type: ignore[no-any-return]
 
 
-class Merger(nn.Module):
+class Merger(ByRows):
     """Joins each merge x merge block of patches into one vector of the text model's width."""
 
     def __init__(self, config: VisionConfig, *, norm_merged: bool) -> None:
@@ -110,7 +110,7 @@ class Merger(nn.Module):
             hidden = self.norm(hidden.view(-1, self.merged))
         else:
             hidden = self.norm(hidden).view(-1, self.merged)
-        return by_rows(lambda rows: self.linear_fc2(self.linear_fc1.gelu(rows)), hidden)  # type: ignore[no-any-return]
+        return self.by_rows(lambda rows: self.linear_fc2(self.linear_fc1.gelu(rows)), hidden)  # type: ignore[no-any-return]
 
 
 class VisionModel(nn.Module):

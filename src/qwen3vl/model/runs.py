@@ -1,0 +1,73 @@
+"""A layout cut for kernels that take batches of sequences of one length, and a few keys for each."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
+
+import torch
+from torch import Tensor
+
+from qwen3vl.model.layout import Layout, Link, move
+
+REPEATED = 32
+"""Keys that a path sees of others, at most, that are repeated for it, if they are not more than its own.  A link of so
+few takes a CPU longer (docs/performance.md)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """`count` paths of one `length`, side by side from the row `start` on, each behind as many `repeated` rows.
+
+    `rows` are all of these, path by path; None where the paths have none but their own.
+    """
+
+    start: int
+    count: int
+    length: int
+    repeated: int
+    rows: Tensor | None
+
+    def take(self, values: Tensor) -> Tensor:
+        """(count, heads, repeated + length, width) of (tokens, heads, width)."""
+        own = slice(self.start, self.start + self.count * self.length)
+        found = values[own] if self.rows is None else values.index_select(0, self.rows)
+        return found.view(self.count, -1, *values.shape[1:]).transpose(1, 2)
+
+    def own(self, values: Tensor) -> Tensor:
+        """(count * length, heads, …) of (count, heads, repeated + length, …): what was repeated is dropped."""
+        return values[:, :, self.repeated :].transpose(1, 2).flatten(0, 1)
+
+
+def cut(layout: Layout, device: torch.device, *, causal: bool) -> tuple[list[Run], list[Link]]:
+    """Runs, and the links of the paths that are not behind repeated rows.
+
+    Only causal paths are: the rows in front attend to one another as they do where they stand.
+    """
+    starts = [0, *accumulate(layout.lengths)]
+    paths = [range(*(bisect_left(starts, place) for place in (link.start, link.stop))) for link in layout.links]
+    seen: list[list[tuple[int, int]]] = [[] for _ in layout.lengths]
+    for link, linked in zip(layout.links, paths, strict=True):
+        for path in linked:
+            seen[path].append((link.first, link.last))
+    counts = [sum(last - first for first, last in ranges) for ranges in seen]
+    repeated = [
+        count if causal and count <= min(length, REPEATED) else 0
+        for count, length in zip(counts, layout.lengths, strict=True)
+    ]
+    runs = []
+    for _, alike in groupby(range(len(repeated)), key=lambda path: (layout.lengths[path], repeated[path])):
+        some = list(alike)
+        first, rows = some[0], None
+        if repeated[first]:
+            ranges = [each for path in some for each in (*sorted(seen[path]), (starts[path], starts[path + 1]))]
+            rows = move(torch.cat([torch.arange(*each) for each in ranges]), device)
+        runs.append(Run(starts[first], len(some), layout.lengths[first], repeated[first], rows))
+    links = [
+        replace(link, start=starts[some[0]], stop=starts[some[-1] + 1])
+        for link, linked in zip(layout.links, paths, strict=True)
+        for aside, alike in groupby(linked, key=lambda path: bool(repeated[path]))
+        if not aside and (some := list(alike))
+    ]
+    return runs, links
