@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from qwen3vl.model import Layout, Link, Qwen3VL, read_config, softmax
 from qwen3vl.model import varlen as kernels
 from qwen3vl.model.attention import Batched
+from qwen3vl.model.runs import cut
 from qwen3vl.model.varlen import Varlen, check_kernel
 from qwen3vl.model.weights import load_model
 from qwen3vl.packing import Pack, Prompted, Span, plan
@@ -195,6 +196,28 @@ def test_the_kernels_agree(drawn: list[Any], wide: bool) -> None:
     torch.testing.assert_close(trained.detach(), batched, atol=1e-5, rtol=1e-5)
 
 
+def test_few_keys_are_repeated_and_more_are_linked() -> None:
+    """A link that serves both kinds of paths stays for those that need it."""
+    layout = Layout((3, 5, 5, 2, 4), (Link(0, 3, 19, 0, 3), Link(1, 15, 19, 13, 14)))
+    runs, links = cut(layout, CPU)
+    assert [(run.start, run.count, run.length, run.repeated) for run in runs] == [
+        (0, 1, 3, 0),
+        (3, 2, 5, 3),
+        (13, 1, 2, 0),
+        (15, 1, 4, 4),
+    ]
+    assert links == [Link(0, 13, 15, 0, 3)]
+    assert [[] if run.rows is None else run.rows.tolist() for run in runs] == [
+        [],
+        [0, 1, 2, *range(3, 8), 0, 1, 2, *range(8, 13)],
+        [],
+        [0, 1, 2, 13, *range(15, 19)],
+    ]
+    most = cut(Layout((32, 33, 40, 33), (Link(0, 32, 105, 0, 32), Link(1, 105, 138, 0, 33))), CPU)
+    assert [run.repeated for run in most[0]] == [0, 32, 32, 0]
+    assert len(most[1]) == 1
+
+
 def test_a_kernel_is_checked() -> None:
     """A varlen kernel whose log-sum-exps mean something else is not taken."""
     check_kernel(varlen, torch.device("cpu"), torch.float32)
@@ -290,10 +313,12 @@ def test_softmax_in_blocks(causal: bool, dtype: torch.dtype, monkeypatch: pytest
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_flow_through_links() -> None:
+@pytest.mark.parametrize("shared", [2, 6])
+def test_gradients_flow_through_what_is_shared(shared: int) -> None:
     """As if each prompt had been alone: training packs, too."""
-    sequences = [prompted([(100, 6), (200 + 10 * number, 3)]) for number in range(3)]
+    sequences = [prompted([(100, shared), (200 + 10 * number, 3)]) for number in range(3)]
     (pack,) = plan(sequences, 1 << 30)
+    assert bool(Batched(pack.layout, CPU, causal=True).links) == (shared > 3)
     rows = [torch.randn(pack.tokens, 2, 8, requires_grad=True) for _ in range(3)]
     wanted = torch.from_numpy(pack.wanted)
     packed = torch.autograd.grad(Batched(pack.layout, CPU, causal=True)(*rows)[wanted].square().sum(), rows)

@@ -43,7 +43,8 @@ class Embedder:
     media.
     vision_cache: bytes of encoded pictures and clips that are kept for the next call that shows them; None is 1 GiB
     on CUDA and 256 MiB elsewhere, 0 keeps none.
-    compiled: let torch.compile fuse elementwise work; its first calls take seconds more, and it needs a C compiler.
+    compiled: let torch.compile fuse elementwise work; its first calls take seconds more, and it needs a compiler
+    (C, and C++ on a CPU).
 
     One object may be used by many threads at once; objects of one model share its weights.
     """

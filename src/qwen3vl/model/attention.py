@@ -38,11 +38,14 @@ def attention(layout: Layout, device: torch.device, dtype: torch.dtype, *, causa
 
 
 class Batched:
-    """Paths of one length that lie side by side share a call as a batch; each link is a call."""
+    """Paths of one length that lie side by side share a call as a batch; each link is a call.
+
+    Links of few keys are none: their keys are repeated (`runs.py`).
+    """
 
     def __init__(self, layout: Layout, device: torch.device, *, causal: bool) -> None:
         self.causal = causal
-        self.runs, self.links = cut(layout, device, causal=causal)
+        self.runs, self.links = cut(layout, device)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         parts, weights = [], []

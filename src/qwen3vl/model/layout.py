@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The rows `start` to `stop` attend to all of the rows `first` to `last`, which stand in front of them.
+    """The rows `start` to `stop`, whole paths, attend to all of the rows `first` to `last`, which stand before them.
 
     `level` counts the links of a row: those of one level have no row in common.
     """

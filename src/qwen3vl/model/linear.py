@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -50,13 +50,17 @@ class Linear(Product):
 Rows = TypeVar("Rows", Tensor, tuple[Tensor, ...])
 
 
+def _room(blocks: Iterable[Tensor], rows: int) -> list[Tensor]:
+    return [block.new_empty((rows, *block.shape[1:])) for block in blocks]
+
+
 class ByRows(nn.Module):
     """What does its work on each row for itself, and so may do it block by block."""
 
     most: int | None = None
     """Rows of a block; None takes all rows at once."""
     step: int = 1
-    """Every block but the last has a multiple of so many rows."""
+    """Every block but the last has a multiple of so many rows, as `most` is."""
 
     def by_rows(self, work: Callable[..., Rows], *rows: Tensor) -> Rows:
         """`work` on tensors of equally many rows: a tensor, or some, of as many."""
@@ -64,15 +68,15 @@ class ByRows(nn.Module):
         if len(sizes) < 2:
             return work(*rows)
         wholes: list[Tensor] = []
+        parts: tuple[Tensor, ...]
         start = 0
         for size in sizes:
             found = work(*(each[start : start + size] for each in rows))
             parts = (found,) if isinstance(found, Tensor) else found
-            if not wholes:
-                wholes = [one.new_empty((len(rows[0]), *one.shape[1:])) for one in parts]
+            wholes = wholes or _room(parts, len(rows[0]))
             # Copied while the block is in the processor's cache.
-            for whole, part in zip(wholes, parts, strict=True):
-                whole[start : start + size] = part
+            for whole, block in zip(wholes, parts, strict=True):
+                whole[start : start + size] = block
             start += size
         return wholes[0] if isinstance(found, Tensor) else tuple(wholes)
 

@@ -65,7 +65,7 @@ def reorder(model: nn.Module) -> None:
 
     For inference: call it when nobody needs the plain weights any more.
     """
-    if not faster():
+    if not (torch.backends.mkldnn.enabled and faster()):
         return
     for module in model.modules():
         for name, child in list(module.named_children()):
@@ -82,7 +82,7 @@ def faster() -> bool:
     return (
         bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
         and "AMD" in _vendor()
     )
 

@@ -1,4 +1,4 @@
-"""A layout cut for kernels that take batches of sequences of one length, and a few keys for each."""
+"""Cuts a layout into batches of equally long paths, with a few shared keys repeated in front of each."""
 
 from __future__ import annotations
 
@@ -40,11 +40,8 @@ class Run:
         return values[:, :, self.repeated :].transpose(1, 2).flatten(0, 1)
 
 
-def cut(layout: Layout, device: torch.device, *, causal: bool) -> tuple[list[Run], list[Link]]:
-    """Runs, and the links of the paths that are not behind repeated rows.
-
-    Only causal paths are: the rows in front attend to one another as they do where they stand.
-    """
+def cut(layout: Layout, device: torch.device) -> tuple[list[Run], list[Link]]:
+    """Runs, and the links of the paths that have no repeated rows."""
     starts = [0, *accumulate(layout.lengths)]
     paths = [range(*(bisect_left(starts, place) for place in (link.start, link.stop))) for link in layout.links]
     seen: list[list[tuple[int, int]]] = [[] for _ in layout.lengths]
@@ -53,15 +50,14 @@ def cut(layout: Layout, device: torch.device, *, causal: bool) -> tuple[list[Run
             seen[path].append((link.first, link.last))
     counts = [sum(last - first for first, last in ranges) for ranges in seen]
     repeated = [
-        count if causal and count <= min(length, REPEATED) else 0
-        for count, length in zip(counts, layout.lengths, strict=True)
+        count if count <= min(length, REPEATED) else 0 for count, length in zip(counts, layout.lengths, strict=True)
     ]
     runs = []
     for _, alike in groupby(range(len(repeated)), key=lambda path: (layout.lengths[path], repeated[path])):
         some = list(alike)
         first, rows = some[0], None
         if repeated[first]:
-            ranges = [each for path in some for each in (*sorted(seen[path]), (starts[path], starts[path + 1]))]
+            ranges = [each for path in some for each in (*seen[path], (starts[path], starts[path + 1]))]
             rows = move(torch.cat([torch.arange(*each) for each in ranges]), device)
         runs.append(Run(starts[first], len(some), layout.lengths[first], repeated[first], rows))
     links = [

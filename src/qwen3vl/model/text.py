@@ -13,16 +13,16 @@ from qwen3vl.model.linear import ByRows, Linear
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm over the last axis, in float32."""
+    """Root mean square norm over the last axis, in float32 or wider."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
-        self.norm = Elementwise(norm)
+        self.work = Elementwise(norm)
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.norm(values, self.weight, self.eps)  # type: ignore[no-any-return]
+        return self.work(values, self.weight, self.eps)  # type: ignore[no-any-return]
 
 
 class HeadNorm(RMSNorm):
