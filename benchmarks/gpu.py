@@ -30,7 +30,7 @@ from PIL import Image, ImageDraw
 from benchmarks.models import write
 from benchmarks.rivals import message, official, sentence_transformer, words
 from qwen3vl import Embedder, Reranker
-from qwen3vl.accounts import Stats
+from qwen3vl.engine.stats import Stats
 
 PAGE = (1240, 1443)
 """Width and height of a page of 1,755 tokens: 39 x 45 of 32 x 32 pixels."""
@@ -108,7 +108,7 @@ def measure(name: str, bench: Bench, work: Callable[[], Any], stats: Callable[[]
     done = stats() - before
     waited = done.seconds_waiting / max(done.seconds_waiting + done.seconds_running, 1e-9)
     return (
-        f"| {name} | {count / seconds:,.1f} | {done.tokens_asked / seconds:,.0f} | {done.flops / seconds / 1e12:,.1f} "
+        f"| {name} | {count / seconds:,.1f} | {done.tokens_requested / seconds:,.0f} | {done.flops / seconds / 1e12:,.1f} "
         f"| {done.flops / seconds / bench.rate:.0%} | {waited:.1%} |"
     )
 
@@ -166,16 +166,17 @@ def growth(bench: Bench) -> Iterator[Callable[[], str]]:
 
 def latency(bench: Bench) -> str:
     """A short query through the whole engine, and the model's own forward pass over the same tokens."""
-    from qwen3vl.packing import plan
-    from qwen3vl.planning import fit
-    from qwen3vl.prompt import Content, embed_prompt
+    from qwen3vl.engine.packing import plan
+    from qwen3vl.processing.fitting import fit
+    from qwen3vl.processing.templates import PromptContent, embed_prompt
 
     ours = bench.embedder()
     query = "the lantern by the frozen harbour"
-    content: Content[Any] = Content(videos=(), images=(), texts=(query,))
+    content: PromptContent[Any] = PromptContent(videos=(), images=(), texts=(query,))
     (pack,) = plan([fit(embed_prompt(content, ours.instruction), ours.engine.tokenizer, 8192).prompt], 1 << 30)
     ids, positions, wanted, visual = (
-        torch.from_numpy(each).to(bench.device) for each in (pack.ids, pack.positions, pack.wanted, pack.visual)
+        torch.from_numpy(each).to(bench.device)
+        for each in (pack.ids, pack.positions, pack.output_indices, pack.vision_token_indices)
     )
 
     def bare() -> None:

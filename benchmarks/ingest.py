@@ -25,8 +25,8 @@ from qwen3vl_chroma import ChromaStore
 from qwen3vl_qdrant import QdrantStore
 
 from qwen3vl import Document, Point, Report, Store, ingest
-from tests import places
-from tests.precomputed import recipe
+from tests.support import store_backends as places
+from tests.support.fake_embedder import recipe
 
 STORES = ("qdrant-memory", "qdrant-folder", "chroma-memory", "chroma-folder", "chroma-server")
 

@@ -24,8 +24,8 @@ from typing import Any, TextIO
 
 from qwen3vl import Document, Store, ingest
 from qwen3vl.ingestion import BATCH
-from tests import places
-from tests.precomputed import Precomputed, passages, recipe
+from tests.support import store_backends as places
+from tests.support.fake_embedder import Precomputed, passages, recipe
 
 STORES = ("qdrant-folder", "chroma-folder", "chroma-server")
 SECONDS_EACH = 0.001

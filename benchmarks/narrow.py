@@ -21,7 +21,7 @@ from benchmarks.models import write
 from benchmarks.rivals import words
 from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.scenes import near_miss
-from qwen3vl.hub import TINY_MAX_PIXELS
+from qwen3vl.model.hub import TINY_MAX_PIXELS
 from tools.tiny.data import held_out_scenes
 from tools.tiny.judge import recall
 

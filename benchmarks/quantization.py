@@ -20,7 +20,7 @@ from qwen3vl_qdrant import Figure, Layout, QdrantStore, measure, table
 
 from qwen3vl import Document, Embedder, Point
 from qwen3vl.demo.scenes import random_scene
-from tests.edge import EdgeClient
+from tests.support.qdrant_edge_client import EdgeClient
 
 QUERIES = 500
 OVERSAMPLING = (1, 2, 4, 8, 16, 20, 32)

@@ -63,7 +63,7 @@ async def rows(folder: Path) -> None:
         "LlamaIndex, texts": lambda number: nodes.aget_text_embedding(texts[number]),
         "LlamaIndex, pictures": lambda number: nodes.aget_image_embedding(shown[number]),
     }
-    print("| 200 at once | seconds | longest gap, ms |\n| --- | ---: | ---: |")
+    print("| 200 at once | seconds | max_seqlen gap, ms |\n| --- | ---: | ---: |")
     for name, ask in cases.items():
         await ask(0)
         seconds, gap = await longest_gap(ask)

@@ -60,7 +60,7 @@ def tiny_reranker() -> Reranker:
 @pytest.fixture(scope="session")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small folder with every kind of file, one of them corrupt and one of a type that is not loaded."""
-    from tests import mixed
+    from tests.support import sample_library as mixed
 
     return mixed.write(tmp_path_factory.mktemp("mixed"))
 
@@ -68,7 +68,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server() -> Iterator[Any]:
     """An HTTP server on this machine, whose pages a test sets by path."""
-    from tests.server import Server
+    from tests.support.http_server import Server
 
     with Server() as running:
         yield running
@@ -77,7 +77,7 @@ def server() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def chroma_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a Chroma server in a process of its own."""
-    from tests.places import chroma_server
+    from tests.support.store_backends import chroma_server
 
     with chroma_server(tmp_path_factory.mktemp("chroma")) as port:
         yield port

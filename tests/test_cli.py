@@ -18,8 +18,8 @@ from qwen3vl.demo.scenes import Scene
 from qwen3vl.documents import Document
 from qwen3vl.loaders import Loader
 from qwen3vl.retriever import Retriever
-from qwen3vl.store import open_store
-from tests.mixed import MOVER, SLIDE, STAR
+from qwen3vl.stores import open_store
+from tests.support.sample_library import MOVER, SLIDE, STAR
 
 
 @pytest.fixture(scope="module")

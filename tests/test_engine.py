@@ -18,12 +18,12 @@ import pytest
 import torch
 
 from qwen3vl import Embedder, MediaPolicy, Reranker
-from qwen3vl.engine import loop
-from qwen3vl.engine.budget import RECOVERY, Budget, token_budget, token_bytes
+from qwen3vl.engine import engine as engine_module
 from qwen3vl.engine.devices import choose_devices
-from qwen3vl.engine.flights import Call
-from qwen3vl.engine.lane import OVERTAKING, Lane
+from qwen3vl.engine.inflight import RunState
+from qwen3vl.engine.memory import RECOVERY, Budget, token_budget, token_bytes
 from qwen3vl.engine.replica import Replica
+from qwen3vl.engine.worker import OVERTAKING, DeviceWorker
 from tests.conftest import CASES, REFERENCE, resolve
 from tests.test_golden import EMBED, RERANK, check
 
@@ -34,13 +34,13 @@ TWO = "cpu,cpu"
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Replica, int]]:
     """(replica, tokens) of the packs that were run."""
     found: list[tuple[Replica, int]] = []
-    run = Replica.run
+    run = Replica.execute
 
     def noted(self: Replica, pack: Any, *given: Any, **options: Any) -> Any:
         found.append((self, pack.tokens))
         return run(self, pack, *given, **options)
 
-    monkeypatch.setattr(Replica, "run", noted)
+    monkeypatch.setattr(Replica, "execute", noted)
     return found
 
 
@@ -134,18 +134,18 @@ def test_callers_share_the_devices(
         first.join(20)
         hook.remove()
     assert {replica for replica, _ in started} == set(embedder.engine.replicas)
-    assert [replica.lane.tokens for replica in embedder.engine.replicas] == [0, 0]
+    assert [replica.worker.tokens for replica in embedder.engine.replicas] == [0, 0]
 
 
 def test_a_query_does_not_wait_for_a_collection() -> None:
     """Small work goes first, and even the largest is not overtaken for ever."""
-    lane = Lane(torch.device("cpu"))
+    worker = DeviceWorker(torch.device("cpu"))
     stop, gate = threading.Event(), threading.Event()
     order: list[Any] = []
     threads = torch.get_num_threads()
-    futures: list[Any] = [lane.submit(lambda: gate.wait(20), stop, 0, threads)]
-    futures += [lane.submit(partial(order.append, name), stop, 1 << 20, threads) for name in ("large", "larger")]
-    futures += [lane.submit(partial(order.append, number), stop, 20, threads) for number in range(3 * OVERTAKING)]
+    futures: list[Any] = [worker.submit(lambda: gate.wait(20), stop, 0, threads)]
+    futures += [worker.submit(partial(order.append, name), stop, 1 << 20, threads) for name in ("large", "larger")]
+    futures += [worker.submit(partial(order.append, number), stop, 20, threads) for number in range(3 * OVERTAKING)]
     gate.set()
     for future in futures:
         future.result(20)
@@ -178,10 +178,10 @@ def test_a_caller_that_leaves(
         assert inside.wait(20)
         stream.close()
         go.set()
-        lane = embedder.engine.replicas[0].lane
-        lane.submit(lambda: None, threading.Event(), 1 << 20, 1).result(20)  # behind what was stopped
+        worker = embedder.engine.replicas[0].worker
+        worker.submit(lambda: None, threading.Event(), 1 << 20, 1).result(20)  # behind what was stopped
         assert not any(beyond)
-        assert lane.tokens == 0
+        assert worker.tokens == 0
         np.testing.assert_allclose(embedder.embed(["again"]), golden_embedder.embed(["again"]), atol=2e-6)
     finally:
         for hook in hooks:
@@ -230,7 +230,7 @@ def test_inputs_are_taken_on_the_callers_thread(golden_embedder: Embedder) -> No
 
 def test_a_slow_source_is_not_waited_for(golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each result comes while the source is still at the next inputs."""
-    monkeypatch.setattr(loop, "LINGER", 0.0)
+    monkeypatch.setattr(engine_module, "MAX_BATCH_WAIT_S", 0.0)
     taken = 0
 
     def inputs() -> Iterator[str]:
@@ -245,15 +245,15 @@ def test_a_slow_source_is_not_waited_for(golden_embedder: Embedder, monkeypatch:
 
 
 def test_a_thousand_mixed(golden_embedder: Embedder, media: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One call: order kept, a failing item costs only itself, and no more packs wait than are allowed."""
+    """One run_state: order kept, a failing item costs only itself, and no more packs wait than are allowed."""
     waiting: list[int] = []
-    land = Call.land
+    land = RunState.wait_any
 
-    def noted(self: Call) -> Any:
-        waiting.append(len(self.flights))
+    def noted(self: RunState) -> Any:
+        waiting.append(len(self.in_flight))
         return land(self)
 
-    monkeypatch.setattr(Call, "land", noted)
+    monkeypatch.setattr(RunState, "wait_any", noted)
     random = Random(7)
     shown = [media["odd"], media["photo"], media["photo-jpeg"]]
     inputs: list[Any] = []
@@ -263,7 +263,7 @@ def test_a_thousand_mixed(golden_embedder: Embedder, media: dict[str, Path], mon
         inputs.append("" if kind == 0 else {"image": random.choice(shown), "text": text} if kind == 1 else text)
     batch = golden_embedder.embed(inputs, on_error="collect")
     assert [error.index for error in batch.errors] == [index for index, value in enumerate(inputs) if value == ""]
-    assert 1 < max(waiting) <= loop.AHEAD + 2
+    assert 1 < max(waiting) <= engine_module.PREFETCH_BATCHES + 2
     for index in random.sample(range(len(inputs)), 20):
         if batch.ok[index]:
             np.testing.assert_allclose(batch.values[index], golden_embedder.embed([inputs[index]])[0], atol=2e-6)
@@ -285,14 +285,14 @@ def test_waiting_is_counted(checkpoints: Path, media: dict[str, Path]) -> None:
 FORKING = """
 import asyncio, os, sys
 from qwen3vl import Embedder
-from qwen3vl.background import in_background
+from qwen3vl.concurrency.executor import run_in_executor
 
 embedder = Embedder("tiny", device="cpu")
 before = embedder.embed(["a red circle", "a blue square"])
 child = os.fork()
 if child == 0:
     again = embedder.embed(["a red circle", "a blue square"])
-    awaited = asyncio.run(in_background(embedder.embed, ["a red circle", "a blue square"]))
+    awaited = asyncio.run(run_in_executor(embedder.embed, ["a red circle", "a blue square"]))
     os._exit(0 if (again == before).all() and (awaited == before).all() else 3)
 _, status = os.waitpid(child, 0)
 sys.exit(os.waitstatus_to_exitcode(status))

@@ -18,7 +18,7 @@ from PIL import Image
 from qwen3vl import BatchError, Embedder, InputError, MediaPolicy, Reranker
 from qwen3vl.engine.replica import Replica
 from qwen3vl.media.fetch import is_public
-from tests.server import Server
+from tests.support.http_server import Server
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -344,16 +344,16 @@ def test_out_of_memory_halves_and_other_failures_stay_with_their_pack(
     embedder = Embedder(checkpoints / "embedding", device="cpu")
     texts = [f"text {number} " * 8 for number in range(6)]
     expected = golden_embedder.embed(texts)
-    run = Replica.run
+    run = Replica.execute
 
     def narrow(self: Any, pack: Any, *given: Any, **options: Any) -> Any:
         if pack.tokens > 60:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
         return run(self, pack, *given, **options)
 
-    monkeypatch.setattr(Replica, "run", narrow)
+    monkeypatch.setattr(Replica, "execute", narrow)
     np.testing.assert_allclose(embedder.embed(texts), expected, atol=2e-6)
-    monkeypatch.setattr(Replica, "run", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a kernel failed")))
+    monkeypatch.setattr(Replica, "execute", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a kernel failed")))
     batch = embedder.embed(texts, on_error="collect")
     assert len(batch.errors) == 6
     assert "a kernel failed" in batch.errors[0].reason

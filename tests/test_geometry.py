@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qwen3vl.errors import MediaError
-from qwen3vl.geometry import FACTOR, Limits, picture_size, sample_clip, sample_list
-from qwen3vl.pixels import patches, resize_frames
+from qwen3vl.processing.geometry import FACTOR, Limits, sample_frame_list, sample_video_frames, smart_resize
+from qwen3vl.processing.pixels import patches, resize_frames
 
 vision_process = pytest.importorskip("qwen_vl_utils.vision_process")
 sides = st.integers(1, 6000)
@@ -23,27 +23,27 @@ def test_picture_size(width: int, height: int, least: int, most: int) -> None:
     assume(max(width, height) / min(width, height) <= 200)
     expected = vision_process.smart_resize(height, width, factor=FACTOR, min_pixels=least, max_pixels=max(least, most))
     assume(min(expected) > 0)
-    assert picture_size(width, height, least, max(least, most)) == expected
+    assert smart_resize(width, height, least, max(least, most)) == expected
 
 
 @settings(max_examples=200, deadline=None)
 @given(sides, sides, st.integers(4096, 20_000))
 def test_every_size_is_whole_patches(width: int, height: int, most: int) -> None:
     assume(max(width, height) / min(width, height) <= 200)
-    made = picture_size(width, height, 4096, most)
+    made = smart_resize(width, height, 4096, most)
     assert all(side >= FACTOR and side % FACTOR == 0 for side in made)
 
 
 def test_long_strips_are_refused() -> None:
     with pytest.raises(MediaError, match="201 times"):
-        picture_size(2010, 10, 4096, 100_000)
+        smart_resize(2010, 10, 4096, 100_000)
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.integers(2, 20_000), st.floats(0.5, 120), st.floats(0.05, 60), st.integers(2, 800), st.integers(0, 500))
 def test_sampled_frames(count: int, rate: float, fps: float, most: int, first: int) -> None:
     expected = vision_process.smart_nframes({"fps": fps, "max_frames": most}, total_frames=count, video_fps=rate)
-    places = sample_clip(first, count, rate, fps, most)
+    places = sample_video_frames(first, count, rate, fps, most)
     assert places == torch.linspace(first, first + count - 1, expected).round().long().tolist()
     assert len(places) % 2 == 0
 
@@ -52,7 +52,7 @@ def test_sampled_frames(count: int, rate: float, fps: float, most: int, first: i
 @given(st.integers(1, 3000), st.integers(2, 200))
 def test_sampled_lists(total: int, most: int) -> None:
     """The official scripts take frames by NumPy's linspace, cut to whole numbers."""
-    places = sample_list(total, most)
+    places = sample_frame_list(total, most)
     expected = list(range(total)) if total <= most else np.linspace(0, total - 1, most, dtype=int).tolist()
     assert places == expected + expected[-1:] * (len(expected) % 2)
 

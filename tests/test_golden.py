@@ -11,8 +11,14 @@ import pytest
 
 from qwen3vl import BatchError, Embedder, Reranker
 from qwen3vl.inputs import as_item
-from qwen3vl.planning import fit
-from qwen3vl.prompt import EMBED_INSTRUCTION, RERANK_INSTRUCTION, embed_prompt, punctuated, rerank_prompt
+from qwen3vl.processing.fitting import fit
+from qwen3vl.processing.templates import (
+    EMBED_INSTRUCTION,
+    RERANK_INSTRUCTION,
+    embed_prompt,
+    normalize_instruction,
+    rerank_prompt,
+)
 from tests.conftest import CASES, REFERENCE, resolve
 
 EMBED, RERANK = list(CASES["embed"]), list(CASES["rerank"])
@@ -35,11 +41,11 @@ def test_token_ids_and_grids(name: str, golden_embedder: Embedder, media: dict[s
     case = resolve(CASES["embed"][name], media)
     engine = golden_embedder.engine
     item = as_item(case)
-    instruction = punctuated(item.instruction or "") or EMBED_INSTRUCTION
-    planning = fit(embed_prompt(engine.draft(item), instruction), engine.tokenizer, 8192)
+    instruction = normalize_instruction(item.instruction or "") or EMBED_INSTRUCTION
+    fitted = fit(embed_prompt(engine.read_headers(item), instruction), engine.tokenizer, 8192)
     reference = REFERENCE["embed"][name]
-    assert planning.prompt.ids.tolist() == [token for token, count in reference["ids"] for _ in range(count)]
-    grids = [list(each.vision.grid) for each in planning.media]
+    assert fitted.prompt.ids.tolist() == [token for token, count in reference["ids"] for _ in range(count)]
+    grids = [list(each.vision.grid) for each in fitted.media]
     assert sorted(grids) == sorted(grid for kind in reference["grid"] for grid in kind)
 
 
@@ -49,8 +55,10 @@ def test_first_rerank_prompt(name: str, golden_reranker: Reranker, media: dict[s
     case = CASES["rerank"][name]
     query, document = (as_item(resolve(value, media)) for value in (case["query"], case["documents"][0]))
     engine = golden_reranker.engine
-    parts = rerank_prompt(engine.draft(query), engine.draft(document), case.get("instruction") or RERANK_INSTRUCTION)
-    planning = fit(parts, engine.tokenizer, 10245)
+    parts = rerank_prompt(
+        engine.read_headers(query), engine.read_headers(document), case.get("instruction") or RERANK_INSTRUCTION
+    )
+    fitted = fit(parts, engine.tokenizer, 10245)
     from tokenizers import Tokenizer
 
     plain = Tokenizer.from_file(str(engine.checkpoint.folder / "tokenizer.json"))
@@ -58,11 +66,11 @@ def test_first_rerank_prompt(name: str, golden_reranker: Reranker, media: dict[s
     ids = plain.encode(text, add_special_tokens=False).ids
     pads = {plain.token_to_id("<|image_pad|>"), plain.token_to_id("<|video_pad|>")}
     if "<|video_pad|>" not in text:  # a clip's prompt grows times as well as tokens
-        shown = planning.prompt.ids.tolist()
+        shown = fitted.prompt.ids.tolist()
         kept = [token for place, token in enumerate(shown) if not (token in pads and shown[place - 1] == token)]
         assert kept == ids
     else:
-        assert planning.prompt.ids[-8:].tolist() == ids[-8:]
+        assert fitted.prompt.ids[-8:].tolist() == ids[-8:]
 
 
 @pytest.mark.parametrize("name", EMBED)

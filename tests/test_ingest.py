@@ -182,7 +182,7 @@ def index(folder: Path, place: Path) -> subprocess.Popen[str]:
         "tiny",
         "--json",
     ]
-    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    # A shell's background requests ignore Ctrl-C, and so would what they start.
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qwen3vl.model import onednn
-from qwen3vl.model.elementwise import gate, norm, rotate
-from qwen3vl.model.linear import ByRows, Linear
-from qwen3vl.model.onednn import MOST, STEP, Reordered, reorder
+from qwen3vl.model.layers import onednn
+from qwen3vl.model.layers.elementwise import gate, norm, rotate
+from qwen3vl.model.layers.linear import Linear, RowChunked
+from qwen3vl.model.layers.onednn import MOST, STEP, OneDNNLinear, use_onednn_linears
 
 needs_onednn = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch is built without oneDNN"
 )
 
 
-class Both(ByRows):
+class Both(RowChunked):
     """A layer's two halves of work: some tensors of rows, and one."""
 
     def __init__(self, width: int) -> None:
@@ -26,11 +26,11 @@ class Both(ByRows):
         self.one, self.other = Linear(width, 3 * width), Linear(width, 3 * width, bias=False)
 
     def forward(self, rows: Tensor, residual: Tensor) -> Tensor:
-        one, other = self.by_rows(self._both, rows)
-        return self.by_rows(self._sum, one, other, residual)
+        one, other = self.map_row_blocks(self._both, rows)
+        return self.map_row_blocks(self._sum, one, other, residual)
 
     def _both(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return self.one.gelu(rows), self.one.silu_times(rows, self.other, gate)
+        return self.one.gelu(rows), self.one.silu_mul(rows, self.other, gate)
 
     def _sum(self, one: Tensor, other: Tensor, residual: Tensor) -> Tensor:
         return self.one.plus(residual, one + other)
@@ -43,15 +43,15 @@ class Both(ByRows):
 def test_reordered_weights(rows: int, inputs: int, outputs: int, bias: bool) -> None:
     torch.manual_seed(rows)
     plain, other = Linear(inputs, outputs, bias=bias), Linear(inputs, outputs, bias=False)
-    fast, fast_other = Reordered(plain), Reordered(other)
+    fast, fast_other = OneDNNLinear(plain), OneDNNLinear(other)
     given_rows, residual = torch.randn(rows, inputs), torch.randn(rows, outputs)
     for found, wanted in (
         (fast(given_rows), plain(given_rows)),
         (fast.gelu(given_rows), plain.gelu(given_rows)),
         (fast.gelu(given_rows, "tanh"), plain.gelu(given_rows, "tanh")),
         (fast.plus(given_rows, residual), plain.plus(given_rows, residual)),
-        (fast.silu_times(given_rows, fast_other, gate), plain.silu_times(given_rows, other, gate)),
-        (fast.silu_times(given_rows, other, gate), plain.silu_times(given_rows, other, gate)),
+        (fast.silu_mul(given_rows, fast_other, gate), plain.silu_mul(given_rows, other, gate)),
+        (fast.silu_mul(given_rows, other, gate), plain.silu_mul(given_rows, other, gate)),
     ):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
     assert torch.equal(fast.matrix(), plain.weight)
@@ -73,7 +73,7 @@ def test_blocks(count: int, most: int, step: int) -> None:
         sizes.append(len(part))
         return part
 
-    assert torch.equal(work.by_rows(itself, rows), rows)
+    assert torch.equal(work.map_row_blocks(itself, rows), rows)
     assert sum(sizes) == count
     assert all(size == most * step for size in sizes[:-2])
     assert all(size % step == 0 for size in sizes[:-1])
@@ -86,17 +86,17 @@ def test_a_model_is_reordered_where_that_is_faster(monkeypatch: pytest.MonkeyPat
     wide = Both(4).double()
     model = Both(4)
     wanted = model(rows, residual)
-    monkeypatch.setattr(onednn, "faster", lambda: False)
-    reorder(model)
+    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: False)
+    use_onednn_linears(model)
     assert isinstance(model.one, Linear)
-    monkeypatch.setattr(onednn, "faster", lambda: True)
-    reorder(wide)
+    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: True)
+    use_onednn_linears(wide)
     assert isinstance(wide.one, Linear)
-    reorder(model)
+    use_onednn_linears(model)
     layer = model.one
-    assert isinstance(layer, Reordered)
+    assert isinstance(layer, OneDNNLinear)
     assert (model.most, model.step) == (MOST, STEP)
-    reorder(model)
+    use_onednn_linears(model)
     assert model.one is layer
     torch.testing.assert_close(model(rows, residual), wanted, atol=1e-5, rtol=1e-5)
 

@@ -13,10 +13,10 @@ from PIL import Image
 from qwen3vl.demo.library import write_clip, write_slides
 from qwen3vl.demo.scenes import random_clip, random_scene
 from qwen3vl.documents import Document, LoadFailure
-from qwen3vl.inputs import as_picture
+from qwen3vl.inputs import as_image
 from qwen3vl.loaders import Loader, Skipped
 from qwen3vl.loaders.text import passages
-from qwen3vl.media.pictures import read_header
+from qwen3vl.media.images import read_image_header
 from qwen3vl.media.policy import MediaPolicy
 
 
@@ -68,7 +68,7 @@ def test_pages_have_picture_and_text(library: Path) -> None:
     assert [page.text for page in pages] == [scene.caption() for scene in scenes]
     assert pages[1].metadata == {"page": 2, "pages": 3}
     assert pages[1].input == {"image": pages[1].image}
-    picture = read_header(as_picture(pages[1].image), MediaPolicy()).load()
+    picture = read_image_header(as_image(pages[1].image), MediaPolicy()).load()
     assert picture.size == (1684, 1684)
     fused = list(Loader(fuse_page_text=True).load([library / "deep" / "slides.pdf"]))
     assert isinstance(fused[0], Document)
@@ -77,7 +77,7 @@ def test_pages_have_picture_and_text(library: Path) -> None:
 
 def test_a_page_that_is_not_there(library: Path) -> None:
     with pytest.raises(Exception, match="there is no page 9: the PDF has 3"):
-        read_header(as_picture(f"{library / 'deep' / 'slides.pdf'}#page=9"), MediaPolicy())
+        read_image_header(as_image(f"{library / 'deep' / 'slides.pdf'}#page=9"), MediaPolicy())
 
 
 def test_clips_are_cut_into_equal_parts(library: Path) -> None:

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from qwen3vl import Embedder, ModelError, Reranker
-from qwen3vl.hub import FILES, find
-from qwen3vl.model import Layout
+from qwen3vl.model import AttentionLayout
+from qwen3vl.model.hub import FILES, resolve_checkpoint
 from qwen3vl.model.weights import load_model
 
 
@@ -29,7 +29,7 @@ def test_equals_the_installed_transformers(checkpoints: Path) -> None:
     ids = torch.randint(0, 150_000, (1, 40))
     positions = torch.randint(0, 60, (3, 1, 40)).sort(-1).values
     with torch.inference_mode():
-        features = ours.see(patches, grids)
+        features = ours.encode_vision(patches, grids)
         reference = theirs.model.visual(patches, grid_thw=torch.tensor(grids))
         tokens, deepstack = (
             reference if isinstance(reference, tuple) else (reference.pooler_output, reference.deepstack_features)
@@ -50,7 +50,7 @@ def test_equals_the_installed_transformers(checkpoints: Path) -> None:
         states = ours(
             ids[0],
             positions[:, 0],
-            Layout((40,)),
+            AttentionLayout((40,)),
             torch.arange(40),
             torch.arange(5, 17),
             features.take(torch.arange(12)),
@@ -167,7 +167,7 @@ def test_hub_failure_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     with pytest.raises(ModelError, match="at revision main cannot be had from the model hub: the network"):
-        find("Qwen/Qwen3-VL-Reranker-8B", "reranker", "main")
+        resolve_checkpoint("Qwen/Qwen3-VL-Reranker-8B", "reranker", "main")
 
 
 def test_objects_of_one_model_share_its_weights(checkpoints: Path, golden_embedder: Embedder) -> None:

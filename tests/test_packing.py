@@ -14,31 +14,33 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qwen3vl.model import Layout, Link, Qwen3VL, read_config, softmax
-from qwen3vl.model import varlen as kernels
-from qwen3vl.model.attention import Batched
-from qwen3vl.model.runs import cut
-from qwen3vl.model.varlen import Varlen, check_kernel
+from qwen3vl.engine.packing import Pack, plan
+from qwen3vl.model import AttentionLayout, PrefixLink, Qwen3VL, read_config
+from qwen3vl.model.attention import lse
+from qwen3vl.model.attention import varlen as kernels
+from qwen3vl.model.attention.batching import batch_segments
+from qwen3vl.model.attention.sdpa import Batched
+from qwen3vl.model.attention.varlen import Varlen, check_kernel
 from qwen3vl.model.weights import load_model
-from qwen3vl.packing import Pack, Prompted, Span, plan
-from qwen3vl.prompt import mrope_positions
+from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
+from qwen3vl.processing.mrope import mrope_positions
 
 CPU = torch.device("cpu")
 GRID = (1, 4, 6)
 TOKENS = 6
 
 
-def prompted(parts: list[tuple[int, int] | str]) -> Prompted:
+def prompted(parts: list[tuple[int, int] | str]) -> EncodedPrompt:
     """A prompt of (first id, count) runs and of pictures named by a str."""
     ids: list[int] = []
     spans = []
     for part in parts:
         if isinstance(part, str):
-            spans.append(Span(len(ids), len(ids) + TOKENS, part, GRID))
+            spans.append(VisionSpan(len(ids), len(ids) + TOKENS, part, GRID))
             ids += [7] * TOKENS
         else:
             ids += range(part[0], part[0] + part[1])
-    return Prompted(np.array(ids, dtype=np.int64), mrope_positions(len(ids), spans), tuple(spans))
+    return EncodedPrompt(np.array(ids, dtype=np.int64), mrope_positions(len(ids), spans), tuple(spans))
 
 
 runs = st.tuples(st.sampled_from([100, 200, 300]), st.integers(1, 24))
@@ -56,14 +58,14 @@ def forward(model: Qwen3VL, pack: Pack) -> dict[int, torch.Tensor]:
     features = None
     if pack.media:
         rows = [torch.rand((24, 1536), generator=torch.Generator().manual_seed(ord(str(key)))) for key in pack.media]
-        features = model.see(torch.cat(rows), pack.grids).take(torch.from_numpy(pack.rows))
+        features = model.encode_vision(torch.cat(rows), pack.grids).take(torch.from_numpy(pack.vision_feature_indices))
     with torch.inference_mode():
         states = model(
             torch.from_numpy(pack.ids),
             torch.from_numpy(pack.positions),
             pack.layout,
-            torch.from_numpy(pack.wanted),
-            torch.from_numpy(pack.visual),
+            torch.from_numpy(pack.output_indices),
+            torch.from_numpy(pack.vision_token_indices),
             features,
         )
     return dict(zip(pack.members, states, strict=True))
@@ -82,7 +84,7 @@ def test_packed_equals_alone(model: Qwen3VL, drawn: list[Any], budget: int) -> N
         torch.testing.assert_close(found[index], forward(model, alone)[0], atol=2e-5, rtol=1e-4)
 
 
-def codes(sequence: Prompted) -> list[Any]:
+def codes(sequence: EncodedPrompt) -> list[Any]:
     """What stands at each place: an id, or a token of a picture."""
     found: list[Any] = sequence.ids.tolist()
     for span in sequence.spans:
@@ -90,7 +92,7 @@ def codes(sequence: Prompted) -> list[Any]:
     return found
 
 
-def distinct(sequences: list[Prompted]) -> int:
+def distinct(sequences: list[EncodedPrompt]) -> int:
     """Tokens that differ, or that stand behind others: what no engine can do without."""
     prefixes = {tuple(row[:stop]) for row in map(codes, sequences) for stop in range(1, len(row) + 1)}
     return len(prefixes)
@@ -126,7 +128,7 @@ def test_rows_see_what_stands_in_front(drawn: list[Any]) -> None:
         seen[start:stop, start:stop] += np.tri(stop - start, dtype=int)
     for link in pack.layout.links:
         seen[link.start : link.stop, link.first : link.last] += 1
-    assert seen.sum() == pack.layout.attended(causal=True)
+    assert seen.sum() == pack.layout.num_attended_pairs(causal=True)
     for member in pack.members:
         places = pack.places(member)
         expected = np.zeros_like(seen)
@@ -149,30 +151,30 @@ def test_shared_tokens_stand_once() -> None:
     (pack,) = plan(family + others, 1 << 30)
     assert pack.tokens == 40 + (20 + TOKENS) + 50 * 5 + 10 * 9
     assert pack.media == ("a",)
-    assert len(pack.visual) == TOKENS
+    assert len(pack.vision_token_indices) == TOKENS
     assert len(pack.layout.links) == 2
 
 
 def test_equal_pads_of_different_pictures_are_not_shared() -> None:
     (pack,) = plan([prompted([(100, 20), name, (200, 3)]) for name in ("a", "b")], 1 << 30)
     assert pack.tokens == 20 + 2 * (TOKENS + 3)
-    assert pack.layout == Layout((20 + TOKENS + 3, TOKENS + 3), (Link(0, 29, 38, 0, 20),))
+    assert pack.layout == AttentionLayout((20 + TOKENS + 3, TOKENS + 3), (PrefixLink(0, 29, 38, 0, 20),))
 
 
 def test_equal_prompts_are_one() -> None:
     (pack,) = plan([prompted([(100, 20)])] * 3 + [prompted([(100, 25)])], 1 << 30)
     assert pack.tokens == 25
-    assert pack.wanted.tolist() == [19, 19, 19, 24]
+    assert pack.output_indices.tolist() == [19, 19, 19, 24]
 
 
 def varlen(
-    query: Any, key: Any, value: Any, q: Any, k: Any, most_q: int, most_k: int, causal: bool, lse: bool
+    query: Any, key: Any, value: Any, q: Any, k: Any, max_seqlen_q: int, max_seqlen_k: int, causal: bool, lse: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What a varlen kernel of a GPU does, sequence by sequence, in plain torch."""
     outs, weights = [], []
     key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for each in (key, value))
-    assert most_q == int(q.diff().max())
-    assert most_k == int(k.diff().max())
+    assert max_seqlen_q == int(q.diff().max())
+    assert max_seqlen_k == int(k.diff().max())
     for first, stop, begin, end in zip(q, q[1:], k, k[1:], strict=False):
         scores = torch.einsum("qhd,khd->hqk", query[first:stop], key[begin:end]) * query.shape[-1] ** -0.5
         if causal:
@@ -198,22 +200,24 @@ def test_the_kernels_agree(drawn: list[Any], wide: bool) -> None:
 
 def test_few_keys_are_repeated_and_more_are_linked() -> None:
     """A link that serves both kinds of paths stays for those that need it."""
-    layout = Layout((3, 5, 5, 2, 4), (Link(0, 3, 19, 0, 3), Link(1, 15, 19, 13, 14)))
-    runs, links = cut(layout, CPU)
+    layout = AttentionLayout((3, 5, 5, 2, 4), (PrefixLink(0, 3, 19, 0, 3), PrefixLink(1, 15, 19, 13, 14)))
+    runs, links = batch_segments(layout, CPU)
     assert [(run.start, run.count, run.length, run.repeated) for run in runs] == [
         (0, 1, 3, 0),
         (3, 2, 5, 3),
         (13, 1, 2, 0),
         (15, 1, 4, 4),
     ]
-    assert links == [Link(0, 13, 15, 0, 3)]
+    assert links == [PrefixLink(0, 13, 15, 0, 3)]
     assert [[] if run.rows is None else run.rows.tolist() for run in runs] == [
         [],
         [0, 1, 2, *range(3, 8), 0, 1, 2, *range(8, 13)],
         [],
         [0, 1, 2, 13, *range(15, 19)],
     ]
-    most = cut(Layout((32, 33, 40, 33), (Link(0, 32, 105, 0, 32), Link(1, 105, 138, 0, 33))), CPU)
+    most = batch_segments(
+        AttentionLayout((32, 33, 40, 33), (PrefixLink(0, 32, 105, 0, 32), PrefixLink(1, 105, 138, 0, 33))), CPU
+    )
     assert [run.repeated for run in most[0]] == [0, 32, 32, 0]
     assert len(most[1]) == 1
 
@@ -231,7 +235,7 @@ def test_a_kernel_is_checked() -> None:
 
 
 def window_of(signature: str, given: dict[str, Any]) -> tuple[bool, bool]:
-    """Whether keywords ask for causal attention, and for no narrow window, as each signature of torch's reads them."""
+    """Whether keywords ask for causal attention, and for no narrow pending, as each signature of torch's reads them."""
     if signature == "2.10":
         return bool(given.pop("is_causal")), True
     left, right = given.pop("window_size")
@@ -251,8 +255,8 @@ def test_torchs_own_kernel(signature: str, monkeypatch: pytest.MonkeyPatch) -> N
         asked.append((causal, open_ or max(rows[5:7]) < 300))
         assert given.pop("enable_gqa", rows[0].shape[1] != rows[1].shape[1]) == (rows[0].shape[1] != rows[1].shape[1])
         assert given == {}
-        query, key, value, q, k, most_q, most_k = rows
-        out, sums = varlen(query, key, value, q, k, most_q, most_k, causal, True)
+        query, key, value, q, k, max_seqlen_q, max_seqlen_k = rows
+        out, sums = varlen(query, key, value, q, k, max_seqlen_q, max_seqlen_k, causal, True)
         assert sums is not None
         return (out, sums.T) if return_aux.lse else out
 
@@ -273,8 +277,8 @@ def test_torchs_own_kernel(signature: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert {causal for causal, _ in asked} == {True, False}
     assert all(open_ for _, open_ in asked)
     rows = torch.randn(5, 2, 8)
-    bounds = torch.tensor([0, 5], dtype=torch.int32)
-    assert kernels._torch_varlen()(rows, rows, rows, bounds, bounds, 5, 5, False, False)[1] is None
+    cu_seqlens = torch.tensor([0, 5], dtype=torch.int32)
+    assert kernels._torch_varlen()(rows, rows, rows, cu_seqlens, cu_seqlens, 5, 5, False, False)[1] is None
 
 
 def test_a_kernel_that_is_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -286,13 +290,13 @@ def test_a_kernel_that_is_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch, ca
 
     monkeypatch.setattr(kernels, "_torch_varlen", lambda: wrong)
     monkeypatch.setattr(kernels, "_flash_varlen", absent)
-    kernels.varlen_kernel.cache_clear()
-    assert kernels.varlen_kernel(torch.device("cpu"), torch.float32) is None
+    kernels.select_varlen_kernel.cache_clear()
+    assert kernels.select_varlen_kernel(torch.device("cpu"), torch.float32) is None
     assert "attention takes more calls and memory" in caplog.text
     monkeypatch.setattr(kernels, "_flash_varlen", lambda: varlen)
-    kernels.varlen_kernel.cache_clear()
-    assert kernels.varlen_kernel(torch.device("cpu"), torch.float32) is varlen
-    kernels.varlen_kernel.cache_clear()
+    kernels.select_varlen_kernel.cache_clear()
+    assert kernels.select_varlen_kernel(torch.device("cpu"), torch.float32) is varlen
+    kernels.select_varlen_kernel.cache_clear()
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -300,13 +304,13 @@ def test_a_kernel_that_is_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch, ca
 def test_softmax_in_blocks(causal: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """By torch's kernel for CPUs, with heads repeated where it cannot group them, written out, and block by block."""
     query, key, value = (torch.randn(2, heads, 37, 8, dtype=dtype) for heads in (4, 2, 2))
-    expected = softmax.plain_softmax(query, key, value, causal=causal)
+    expected = lse.eager_attention_with_lse(query, key, value, causal=causal)
     with torch.inference_mode():
-        ways = [softmax.softmax(query, key, value, causal=causal)]
-        monkeypatch.setattr(softmax, "_groups_heads", lambda: False)
-        ways.append(softmax.softmax(query, key, value, causal=causal))
-    monkeypatch.setattr(softmax, "ROWS_AT_ONCE", 10)
-    ways.append(softmax.in_blocks(query, key, value, causal=causal))
+        ways = [lse.attention_with_lse(query, key, value, causal=causal)]
+        monkeypatch.setattr(lse, "_groups_heads", lambda: False)
+        ways.append(lse.attention_with_lse(query, key, value, causal=causal))
+    monkeypatch.setattr(lse, "ROWS_AT_ONCE", 10)
+    ways.append(lse.blockwise_attention_with_lse(query, key, value, causal=causal))
     for way in ways:
         for one, other in zip(way, expected, strict=True):
             assert one.dtype == dtype
@@ -320,12 +324,12 @@ def test_gradients_flow_through_what_is_shared(shared: int) -> None:
     (pack,) = plan(sequences, 1 << 30)
     assert bool(Batched(pack.layout, CPU, causal=True).links) == (shared > 3)
     rows = [torch.randn(pack.tokens, 2, 8, requires_grad=True) for _ in range(3)]
-    wanted = torch.from_numpy(pack.wanted)
+    wanted = torch.from_numpy(pack.output_indices)
     packed = torch.autograd.grad(Batched(pack.layout, CPU, causal=True)(*rows)[wanted].square().sum(), rows)
     alone = torch.zeros(())
     for member in pack.members:
         places = torch.from_numpy(pack.places(member))
-        out = Batched(Layout((len(places),)), CPU, causal=True)(*(each[places] for each in rows))
+        out = Batched(AttentionLayout((len(places),)), CPU, causal=True)(*(each[places] for each in rows))
         alone = alone + out[-1].square().sum()
     for one, other in zip(packed, torch.autograd.grad(alone, rows), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

@@ -12,9 +12,9 @@ from qwen3vl_qdrant import Layout, QdrantStore, measure
 from qwen3vl_qdrant.measure import table
 
 from qwen3vl import Document, RecipeError
-from qwen3vl.store import Point
-from tests.edge import EdgeClient
-from tests.precomputed import recipe
+from qwen3vl.stores import Point
+from tests.support.fake_embedder import recipe
+from tests.support.qdrant_edge_client import EdgeClient
 
 DIMENSIONS, COUNT = 128, 6000
 

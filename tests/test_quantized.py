@@ -12,26 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3vl import Embedder, Reranker
-from qwen3vl.model.elementwise import Elementwise, _compiled
-from qwen3vl.model.linear import Linear
-from qwen3vl.model.quantized import Bits, Float8, Quantized, pack
+from qwen3vl.model.layers.elementwise import Elementwise, _compiled
+from qwen3vl.model.layers.linear import Linear
+from qwen3vl.model.layers.quantized import Float8, Quantized, WeightFormat, quantize_rows
 from tests.conftest import CASES, REFERENCE, resolve
 from tests.test_golden import EMBED, check, wanted
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(["int8", "fp8"]), st.integers(1, 9), st.integers(1, 40), st.integers(-30, 30))
-def test_packing(bits: Bits, rows: int, width: int, exponent: int) -> None:
+def test_packing(bits: WeightFormat, rows: int, width: int, exponent: int) -> None:
     """Within half a step of eight bits, a row at a time, whatever its size; zeros stay zeros."""
     values = torch.randn(rows, width) * torch.logspace(-3, 3, rows)[:, None] * 2.0**exponent
     values[0, 0] = 0
-    narrow, scale = pack(values, bits)
+    narrow, scale = quantize_rows(values, bits)
     assert narrow.element_size() == 1
     largest = values.abs().amax(1, keepdim=True)
     step = largest / 127 / 2 if bits == "int8" else torch.maximum(values.abs() / 16, largest / 448 / 2)
     assert ((narrow.float() * scale - values).abs() <= step * 1.01).all()
     assert float(narrow.float()[0, 0]) == 0
-    assert pack(torch.zeros(2, 3), bits)[0].float().abs().sum() == 0
+    assert quantize_rows(torch.zeros(2, 3), bits)[0].float().abs().sum() == 0
 
 
 @pytest.mark.parametrize(("bits", "least", "most"), [("int8", 0.998, 0.05), ("fp8", 0.95, 0.15)])

@@ -24,7 +24,7 @@ from qwen3vl_qdrant import Layout, QdrantStore
 
 from qwen3vl import Document, Embedder, Store, ingest
 from qwen3vl.loaders import Loader
-from tests.precomputed import Precomputed, passages, vector
+from tests.support.fake_embedder import Precomputed, passages, vector
 from tests.test_ingest import draw
 
 

@@ -29,23 +29,25 @@ from qwen3vl.demo.scenes import Scene
 from qwen3vl.loaders import Loader
 from tests.test_ingest import draw
 
-Made = list[tuple[Path, Scene]]
+EmbedResult = list[tuple[Path, Scene]]
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def library(tmp_path_factory: pytest.TempPathFactory) -> EmbedResult:
     return draw(tmp_path_factory.mktemp("library"), 40, seed=21)
 
 
 @pytest.fixture(scope="module")
-def store(library: Made, tiny_embedder: Embedder) -> Iterator[Store]:
+def store(library: EmbedResult, tiny_embedder: Embedder) -> Iterator[Store]:
     opened = open_store(":memory:")
     ingest(Loader().load([library[0][0].parent]), tiny_embedder, opened)
     yield opened
     opened.close()
 
 
-def test_many_equal_one_by_one(library: Made, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker) -> None:
+def test_many_equal_one_by_one(
+    library: EmbedResult, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker
+) -> None:
     random = Random(2)
     queries: list[Any] = [scene.caption(random.randrange(3)) for _, scene in library[:6]]
     queries += [{"image": Scene(scene.things, 1).draw(random)} for _, scene in library[6:9]]
@@ -64,7 +66,9 @@ def test_many_equal_one_by_one(library: Made, store: Store, tiny_embedder: Embed
     assert [hits[0].document.source for hits in many[6:9]] == [str(path) for path, _ in library[6:9]]
 
 
-def test_pages_of_reranked_hits(library: Made, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker) -> None:
+def test_pages_of_reranked_hits(
+    library: EmbedResult, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker
+) -> None:
     retriever = Retriever(tiny_embedder, store, tiny_reranker, candidates=12)
     query = library[3][1].caption()
     whole = retriever.search(query, 12)
@@ -78,7 +82,7 @@ def test_pages_of_reranked_hits(library: Made, store: Store, tiny_embedder: Embe
     ]
 
 
-def test_a_query_that_cannot_be_used(library: Made, store: Store, tiny_embedder: Embedder) -> None:
+def test_a_query_that_cannot_be_used(library: EmbedResult, store: Store, tiny_embedder: Embedder) -> None:
     retriever = Retriever(tiny_embedder, store)
     with pytest.raises(InputError, match=r"nowhere\.png.*does not exist"):
         retriever.search({"image": "/nowhere.png"})
@@ -93,7 +97,7 @@ def test_a_query_that_cannot_be_used(library: Made, store: Store, tiny_embedder:
         retriever.search(good, 0)
 
 
-def test_a_store_that_is_awaited(library: Made, tiny_embedder: Embedder, tiny_reranker: Reranker) -> None:
+def test_a_store_that_is_awaited(library: EmbedResult, tiny_embedder: Embedder, tiny_reranker: Reranker) -> None:
     async def work() -> list[Any]:
         store = QdrantStore(AsyncQdrantClient(":memory:"))
         retriever = Retriever(tiny_embedder, store, tiny_reranker)

@@ -20,10 +20,10 @@ from qwen3vl_qdrant import QdrantStore
 
 from qwen3vl import Document, Point, RecipeError, Report, Search, Store, StoreError, aingest, ingest
 from qwen3vl.ingestion.buffer import BATCH
-from qwen3vl.ingestion.run import LOOKUP
-from tests import places
-from tests.places import Open
-from tests.precomputed import Precomputed, passages, recipe, vector
+from qwen3vl.ingestion.pipeline import LOOKUP_BATCH
+from tests.support import store_backends as places
+from tests.support.fake_embedder import Precomputed, passages, recipe, vector
+from tests.support.store_backends import Open
 
 
 @pytest.fixture(params=places.NAMES)
@@ -132,8 +132,8 @@ def test_few_contents_in_many_documents(store: Store) -> None:
 
     report = ingest(counted(), Windowed(), store, progress=progress)
     assert report.added == 6000
-    # Two lookups that wait, two under way, a window, and what is not written yet.
-    assert ahead <= 4 * LOOKUP + 256 + BATCH
+    # Two lookups that wait, two under way, a pending, and what is not written yet.
+    assert ahead <= 4 * LOOKUP_BATCH + 256 + BATCH
 
 
 def test_a_mistyped_sync_removes_nothing(store: Store) -> None:
@@ -376,8 +376,8 @@ def test_many_ingestions_at_once(chroma_port: int) -> None:
                 await asyncio.to_thread(time.sleep, 0.001)
                 yield document
 
-        jobs = (aingest(stream(f"s{number}"), Precomputed(), store) for number in range(4))
-        reports = await asyncio.wait_for(asyncio.gather(*jobs), 60)
+        requests = (aingest(stream(f"s{number}"), Precomputed(), store) for number in range(4))
+        reports = await asyncio.wait_for(asyncio.gather(*requests), 60)
         assert [report.added for report in reports] == [40] * 4
         assert await store.acount() == 160
 
@@ -389,10 +389,10 @@ def test_stores_of_one_embedded_client_take_turns() -> None:
     stores = [QdrantStore(client, tenant=name) for name in ("ann", "bob", "cat")]
     stores[0].create(recipe())
     with ThreadPoolExecutor(3) as pool:
-        jobs = [pool.submit(ingest, passages(700), Precomputed(), store) for store in stores]
+        requests = [pool.submit(ingest, passages(700), Precomputed(), store) for store in stores]
         for _ in range(50):
             stores[0].search(vector("x"), 5)
-        assert [job.result().added for job in jobs] == [700] * 3
+        assert [request.result().added for request in requests] == [700] * 3
     assert [store.count() for store in stores] == [700] * 3
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.scenes import BACKGROUNDS, COLOURS, Clip, Scene, near_miss
-from qwen3vl.hub import find
+from qwen3vl.model.hub import resolve_checkpoint
 from tools.tiny import embedding, reading, reranker
 from tools.tiny.data import held_out_clips, held_out_scenes
 from tools.tiny.judge import embed_clips, recall
@@ -17,7 +17,7 @@ from tools.tiny.judge import embed_clips, recall
 
 def test_files_are_small() -> None:
     for kind in ("embedding", "reranker"):
-        files = list(find("tiny", kind).folder.iterdir())
+        files = list(resolve_checkpoint("tiny", kind).folder.iterdir())
         assert {"config.json", "tokenizer.json", "model.safetensors"} <= {file.name for file in files}
         assert max(file.stat().st_size for file in files) < 5_000_000
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qwen3vl.reranker import Reranker
     from qwen3vl.results import Batch
     from qwen3vl.retriever import Retriever
-    from qwen3vl.store import Hit, Point, Search, Store, open_store
+    from qwen3vl.stores import Hit, Point, Search, Store, open_store
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ _HOME = {
     "Loader": "loaders",
     "Retriever": "retriever",
     **dict.fromkeys(("IngestError", "Report", "aingest", "ingest"), "ingestion"),
-    **dict.fromkeys(("Hit", "Point", "Search", "Store", "open_store"), "store"),
+    **dict.fromkeys(("Hit", "Point", "Search", "Store", "open_store"), "stores"),
     "Reranker": "reranker",
     "MediaPolicy": "media",
     "Recipe": "recipe",

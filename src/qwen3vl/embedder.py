@@ -11,14 +11,21 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOptions, Outcome, job_of
+from qwen3vl.engine import Engine, EngineOptions, RequestOutput, make_request
 from qwen3vl.errors import ItemError
-from qwen3vl.geometry import Limits
-from qwen3vl.hub import default_max_pixels, find
 from qwen3vl.inputs import Input, Item
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
-from qwen3vl.planning import Draft
-from qwen3vl.prompt import EMBED_INSTRUCTION, PROMPT_VERSION, Control, Text, embed_prompt, punctuated
+from qwen3vl.model.hub import default_max_pixels, resolve_checkpoint
+from qwen3vl.processing.fitting import UnsizedMedia
+from qwen3vl.processing.geometry import Limits
+from qwen3vl.processing.templates import (
+    EMBED_INSTRUCTION,
+    PROMPT_VERSION,
+    ControlToken,
+    TextPart,
+    embed_prompt,
+    normalize_instruction,
+)
 from qwen3vl.recipe import Recipe
 from qwen3vl.results import Batch, OnError, check_on_error, each, gather, settle, size
 
@@ -73,8 +80,8 @@ class Embedder:
     ) -> None:
         limits = Limits(max_length, min_pixels, max_pixels or default_max_pixels(model), total_pixels, fps, max_frames)
         options = EngineOptions(device, dtype, batch_tokens, threads, exif, vision_cache, compiled)
-        self.instruction = punctuated(instruction) or EMBED_INSTRUCTION
-        self.engine = Engine(find(model, "embedding", revision), limits, policy, options)
+        self.instruction = normalize_instruction(instruction) or EMBED_INSTRUCTION
+        self.engine = Engine(resolve_checkpoint(model, "embedding", revision), limits, policy, options)
         if not self.engine.tokenizer.suffix:
             log.warning(
                 "the tokenizer of %s ends prompts with no token of its own, as an embedding model's does: "
@@ -167,13 +174,13 @@ class Embedder:
             elif outcome.error is not None:
                 yield outcome.index, outcome.error
 
-    def _outcomes(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Generator[Outcome]:
-        default = self.instruction if instruction is None else punctuated(instruction) or self.instruction
+    def _outcomes(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Generator[RequestOutput]:
+        default = self.instruction if instruction is None else normalize_instruction(instruction) or self.instruction
         write = partial(self._write, default)
-        return self.engine.run(job_of(index, value, write) for index, value in enumerate(each(inputs)))
+        return self.engine.run(make_request(index, value, write) for index, value in enumerate(each(inputs)))
 
-    def _write(self, default: str, item: Item) -> list[Control | Text | Draft]:
-        return embed_prompt(self.engine.draft(item), punctuated(item.instruction or "") or default)
+    def _write(self, default: str, item: Item) -> list[ControlToken | TextPart | UnsizedMedia]:
+        return embed_prompt(self.engine.read_headers(item), normalize_instruction(item.instruction or "") or default)
 
     def _vector(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
         cut = state[: self.dimension]

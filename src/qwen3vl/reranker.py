@@ -12,15 +12,15 @@ from typing import Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOptions, job_of
+from qwen3vl.engine import Engine, EngineOptions, make_request
 from qwen3vl.errors import InputError
-from qwen3vl.geometry import Limits
-from qwen3vl.hub import default_max_pixels, find
 from qwen3vl.inputs import Input, Item, as_item
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
-from qwen3vl.model.weights import answer_row
-from qwen3vl.planning import Draft
-from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Control, Text, rerank_prompt
+from qwen3vl.model.hub import default_max_pixels, resolve_checkpoint
+from qwen3vl.model.weights import yes_no_weight
+from qwen3vl.processing.fitting import UnsizedMedia
+from qwen3vl.processing.geometry import Limits
+from qwen3vl.processing.templates import RERANK_INSTRUCTION, ControlToken, PromptContent, TextPart, rerank_prompt
 from qwen3vl.results import Batch, OnError, check_on_error, each, gather, settle, size
 
 log = logging.getLogger(__name__)
@@ -59,12 +59,12 @@ class Reranker:
         )
         options = EngineOptions(device, dtype, batch_tokens, threads, exif, vision_cache, compiled)
         self.instruction = instruction or RERANK_INSTRUCTION
-        self.engine = Engine(find(model, "reranker", revision), limits, policy, options)
+        self.engine = Engine(resolve_checkpoint(model, "reranker", revision), limits, policy, options)
         tokenizer = self.engine.tokenizer
         if tokenizer.suffix:
             log.warning("the tokenizer of %s ends prompts with a token of its own: is it an embedding model?", model)
         yes, no = tokenizer.control("yes"), tokenizer.control("no")
-        row = answer_row(self.engine.checkpoint.folder, self.engine.model, yes, no)
+        row = yes_no_weight(self.engine.checkpoint.folder, self.engine.model, yes, no)
         self._answer: NDArray[np.float32] = row.float().cpu().numpy()
 
     @overload
@@ -108,8 +108,8 @@ class Reranker:
         asked = self._query(query)
         told = (asked[0].instruction or instruction or self.instruction).strip() or self.instruction
         write = partial(self._write, asked[1], told)
-        jobs = (job_of(index, value, write) for index, value in enumerate(each(documents)))
-        batch = gather(self.engine.run(jobs), self._probability, (), total=size(documents), progress=progress)
+        requests = (make_request(index, value, write) for index, value in enumerate(each(documents)))
+        batch = gather(self.engine.run(requests), self._probability, (), total=size(documents), progress=progress)
         settle(batch, on_error)
         return batch if on_error == "collect" else batch.values
 
@@ -135,17 +135,19 @@ class Reranker:
         ranked = [(int(index), float(batch.values[index])) for index in order if batch.ok[index]]
         return ranked[:top_n]
 
-    def _query(self, query: Input) -> tuple[Item, Content[Draft]]:
+    def _query(self, query: Input) -> tuple[Item, PromptContent[UnsizedMedia]]:
         """The query with its headers read: once, whatever the number of documents."""
         try:
             item = as_item(query)
-            return item, self.engine.draft(item)
+            return item, self.engine.read_headers(item)
         except Exception as error:  # a caller's object may raise anything
             name = getattr(error, "source", None) or reprlib.repr(query)
             raise InputError(f"the query ({name}): {error}") from error
 
-    def _write(self, asked: Content[Draft], instruction: str, item: Item) -> list[Control | Text | Draft]:
-        return rerank_prompt(asked, self.engine.draft(item), instruction)
+    def _write(
+        self, asked: PromptContent[UnsizedMedia], instruction: str, item: Item
+    ) -> list[ControlToken | TextPart | UnsizedMedia]:
+        return rerank_prompt(asked, self.engine.read_headers(item), instruction)
 
     def _probability(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
         logit = np.float32(state @ self._answer)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from qwen3vl.engine import Outcome
+from qwen3vl.engine import RequestOutput
 from qwen3vl.errors import BatchError, ItemError
 
 OnError = Literal["raise", "collect"]
@@ -40,7 +40,7 @@ class Batch:
 
 
 def gather(
-    outcomes: Generator[Outcome],
+    outcomes: Generator[RequestOutput],
     finish: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     shape: tuple[int, ...],
     *,

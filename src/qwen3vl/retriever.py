@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qwen3vl.background import in_background
+from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, InputError, RecipeError
 from qwen3vl.inputs import Input
 from qwen3vl.recipe import Recipe
-from qwen3vl.store import Hit, Search, Store
+from qwen3vl.stores import Hit, Search, Store
 
 if TYPE_CHECKING:  # torch comes with a model, not with a retriever
     from qwen3vl.embedder import Embedder
@@ -71,7 +71,7 @@ class Retriever:
     def search_many(self, queries: Sequence[Input], limit: int = 10, **options: Any) -> list[list[Hit]]:
         """The best hits of each query, in the order of the queries.
 
-        where: a filter, as `qwen3vl.store.Where` or of the store's own kind.
+        where: a filter, as `qwen3vl.stores.Where` or of the store's own kind.
         offset: hits to pass over; threshold: the least cosine.
         one_per: a metadata key such as "source": only the best hit of each value.
 
@@ -90,9 +90,9 @@ class Retriever:
         """`search_many` without blocking the event loop."""
         page = Search(_NO_VECTOR, limit, **options)
         self._check(None if self._checked else await self.store.arecipe())
-        asked = await in_background(self._embed, queries)
+        asked = await run_in_executor(self._embed, queries)
         found = iter(await self.store.asearch_many(self._searches(asked, page)))
-        return _settled(asked, await in_background(self._judge, queries, asked, found, page))
+        return _settled(asked, await run_in_executor(self._judge, queries, asked, found, page))
 
     def _check(self, stored: Recipe | None) -> None:
         if self._checked:

@@ -40,7 +40,7 @@ from qdrant_client import QdrantClient, models
 from qwen3vl import BatchError, Embedder, InputError, Loader, MediaPolicy, RecipeError, Retriever, StoreError, ingest
 from qwen3vl import Document as Core
 from qwen3vl import open_store as open_core_store
-from tests.mixed import MOVER, SLIDE, STAR
+from tests.support.sample_library import MOVER, SLIDE, STAR
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +285,7 @@ class Listening(BaseCallbackHandler):
         self.tags: list[Any] = []
         self.found: list[Document] = []
 
-    def on_retriever_start(self, serialized: Any, query: Any, *, tags: Any = None, **kwargs: Any) -> None:
+    def on_retriever_dispatch(self, serialized: Any, query: Any, *, tags: Any = None, **kwargs: Any) -> None:
         self.tags.append(tags)
 
     def on_retriever_end(self, documents: Any, **kwargs: Any) -> None:

@@ -17,7 +17,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_qwen3_vl import MediaKeys, Qwen3VLEmbeddings, Qwen3VLReranker
 
 from qwen3vl import BatchError, InputError, MediaPolicy, Reranker
-from tests.mixed import STAR
+from tests.support.sample_library import STAR
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from qdrant_client import QdrantClient, models
 from qwen3vl_chroma import ChromaStore
 
 from qwen3vl import Retriever, ingest
-from tests.precomputed import passages
+from tests.support.fake_embedder import passages
 
 EMBEDDINGS = Qwen3VLEmbeddings(model="tiny")
 

@@ -41,7 +41,7 @@ from qdrant_client import QdrantClient
 from qwen3vl_chroma import ChromaStore
 
 from qwen3vl import BatchError, Document, Embedder, InputError, Loader, MediaPolicy, Retriever, ingest
-from tests.mixed import MOVER, SLIDE, STAR
+from tests.support.sample_library import MOVER, SLIDE, STAR
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ from llama_index.postprocessor.qwen3_vl_rerank import Qwen3VLPictures, Qwen3VLRe
 from pydantic import ValidationError
 
 from qwen3vl import BatchError, InputError, MediaPolicy, Reranker
-from tests.hostile import HOSTILE, prepare, reference
-from tests.mixed import STAR
-from tests.server import Server
+from tests.support.hostile_media import HOSTILE, prepare, reference
+from tests.support.http_server import Server
+from tests.support.sample_library import STAR
 
 
 @pytest.fixture(scope="module")

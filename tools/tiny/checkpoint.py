@@ -14,7 +14,7 @@ from torch import nn
 
 from qwen3vl.demo.scenes import random_clip, random_scene
 from qwen3vl.model import Qwen3VL, read_config
-from qwen3vl.prompt import EMBED_INSTRUCTION, RERANK_INSTRUCTION, RERANK_SYSTEM
+from qwen3vl.processing.templates import EMBED_INSTRUCTION, RERANK_INSTRUCTION, RERANK_SYSTEM
 
 SPECIAL = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),

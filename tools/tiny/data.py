@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from qwen3vl.demo.scenes import SIZE, Clip, Scene, random_clip, random_scene
-from qwen3vl.geometry import frame_size, grid_of
+from qwen3vl.engine.packing import Pack, plan
 from qwen3vl.model import Qwen3VL
-from qwen3vl.packing import Pack, Prompted, plan
-from qwen3vl.pixels import patches, resize_frames
-from qwen3vl.prompt import EMBED_INSTRUCTION, Content, Tokenizer, Vision, embed_prompt
+from qwen3vl.processing.encoded_prompt import EncodedPrompt
+from qwen3vl.processing.geometry import patch_grid, video_frame_size
+from qwen3vl.processing.pixels import patches, resize_frames
+from qwen3vl.processing.templates import EMBED_INSTRUCTION, PromptContent, VisionPart, embed_prompt
+from qwen3vl.processing.tokenizer import Tokenizer
 from tools.tiny.reading import CLIP_FRAMES
 
 Shown = TypeVar("Shown", bound=Scene | Clip)
@@ -56,23 +58,23 @@ def held_out_clips(seed: int, count: int) -> list[Clip]:
 class Seen:
     """A drawn picture or clip: its part of a prompt, and its patches."""
 
-    vision: Vision
+    vision: VisionPart
     patches: Tensor
 
 
 def picture(scene: Scene, random: Random) -> Seen:
     pixels = torch.from_numpy(np.array(scene.draw(random)))[None]
-    return Seen(Vision(object(), grid_of(SIZE, SIZE)), patches(pixels))
+    return Seen(VisionPart(object(), patch_grid(SIZE, SIZE)), patches(pixels))
 
 
 def clip(shown: Clip, random: Random) -> Seen:
     """A clip as a file of 3 to 6 seconds at one frame a second would be seen, cut to four frames."""
     pictures = shown.frames(random, [index / (CLIP_FRAMES - 1) for index in range(CLIP_FRAMES)])
-    height, width = frame_size(SIZE, SIZE, CLIP_FRAMES, None)
+    height, width = video_frame_size(SIZE, SIZE, CLIP_FRAMES, None)
     pixels = resize_frames(torch.from_numpy(np.stack([np.array(frame) for frame in pictures])), height, width)
     step = random.uniform(0.5, 2.0)
     times = (0.5 * step, 2.5 * step)
-    return Seen(Vision(object(), grid_of(height, width, CLIP_FRAMES), times), patches(pixels))
+    return Seen(VisionPart(object(), patch_grid(height, width, CLIP_FRAMES), times), patches(pixels))
 
 
 def see(made: Scene | Clip, random: Random) -> Seen:
@@ -92,11 +94,13 @@ class States:
     layers: tuple[Tensor, ...]
 
 
-def forward(model: Qwen3VL, prompts: Sequence[Prompted], seen: Sequence[Seen], layers: Sequence[int] = ()) -> States:
+def forward(
+    model: Qwen3VL, prompts: Sequence[EncodedPrompt], seen: Sequence[Seen], layers: Sequence[int] = ()
+) -> States:
     """All prompts in one shared-prefix pack."""
     (pack,) = plan(prompts, 1 << 60)
     pixels = {each.vision.key: each.patches for each in seen}
-    features = model.see(torch.cat([pixels[key] for key in pack.media]), pack.grids)
+    features = model.encode_vision(torch.cat([pixels[key] for key in pack.media]), pack.grids)
     kept: list[Tensor] = []
     text = model.language_model.layers
     hooks = [
@@ -107,14 +111,14 @@ def forward(model: Qwen3VL, prompts: Sequence[Prompted], seen: Sequence[Seen], l
         torch.from_numpy(pack.positions),
         pack.layout,
         torch.arange(pack.tokens),
-        torch.from_numpy(pack.visual),
-        features.take(torch.from_numpy(pack.rows)),
+        torch.from_numpy(pack.vision_token_indices),
+        features.take(torch.from_numpy(pack.vision_feature_indices)),
     )
     for hook in hooks:
         hook.remove()
-    ends = dict(zip(pack.members, pack.wanted.tolist(), strict=True))
+    ends = dict(zip(pack.members, pack.output_indices.tolist(), strict=True))
     return States(pack, row[torch.tensor([ends[index] for index in range(len(prompts))])], row, tuple(kept))
 
 
-def embed_prompts(tokenizer: Tokenizer, contents: Sequence[Content[Vision]]) -> list[Prompted]:
+def embed_prompts(tokenizer: Tokenizer, contents: Sequence[PromptContent[VisionPart]]) -> list[EncodedPrompt]:
     return [tokenizer.write(embed_prompt(content, EMBED_INSTRUCTION), 8192).prompt for content in contents]

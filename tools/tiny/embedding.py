@@ -25,9 +25,11 @@ from qwen3vl.demo.scenes import (
     random_clip,
     random_scene,
 )
+from qwen3vl.engine.packing import Pack
 from qwen3vl.model import Qwen3VL
-from qwen3vl.packing import Pack, Prompted
-from qwen3vl.prompt import Content, Tokenizer, Vision
+from qwen3vl.processing.encoded_prompt import EncodedPrompt
+from qwen3vl.processing.templates import PromptContent, VisionPart
+from qwen3vl.processing.tokenizer import Tokenizer
 from tools.tiny.checkpoint import new_model, prepare, save
 from tools.tiny.data import Seen, draw_until, embed_prompts, forward, picture, see
 from tools.tiny.reading import CELLS, CLIP_TOKENS, COURSES, Label, Reader, label, moving, place_in, shown, told
@@ -68,7 +70,7 @@ def train_vision(model: Qwen3VL, steps: int, random: Random) -> None:
         scenes: list[Scene | Clip] = [draw_until(random_scene, random, held=False) for _ in range(80)]
         clips: list[Scene | Clip] = [draw_until(random_clip, random, held=False) for _ in range(5)]
         seen = [see(each, random) for each in scenes + clips]
-        features = model.see(torch.cat([each.patches for each in seen]), [each.vision.grid for each in seen])
+        features = model.encode_vision(torch.cat([each.patches for each in seen]), [each.vision.grid for each in seen])
         rows, labels = labels_of(scenes + clips)
         outputs = (features.tokens, *features.deepstack)
         loss = torch.stack(
@@ -105,9 +107,9 @@ class Batch:
         return [said.caption(style) for said, style in zip(self.said, self.styles, strict=True)]
 
     @property
-    def media(self) -> list[Content[Vision]]:
+    def media(self) -> list[PromptContent[VisionPart]]:
         return [
-            Content(images=(seen.vision,)) if isinstance(shown, Scene) else Content(videos=(seen.vision,))
+            PromptContent(images=(seen.vision,)) if isinstance(shown, Scene) else PromptContent(videos=(seen.vision,))
             for shown, seen in zip(self.shown, self.seen, strict=True)
         ]
 
@@ -143,10 +145,10 @@ def batch(random: Random, near: float, size: tuple[int, int] = (SCENES, CLIPS)) 
     return Batch(made, [see(each, random) for each in made], said, styles, others)
 
 
-def mixed(random: Random) -> tuple[list[Content[Vision]], list[Content[Vision]], list[Seen]]:
+def mixed(random: Random) -> tuple[list[PromptContent[VisionPart]], list[PromptContent[VisionPart]], list[Seen]]:
     """Queries of a picture and words that together describe a scene, and those scenes."""
-    queries: list[Content[Vision]] = []
-    targets: list[Content[Vision]] = []
+    queries: list[PromptContent[VisionPart]] = []
+    targets: list[PromptContent[VisionPart]] = []
     seen: list[Seen] = []
     while len(targets) < MIXED:
         scene = draw_until(random_scene, random, held=False)
@@ -156,8 +158,8 @@ def mixed(random: Random) -> tuple[list[Content[Vision]], list[Content[Vision]],
         shown = picture(Scene(scene.things[:cut], random.randrange(3)), random)
         whole = picture(scene, random)
         words = Scene(scene.things[cut:]).caption(random.randrange(3))
-        queries.append(Content(images=(shown.vision,), texts=(words,)))
-        targets.append(Content(images=(whole.vision,)))
+        queries.append(PromptContent(images=(shown.vision,), texts=(words,)))
+        targets.append(PromptContent(images=(whole.vision,)))
         seen += [shown, whole]
     return queries, targets, seen
 
@@ -226,7 +228,7 @@ def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path
         near = 0.3 if base is not None else min(0.3, max(0.0, spent - 0.2))
         drawn = batch(random, near, counts)
         queries, targets, mixed_seen = mixed(random)
-        captions: list[Content[Vision]] = [Content(texts=(caption,)) for caption in drawn.captions]
+        captions: list[PromptContent[VisionPart]] = [PromptContent(texts=(caption,)) for caption in drawn.captions]
         prompts = embed_prompts(tokenizer, captions + drawn.media + queries + targets)
         states = forward(model, prompts, drawn.seen + mixed_seen, [READ_LAYER])
         size = len(captions)
@@ -272,7 +274,7 @@ def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path
     save(average, folder)
 
 
-def readable(tokenizer: Tokenizer, prompts: Sequence[Prompted], drawn: Batch, pack: Pack) -> tuple[Tensor, Tensor]:
+def readable(tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt], drawn: Batch, pack: Pack) -> tuple[Tensor, Tensor]:
     """Places in the row of what tells or shows something, and the labels: (n,) and (n, 4)."""
     places: list[int] = []
     labels: list[Label] = []

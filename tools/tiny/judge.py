@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.library import write_clip
 from qwen3vl.demo.scenes import Clip, Scene, near_miss
-from qwen3vl.hub import TINY_MAX_PIXELS
 from qwen3vl.inputs import Input
+from qwen3vl.model.hub import TINY_MAX_PIXELS
 from tools.tiny.data import held_out_clips, held_out_scenes
 
 CANDIDATES = 500

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from qwen3vl.demo.scenes import COLOURS, DIRECTIONS, SHAPES, TRACKS, Clip, Scene, Thing
-from qwen3vl.packing import Prompted, Span
-from qwen3vl.prompt import Text, Tokenizer
+from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
+from qwen3vl.processing.templates import TextPart
+from qwen3vl.processing.tokenizer import Tokenizer
 
 CLIP_FRAMES = 4
 CLIP_SIDE = 12
@@ -76,7 +77,7 @@ def _token(pair: int, x: float, y: float) -> int:
     return (pair * CLIP_SIDE + int(y * CLIP_SIDE)) * CLIP_SIDE + int(x * CLIP_SIDE)
 
 
-def told(tokenizer: Tokenizer, prompt: Prompted, said: Scene | Clip, style: int) -> dict[int, Label]:
+def told(tokenizer: Tokenizer, prompt: EncodedPrompt, said: Scene | Clip, style: int) -> dict[int, Label]:
     """Labels of the last token of each phrase of a caption, by their place in a prompt that holds it."""
     if isinstance(said, Scene):
         parts: list[Scene | Clip] = [Scene(said.things[: number + 1]) for number in range(len(said.things))]
@@ -87,20 +88,20 @@ def told(tokenizer: Tokenizer, prompt: Prompted, said: Scene | Clip, style: int)
         if said.still is not None:
             parts.append(said)
             labels.append(label(said.still))
-    ids, _ = tokenizer.run([Text(said.caption(style))])
+    ids, _ = tokenizer.run([TextPart(said.caption(style))])
     found = np.lib.stride_tricks.sliding_window_view(prompt.ids, len(ids))
     (first, *_) = np.flatnonzero((found == np.array(ids)).all(axis=1))
-    ends = [int(first) + len(tokenizer.run([Text(part.caption(style))])[0]) - 1 for part in parts]
+    ends = [int(first) + len(tokenizer.run([TextPart(part.caption(style))])[0]) - 1 for part in parts]
     return dict(zip(ends, labels, strict=True))
 
 
-def place_in(prompt: Prompted, key: object, token: int) -> int:
+def place_in(prompt: EncodedPrompt, key: object, token: int) -> int:
     """The place in the prompt of a picture's or clip's merged token."""
     span = next(span for span in prompt.spans if span.key == key and span.offset <= token < span.offset + length(span))
     return span.start + token - span.offset
 
 
-def length(span: Span) -> int:
+def length(span: VisionSpan) -> int:
     return span.stop - span.start
 
 

@@ -23,8 +23,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 
 from qwen3vl.demo.scenes import Clip, Scene, near_miss, near_miss_clip, random_clip, random_scene
 from qwen3vl.model import Qwen3VL
-from qwen3vl.packing import Prompted
-from qwen3vl.prompt import RERANK_INSTRUCTION, Content, Tokenizer, Vision, rerank_prompt
+from qwen3vl.processing.encoded_prompt import EncodedPrompt
+from qwen3vl.processing.templates import RERANK_INSTRUCTION, PromptContent, VisionPart, rerank_prompt
+from qwen3vl.processing.tokenizer import Tokenizer
 from tools.tiny.checkpoint import new_model, prepare, save
 from tools.tiny.data import Seen, States, draw_until, forward, see
 from tools.tiny.reading import UNKNOWN, Label, Reader, label, moving, place_in, shown, told
@@ -48,7 +49,7 @@ class Pair:
     query has there; `asked` labels the words of the query.
     """
 
-    prompt: Prompted
+    prompt: EncodedPrompt
     match: bool
     kind: str
     query: int
@@ -114,16 +115,16 @@ def group(
 ) -> list[Pair]:
     """The pairs of one query, which describes or shows the first of `made`; what is drawn is appended to `seen`."""
 
-    def show(drawn: Scene | Clip) -> Content[Vision]:
+    def show(drawn: Scene | Clip) -> PromptContent[VisionPart]:
         seen.append(see(drawn, random))
         vision = (seen[-1].vision,)
-        return Content(images=vision) if isinstance(drawn, Scene) else Content(videos=vision)
+        return PromptContent(images=vision) if isinstance(drawn, Scene) else PromptContent(videos=vision)
 
-    def tell(drawn: Scene | Clip) -> tuple[Scene | Clip, int, Content[Vision]]:
+    def tell(drawn: Scene | Clip) -> tuple[Scene | Clip, int, PromptContent[VisionPart]]:
         said, style = drawn, random.randrange(3 if isinstance(drawn, Scene) else 2)
         if isinstance(drawn, Scene):
             said = Scene(tuple(random.sample(drawn.things, len(drawn.things))))
-        return said, style, Content(texts=(said.caption(style),))
+        return said, style, PromptContent(texts=(said.caption(style),))
 
     said, style, words = tell(made[0])
     in_words = kind in ("picture", "clip")

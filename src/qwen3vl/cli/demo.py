@@ -13,20 +13,20 @@ from rich.table import Table
 
 from qwen3vl.cli import EXIT_FAILED, print_json
 from qwen3vl.cli.page import Section, write_page
+from qwen3vl.demo.evaluation import Answer, ask, questions
 from qwen3vl.demo.library import write_library
-from qwen3vl.demo.tour import Answer, ask, questions
 from qwen3vl.embedder import Embedder
 from qwen3vl.ingestion import ingest
 from qwen3vl.loaders import Loader
 from qwen3vl.reranker import Reranker
 from qwen3vl.retriever import Retriever
-from qwen3vl.store import open_store
+from qwen3vl.stores import open_store
 
 SHOWN = 3
 """Queries of each task on the page."""
 LIMIT = 10
 NOTE = (
-    "Made by “qwen3vl demo” with the tiny pair: two models of a few megabytes, of the same architecture as the real "
+    "EmbedResult by “qwen3vl demo” with the tiny pair: two models of a few megabytes, of the same architecture as the real "
     "ones, trained on drawn scenes. They know eight colours, six shapes, nine places and four directions, and nothing "
     "else. The right hit has a green frame; hits are in the order that the reranker gives them."
 )

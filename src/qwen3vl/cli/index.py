@@ -16,7 +16,7 @@ from qwen3vl.cli import EXIT_FAILED, print_json
 from qwen3vl.cli.models import open_embedder
 from qwen3vl.ingestion import Report, Sync, ingest
 from qwen3vl.loaders import Loader
-from qwen3vl.store import open_store, split_place
+from qwen3vl.stores import open_store, parse_location
 
 SHOWN = 20
 """Failures that the table lists; all are in --json."""
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         if options.dimensions is not None:
             settings["dimensions"] = options.dimensions
         embedder = open_embedder(options, store.recipe(), **settings)
-        folder = Path(split_place(options.store)[1])
+        folder = Path(parse_location(options.store)[1])
         exclude = (folder,) if folder.is_dir() else ()
         loader = Loader(segment_seconds=options.segment, fuse_page_text=options.fuse_page_text, exclude=exclude)
         began = time.monotonic()

@@ -12,8 +12,8 @@ from PIL import Image
 
 from qwen3vl.cli.describe import where
 from qwen3vl.inputs import shorten
-from qwen3vl.preview import data_uri, preview, still
-from qwen3vl.store import Hit
+from qwen3vl.media.preview import data_uri, preview, still
+from qwen3vl.stores import Hit
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }

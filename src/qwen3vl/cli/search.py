@@ -17,7 +17,7 @@ from qwen3vl.cli.page import Section, write_page
 from qwen3vl.errors import InputError, StoreError
 from qwen3vl.inputs import shorten
 from qwen3vl.retriever import Retriever
-from qwen3vl.store import Hit, open_store, split_place
+from qwen3vl.stores import Hit, open_store, parse_location
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise InputError("there is nothing to search by: give words, --image FILE, or both")
     if options.limit < 1 or options.candidates < 1:
         raise InputError("--limit and --candidates must be at least 1")
-    _, folder = split_place(options.store)
+    _, folder = parse_location(options.store)
     if "://" not in folder and folder != ":memory:" and not Path(folder).is_dir():
         raise StoreError(
             f"there is no store at {options.store}: make one by `qwen3vl index PATH --store {options.store}`"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from qwen3vl.model.quantized import Bits
+from qwen3vl.model.layers.quantized import WeightFormat
 
 
 def choose_devices(names: str) -> tuple[torch.device, ...]:
@@ -34,7 +34,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, Bits | None]:
+def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, WeightFormat | None]:
     """What is computed in, and the bits of the weights if these are fewer ("int8", "fp8").
 
     "auto" is bfloat16 on CUDA and float32 elsewhere, as is what narrow weights are computed in.

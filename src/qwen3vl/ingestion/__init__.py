@@ -2,12 +2,12 @@
 
     documents -> ids, and which are stored already -> vectors -> points written
 
-Loading, embedding and writing overlap; nothing between them grows with the stream.
+LoaderAdapter, embedding and writing overlap; nothing between them grows with the stream.
 """
 
-from qwen3vl.ingestion.brought import Sync
+from qwen3vl.ingestion.api import aingest, ingest
 from qwen3vl.ingestion.buffer import BATCH
-from qwen3vl.ingestion.calls import aingest, ingest
 from qwen3vl.ingestion.report import IngestError, Report
+from qwen3vl.ingestion.sync import Sync
 
 __all__ = ["BATCH", "IngestError", "Report", "Sync", "aingest", "ingest"]

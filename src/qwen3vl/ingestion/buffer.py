@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import threading
 
-from qwen3vl.store import Point
+from qwen3vl.stores import Point
 
 BATCH = 512
 """Points that are embedded and not yet written, at most: what a kill costs."""
-FEW = 256
-"""Points that are worth a write of their own, before PATIENCE is over."""
-PATIENCE = 0.5
+MIN_WRITE_BATCH = 256
+"""Points that are worth a write of their own, before MAX_WRITE_DELAY_S is over."""
+MAX_WRITE_DELAY_S = 0.5
 """Seconds that an embedded point waits for company."""
 
 
-class Stopped(Exception):  # noqa: N818 (not an error)
+class PipelineStopped(Exception):  # noqa: N818 (not an error)
     """A thread is asked to end."""
 
 
@@ -28,13 +28,13 @@ class Buffer:
         self.closed = False
 
     def put(self, points: list[Point]) -> None:
-        """Adds points, when there is room; raises `Stopped` where nobody takes them any more."""
+        """Adds points, when there is room; raises `PipelineStopped` where nobody takes them any more."""
         for point in points:
             with self.changed:
                 while len(self.points) + self.writing >= BATCH and not self.closed:
                     self.changed.wait()
                 if self.closed:
-                    raise Stopped
+                    raise PipelineStopped
                 self.points.append(point)
                 self.changed.notify_all()
 
@@ -44,7 +44,7 @@ class Buffer:
             self.writing = 0
             self.changed.notify_all()
             self.changed.wait_for(lambda: self.points or self.closed)
-            self.changed.wait_for(lambda: len(self.points) >= FEW or self.closed, PATIENCE)
+            self.changed.wait_for(lambda: len(self.points) >= MIN_WRITE_BATCH or self.closed, MAX_WRITE_DELAY_S)
             taken, self.points = self.points, []
             self.writing = len(taken)
             return taken

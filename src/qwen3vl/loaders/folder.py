@@ -11,10 +11,10 @@ from pathlib import Path
 from qwen3vl.documents import Document, LoadFailure, file_digest
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import VIDEO_SUFFIXES
-from qwen3vl.loaders.clip import load_clip
 from qwen3vl.loaders.pdf import load_pdf
 from qwen3vl.loaders.text import load_text
-from qwen3vl.media.pictures import check_file
+from qwen3vl.loaders.videos import load_video
+from qwen3vl.media.images import check_file
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 
 PICTURE_SUFFIXES = frozenset(
@@ -88,11 +88,11 @@ class Loader:
 
     def _loader(self, suffix: str) -> Callable[[Path, str], Iterator[Document | LoadFailure]] | None:
         if suffix in PICTURE_SUFFIXES:
-            return load_picture
+            return load_image
         if suffix == ".pdf":
             return lambda path, digest: load_pdf(path, digest, fuse=self.fuse_page_text)
         if suffix in VIDEO_SUFFIXES:
-            return lambda path, digest: load_clip(path, digest, self.segment_seconds, self.policy)
+            return lambda path, digest: load_video(path, digest, self.segment_seconds, self.policy)
         if suffix in TEXT_SUFFIXES:
             return lambda path, _: load_text(path, self.passage_chars)
         return None
@@ -129,6 +129,6 @@ class Loader:
             yield from self._walk(below)
 
 
-def load_picture(path: Path, digest: str) -> Iterator[Document]:
+def load_image(path: Path, digest: str) -> Iterator[Document]:
     """A picture as it is; whether it can be read is seen when it is embedded."""
     yield Document(str(path), "picture", digest, image=str(path))

@@ -71,7 +71,7 @@ UNTRUSTED_POLICY = MediaPolicy(folders=(), max_bytes=32 * 2**20)
 """For references that come with documents and queries of others: no file of this machine, until folders are named."""
 
 
-def check_named(policy: MediaPolicy) -> MediaPolicy:
+def require_folders(policy: MediaPolicy) -> MediaPolicy:
     """A policy for references of others; raises `ValueError` where it opens every file of this machine unsaid."""
     if policy.folders is None:
         raise ValueError(

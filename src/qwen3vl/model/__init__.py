@@ -1,15 +1,16 @@
 """The Qwen3-VL model itself, in plain torch: nothing here knows of prompts, files or frameworks."""
 
+from qwen3vl.model.attention.layout import AttentionLayout, PrefixLink
 from qwen3vl.model.config import ModelConfig, TextConfig, VisionConfig, read_config
-from qwen3vl.model.layout import Layout, Link
-from qwen3vl.model.model import Qwen3VL
-from qwen3vl.model.vision import Grid, VisionFeatures
+from qwen3vl.model.qwen3_vl import Qwen3VL
+from qwen3vl.model.vision import VisionFeatures
+from qwen3vl.types import Grid
 
 __all__ = [
+    "AttentionLayout",
     "Grid",
-    "Layout",
-    "Link",
     "ModelConfig",
+    "PrefixLink",
     "Qwen3VL",
     "TextConfig",
     "VisionConfig",

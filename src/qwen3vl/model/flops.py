@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from qwen3vl.model.attention.layout import AttentionLayout
 from qwen3vl.model.config import ModelConfig
-from qwen3vl.model.layout import Layout
-from qwen3vl.model.vision import Grid
+from qwen3vl.types import Grid
 
 
-def text_flops(config: ModelConfig, layout: Layout, wanted: int) -> int:
+def text_flops(config: ModelConfig, layout: AttentionLayout, wanted: int) -> int:
     """Of the language model over a packed row; the last layer goes on with the `wanted` rows behind its attention."""
     text = config.text
     width = text.heads * text.head_dim
     inputs = text.hidden * (width + 2 * text.kv_heads * text.head_dim)
     rest = text.hidden * width + 3 * text.hidden * text.mlp
     rows = layout.tokens * text.layers
-    attended = layout.attended(causal=True) * text.layers
+    attended = layout.num_attended_pairs(causal=True) * text.layers
     return 2 * (inputs * rows + rest * (rows - layout.tokens + wanted)) + 4 * width * attended
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qwen3vl.model.attention import Attend, attention
+from qwen3vl.model.attention.layout import AttentionLayout
+from qwen3vl.model.attention.sdpa import Attend, attention
 from qwen3vl.model.config import TextConfig
-from qwen3vl.model.elementwise import Elementwise, gate, norm, norm_and_rotate
-from qwen3vl.model.layout import Layout
-from qwen3vl.model.linear import ByRows, Linear
+from qwen3vl.model.layers.elementwise import Elementwise, gate, norm, norm_and_rotate
+from qwen3vl.model.layers.linear import Linear, RowChunked
 
 
 class RMSNorm(nn.Module):
@@ -67,11 +67,11 @@ class MLP(nn.Module):
         self.gate = Elementwise(gate)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        gated = self.gate_proj.silu_times(hidden, self.up_proj, self.gate)
+        gated = self.gate_proj.silu_mul(hidden, self.up_proj, self.gate)
         return self.down_proj.plus(gated, residual)
 
 
-class Layer(ByRows):
+class Layer(RowChunked):
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.self_attn = Attention(config)
@@ -81,16 +81,16 @@ class Layer(ByRows):
 
     def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor, wanted: Tensor | None = None) -> Tensor:
         """All rows, or those that are wanted: nobody attends to the last layer's."""
-        query, key, value = self.by_rows(self._before, hidden, cos, sin)
+        query, key, value = self.map_row_blocks(self._project_qkv, hidden, cos, sin)
         seen = attend(query, key, value).flatten(1)
         if wanted is not None:
             seen, hidden = seen[wanted], hidden[wanted]
-        return self.by_rows(self._behind, seen, hidden)
+        return self.map_row_blocks(self._output_and_mlp, seen, hidden)
 
-    def _before(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+    def _project_qkv(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         return self.self_attn(self.input_layernorm(hidden), cos, sin)  # type: ignore[no-any-return]
 
-    def _behind(self, seen: Tensor, hidden: Tensor) -> Tensor:
+    def _output_and_mlp(self, seen: Tensor, hidden: Tensor) -> Tensor:
         hidden = self.self_attn.o_proj.plus(seen, hidden)
         return self.mlp(self.post_attention_layernorm(hidden), hidden)  # type: ignore[no-any-return]
 
@@ -109,7 +109,7 @@ class TextModel(nn.Module):
         self,
         hidden: Tensor,
         positions: Tensor,
-        layout: Layout,
+        layout: AttentionLayout,
         visual: Tensor,
         deepstack: tuple[Tensor, ...],
         wanted: Tensor,

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from qwen3vl.model.attention import Attend, attention
+from qwen3vl.model.attention.layout import AttentionLayout, move
+from qwen3vl.model.attention.sdpa import Attend, attention
 from qwen3vl.model.config import VisionConfig
-from qwen3vl.model.elementwise import Elementwise, rotate_wide
-from qwen3vl.model.layout import Layout, move
-from qwen3vl.model.linear import ByRows, Linear
-
-Grid = tuple[int, int, int]
-"""Frames pairs, rows and columns of a picture or clip, in patches."""
+from qwen3vl.model.layers.elementwise import Elementwise, rotate_wide
+from qwen3vl.model.layers.linear import Linear, RowChunked
+from qwen3vl.types import Grid
 
 
 class VisionFeatures(NamedTuple):
@@ -74,7 +72,7 @@ class MLP(nn.Module):
         return self.linear_fc2.plus(self.linear_fc1.gelu(hidden, "tanh"), residual)
 
 
-class Block(ByRows):
+class Block(RowChunked):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(config.hidden, eps=1e-6)
@@ -83,18 +81,18 @@ class Block(ByRows):
         self.mlp = MLP(config)
 
     def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
-        query, key, value = self.by_rows(self._before, hidden, cos, sin)
-        return self.by_rows(self._behind, attend(query, key, value).flatten(1), hidden)
+        query, key, value = self.map_row_blocks(self._project_qkv, hidden, cos, sin)
+        return self.map_row_blocks(self._output_and_mlp, attend(query, key, value).flatten(1), hidden)
 
-    def _before(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+    def _project_qkv(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         return self.attn(self.norm1(hidden), cos, sin)  # type: ignore[no-any-return]
 
-    def _behind(self, seen: Tensor, hidden: Tensor) -> Tensor:
+    def _output_and_mlp(self, seen: Tensor, hidden: Tensor) -> Tensor:
         hidden = self.attn.proj.plus(seen, hidden)
         return self.mlp(self.norm2(hidden), hidden)  # type: ignore[no-any-return]
 
 
-class Merger(ByRows):
+class Merger(RowChunked):
     """Joins each merge x merge block of patches into one vector of the text model's width."""
 
     def __init__(self, config: VisionConfig, *, norm_merged: bool) -> None:
@@ -110,7 +108,7 @@ class Merger(ByRows):
             hidden = self.norm(hidden.view(-1, self.merged))
         else:
             hidden = self.norm(hidden).view(-1, self.merged)
-        return self.by_rows(lambda rows: self.linear_fc2(self.linear_fc1.gelu(rows)), hidden)  # type: ignore[no-any-return]
+        return self.map_row_blocks(lambda rows: self.linear_fc2(self.linear_fc1.gelu(rows)), hidden)  # type: ignore[no-any-return]
 
 
 class VisionModel(nn.Module):
@@ -157,9 +155,9 @@ class VisionModel(nn.Module):
         return torch.cat(rows)
 
 
-def frames_of(grids: Sequence[Grid]) -> Layout:
+def frames_of(grids: Sequence[Grid]) -> AttentionLayout:
     """A path for each frame pair: its patches attend to one another."""
-    return Layout(tuple(height * width for frames, height, width in grids for _ in range(frames)))
+    return AttentionLayout(tuple(height * width for frames, height, width in grids for _ in range(frames)))
 
 
 def _merge_order(plane: Tensor, merge: int) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from qwen3vl.errors import ModelError
 from qwen3vl.model.config import read_config
-from qwen3vl.model.model import Qwen3VL
-from qwen3vl.model.quantized import Bits, narrow, pack
+from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears, quantize_rows
+from qwen3vl.model.qwen3_vl import Qwen3VL
 
 HEAD = "lm_head.weight"
 
@@ -36,18 +36,18 @@ def weight_files(folder: Path) -> dict[str, Path]:
     raise ModelError(f"{folder} holds no weights: neither {single.name} nor {index.name} is there")
 
 
-def load_model(folder: Path, device: torch.device, dtype: torch.dtype, bits: Bits | None = None) -> Qwen3VL:
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype, bits: WeightFormat | None = None) -> Qwen3VL:
     """The model of a checkpoint folder, ready to run; with `bits`, its blocks' weights are narrowed as they are read.
 
     Names are taken with or without the published `model.` prefix.  A head (`lm_head.weight`) is left for
-    `answer_row`.  Raises `ModelError` that lists what is missing, left over, or of another shape.
+    `yes_no_weight`.  Raises `ModelError` that lists what is missing, left over, or of another shape.
     """
     with torch.device("meta"):
         model = Qwen3VL(read_config(folder / "config.json"))
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     stored = {name.removeprefix("model."): (name, path) for name, path in weight_files(folder).items() if name != HEAD}
     _compare(folder, wanted, stored)
-    narrowed = narrow(model, bits) if bits else set()
+    narrowed = quantize_linears(model, bits) if bits else set()
     weights: dict[str, Tensor] = {}
     for path in sorted({path for _, path in stored.values()}):
         with _opened(path) as file:
@@ -61,7 +61,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, bits: Bit
                     wide = tensor.to(device=device, dtype=dtype)
                     if bits and name in narrowed:
                         layer = name.removesuffix("weight")
-                        weights[f"{layer}packed"], weights[f"{layer}scale"] = pack(wide, bits)
+                        weights[f"{layer}packed"], weights[f"{layer}scale"] = quantize_rows(wide, bits)
                     else:
                         weights[name] = wide
     model.load_state_dict(weights, assign=True)
@@ -81,7 +81,7 @@ def _some(names: list[str]) -> str:
     return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
 
 
-def answer_row(folder: Path, model: Qwen3VL, yes: int, no: int) -> Tensor:
+def yes_no_weight(folder: Path, model: Qwen3VL, yes: int, no: int) -> Tensor:
     """The difference of the head's rows for "yes" and "no", in the model's dtype: (hidden,).
 
     A tied head is the input embedding; otherwise only these two rows of `lm_head.weight` are read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwen3vl.store import RANGE
+from qwen3vl.stores import RANGE
 
 TENANT = "_tenant"
 

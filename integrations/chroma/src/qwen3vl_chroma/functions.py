@@ -13,9 +13,9 @@ from chromadb.utils.embedding_functions import register_embedding_function
 from numpy.typing import NDArray
 
 from qwen3vl import MediaPolicy
-from qwen3vl.inputs import as_clip, as_picture, is_video
+from qwen3vl.adapters.registry import shared_embedder
+from qwen3vl.inputs import as_image, as_video, is_video
 from qwen3vl.recipe import Recipe
-from qwen3vl.shared import shared_embedder
 
 if TYPE_CHECKING:  # torch comes with a model
     from qwen3vl import Embedder
@@ -111,12 +111,12 @@ class MediaLoader(DataLoader[Loadable]):
             return cast("Loadable", list(pool.map(self._load, uris)))
 
     def _load(self, uri: str | None) -> NDArray[np.uint8] | None:
-        from qwen3vl.media.clips import read_clip_header
-        from qwen3vl.media.pictures import read_header
+        from qwen3vl.media.images import read_image_header
+        from qwen3vl.media.videos import read_video_header
 
         if uri is None:
             return None
         if is_video(uri):
-            header = read_clip_header(as_clip(uri), self.policy)
+            header = read_video_header(as_video(uri), self.policy)
             return header.load([(header.first + header.last) // 2])[0].numpy()
-        return np.asarray(read_header(as_picture(uri), self.policy).load())
+        return np.asarray(read_image_header(as_image(uri), self.policy).load())

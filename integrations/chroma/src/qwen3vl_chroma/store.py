@@ -15,10 +15,10 @@ from chromadb.errors import ChromaError, NotFoundError
 
 from qwen3vl.documents import Document
 from qwen3vl.errors import RecipeError, StoreError
-from qwen3vl.nodes import node_payload
 from qwen3vl.recipe import Recipe
-from qwen3vl.retry import Retry, Trouble, answered
-from qwen3vl.store import Hit, Point, Search, Store, Stored, Vector, hopeless
+from qwen3vl.stores import Hit, Point, PointRef, Search, Store, Vector, matches_nothing
+from qwen3vl.stores.payloads.llama_index import llama_index_payload
+from qwen3vl.stores.retry import ClientFailure, Retry, answered
 from qwen3vl_chroma.filters import TENANT, to_where
 from qwen3vl_chroma.functions import Qwen3VLEmbeddingFunction
 
@@ -146,7 +146,7 @@ class ChromaStore(Store):
         """Flat metadata for filters, and the whole of them in `_node_content`."""
         metadata = {
             **flat(point.document.to_payload()["metadata"]),
-            **node_payload(point.document, point.id, "document_id"),
+            **llama_index_payload(point.document, point.id, "document_id"),
         }
         return metadata if self.tenant is None else {**metadata, TENANT: self.tenant}
 
@@ -157,10 +157,10 @@ class ChromaStore(Store):
         wanted = to_where(where, self.tenant)
         if wanted is None or to_where(where) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
-        if not hopeless(where):
+        if not matches_nothing(where):
             await self._ask((await self._open()).delete, where=wanted)
 
-    async def _page(self, offset: Any) -> tuple[list[Stored], Any]:
+    async def _page(self, offset: Any) -> tuple[list[PointRef], Any]:
         start = offset or 0
         found = await self._ask(
             (await self._open()).get,
@@ -170,7 +170,7 @@ class ChromaStore(Store):
             include=["metadatas"],
         )
         page = [
-            Stored(each, str(told.get("source", "")), str(told.get("place", "")))
+            PointRef(each, str(told.get("source", "")), str(told.get("place", "")))
             for each, told in zip(found["ids"], found["metadatas"], strict=True)
         ]
         return page, start + _PAGE if len(page) == _PAGE else None
@@ -181,7 +181,7 @@ class ChromaStore(Store):
 
     async def _found(self, opened: Any, search: Search) -> list[Hit]:
         """Chroma knows no pages, thresholds or groups: more hits are asked for, until there are enough of them."""
-        if hopeless(search.where):
+        if matches_nothing(search.where):
             return []
         needed = search.limit + search.offset
         asked = needed
@@ -215,13 +215,13 @@ class ChromaStore(Store):
         if close is not None:
             await self._ask(close)
 
-    def _trouble(self, error: Exception) -> Trouble | None:
+    def _classify_error(self, error: Exception) -> ClientFailure | None:
         if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL)) or "CERTIFICATE" in str(error).upper():
-            return Trouble(f"the server's address or certificate is wrong: {error!r}")
+            return ClientFailure(f"the server's address or certificate is wrong: {error!r}")
         if isinstance(error, httpx.HTTPStatusError):
             return _answered(error.response.status_code, str(error))
         if isinstance(error, httpx.RequestError):
-            return Trouble(f"the server cannot be reached, or its answer was cut: {error!r}", passing=True)
+            return ClientFailure(f"the server cannot be reached, or its answer was cut: {error!r}", passing=True)
         if isinstance(error, NotFoundError):
             self._opened = None
         if isinstance(error, ChromaError):
@@ -229,14 +229,14 @@ class ChromaStore(Store):
         if isinstance(error.__context__, httpx.HTTPStatusError):
             return _answered(error.__context__.response.status_code, str(error))
         if isinstance(error, json.JSONDecodeError):
-            return Trouble(f"the server's answer was cut: {error}", passing=True)
+            return ClientFailure(f"the server's answer was cut: {error}", passing=True)
         if isinstance(error, (OSError, ValueError, TypeError, RuntimeError)):
             told = str(error) or type(error).__name__
-            return Trouble(told, refused=isinstance(error, (ValueError, TypeError)))
+            return ClientFailure(told, refused=isinstance(error, (ValueError, TypeError)))
         return None
 
 
-def _answered(status: int, reason: str) -> Trouble:
+def _answered(status: int, reason: str) -> ClientFailure:
     return answered("Chroma", status, reason, "give the client its headers")
 
 

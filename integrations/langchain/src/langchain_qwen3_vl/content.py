@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.messages import BaseMessage
 
+from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys, document_from_metadata
 from qwen3vl.documents import Document
 from qwen3vl.errors import InputError
-from qwen3vl.inputs import Input, as_clip
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
-from qwen3vl.references import DEFAULT_KEYS, MediaKeys, document_of
+from qwen3vl.inputs import Input, as_video
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
 
 Content: TypeAlias = "Input | LangChainDocument | Document | BaseMessage | list[str | dict[str, Any]]"
 """What may be embedded, asked or judged: an input of `qwen3vl`, a document, a message, or a list of content blocks."""
@@ -31,7 +31,7 @@ def from_langchain(document: LangChainDocument, keys: MediaKeys = DEFAULT_KEYS) 
 
     Raises `InputError` where a reference is not a str.
     """
-    return document_of(document.page_content, document.metadata, keys)
+    return document_from_metadata(document.page_content, document.metadata, keys)
 
 
 def as_input(value: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
@@ -51,13 +51,13 @@ def as_input(value: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
     return _fused(value) if isinstance(value, (list, tuple)) else value
 
 
-def several(values: Any) -> list[Any]:
+def as_list(values: Any) -> list[Any]:
     """The inputs of a call; a single one stands for itself."""
     single = isinstance(values, (str, Mapping, LangChainDocument, Document, BaseMessage))
     return [values] if single else list(values)
 
 
-def readable(value: Any, keys: MediaKeys) -> Any:
+def input_or_error(value: Any, keys: MediaKeys) -> Any:
     """An input of `qwen3vl`, or the error that it is, which the core reports in its place."""
     try:
         return as_input(value, keys)
@@ -81,7 +81,7 @@ def _fused(blocks: Iterable[Any]) -> dict[str, list[Any]]:
             fused[kind].append(_text(block))
         else:
             # A list of strings under "video" might be taken for the frames of one clip.
-            fused[kind].append(_media(block, kind) if kind == "image" else as_clip(_media(block, kind)))
+            fused[kind].append(_media(block, kind) if kind == "image" else as_video(_media(block, kind)))
     return {kind: held for kind, held in fused.items() if held}
 
 
@@ -127,9 +127,9 @@ def content_blocks(
 
     A picture that cannot be read is left out, with a warning in the log.
     """
-    from qwen3vl.preview import data_uri, preview
+    from qwen3vl.media.preview import data_uri, preview
 
-    check_named(policy)
+    require_folders(policy)
     blocks: list[dict[str, Any]] = []
     for document in documents:
         if document.page_content:

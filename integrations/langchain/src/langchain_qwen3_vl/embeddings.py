@@ -9,11 +9,11 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field, PrivateAttr, field_validator
 
-from langchain_qwen3_vl.content import Content, readable, several
+from langchain_qwen3_vl.content import Content, as_list, input_or_error
 from langchain_qwen3_vl.settings import ModelSettings
-from qwen3vl.background import in_background
+from qwen3vl.adapters.registry import shared_embedder
+from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, InputError
-from qwen3vl.shared import shared_embedder
 
 if TYPE_CHECKING:
     from qwen3vl import Batch, Embedder
@@ -22,7 +22,7 @@ PROBE = ["dummy_text"]
 """What `QdrantVectorStore` embeds whenever it is made, only to count the values."""
 
 
-class Embedded(str):
+class PrecomputedText(str):
     """A text whose vector is there already: how `add_documents` sends pictures through stores that know only texts.
 
     Copies and pickles of it are plain texts.
@@ -98,8 +98,8 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
 
     def embed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
         """Vectors of documents, one of `dimensions` floats each, in their order."""
-        given = several(texts)
-        if given and all(isinstance(text, Embedded) and text.vector is not None for text in given):
+        given = as_list(texts)
+        if given and all(isinstance(text, PrecomputedText) and text.vector is not None for text in given):
             return [text.take() for text in given]
         return [list(self._probe())] if given == PROBE else self._embed(given, None)
 
@@ -117,28 +117,28 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
 
     def embed_multimodal(self, inputs: Sequence[Content]) -> list[list[float]]:
         """Vectors of mappings with any of text, image and video (each one or a list), fused into one vector each."""
-        return self._embed(several(inputs), None)
+        return self._embed(as_list(inputs), None)
 
     def collect(self, values: Sequence[Content], instruction: str | None = None) -> Batch:
         """Vectors of documents, (n, dimensions) float32, with errors by their places beside them."""
-        inputs = [readable(value, self.media_keys) for value in values]
+        inputs = [input_or_error(value, self.media_keys) for value in values]
         return self.embedder.embed(inputs, instruction=instruction, progress=self.show_progress, on_error="collect")
 
     async def aembed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
         """`embed_documents` without blocking the event loop."""
-        return await in_background(self.embed_documents, texts)
+        return await run_in_executor(self.embed_documents, texts)
 
     async def aembed_query(self, text: Content) -> list[float]:
         """`embed_query` without blocking the event loop."""
-        return await in_background(self.embed_query, text)
+        return await run_in_executor(self.embed_query, text)
 
     async def aembed_image(self, uris: Sequence[str]) -> list[list[float]]:
         """`embed_image` without blocking the event loop."""
-        return await in_background(self.embed_image, uris)
+        return await run_in_executor(self.embed_image, uris)
 
     async def aembed_multimodal(self, inputs: Sequence[Content]) -> list[list[float]]:
         """`embed_multimodal` without blocking the event loop."""
-        return await in_background(self.embed_multimodal, inputs)
+        return await run_in_executor(self.embed_multimodal, inputs)
 
     def _embed(self, values: Sequence[Content], instruction: str | None) -> list[list[float]]:
         if not values:

@@ -10,8 +10,8 @@ from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import Document
 
 from langchain_qwen3_vl.content import to_langchain
+from qwen3vl.adapters.loader import LoaderAdapter
 from qwen3vl.documents import LoadFailure
-from qwen3vl.loading import Loading
 
 if TYPE_CHECKING:
     from qwen3vl import Loader
@@ -34,7 +34,7 @@ class Qwen3VLLoader(BaseLoader):
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         self.paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        self._loading = Loading(loader, on_error)
+        self._loading = LoaderAdapter(loader, on_error)
 
     @property
     def failures(self) -> list[LoadFailure]:

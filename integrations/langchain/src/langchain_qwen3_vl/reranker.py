@@ -12,17 +12,17 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field, PrivateAttr
 
-from langchain_qwen3_vl.content import Content, as_input, readable, several
+from langchain_qwen3_vl.content import Content, as_input, as_list, input_or_error
 from langchain_qwen3_vl.settings import ModelSettings
-from qwen3vl.background import in_background
+from qwen3vl.adapters.registry import shared_reranker
+from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, ItemError
-from qwen3vl.shared import shared_reranker
 
 if TYPE_CHECKING:
     from qwen3vl import Reranker
 
 log = logging.getLogger(__name__)
-WRITTEN = ("relevance_score", "rerank_error")
+RERANK_METADATA_KEYS = ("relevance_score", "rerank_error")
 """Metadata that a judgement leaves; those of an earlier one go."""
 
 
@@ -84,7 +84,7 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
         self, query: Content, documents: Sequence[Content], *, top_n: int | None = None, instruction: str | None = None
     ) -> list[dict[str, Any]]:
         """`rerank` without blocking the event loop."""
-        return await in_background(self.rerank, query, documents, top_n=top_n, instruction=instruction)
+        return await run_in_executor(self.rerank, query, documents, top_n=top_n, instruction=instruction)
 
     def compress_documents(
         self,
@@ -96,7 +96,7 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
         kept = []
         for each in self._judge(query, documents, self.top_n, None):
             document = documents[each.index]
-            before = {key: value for key, value in document.metadata.items() if key not in WRITTEN}
+            before = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
             kept.append(document.model_copy(update={"metadata": {**before, **_told(each)}}))
         return kept
 
@@ -104,14 +104,14 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
         self, documents: Sequence[Document], query: Content, callbacks: Callbacks | None = None
     ) -> list[Document]:
         """`compress_documents` without blocking the event loop."""
-        return await in_background(self.compress_documents, documents, query, callbacks)
+        return await run_in_executor(self.compress_documents, documents, query, callbacks)
 
     def _judge(
         self, query: Content, documents: Sequence[Content], top_n: int | None, instruction: str | None
     ) -> list[Judged]:
         if top_n is not None and top_n < 0:
             raise ValueError(f"top_n is {top_n}; it may be None, or 0 or more")
-        documents = several(documents)
+        documents = as_list(documents)
         if not documents or top_n == 0:
             return []
         judged = self._score(as_input(query, self.media_keys), documents, instruction)
@@ -127,7 +127,7 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
         return judged[:top_n]
 
     def _score(self, query: Any, documents: Sequence[Content], instruction: str | None) -> list[Judged]:
-        inputs = [readable(document, self.media_keys) for document in documents]
+        inputs = [input_or_error(document, self.media_keys) for document in documents]
         batch = self.reranker.score(
             query, inputs, instruction=instruction, progress=self.show_progress, on_error="collect"
         )

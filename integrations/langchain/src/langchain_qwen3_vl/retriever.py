@@ -10,9 +10,9 @@ from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field
 
 from langchain_qwen3_vl.content import Content, as_input, to_langchain
-from langchain_qwen3_vl.reranker import WRITTEN
+from langchain_qwen3_vl.reranker import RERANK_METADATA_KEYS
 from qwen3vl.retriever import Retriever
-from qwen3vl.store import Hit
+from qwen3vl.stores import Hit
 
 
 class Qwen3VLRetriever(BaseRetriever):
@@ -55,7 +55,7 @@ class Qwen3VLRetriever(BaseRetriever):
 
 def _document(hit: Hit) -> Document:
     found = to_langchain(hit.document)
-    before = {key: value for key, value in found.metadata.items() if key not in WRITTEN}
+    before = {key: value for key, value in found.metadata.items() if key not in RERANK_METADATA_KEYS}
     scores = (
         {"score": hit.score} if hit.rerank_score is None else {"score": hit.score, "relevance_score": hit.rerank_score}
     )

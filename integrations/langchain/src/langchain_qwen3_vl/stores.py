@@ -14,8 +14,8 @@ from langchain_core.documents import Document as LangChainDocument
 from langchain_core.vectorstores import VectorStore
 
 from langchain_qwen3_vl.content import to_langchain
-from langchain_qwen3_vl.embeddings import Embedded, Qwen3VLEmbeddings
-from qwen3vl.background import in_background
+from langchain_qwen3_vl.embeddings import PrecomputedText, Qwen3VLEmbeddings
+from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.documents import Document
 from qwen3vl.errors import BatchError, ItemError, StoreError
 
@@ -43,7 +43,7 @@ def add_documents(
     with None for those.  Raises `StoreError` where the store cannot keep these vectors.  What the store raises
     passes, with a note of what was written before.
     """
-    written = _Written(_embeddings(store, embeddings))
+    written = AddProgress(_embeddings(store, embeddings))
     for batch in _batches(documents, batch_size):
         ready = written.prepare(batch)
         with written.noted():
@@ -61,9 +61,9 @@ async def aadd_documents(
     batch_size: int = BATCH,
 ) -> list[str]:
     """`add_documents` without blocking the event loop; takes asynchronous streams too."""
-    written = _Written(await in_background(_embeddings, store, embeddings))
+    written = AddProgress(await run_in_executor(_embeddings, store, embeddings))
     async for batch in _abatches(documents, batch_size):
-        ready = await in_background(written.prepare, batch)
+        ready = await run_in_executor(written.prepare, batch)
         with written.noted():
             if ready.documents:
                 await store.aadd_documents(ready.documents, ids=ready.ids)
@@ -89,7 +89,7 @@ class _Ready:
             )
 
 
-class _Written:
+class AddProgress:
     """What became of all documents so far."""
 
     def __init__(self, embeddings: Qwen3VLEmbeddings) -> None:
@@ -98,7 +98,7 @@ class _Written:
         self.errors: list[ItemError] = []
 
     def prepare(self, batch: list[Given]) -> _Ready:
-        """Embeds a batch, and notes what fails."""
+        """StreamingEmbedder a batch, and notes what fails."""
         start = len(self.ids)
         documents = [to_langchain(each) if isinstance(each, Document) else each for each in batch]
         found = self.embeddings.collect(documents)
@@ -107,7 +107,7 @@ class _Written:
             own = (document.id or _id(document)) if good else None
             self.ids.append(own)
             if own is not None:
-                text = Embedded(document.page_content, vector.tolist())
+                text = PrecomputedText(document.page_content, vector.tolist())
                 # Not validated: that would make a plain text of it.
                 ready[own] = LangChainDocument.model_construct(id=own, page_content=text, metadata=document.metadata)
         self.errors += [error.at(start + error.index) for error in found.errors]

@@ -7,7 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from qwen3vl.store import RANGE
+from qwen3vl.stores import RANGE
 
 TENANT = "tenant"
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from qwen3vl.errors import StoreError
-from qwen3vl.store import Search
+from qwen3vl.stores import Search
 
 Quantization = Literal["scalar", "binary", "turbo"]
 SHORT = "short"

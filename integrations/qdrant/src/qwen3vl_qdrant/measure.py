@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from qwen3vl.errors import StoreError
-from qwen3vl.store import Search
+from qwen3vl.stores import Search
 from qwen3vl_qdrant.filters import to_filter
 from qwen3vl_qdrant.layout import OVERSAMPLING, SHORT, SHORT_OVERSAMPLING, Layout, Quantization, cut
 from qwen3vl_qdrant.store import QdrantStore
 
 BITS: dict[Quantization | None, float] = {None: 32, "scalar": 8, "turbo": 4, "binary": 1}
-"""Bits a value of the vector that finds candidates."""
+"""WeightFormat a value of the vector that finds candidates."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 
 from qwen3vl.documents import Document
 from qwen3vl.errors import RecipeError, StoreError
-from qwen3vl.nodes import node_payload
 from qwen3vl.recipe import Recipe
-from qwen3vl.retry import Retry, Trouble, answered, out_of_disk
-from qwen3vl.store import Hit, Point, Search, Store, Stored, Vector, hopeless
+from qwen3vl.stores import Hit, Point, PointRef, Search, Store, Vector, matches_nothing
+from qwen3vl.stores.payloads.llama_index import llama_index_payload
+from qwen3vl.stores.retry import ClientFailure, Retry, answered, out_of_disk
 from qwen3vl_qdrant.filters import TENANT, metadata_key, to_filter
 from qwen3vl_qdrant.layout import Layout
 
@@ -179,7 +179,7 @@ class QdrantStore(Store):
 
     def payload(self, point: Point) -> dict[str, Any]:
         """What is stored beside a vector: LangChain's keys, LlamaIndex's, and the tenant."""
-        payload = {**point.document.to_payload(), **node_payload(point.document, point.id, "doc_id")}
+        payload = {**point.document.to_payload(), **llama_index_payload(point.document, point.id, "doc_id")}
         if self.tenant is not None:
             payload[TENANT] = self.tenant
         return payload
@@ -195,10 +195,10 @@ class QdrantStore(Store):
         wanted = to_filter(where, self.tenant)
         if wanted is None or to_filter(where) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
-        if not hopeless(where):
+        if not matches_nothing(where):
             await self._ask(self.client.delete, self.collection, models.FilterSelector(filter=wanted), wait=True)
 
-    async def _page(self, offset: Any) -> tuple[list[Stored], Any]:
+    async def _page(self, offset: Any) -> tuple[list[PointRef], Any]:
         records, after = await self._ask(
             self.client.scroll,
             self.collection,
@@ -209,11 +209,11 @@ class QdrantStore(Store):
             with_vectors=False,
         )
         found = [((record.payload or {}).get("metadata", {}), str(record.id)) for record in records]
-        return [Stored(each, told.get("source", ""), told.get("place", "")) for told, each in found], after
+        return [PointRef(each, told.get("source", ""), told.get("place", "")) for told, each in found], after
 
     async def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         layout = await self._laid_out()
-        if any(search.one_per or hopeless(search.where) for search in searches):
+        if any(search.one_per or matches_nothing(search.where) for search in searches):
             return [await self._grouped(search, layout) for search in searches]
         if self.embedded:
             # It searches exactly, and warns of what it does not need.
@@ -231,7 +231,7 @@ class QdrantStore(Store):
 
     async def _grouped(self, search: Search, layout: Layout) -> list[Hit]:
         """The best hit of each value of a key.  Groups have no pages: those before the offset are passed over."""
-        if hopeless(search.where):
+        if matches_nothing(search.where):
             return []
         if search.one_per is None:
             return (await self._search([search]))[0]
@@ -261,27 +261,29 @@ class QdrantStore(Store):
     async def _close(self) -> None:
         await self._ask(self.client.close)
 
-    def _trouble(self, error: Exception) -> Trouble | None:
+    def _classify_error(self, error: Exception) -> ClientFailure | None:
         if isinstance(error, UnexpectedResponse):
             return _answered(error)
         if isinstance(error, ResourceExhaustedResponse):
-            return Trouble(f"the server has too much to do: {error}", passing=True, wait=float(error.retry_after_s))
+            return ClientFailure(
+                f"the server has too much to do: {error}", passing=True, wait=float(error.retry_after_s)
+            )
         if isinstance(error, ResponseHandlingException):
             return _unanswered(error.source)
         if hasattr(error, "code") and hasattr(error, "details"):
             return _remote(error)
         if isinstance(error, json.JSONDecodeError):
-            return Trouble(f"the server's answer was cut: {error}", passing=True)
+            return ClientFailure(f"the server's answer was cut: {error}", passing=True)
         if isinstance(error, QdrantException) and "Retry-After" in str(error):
-            return Trouble("the server has too much to do", passing=True)
+            return ClientFailure("the server has too much to do", passing=True)
         if isinstance(error, (sqlite3.Error, OSError)):
-            return Trouble(str(error) or type(error).__name__)
+            return ClientFailure(str(error) or type(error).__name__)
         if isinstance(error, (ApiException, QdrantException, ValueError, RuntimeError)):
-            return Trouble(str(error) or type(error).__name__, refused=isinstance(error, ValueError))
+            return ClientFailure(str(error) or type(error).__name__, refused=isinstance(error, ValueError))
         return None
 
 
-def _answered(error: UnexpectedResponse) -> Trouble:
+def _answered(error: UnexpectedResponse) -> ClientFailure:
     """What an HTTP status means."""
     status = error.status_code or 0
     try:
@@ -293,23 +295,23 @@ def _answered(error: UnexpectedResponse) -> Trouble:
     return answered("the server", status, reason, fix, float(wait) if wait.isdecimal() else 0.0)
 
 
-def _unanswered(source: Exception) -> Trouble:
+def _unanswered(source: Exception) -> ClientFailure:
     """What a request without a proper answer means: most pass, a wrong address or certificate does not."""
     if isinstance(source, (httpx.UnsupportedProtocol, httpx.InvalidURL)) or "CERTIFICATE" in str(source).upper():
-        return Trouble(f"the server's address or certificate is wrong: {source!r}")
+        return ClientFailure(f"the server's address or certificate is wrong: {source!r}")
     if isinstance(source, httpx.HTTPError):
-        return Trouble(f"the server cannot be reached, or its answer was cut: {source!r}", passing=True)
-    return Trouble(f"the server's answer is not understood; is it of another version? {source!r}")
+        return ClientFailure(f"the server cannot be reached, or its answer was cut: {source!r}", passing=True)
+    return ClientFailure(f"the server's answer is not understood; is it of another version? {source!r}")
 
 
-def _remote(error: Any) -> Trouble:
+def _remote(error: Any) -> ClientFailure:
     """What a gRPC status means."""
     code, reason = getattr(error.code(), "name", str(error.code())), str(error.details())
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return Trouble(f"the server refuses the credentials ({code}: {reason}); give the client its api_key")
+        return ClientFailure(f"the server refuses the credentials ({code}: {reason}); give the client its api_key")
     busy = code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN")
     passing = busy and not out_of_disk(reason)
-    return Trouble(f"the server answers {code}: {reason}", passing=passing, refused=code == "INVALID_ARGUMENT")
+    return ClientFailure(f"the server answers {code}: {reason}", passing=passing, refused=code == "INVALID_ARGUMENT")
 
 
 def _hit(point: Any) -> Hit:

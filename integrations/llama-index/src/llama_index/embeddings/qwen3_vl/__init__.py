@@ -3,6 +3,6 @@
 from llama_index.embeddings.qwen3_vl.base import Qwen3VLEmbedding
 from llama_index.embeddings.qwen3_vl.nodes import document_of_node, node_of_document
 
-from qwen3vl.references import MediaKeys
+from qwen3vl.adapters.media_keys import MediaKeys
 
 __all__ = ["MediaKeys", "Qwen3VLEmbedding", "document_of_node", "node_of_document"]

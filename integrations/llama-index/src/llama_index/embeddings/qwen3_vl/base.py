@@ -15,16 +15,16 @@ from llama_index.core.embeddings.multi_modal_base import MultiModalEmbedding
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.core.schema import BaseNode, ImageType
-from llama_index.embeddings.qwen3_vl.cache import Embedding, Made, cache_key, content_digest, through
-from llama_index.embeddings.qwen3_vl.callers import nodes_being_embedded, nodes_being_hashed
-from llama_index.embeddings.qwen3_vl.nodes import holds_data, node_input, readable, storable
+from llama_index.embeddings.qwen3_vl._frame_lookup import nodes_being_embedded, nodes_being_hashed
+from llama_index.embeddings.qwen3_vl.cache import Embedding, EmbedResult, cache_key, content_digest, through
+from llama_index.embeddings.qwen3_vl.nodes import holds_data, input_or_error, node_input, storable
 from llama_index.embeddings.qwen3_vl.queries import MediaQuery, media_query
 from llama_index.embeddings.qwen3_vl.settings import ModelSettings, state_without_model
 
-from qwen3vl.background import in_background
+from qwen3vl.adapters.registry import shared_embedder
+from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, InputError
 from qwen3vl.inputs import as_item
-from qwen3vl.shared import shared_embedder
 
 if TYPE_CHECKING:
     from qwen3vl import Batch, Embedder
@@ -128,17 +128,17 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
 
     def get_query_embedding(self, query: str) -> Embedding:
         """The vector of a query in words."""
-        return self._told([query], [query], "query")[0]
+        return self._embed_or_raise([query], [query], "query")[0]
 
     async def aget_query_embedding(self, query: str) -> Embedding:
-        return (await self._atold([query], [query], "query"))[0]
+        return (await self._aembed_or_raise([query], [query], "query"))[0]
 
     def get_multimodal_query_embedding(self, query: Any) -> Embedding:
         """The vector of a query that is a mapping with any of text, image and video."""
-        return self._told([query], [_name(query)], "query")[0]
+        return self._embed_or_raise([query], [_name(query)], "query")[0]
 
     async def aget_multimodal_query_embedding(self, query: Any) -> Embedding:
-        return (await self._atold([query], [_name(query)], "query"))[0]
+        return (await self._aembed_or_raise([query], [_name(query)], "query"))[0]
 
     def query_bundle(self, query: Any) -> MediaQuery:
         """A query with pictures or clips for any retriever and for `Qwen3VLRerank`: its vector is in the bundle."""
@@ -158,23 +158,23 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
 
     def get_text_embedding(self, text: str) -> Embedding:
         """The vector of a document's text."""
-        return self._told([text], [text], "document")[0]
+        return self._embed_or_raise([text], [text], "document")[0]
 
     async def aget_text_embedding(self, text: str) -> Embedding:
-        return (await self._atold([text], [text], "document"))[0]
+        return (await self._aembed_or_raise([text], [text], "document"))[0]
 
     def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **_: Any) -> list[Embedding]:
         """The vectors of texts; where an index asks for those of nodes, by what the nodes hold."""
-        return self._told(self._seen(texts), texts, "document", show_progress)
+        return self._embed_or_raise(self._inputs_for(texts), texts, "document", show_progress)
 
     async def aget_text_embedding_batch(
         self, texts: list[str], show_progress: bool = False, **_: Any
     ) -> list[Embedding]:
-        return await self._atold(self._seen(texts), texts, "document", show_progress)
+        return await self._aembed_or_raise(self._inputs_for(texts), texts, "document", show_progress)
 
-    def _seen(self, texts: Sequence[str]) -> list[Any]:
+    def _inputs_for(self, texts: Sequence[str]) -> list[Any]:
         nodes = nodes_being_embedded(texts)
-        return list(texts) if nodes is None else [readable(node, self.media_keys) for node in nodes]
+        return list(texts) if nodes is None else [input_or_error(node, self.media_keys) for node in nodes]
 
     # Pictures, clips and mixtures --------------------------------------------------------------------------------
 
@@ -220,26 +220,26 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
     @dispatcher.span
     def get_multimodal_embeddings(self, inputs: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
         """The vectors of inputs as `qwen3vl.Embedder.embed` takes them, in their order."""
-        return self._told(inputs, _names(inputs), "document", show_progress)
+        return self._embed_or_raise(inputs, _names(inputs), "document", show_progress)
 
     @dispatcher.span
     async def aget_multimodal_embeddings(self, inputs: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
-        return await self._atold(inputs, _names(inputs), "document", show_progress)
+        return await self._aembed_or_raise(inputs, _names(inputs), "document", show_progress)
 
     # Nodes -------------------------------------------------------------------------------------------------------
 
     def __call__(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
         """Gives each node the vector of what it holds."""
-        inputs = [readable(node, self.media_keys) for node in nodes]
-        made = self._made(inputs, _names(inputs), "document", bool(kwargs.get("show_progress")))
+        inputs = [input_or_error(node, self.media_keys) for node in nodes]
+        made = self._embed_batches(inputs, _names(inputs), "document", bool(kwargs.get("show_progress")))
         return self._embedded(nodes, inputs, made)
 
     async def acall(self, nodes: Sequence[BaseNode], **kwargs: Any) -> Sequence[BaseNode]:
-        inputs = [readable(node, self.media_keys) for node in nodes]
-        made = await self._amade(inputs, _names(inputs), "document", bool(kwargs.get("show_progress")))
+        inputs = [input_or_error(node, self.media_keys) for node in nodes]
+        made = await self._aembed_batches(inputs, _names(inputs), "document", bool(kwargs.get("show_progress")))
         return self._embedded(nodes, inputs, made)
 
-    def _embedded(self, nodes: Sequence[BaseNode], inputs: Sequence[Any], made: Made) -> list[BaseNode]:
+    def _embedded(self, nodes: Sequence[BaseNode], inputs: Sequence[Any], made: EmbedResult) -> list[BaseNode]:
         if self.on_error == "raise":
             _settled(made)
         for error in made.errors:
@@ -259,41 +259,43 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
         return _settled(self._embed([query], "query"))[0]
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        return await in_background(self._get_query_embedding, query)
+        return await run_in_executor(self._get_query_embedding, query)
 
     def _get_text_embedding(self, text: str) -> Embedding:
         return _settled(self._embed([text], "document"))[0]
 
     async def _aget_text_embedding(self, text: str) -> Embedding:
-        return await in_background(self._get_text_embedding, text)
+        return await run_in_executor(self._get_text_embedding, text)
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         return _settled(self._embed(texts, "document"))
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await in_background(self._get_text_embeddings, texts)
+        return await run_in_executor(self._get_text_embeddings, texts)
 
     def _get_image_embedding(self, img_file_path: ImageType) -> Embedding:
         return _settled(self._embed([{"image": img_file_path}], "document"))[0]
 
     async def _aget_image_embedding(self, img_file_path: ImageType) -> Embedding:
-        return await in_background(self._get_image_embedding, img_file_path)
+        return await run_in_executor(self._get_image_embedding, img_file_path)
 
     # The one way to the model ------------------------------------------------------------------------------------
 
-    def _told(
+    def _embed_or_raise(
         self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool = False
     ) -> list[Embedding]:
-        return _settled(self._made(inputs, names, kind, show_progress))
+        return _settled(self._embed_batches(inputs, names, kind, show_progress))
 
-    async def _atold(
+    async def _aembed_or_raise(
         self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool = False
     ) -> list[Embedding]:
-        return _settled(await self._amade(inputs, names, kind, show_progress))
+        return _settled(await self._aembed_batches(inputs, names, kind, show_progress))
 
-    def _made(self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool) -> Made:
+    def _embed_batches(
+        self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool
+    ) -> EmbedResult:
         """Vectors, with events around each batch, and the rate limiter asked."""
-        found = Made([], [])
+        found = EmbedResult([], [])
         limiter = getattr(self, "rate_limiter", None)  # LlamaIndex has them since 0.14.16
         for start in range(0, len(inputs), self.embed_batch_size):
             if limiter is not None:
@@ -304,27 +306,29 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
             found = _joined(found, made)
         return found
 
-    async def _amade(self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool) -> Made:
-        found = Made([], [])
+    async def _aembed_batches(
+        self, inputs: Sequence[Any], names: Sequence[str], kind: Kind, show_progress: bool
+    ) -> EmbedResult:
+        found = EmbedResult([], [])
         limiter = getattr(self, "rate_limiter", None)
         for start in range(0, len(inputs), self.embed_batch_size):
             if limiter is not None:
                 await limiter.async_acquire()
             with self._events(names[start : start + self.embed_batch_size]) as ended:
                 part = inputs[start : start + self.embed_batch_size]
-                made = await in_background(self._embed, part, kind, show_progress)
+                made = await run_in_executor(self._embed, part, kind, show_progress)
                 ended(made)
             found = _joined(found, made)
         return found
 
     @contextmanager
-    def _events(self, names: Sequence[str]) -> Iterator[Callable[[Made], None]]:
+    def _events(self, names: Sequence[str]) -> Iterator[Callable[[EmbedResult], None]]:
         """Start and end of a batch, for both of LlamaIndex's ways to listen; what raises ends it too."""
         model = self.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=model))
         with self.callback_manager.event(CBEventType.EMBEDDING, payload={EventPayload.SERIALIZED: model}) as event:
 
-            def ended(made: Made) -> None:
+            def ended(made: EmbedResult) -> None:
                 good = [(name, vector) for name, vector in zip(names, made.vectors, strict=True) if vector is not None]
                 chunks, vectors = [name for name, _ in good], [vector for _, vector in good]
                 event.on_end(payload={EventPayload.CHUNKS: chunks, EventPayload.EMBEDDINGS: vectors})
@@ -332,7 +336,7 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
 
             yield ended
 
-    def _embed(self, inputs: Sequence[Any], kind: Kind, show_progress: bool = False) -> Made:
+    def _embed(self, inputs: Sequence[Any], kind: Kind, show_progress: bool = False) -> EmbedResult:
         """Vectors from the cache, where there is one, and from the model."""
         embedder = self.embedder
         instruction = self.query_instruction if kind == "query" else None
@@ -346,13 +350,13 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
         return through(self.embeddings_cache, inputs, embed, key_of)
 
 
-def _joined(first: Made, second: Made) -> Made:
+def _joined(first: EmbedResult, second: EmbedResult) -> EmbedResult:
     start = len(first.vectors)
     errors = [*first.errors, *(error.at(start + error.index) for error in second.errors)]
-    return Made(first.vectors + second.vectors, errors)
+    return EmbedResult(first.vectors + second.vectors, errors)
 
 
-def _settled(made: Made) -> list[Embedding]:
+def _settled(made: EmbedResult) -> list[Embedding]:
     """All vectors; raises `BatchError` where some are not there."""
     if made.errors:
         raise BatchError(made.errors, made.vectors)

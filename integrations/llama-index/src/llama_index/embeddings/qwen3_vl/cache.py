@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qwen3vl.errors import InputError, ItemError
-from qwen3vl.inputs import Clip, Item, Picture, as_item
+from qwen3vl.inputs import ImageReference, Item, VideoReference, as_item
 from qwen3vl.media import MediaPolicy
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Embedding = list[float]
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class EmbedResult:
     """Vectors in the order of the inputs, None where there is an error beside them."""
 
     vectors: list[Embedding | None]
@@ -30,7 +30,7 @@ class Made:
 
 def through(
     store: Any, inputs: Sequence[Any], embed: Callable[[list[Any]], Batch], key_of: Callable[[Any], str | None]
-) -> Made:
+) -> EmbedResult:
     """Vectors from a key-value store, and from the model for those that it does not have; None is no store."""
     keys = [None if store is None else key_of(each) for each in inputs]
     found = [None if key is None else store.get(key, collection=COLLECTION) for key in keys]
@@ -42,7 +42,7 @@ def through(
             vectors[place] = vector
             if (key := keys[place]) is not None:
                 store.put(key, {"embedding": vector}, collection=COLLECTION)
-    return Made(vectors, [error.at(missing[error.index]) for error in batch.errors])
+    return EmbedResult(vectors, [error.at(missing[error.index]) for error in batch.errors])
 
 
 def cache_key(value: Any, instruction: str, recipe: str, policy: MediaPolicy) -> str | None:
@@ -64,7 +64,7 @@ def content_digest(item: Item, policy: MediaPolicy) -> str | None:
     Raises `InputError` where the policy does not allow a file, or it cannot be read.
     """
     told: list[Any] = [list(item.texts)]
-    media: tuple[Picture | Clip, ...] = (*item.images, *item.videos)
+    media: tuple[ImageReference | VideoReference, ...] = (*item.images, *item.videos)
     for medium in media:
         content = _medium(medium, policy)
         if content is None:
@@ -73,18 +73,18 @@ def content_digest(item: Item, policy: MediaPolicy) -> str | None:
     return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _medium(medium: Picture | Clip, policy: MediaPolicy) -> list[Any] | None:
-    from qwen3vl.media.pictures import check_bytes, check_file, content_digest, digest
-    from qwen3vl.pixels import rgb
+def _medium(medium: ImageReference | VideoReference, policy: MediaPolicy) -> list[Any] | None:
+    from qwen3vl.media.images import check_bytes, check_file, content_digest, digest
+    from qwen3vl.processing.pixels import rgb
 
-    part: list[Any] = [medium.page] if isinstance(medium, Picture) else [medium.start, medium.end]
+    part: list[Any] = [medium.page] if isinstance(medium, ImageReference) else [medium.start, medium.end]
     if medium.where == "url":
         return None
     if medium.where == "path":
         return [content_digest(check_file(policy.check_path(medium.data), policy)), *part]
     if medium.where == "bytes":
         return [digest(check_bytes(medium.data, policy)), *part]
-    if isinstance(medium, Clip):
+    if isinstance(medium, VideoReference):
         frames = [_medium(frame, policy) for frame in medium.frames]
         return None if None in frames else frames
     return [medium.data.size, digest(rgb(medium.data).tobytes())]

@@ -9,10 +9,10 @@ from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Metadata
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
+from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys, document_from_metadata
 from qwen3vl.documents import Document
 from qwen3vl.errors import InputError
-from qwen3vl.nodes import node_payload
-from qwen3vl.references import DEFAULT_KEYS, MediaKeys, document_of
+from qwen3vl.stores.payloads.llama_index import llama_index_payload
 
 NAMED = "media_kind"
 """Metadata that say what a node is that has no words."""
@@ -25,7 +25,7 @@ def node_of_document(document: Document, *, image_nodes: bool = False) -> TextNo
     it back of a collection that `qwen3vl.ingest` wrote.  A `VectorStoreIndex` over Qdrant that was made of `ImageNode`s
     and others finds the `ImageNode`s only, until it is opened anew with `from_vector_store`.
     """
-    payload: dict[str, Any] = dict(node_payload(document, document.id, "ref_doc_id"))
+    payload: dict[str, Any] = dict(llama_index_payload(document, document.id, "ref_doc_id"))
     node = cast("TextNode", metadata_dict_to_node(payload))
     if image_nodes or not isinstance(node, ImageNode):
         return node
@@ -39,7 +39,7 @@ def document_of_node(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> Document
     """
     text = node.get_content(metadata_mode=MetadataMode.NONE)
     # What `storable` wrote is no text of the node's own.
-    document = document_of("" if text == node.metadata.get(NAMED) else text, node.metadata, keys)
+    document = document_from_metadata("" if text == node.metadata.get(NAMED) else text, node.metadata, keys)
     image, video = _image(node) or document.image, _video(node) or document.video
     if (image, video) == (document.image, document.video):
         return document
@@ -58,7 +58,7 @@ def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]
     return document.input
 
 
-def readable(node: BaseNode, keys: MediaKeys) -> dict[str, Any] | InputError:
+def input_or_error(node: BaseNode, keys: MediaKeys) -> dict[str, Any] | InputError:
     """A node's input, or the error that it is, which the core reports in its place."""
     try:
         return node_input(node, keys)

@@ -7,9 +7,9 @@ from typing import Any
 
 from llama_index.core.bridge.pydantic import BaseModel, Field, field_validator, model_validator
 
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, check_named
-from qwen3vl.references import DEFAULT_KEYS, MediaKeys
-from qwen3vl.shared import check_further
+from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
+from qwen3vl.adapters.registry import check_model_kwargs
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
 
 
 class ModelSettings(BaseModel):
@@ -39,12 +39,12 @@ class ModelSettings(BaseModel):
     @field_validator("policy")
     @classmethod
     def _named(cls, value: MediaPolicy) -> MediaPolicy:
-        return check_named(value)
+        return require_folders(value)
 
     @field_validator("model_kwargs")
     @classmethod
     def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
-        check_further(value)
+        check_model_kwargs(value)
         return value
 
     def _settings(self, model: str, instruction: str | None) -> dict[str, Any]:

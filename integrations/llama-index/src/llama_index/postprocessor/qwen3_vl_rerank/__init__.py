@@ -1,6 +1,6 @@
 """Qwen3-VL-Reranker for LlamaIndex; torch and a model load on first use."""
 
 from llama_index.postprocessor.qwen3_vl_rerank.base import Qwen3VLRerank
-from llama_index.postprocessor.qwen3_vl_rerank.pictures import Qwen3VLPictures
+from llama_index.postprocessor.qwen3_vl_rerank.images import Qwen3VLPictures
 
 __all__ = ["Qwen3VLPictures", "Qwen3VLRerank"]

@@ -12,13 +12,13 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.embeddings.qwen3_vl.nodes import noted, readable
+from llama_index.embeddings.qwen3_vl.nodes import input_or_error, noted
 from llama_index.embeddings.qwen3_vl.queries import MediaQuery
 from llama_index.embeddings.qwen3_vl.settings import ModelSettings, state_without_model
 
-from qwen3vl.background import in_background
+from qwen3vl.adapters.registry import shared_reranker
+from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, ItemError
-from qwen3vl.shared import shared_reranker
 
 if TYPE_CHECKING:
     from qwen3vl import Reranker
@@ -85,7 +85,7 @@ class Qwen3VLRerank(ModelSettings, BaseNodePostprocessor):
         event = self._start(nodes, query_bundle)
         kept: list[NodeWithScore] = []
         try:
-            kept = await in_background(self._judge, nodes, query)
+            kept = await run_in_executor(self._judge, nodes, query)
         finally:
             self._end(event, kept)
         return kept
@@ -107,7 +107,7 @@ class Qwen3VLRerank(ModelSettings, BaseNodePostprocessor):
     def _judge(self, nodes: Sequence[NodeWithScore], query: Any) -> list[NodeWithScore]:
         if not nodes:
             return []
-        inputs = [readable(each.node, self.media_keys) for each in nodes]
+        inputs = [input_or_error(each.node, self.media_keys) for each in nodes]
         batch = self.reranker.score(query, inputs, on_error="collect")
         if batch.errors and self.on_error == "raise":
             raise BatchError(batch.errors, batch.values)

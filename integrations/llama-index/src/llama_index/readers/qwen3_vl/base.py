@@ -11,8 +11,8 @@ from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import TextNode
 from llama_index.embeddings.qwen3_vl.nodes import node_of_document
 
+from qwen3vl.adapters.loader import LoaderAdapter
 from qwen3vl.documents import LoadFailure
-from qwen3vl.loading import Loading
 
 if TYPE_CHECKING:
     from qwen3vl import Loader
@@ -34,7 +34,7 @@ class Qwen3VLReader(BaseReader):
         on_error: Literal["warn", "raise"] = "warn",
         image_nodes: bool = False,
     ) -> None:
-        self._loading = Loading(loader, on_error)
+        self._loading = LoaderAdapter(loader, on_error)
         self.image_nodes = image_nodes
 
     @property

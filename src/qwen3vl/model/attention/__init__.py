@@ -1,0 +1,1 @@
+"""Attention over packed rows of tokens, in which shared prefixes stand once."""

@@ -1,0 +1,1 @@
+"""Linear layers and elementwise functions of the model."""

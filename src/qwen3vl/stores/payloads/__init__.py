@@ -1,0 +1,1 @@
+"""The forms in which other frameworks keep documents in a vector store."""

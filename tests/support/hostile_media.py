@@ -1,0 +1,75 @@
+"""References that must reach nothing, and what the refusal says."""
+
+from __future__ import annotations
+
+import base64
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from tests.support.http_server import Server
+
+
+def png(width: int, height: int, rows: int = 1) -> bytes:
+    """A PNG whose header promises a size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(b"\0" * (rows * (3 * width + 1)), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def data_uri(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+HOSTILE: list[tuple[Any, str]] = [
+    ("file:///etc/passwd", "outside the folders"),
+    ("/etc/passwd", "outside the folders"),
+    ("~/.ssh/id_rsa", "outside the folders"),
+    ("../../etc/passwd", "outside the folders"),
+    ("{allowed}/../../../etc/passwd", "outside the folders"),
+    ("{allowed}/link.png", "outside the folders"),
+    ("{allowed}/a\0b.png", "no path to a file"),
+    ("{allowed}/loop.png", "o"),
+    ("{allowed}/pipe.png", "not a file"),
+    ("file://elsewhere/share/a.png", "not a host"),
+    ("http://127.0.0.1:{port}/a.png", "not a public address"),
+    ("http://localhost:{port}/a.png", "not a public address"),
+    ("http://[::ffff:127.0.0.1]:{port}/a.png", "not a public address"),
+    ("http://169.254.169.254/latest/meta-data", "not a public address"),
+    ("ftp://example.com/a.png", "only http"),
+    ("concat:/etc/passwd|/etc/hosts", "outside the folders"),
+    (data_uri(png(60_000, 60_000)), "too large to be opened safely"),
+    (data_uri(png(12_000, 12_000, 400)), "12000 x 12000"),
+    ("data:image/png;base64,AAAA", "not a picture"),
+    ("data:text/html,<svg onload=1>", "not a picture"),
+    ("{allowed}/header.png", "too large to be opened safely"),
+    (7, "type int"),
+    ({"url": "http://127.0.0.1"}, "type dict"),
+    (["a.png"], "type list"),
+    (b"\x89PNG", "type bytes"),
+    (Path("/etc/passwd"), "type PosixPath"),
+    (True, "type bool"),
+]
+
+
+def prepare(folder: Path) -> Path:
+    """What some of the references name, below the folder that is allowed."""
+    (folder / "link.png").symlink_to("/etc/passwd")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "header.png").write_bytes(png(60_000, 60_000))
+    return folder
+
+
+def reference(number: int, allowed: Path, server: Server) -> tuple[Any, str]:
+    """A reference with the allowed folder and the server's port filled in, and the words of its refusal."""
+    found, reason = HOSTILE[number]
+    if isinstance(found, str):
+        found = found.replace("{allowed}", str(allowed)).replace("{port}", str(server.port))
+    return found, reason
