@@ -45,8 +45,8 @@ def test_what_goes_in_comes_out(store: Store) -> None:
     documents = [
         *passages(20),
         Document("a.png", "picture", "c1", image="/pictures/a.png"),
-        Document("b.pdf", "page", "c2", place="page=3", text="words", image="b.pdf#page=3", fused=False),
-        Document("c.mp4", "clip", "c3", place="t=0,30", video="c.mp4#t=0,30", metadata={"start": 0, "end": 30.5}),
+        Document("b.pdf", "page", "c2", locator="page=3", text="words", image="b.pdf#page=3", fused=False),
+        Document("c.mp4", "clip", "c3", locator="t=0,30", video="c.mp4#t=0,30", metadata={"start": 0, "end": 30.5}),
     ]
     report = ingest(documents, Precomputed(), store)
     assert (report.added, report.failed, store.count()) == (23, [], 23)

@@ -59,7 +59,7 @@ class PointRef:
 
     id: str
     source: str
-    place: str
+    locator: str
 
 
 def matches_nothing(where: Any) -> bool:

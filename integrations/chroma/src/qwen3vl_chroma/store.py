@@ -170,7 +170,7 @@ class ChromaStore(Store):
             include=["metadatas"],
         )
         page = [
-            PointRef(each, str(told.get("source", "")), str(told.get("place", "")))
+            PointRef(each, str(told.get("source", "")), str(told.get("locator") or told.get("place", "")))
             for each, told in zip(found["ids"], found["metadatas"], strict=True)
         ]
         return page, start + _PAGE if len(page) == _PAGE else None

@@ -205,11 +205,13 @@ class QdrantStore(Store):
             scroll_filter=to_filter(None, self.tenant),
             limit=_PAGE,
             offset=offset,
-            with_payload=["metadata.source", "metadata.place"],
+            with_payload=["metadata.source", "metadata.locator", "metadata.place"],
             with_vectors=False,
         )
         found = [((record.payload or {}).get("metadata", {}), str(record.id)) for record in records]
-        return [PointRef(each, told.get("source", ""), told.get("place", "")) for told, each in found], after
+        return [
+            PointRef(each, told.get("source", ""), told.get("locator") or told.get("place", "")) for told, each in found
+        ], after
 
     async def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         layout = await self._laid_out()
