@@ -132,7 +132,7 @@ def test_few_contents_in_many_documents(store: Store) -> None:
 
     report = ingest(counted(), Windowed(), store, progress=progress)
     assert report.added == 6000
-    # Two lookups that wait, two under way, a pending, and what is not written yet.
+    # Two lookups that wait, two under way, a window, and what is not written yet.
     assert ahead <= 4 * LOOKUP_BATCH + 256 + BATCH
 
 
@@ -155,7 +155,7 @@ def test_a_refused_point_costs_no_other(store: Store, monkeypatch: pytest.Monkey
 
     async def choosy(points: Sequence[Point]) -> None:
         if any(point.document.metadata["number"] == 33 for point in points):
-            raise StoreError("it is not taken", refused=True)
+            raise StoreError("it is not taken", invalid_request=True)
         await inner(points)
 
     monkeypatch.setattr(store, "_upsert", choosy)

@@ -285,7 +285,7 @@ class Listening(BaseCallbackHandler):
         self.tags: list[Any] = []
         self.found: list[Document] = []
 
-    def on_retriever_dispatch(self, serialized: Any, query: Any, *, tags: Any = None, **kwargs: Any) -> None:
+    def on_retriever_start(self, serialized: Any, query: Any, *, tags: Any = None, **kwargs: Any) -> None:
         self.tags.append(tags)
 
     def on_retriever_end(self, documents: Any, **kwargs: Any) -> None:
