@@ -18,6 +18,9 @@ def deprecated_alias(owner: str, old: str, new: str) -> property:
         owner: The class's name, for the warning.
         old: The attribute's former name.
         new: The attribute's present name.
+
+    Returns:
+        A property to assign to the former name in the class body.
     """
 
     def read(self: Any) -> Any:
@@ -32,6 +35,9 @@ def renamed_arguments(**renames: str) -> Callable[[Callable[P, T]], Callable[P, 
 
     Args:
         **renames: The present name of each former name.
+
+    Returns:
+        A decorator for a function or method.
 
     Example:
         ```python

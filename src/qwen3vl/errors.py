@@ -25,7 +25,8 @@ class RecipeError(Qwen3VLError):
 class StoreError(Qwen3VLError):
     """A vector store cannot be opened, read or written.
 
-    Attributes:
+    Args:
+        message: The collection, the reason and the fix.
         transient: Whether the same request may succeed later.
         invalid_request: Whether the store rejects the content of the request, so that it never succeeds.
     """
@@ -60,7 +61,7 @@ class PolicyError(MediaError):
 class ItemError(Qwen3VLError):
     """The failure of one item of a call. The exception that caused it is `__cause__`.
 
-    Attributes:
+    Args:
         index: The item's index in the caller's input.
         source: What the item is: a path, a URL, or the beginning of its text.
         reason: Why it failed.
@@ -85,7 +86,7 @@ class ItemError(Qwen3VLError):
 class BatchError(Qwen3VLError):
     """Some items of a call failed; the others are done, and their results are in this exception.
 
-    Attributes:
+    Args:
         errors: The failures, sorted by index.
         results: What the call would have returned, in the caller's order, with NaN (or None) for failed items.
     """
@@ -111,5 +112,8 @@ def query_error(source: str, reason: object) -> InputError:
     Args:
         source: What the query is: a path, a URL, or the beginning of its text.
         reason: Why it cannot be used.
+
+    Returns:
+        The error, for the caller to raise.
     """
     return InputError(f"the query ({source}): {reason}")

@@ -58,6 +58,9 @@ class EngineSettings:
             max_length: The model's default of `max_length`, in tokens.
             max_pixels: The model's default of `max_pixels`.
 
+        Returns:
+            The limits, checked.
+
         Raises:
             ValueError: The settings contradict each other, such as `min_pixels` above `max_pixels`.
         """

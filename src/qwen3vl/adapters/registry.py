@@ -37,6 +37,9 @@ class ModelRegistry:
         Args:
             keep: Whether to keep it loaded until `release` is called.
             **arguments: Keyword arguments of `Embedder`.
+
+        Returns:
+            A loaded model, which other callers may use as well.
         """
         from qwen3vl.embedder import Embedder
 
@@ -48,6 +51,9 @@ class ModelRegistry:
         Args:
             keep: Whether to keep it loaded until `release` is called.
             **arguments: Keyword arguments of `Reranker`.
+
+        Returns:
+            A loaded model, which other callers may use as well.
         """
         from qwen3vl.reranker import Reranker
 

@@ -72,6 +72,9 @@ class ModelSettings(BaseModel):
         Args:
             model: The model's hub id, folder, or `"tiny"`.
             instruction: The instruction; None leaves the model's default.
+
+        Returns:
+            Keyword arguments, among them `model` and `policy`.
         """
         arguments = {
             "model": model,
