@@ -1,4 +1,4 @@
-"""10,000 mixed inputs in one run_state: memory by the thousand, that each is answered, and that only the bad ones fail.
+"""10,000 mixed inputs in one call: memory by the thousand, that each is answered, and that only the bad ones fail.
 
     uv run python -m benchmarks.many [--items 10000]
 

@@ -33,7 +33,7 @@ from benchmarks.models import write
 from qwen3vl import Embedder, Reranker
 
 WORDS = (
-    "harbour", "ship", "river", "stone", "bridge", "winter", "market", "lantern", "garden", "pending", "letter",
+    "harbour", "ship", "river", "stone", "bridge", "winter", "market", "lantern", "garden", "window", "letter",
     "copper", "forest", "meadow", "thunder", "saddle", "orchard", "glacier", "violin", "pepper", "canvas", "anchor",
     "feather", "island", "morning", "candle", "shelter", "valley", "pocket", "silver",
 )  # fmt: skip

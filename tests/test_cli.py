@@ -63,7 +63,7 @@ def test_search_finds_each_kind(
 ) -> None:
     code, hits = told(capsys, "search", query, "--store", str(store), "--kind", kind, "--limit", "3")
     assert code == 0
-    assert (Path(hits[0]["source"]).name, hits[0]["place"], hits[0]["kind"]) == (name, place, kind)
+    assert (Path(hits[0]["source"]).name, hits[0]["locator"], hits[0]["kind"]) == (name, place, kind)
 
 
 def test_search_by_picture_and_by_both(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

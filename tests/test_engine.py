@@ -245,7 +245,7 @@ def test_a_slow_source_is_not_waited_for(golden_embedder: Embedder, monkeypatch:
 
 
 def test_a_thousand_mixed(golden_embedder: Embedder, media: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run_state: order kept, a failing item costs only itself, and no more packs wait than are allowed."""
+    """One call: order kept, a failing item costs only itself, and no more packs wait than are allowed."""
     waiting: list[int] = []
     land = RunState.wait_any
 

@@ -220,7 +220,11 @@ def test_document_errors(golden_reranker: Reranker, media: dict[str, Path]) -> N
     documents: list[Any] = ["sand", {"image": "/nowhere.png"}, {"image": media["photo"]}]
     batch = golden_reranker.score("beach", documents, on_error="collect")
     assert batch.ok.tolist() == [True, False, True]
-    assert golden_reranker.rank("beach", documents, on_error="collect")[0][0] in (0, 2)
+    ranked = golden_reranker.rank("beach", documents, on_error="collect")
+    assert [document.index for document in ranked][-1] == 1
+    assert ranked[-1].score is None
+    assert str(ranked[-1].error) == str(batch.errors[0])
+    assert [index for index, _ in ranked[:2]] == sorted((0, 2), key=lambda index: -batch.values[index])
     with pytest.raises(BatchError):
         golden_reranker.rank("beach", documents)
 

@@ -45,7 +45,7 @@ def library(tmp_path: Path) -> Path:
 def test_a_mixed_folder(library: Path) -> None:
     loaded = list(Loader().load([library]))
     documents = [each for each in loaded if isinstance(each, Document)]
-    assert [(Path(each.source).name, each.kind, each.place) for each in documents] == [
+    assert [(Path(each.source).name, each.kind, each.locator) for each in documents] == [
         ("a.png", "picture", ""),
         ("notes.md", "text", "lines=1,3"),
         ("notes.md", "text", "lines=5,9"),
@@ -83,7 +83,7 @@ def test_a_page_that_is_not_there(library: Path) -> None:
 def test_clips_are_cut_into_equal_parts(library: Path) -> None:
     loader = Loader(segment_seconds=1.4)
     parts = [each for each in loader.load([library / "deep" / "er"]) if isinstance(each, Document)]
-    assert [part.place for part in parts] == ["t=0,1.33", "t=1.33,2.67", "t=2.67,4"]
+    assert [part.locator for part in parts] == ["t=0,1.33", "t=1.33,2.67", "t=2.67,4"]
     assert parts[1].video is not None
     assert parts[1].video.endswith("clip.mp4#t=1.33,2.67")
     assert len({part.id for part in parts}) == 3

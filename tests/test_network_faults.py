@@ -79,7 +79,7 @@ def test_what_does_not_arrive_is_named(wire: tuple[int, Through]) -> None:
         assert 0 < len(report.failed) < 2400
         assert all("it was not written" in reason and "503" in reason for _, reason in report.failed)
         missing = {name for name, _ in report.failed}
-        stored = {f"{stored.source}#{stored.place}" for stored in store.scan()}
+        stored = {f"{stored.source}#{stored.locator}" for stored in store.scan()}
         assert stored == {each.name for each in documents} - missing
         again = ingest(documents, Precomputed(), store)
         assert (again.added, again.unchanged, again.failed) == (len(missing), 2400 - len(missing), [])

@@ -235,7 +235,7 @@ def test_a_kernel_is_checked() -> None:
 
 
 def window_of(signature: str, given: dict[str, Any]) -> tuple[bool, bool]:
-    """Whether keywords ask for causal attention, and for no narrow pending, as each signature of torch's reads them."""
+    """Whether keywords ask for causal attention, and for no narrow window, as each signature of torch's reads them."""
     if signature == "2.10":
         return bool(given.pop("is_causal")), True
     left, right = given.pop("window_size")

@@ -42,8 +42,8 @@ DOCUMENTS = [
     *passages(10),
     Document("a.png", "picture", "c1", image="/pictures/a.png", metadata={"artist": "Ann"}),
     Document("https://example.com/b.png", "picture", image="https://example.com/b.png", text="a caption"),
-    Document("b.pdf", "page", "c2", place="page=3", text="words", image="b.pdf#page=3", fused=False),
-    Document("c.mp4", "clip", "c3", place="t=0,30", video="c.mp4#t=0,30", metadata={"start": 0.0}),
+    Document("b.pdf", "page", "c2", locator="page=3", text="words", image="b.pdf#page=3", fused=False),
+    Document("c.mp4", "clip", "c3", locator="t=0,30", video="c.mp4#t=0,30", metadata={"start": 0.0}),
 ]
 
 
@@ -90,7 +90,12 @@ def test_langchain_chroma(chroma: Any, document: Document) -> None:
     ((found, distance),) = store.similarity_search_by_vector_with_relevance_scores(vector(document.input).tolist(), 1)
     assert distance == pytest.approx(0, abs=1e-5)
     assert found.page_content == document.text
-    told = {"source": document.source, "place": document.place, "kind": document.kind, "content": document.content}
+    told = {
+        "source": document.source,
+        "locator": document.locator,
+        "kind": document.kind,
+        "content_hash": document.content_hash,
+    }
     media = {key: value for key, value in (("image", document.image), ("video", document.video)) if value}
     assert (told | media).items() <= found.metadata.items()
     scalars = {key: value for key, value in document.metadata.items() if key not in ("tags", "deep")}

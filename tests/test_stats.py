@@ -36,18 +36,19 @@ def prefixes(prompts: list[tuple[int, ...]]) -> int:
 
 def test_a_reranking_of_a_hundred(golden_reranker: Reranker) -> None:
     """Tokens computed are the distinct ones."""
-    from functools import partial
 
     from qwen3vl.inputs import as_item
+    from qwen3vl.processing.templates import rerank_prompt
 
     query = "which of these is about the sea?"
     documents = [
         f"document {number}: {'the sea and ' * (number % 7)}a ship of number {number}" for number in range(100)
     ]
     engine = golden_reranker.engine
-    asked = golden_reranker._query(query)
-    write = partial(golden_reranker._write, asked[1], golden_reranker.instruction)
-    prompts = tokens(engine, [write(as_item(document)) for document in documents])
+    content = engine.read_headers(as_item(query))
+    instruction = golden_reranker.instruction
+    parts = [rerank_prompt(content, engine.read_headers(as_item(document)), instruction) for document in documents]
+    prompts = tokens(engine, parts)
     before = engine.stats
     golden_reranker.score(query, documents)
     done = engine.stats - before
@@ -60,10 +61,12 @@ def test_a_reranking_of_a_hundred(golden_reranker: Reranker) -> None:
 def test_a_shared_instruction(golden_embedder: Embedder) -> None:
     """Rows of the language model, counted where they pass: the distinct tokens, and no padding."""
     from qwen3vl.inputs import as_item
+    from qwen3vl.processing.templates import embed_prompt
 
     texts = [f"{number} is a number{' indeed' * (number % 5)}" for number in range(50)] + ["0 is a number"]
     engine = golden_embedder.engine
-    prompts = tokens(engine, [golden_embedder._write(golden_embedder.instruction, as_item(text)) for text in texts])
+    parts = [embed_prompt(engine.read_headers(as_item(text)), golden_embedder.instruction) for text in texts]
+    prompts = tokens(engine, parts)
     rows: list[int] = []
     layer: Any = engine.model.language_model.layers[0]
     hook = layer.mlp.register_forward_hook(lambda _module, given, _result: rows.append(len(given[0])))

@@ -45,8 +45,8 @@ def test_what_goes_in_comes_out(store: Store) -> None:
     documents = [
         *passages(20),
         Document("a.png", "picture", "c1", image="/pictures/a.png"),
-        Document("b.pdf", "page", "c2", place="page=3", text="words", image="b.pdf#page=3", fused=False),
-        Document("c.mp4", "clip", "c3", place="t=0,30", video="c.mp4#t=0,30", metadata={"start": 0, "end": 30.5}),
+        Document("b.pdf", "page", "c2", locator="page=3", text="words", image="b.pdf#page=3", fused=False),
+        Document("c.mp4", "clip", "c3", locator="t=0,30", video="c.mp4#t=0,30", metadata={"start": 0, "end": 30.5}),
     ]
     report = ingest(documents, Precomputed(), store)
     assert (report.added, report.failed, store.count()) == (23, [], 23)
@@ -132,7 +132,7 @@ def test_few_contents_in_many_documents(store: Store) -> None:
 
     report = ingest(counted(), Windowed(), store, progress=progress)
     assert report.added == 6000
-    # Two lookups that wait, two under way, a pending, and what is not written yet.
+    # Two lookups that wait, two under way, a window, and what is not written yet.
     assert ahead <= 4 * LOOKUP_BATCH + 256 + BATCH
 
 
@@ -155,7 +155,7 @@ def test_a_refused_point_costs_no_other(store: Store, monkeypatch: pytest.Monkey
 
     async def choosy(points: Sequence[Point]) -> None:
         if any(point.document.metadata["number"] == 33 for point in points):
-            raise StoreError("it is not taken", refused=True)
+            raise StoreError("it is not taken", invalid_request=True)
         await inner(points)
 
     monkeypatch.setattr(store, "_upsert", choosy)

@@ -1,40 +1,54 @@
-"""What is indexed and found: documents with text, media references and where they came from."""
+"""Documents: what is loaded, indexed and found, with text, media references and their source."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
+from qwen3vl._deprecation import deprecated_alias, renamed_arguments
+from qwen3vl.hashing import text_digest
 from qwen3vl.inputs import shorten
 from qwen3vl.recipe import Recipe
 
 Kind = Literal["picture", "page", "clip", "text"]
 
-RESERVED = frozenset({"source", "place", "kind", "content", "image", "video", "fused"})
-"""Keys of stored metadata that hold the document's own fields."""
+RESERVED = frozenset({"source", "locator", "kind", "content_hash", "image", "video", "fused", "place", "content"})
+"""Keys of stored metadata that hold a document's own fields; `place` and `content` are the former names of two."""
+_FORMER_KEYS = {"locator": "place", "content_hash": "content"}
 _NAMESPACE = UUID("6f0a2f0e-7f1d-5b7c-9a51-0d5d0c5c1e8a")
+"""Namespace of the UUIDv5 ids.  Changing it would make every stored point look new."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A picture, a page, a part of a clip or a passage.
+    """An image, a PDF page, a part of a video, or a passage of text.
 
-    source: the file or URL it comes from.
-    place: where in the source, as a fragment (`page=3`, `t=0,30`, `lines=1,12`), empty for all of it.
-    content: a digest of the file behind a reference; documents that are equal in all of this are the same, and
-    those that are equal in content and place show the same, whatever their source.
-    text: what a reader reads; `image` and `video`: references as inputs take them.
-    fused: whether the text is embedded together with the media, or only kept beside them.
+    Two documents with equal fields (metadata aside) are the same document and have the same id. Two documents
+    with equal `content_hash` and `locator` show the same content, even if their sources differ.
+
+    Attributes:
+        source: The file or URL the document comes from.
+        kind: `"picture"`, `"page"`, `"clip"` or `"text"`.
+        content_hash: Digest of the file behind the media reference; empty if unknown.
+        locator: The part of the source, as a URL fragment (`page=3`, `t=0,30`, `lines=1,12`); empty for the whole.
+        text: Text to read, and to embed if `fused` or if there is no media.
+        image: Reference of an image (path, URL or data URI), as `Embedder.embed` accepts it.
+        video: Reference of a video, as `Embedder.embed` accepts it.
+        fused: Whether the text is embedded together with the media, or only stored beside it.
+        metadata: Further JSON values, stored and filterable. The keys in `RESERVED` are not allowed.
+
+    Example:
+        ```python
+        Document("report.pdf", "page", locator="page=3", image="report.pdf#page=3")
+        ```
     """
 
     source: str
     kind: Kind
-    content: str = ""
-    place: str = ""
+    content_hash: str = ""
+    locator: str = ""
     text: str = ""
     image: str | None = None
     video: str | None = None
@@ -43,101 +57,115 @@ class Document:
 
     @property
     def id(self) -> str:
-        """A UUID that stays while source, place and what is there do."""
-        told = (self.source, self.place, self.content, self.text, self.image or "", self.video or "")
-        return str(uuid5(_NAMESPACE, "\0".join(told)))
+        """UUID of source, locator and content; it does not depend on the metadata."""
+        parts = (self.source, self.locator, self.content_hash, self.text, self.image or "", self.video or "")
+        return str(uuid5(_NAMESPACE, "\0".join(parts)))
 
     def point_id(self, recipe: Recipe) -> str:
-        """The UUID of this document's vector in a collection of this recipe."""
+        """Return the UUID of this document's vector in a collection of the given recipe."""
         return str(uuid5(_NAMESPACE, f"{self.id}\0{self.fused}\0{recipe.digest}"))
 
     @property
-    def embedded(self) -> str:
-        """A digest of what is embedded: documents that agree in it have the same vector in any recipe."""
+    def content_key(self) -> str:
+        """Digest of what is embedded: documents with equal keys have equal vectors under any recipe."""
         text = self.input.get("text", "")
-        told: tuple[str, ...] = (text,)
-        if self.content:
-            told = (self.content, self.place, str(self.image is not None), str(self.video is not None), text)
+        parts: tuple[str, ...] = (text,)
+        if self.content_hash:
+            parts = (self.content_hash, self.locator, str(self.image is not None), str(self.video is not None), text)
         elif self.image or self.video:
-            told = (self.image or "", self.video or "", self.place, "", text)
-        return text_digest("\0".join(told))
+            parts = (self.image or "", self.video or "", self.locator, "", text)
+        return text_digest("\0".join(parts))
 
     @property
     def page(self) -> int | None:
-        """The page, from 1, where the place names one."""
-        value = self.place.removeprefix("page=")
-        return int(value) if value != self.place and value.isdecimal() else None
+        """Page number, from 1, if the locator names a page."""
+        value = self.locator.removeprefix("page=")
+        return int(value) if value != self.locator and value.isdecimal() else None
 
     @property
     def seconds(self) -> tuple[float, float] | None:
-        """Start and end of a clip's part, where the place names them."""
-        value = self.place.removeprefix("t=")
-        if value == self.place:
+        """Start and end in seconds, if the locator names a part of a video."""
+        value = self.locator.removeprefix("t=")
+        if value == self.locator:
             return None
         start, _, end = value.partition(",")
         return float(start), float(end)
 
     @property
     def name(self) -> str:
-        """Source and place in one string, as messages speak of the document."""
-        told = self.source or shorten(self.image or self.video or "a document without a source", 80)
-        return f"{told}#{self.place}" if self.place else told
+        """Source and locator in one string, for error messages."""
+        source = self.source or shorten(self.image or self.video or "a document without a source", 80)
+        return f"{source}#{self.locator}" if self.locator else source
 
     @property
     def input(self) -> dict[str, str]:
-        """The document as `Embedder.embed` and `Reranker.score` take it."""
+        """The document as an input of `Embedder.embed` and `Reranker.score`."""
         media = {key: value for key, value in (("image", self.image), ("video", self.video)) if value is not None}
         return {"text": self.text, **media} if self.text and (self.fused or not media) else media
 
     def to_payload(self) -> dict[str, Any]:
-        """The document as stores keep it: text under `page_content`, all else under `metadata`.
+        """Return the document as vector stores keep it.
 
-        These are the keys that LangChain's stores read.
+        Returns:
+            The text under `page_content` and everything else under `metadata`: the keys that LangChain's vector
+            stores read.
         """
-        own = {
+        fields = {
             "source": self.source,
-            "place": self.place,
+            "locator": self.locator,
             "kind": self.kind,
-            "content": self.content,
+            "content_hash": self.content_hash,
             "image": self.image,
             "video": self.video,
             "fused": self.fused,
         }
-        kept = {key: value for key, value in own.items() if value is not None}
-        return {"page_content": self.text, "metadata": {**self.metadata, **kept}}
+        set_fields = {key: value for key, value in fields.items() if value is not None}
+        return {"page_content": self.text, "metadata": {**self.metadata, **set_fields}}
 
     @classmethod
     def from_payload(cls, payload: Mapping[str, Any]) -> Document:
-        """Reads what `to_payload` wrote, and what others wrote under the same keys."""
-        rest = dict(payload.get("metadata") or {})
-        image, video = rest.pop("image", None), rest.pop("video", None)
+        """Read a payload written by `to_payload`, by its former versions, or by others under the same keys.
+
+        Args:
+            payload: `page_content` and `metadata`; both may be missing.
+
+        Returns:
+            The document; metadata that are no field of it stay in `metadata`.
+        """
+        metadata = dict(payload.get("metadata") or {})
+        for name, former in _FORMER_KEYS.items():
+            if former in metadata:
+                metadata.setdefault(name, metadata.pop(former))
+        image, video = metadata.pop("image", None), metadata.pop("video", None)
         kind: Kind = "clip" if video else "picture" if image else "text"
         return cls(
-            source=rest.pop("source", ""),
-            kind=rest.pop("kind", kind),
-            content=rest.pop("content", ""),
-            place=rest.pop("place", ""),
+            source=metadata.pop("source", ""),
+            kind=metadata.pop("kind", kind),
+            content_hash=metadata.pop("content_hash", ""),
+            locator=metadata.pop("locator", ""),
             text=payload.get("page_content") or "",
             image=image,
             video=video,
-            fused=rest.pop("fused", True),
-            metadata=rest,
+            fused=metadata.pop("fused", True),
+            metadata=metadata,
         )
+
+    content = deprecated_alias("Document", "content", "content_hash")
+    place = deprecated_alias("Document", "place", "locator")
+    embedded = deprecated_alias("Document", "embedded", "content_key")
+
+
+Document.__init__ = renamed_arguments(content="content_hash", place="locator")(Document.__init__)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailure:
-    """A source, or a part of one, that could not be loaded."""
+    """A source, or a part of one, that could not be loaded.
+
+    Attributes:
+        source: The file, with its part as a URL fragment where only a part failed.
+        reason: Why, in words.
+    """
 
     source: str
     reason: str
-
-
-def file_digest(path: Path) -> str:
-    """BLAKE2b over a file's bytes: 32 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def text_digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

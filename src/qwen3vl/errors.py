@@ -1,13 +1,17 @@
-"""Every error of the package: one small tree, each naming the input, the reason and the fix."""
+"""All exceptions of the package. Each message names the input, the reason and the fix."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from qwen3vl._deprecation import deprecated_alias
+
+_ERRORS_IN_MESSAGE = 5
+
 
 class Qwen3VLError(Exception):
-    """The root of the tree."""
+    """Base class of all exceptions of this package."""
 
 
 class ModelError(Qwen3VLError):
@@ -15,43 +19,51 @@ class ModelError(Qwen3VLError):
 
 
 class RecipeError(Qwen3VLError):
-    """A collection was written by another recipe than the one that opens it."""
+    """A collection was written with another recipe than the one it is opened with."""
 
 
 class StoreError(Qwen3VLError):
-    """A store cannot be opened, read or written.
+    """A vector store cannot be opened, read or written.
 
-    `passing` where it may be possible later; `refused` where it is what was sent that the store does not take.
+    Attributes:
+        transient: Whether the same request may succeed later.
+        invalid_request: Whether the store rejects the content of the request, so that it never succeeds.
     """
 
-    def __init__(self, message: str, *, passing: bool = False, refused: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False, invalid_request: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
-        self.refused = refused
+        self.transient = transient
+        self.invalid_request = invalid_request
+
+    passing = deprecated_alias("StoreError", "passing", "transient")
+    refused = deprecated_alias("StoreError", "refused", "invalid_request")
 
 
 class InputError(Qwen3VLError):
-    """An input that cannot be used: empty, of a wrong type, or holding media that cannot be used.
+    """An input is empty, has a wrong type, or has media that cannot be used.
 
-    `source` names the picture or clip that is to blame, where one is.
+    Attributes:
+        source: Name of the image or video that caused the error; None if it is not about one.
     """
 
     source: str | None = None
 
 
 class MediaError(InputError):
-    """A picture or a clip that cannot be read: missing, broken, too large, or of a wrong shape."""
+    """An image or video cannot be read: it is missing, broken, too large, or of an unsupported shape."""
 
 
 class PolicyError(MediaError):
-    """A media reference that the `MediaPolicy` does not allow."""
+    """The `MediaPolicy` does not allow a media reference."""
 
 
 class ItemError(Qwen3VLError):
-    """One item's failure.
+    """The failure of one item of a call. The exception that caused it is `__cause__`.
 
-    `index` is its place in the caller's input, `source` says what it was (a path, a URL, "text", …),
-    `reason` why it failed; the exception that caused it is `__cause__`.
+    Attributes:
+        index: The item's index in the caller's input.
+        source: What the item is: a path, a URL, or the beginning of its text.
+        reason: Why it failed.
     """
 
     def __init__(self, index: int, source: str, reason: str) -> None:
@@ -61,31 +73,43 @@ class ItemError(Qwen3VLError):
         self.reason = reason
 
     def at(self, index: int) -> ItemError:
-        """The same failure under another index, for callers who passed on a part of what they were given."""
-        moved = type(self)(index, self.source, self.reason)
-        moved.__cause__ = self.__cause__
-        return moved
+        """Return the same failure with another index, for callers that passed on a part of their input."""
+        copy = type(self)(index, self.source, self.reason)
+        copy.__cause__ = self.__cause__
+        return copy
 
     def __reduce__(self) -> tuple[type[ItemError], tuple[int, str, str]]:
         return type(self), (self.index, self.source, self.reason)
 
 
 class BatchError(Qwen3VLError):
-    """Some items of a call failed; the others are done and their results are here.
+    """Some items of a call failed; the others are done, and their results are in this exception.
 
-    `errors` are the failures by index; `results` is the array that the call would have returned, in
-    the caller's order, with NaN rows where an item failed.
+    Attributes:
+        errors: The failures, sorted by index.
+        results: What the call would have returned, in the caller's order, with NaN (or None) for failed items.
     """
 
     def __init__(self, errors: Sequence[ItemError], results: Any) -> None:
-        shown = "; ".join(str(error) for error in errors[:5])
-        more = f"; and {len(errors) - 5} more" if len(errors) > 5 else ""
+        first = "; ".join(str(error) for error in errors[:_ERRORS_IN_MESSAGE])
+        others = len(errors) - _ERRORS_IN_MESSAGE
+        more = f"; and {others} more" if others > 0 else ""
         super().__init__(
-            f"{len(errors)} of {len(results)} items failed: {shown}{more}. The others are done: their results are in "
-            "this exception's `results`, its `errors` tell of these."
+            f"{len(errors)} of {len(results)} items failed: {first}{more}. The other items are done: this exception's "
+            "`results` has their results, its `errors` the failures."
         )
         self.errors = tuple(errors)
         self.results = results
 
     def __reduce__(self) -> tuple[type[BatchError], tuple[tuple[ItemError, ...], Any]]:
         return type(self), (self.errors, self.results)
+
+
+def query_error(source: str, reason: object) -> InputError:
+    """Return the error of a query that cannot be used.
+
+    Args:
+        source: What the query is: a path, a URL, or the beginning of its text.
+        reason: Why it cannot be used.
+    """
+    return InputError(f"the query ({source}): {reason}")

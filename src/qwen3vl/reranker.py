@@ -1,71 +1,87 @@
-"""How well documents answer a query."""
+"""`Reranker`: how well documents answer a query."""
 
 from __future__ import annotations
 
 import logging
 import reprlib
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, overload
+from types import TracebackType
+from typing import Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOptions, make_request
-from qwen3vl.errors import InputError
+from qwen3vl.engine import Engine, make_request
+from qwen3vl.errors import query_error
 from qwen3vl.inputs import Input, Item, as_item
-from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.model.hub import default_max_pixels, resolve_checkpoint
 from qwen3vl.model.weights import yes_no_weight
 from qwen3vl.processing.fitting import UnsizedMedia
-from qwen3vl.processing.geometry import Limits
 from qwen3vl.processing.templates import RERANK_INSTRUCTION, ControlToken, PromptContent, TextPart, rerank_prompt
-from qwen3vl.results import Batch, OnError, check_on_error, each, gather, settle, size
+from qwen3vl.results import (
+    Batch,
+    OnError,
+    RankedDocument,
+    check_on_error,
+    count_inputs,
+    gather_outputs,
+    iterate_inputs,
+    raise_errors,
+    rank_scores,
+)
+from qwen3vl.settings import EngineArguments, EngineSettings
 
 log = logging.getLogger(__name__)
 
+MAX_LENGTH = 10240
+"""Maximum tokens of a prompt in the official reranking script."""
+_SUFFIX_TOKENS = 5
+"""Tokens that end a reranking prompt. The official script adds them after it has truncated to `max_length`."""
+
 
 class Reranker:
-    """Judges documents by a query; both may be texts, pictures, clips and mixtures of them.
+    """Scores documents against a query; both may be texts, images, videos and mixtures of them.
 
-    The arguments are those of `Embedder`; `instruction` says what counts as an answer.
+    One object may be used by many threads at once. Objects with the same model, device and dtype share its weights.
+
+    Args:
+        model: A hub id, a local folder, or `"tiny"` (the small model that comes with this package).
+        instruction: What makes a document relevant.
+        **settings: The fields of `EngineSettings`: revision, device, dtype, limits, media policy, caches.
+
+    Raises:
+        ModelError: The model cannot be found, downloaded or loaded.
+        ValueError: A setting is out of range, or the device cannot be used.
+
+    Example:
+        ```python
+        with Reranker("tiny") as reranker:
+            best = reranker.rank("a red circle", ["a blue star", {"image": "photo.jpg"}], top_n=1)
+        ```
     """
 
     def __init__(
         self,
         model: str | Path = "Qwen/Qwen3-VL-Reranker-2B",
         *,
-        revision: str | None = None,
         instruction: str = RERANK_INSTRUCTION,
-        device: str = "auto",
-        dtype: str = "auto",
-        max_length: int = 10240,
-        min_pixels: int = Limits.min_pixels,
-        max_pixels: int | None = None,
-        total_pixels: int = Limits.total_pixels,
-        fps: float = Limits.fps,
-        max_frames: int = Limits.max_frames,
-        policy: MediaPolicy = DEFAULT_POLICY,
-        exif: bool = False,
-        batch_tokens: int | None = None,
-        threads: int | None = None,
-        vision_cache: int | None = None,
-        compiled: bool = False,
+        **settings: Unpack[EngineArguments],
     ) -> None:
-        # The reference's limit leaves out the five tokens that end its prompt.
-        limits = Limits(
-            max_length + 5, min_pixels, max_pixels or default_max_pixels(model), total_pixels, fps, max_frames
-        )
-        options = EngineOptions(device, dtype, batch_tokens, threads, exif, vision_cache, compiled)
+        engine_settings = EngineSettings(**settings)
+        limits = engine_settings.limits(max_length=MAX_LENGTH, max_pixels=default_max_pixels(model))
+        limits = replace(limits, max_length=limits.max_length + _SUFFIX_TOKENS)
+        checkpoint = resolve_checkpoint(model, "reranker", engine_settings.revision)
         self.instruction = instruction or RERANK_INSTRUCTION
-        self.engine = Engine(resolve_checkpoint(model, "reranker", revision), limits, policy, options)
+        self.engine = Engine(checkpoint, engine_settings, limits)
         tokenizer = self.engine.tokenizer
         if tokenizer.suffix:
-            log.warning("the tokenizer of %s ends prompts with a token of its own: is it an embedding model?", model)
+            log.warning("the tokenizer of %s ends prompts with a token of its own; it may be an embedding model", model)
         yes, no = tokenizer.control("yes"), tokenizer.control("no")
-        row = yes_no_weight(self.engine.checkpoint.folder, self.engine.model, yes, no)
-        self._answer: NDArray[np.float32] = row.float().cpu().numpy()
+        weight = yes_no_weight(checkpoint.folder, self.engine.model, yes, no)
+        self._yes_no_weight: NDArray[np.float32] = weight.float().cpu().numpy()
 
     @overload
     def score(
@@ -98,19 +114,34 @@ class Reranker:
         progress: bool = False,
         on_error: OnError = "raise",
     ) -> NDArray[np.float32] | Batch:
-        """The probability of "yes" for each document: (n,) float32 between 0 and 1, in their order.
+        """Score documents, in their order.
 
-        Query and documents are inputs as `Embedder.embed` takes them; an instruction in the query wins over
-        `instruction`, and one in a document is not used.  A query that cannot be used raises `InputError`; for
-        documents see `Embedder.embed`.
+        Args:
+            query: An input as `Embedder.embed` accepts it. Its own instruction wins over `instruction`.
+            documents: Inputs as `Embedder.embed` accepts them. Their own instructions are not used.
+            instruction: What makes a document relevant; None is the object's.
+            progress: Whether to show a progress bar.
+            on_error: `"raise"` raises an exception after all other documents are done; `"collect"` returns a
+                `Batch`.
+
+        Returns:
+            Probability of "yes" for each document, (n,) float32 between 0 and 1; with `on_error="collect"` a
+            `Batch` of these with errors and notices.
+
+        Raises:
+            InputError: The query cannot be used.
+            BatchError: Documents failed and `on_error` is `"raise"`. It has the scores of the others.
+            ValueError: `on_error` has another value.
         """
         check_on_error(on_error)
-        asked = self._query(query)
-        told = (asked[0].instruction or instruction or self.instruction).strip() or self.instruction
-        write = partial(self._write, asked[1], told)
-        requests = (make_request(index, value, write) for index, value in enumerate(each(documents)))
-        batch = gather(self.engine.run(requests), self._probability, (), total=size(documents), progress=progress)
-        settle(batch, on_error)
+        item, content = self._read_query(query)
+        chosen = (item.instruction or instruction or self.instruction).strip() or self.instruction
+        to_prompt = partial(self._to_prompt, content, chosen)
+        requests = (make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(documents)))
+        outputs = self.engine.run(requests)
+        total = count_inputs(documents)
+        batch = gather_outputs(outputs, self._to_probability, (), total=total, progress=progress)
+        raise_errors(batch, on_error)
         return batch if on_error == "collect" else batch.values
 
     def rank(
@@ -122,33 +153,64 @@ class Reranker:
         instruction: str | None = None,
         progress: bool = False,
         on_error: OnError = "raise",
-    ) -> list[tuple[int, float]]:
-        """(index, score) of the documents, best first, equal scores in their order; the first `top_n`.
+    ) -> list[RankedDocument]:
+        """Rank documents by score, highest first; equal scores keep their order.
 
-        With on_error="collect", documents that fail are left out.
+        Args:
+            query: As for `score`.
+            documents: As for `score`.
+            top_n: Maximum number of documents to return; None returns all.
+            instruction: As for `score`.
+            progress: Whether to show a progress bar.
+            on_error: `"raise"` raises an exception if documents failed; `"collect"` returns failed documents last,
+                with their error and no score.
+
+        Returns:
+            Documents as index, score and error. Each unpacks as the pair `(index, score)`.
+
+        Raises:
+            InputError: The query cannot be used.
+            BatchError: Documents failed and `on_error` is `"raise"`.
+            ValueError: `top_n` is negative, or `on_error` has another value.
         """
+        check_on_error(on_error)
         if top_n is not None and top_n < 0:
-            raise ValueError(f"top_n is {top_n}; it may be None, or 0 or more")
+            raise ValueError(f"top_n is {top_n}; it must be None, or 0 or more")
         batch = self.score(query, documents, instruction=instruction, progress=progress, on_error="collect")
-        settle(batch, on_error)
-        order = np.argsort(-batch.values, kind="stable")
-        ranked = [(int(index), float(batch.values[index])) for index in order if batch.ok[index]]
-        return ranked[:top_n]
+        raise_errors(batch, on_error)
+        return rank_scores(batch)[:top_n]
 
-    def _query(self, query: Input) -> tuple[Item, PromptContent[UnsizedMedia]]:
-        """The query with its headers read: once, whatever the number of documents."""
+    def close(self) -> None:
+        """Release the model's memory, unless other objects use the same weights. The object cannot be used again."""
+        self.engine.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.engine.closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_query(self, query: Input) -> tuple[Item, PromptContent[UnsizedMedia]]:
+        """Parse the query and read the headers of its media, once for all documents."""
         try:
             item = as_item(query)
             return item, self.engine.read_headers(item)
-        except Exception as error:  # a caller's object may raise anything
-            name = getattr(error, "source", None) or reprlib.repr(query)
-            raise InputError(f"the query ({name}): {error}") from error
+        except Exception as error:  # objects of the caller may raise anything
+            raise query_error(getattr(error, "source", None) or reprlib.repr(query), error) from error
 
-    def _write(
-        self, asked: PromptContent[UnsizedMedia], instruction: str, item: Item
+    def _to_prompt(
+        self, query: PromptContent[UnsizedMedia], instruction: str, item: Item
     ) -> list[ControlToken | TextPart | UnsizedMedia]:
-        return rerank_prompt(asked, self.engine.read_headers(item), instruction)
+        return rerank_prompt(query, self.engine.read_headers(item), instruction)
 
-    def _probability(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
-        logit = np.float32(state @ self._answer)
+    def _to_probability(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return sigmoid of (logit of "yes" minus logit of "no"), as the official script does."""
+        logit = np.float32(state @ self._yes_no_weight)
         return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float32)

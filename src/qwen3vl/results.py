@@ -1,4 +1,4 @@
-"""Gathers outcomes into arrays in the caller's order, with errors beside them."""
+"""Results of a call: arrays in the caller's order, with the errors of failed items beside them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,28 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from qwen3vl.engine import RequestOutput
 from qwen3vl.errors import BatchError, ItemError
 
+if TYPE_CHECKING:  # the engine imports torch
+    from qwen3vl.engine import RequestOutput
+
 OnError = Literal["raise", "collect"]
-Each = TypeVar("Each")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """The results of a call that collects errors.
+    """The results of a call with `on_error="collect"`.
 
-    `values` is the array that the call returns otherwise, with NaN where an item failed; `errors` the
-    failures in the caller's order; `notices` tells by index what was shrunk or cut to fit.
+    Attributes:
+        values: The array that the call returns otherwise, float32, with NaN for failed items.
+        errors: The failures, sorted by index.
+        notices: By index, what was shrunk or truncated to fit `max_length`.
     """
 
     values: NDArray[np.float32]
@@ -34,63 +37,115 @@ class Batch:
     @property
     def ok(self) -> NDArray[np.bool_]:
         """Which items have a result: (n,) bool."""
-        good = np.ones(len(self.values), dtype=np.bool_)
-        good[[error.index for error in self.errors]] = False
-        return good
+        succeeded = np.ones(len(self.values), dtype=np.bool_)
+        succeeded[[error.index for error in self.errors]] = False
+        return succeeded
 
 
-def gather(
-    outcomes: Generator[RequestOutput],
-    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """A document's place in a ranking. It unpacks as the pair `(index, score)`.
+
+    Attributes:
+        index: The document's index in the caller's input.
+        score: Probability, between 0 and 1, that the document answers the query; None if it failed.
+        error: Why the document has no score; None if it has one.
+
+    Example:
+        ```python
+        for index, score in reranker.rank(query, documents):
+            print(documents[index], score)
+        ```
+    """
+
+    index: int
+    score: float | None
+    error: ItemError | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.index, self.score))
+
+
+def rank_scores(batch: Batch) -> list[RankedDocument]:
+    """Sort scores, highest first; equal scores keep their order, and failed items come last.
+
+    Args:
+        batch: Scores, (n,) float32, with the errors of failed items.
+
+    Returns:
+        All n documents.
+    """
+    errors = {error.index: error for error in batch.errors}
+    ranked = [
+        RankedDocument(index, None if index in errors else float(score), errors.get(index))
+        for index, score in enumerate(batch.values)
+    ]
+    return sorted(ranked, key=lambda document: (document.score is None, -(document.score or 0.0)))
+
+
+def gather_outputs(
+    outputs: Generator[RequestOutput],
+    to_value: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     shape: tuple[int, ...],
     *,
     total: int | None,
     progress: bool,
 ) -> Batch:
-    """Runs all outcomes through `finish` (hidden state to result) into an array of (n, *shape)."""
-    rows: dict[int, NDArray[np.float32]] = {}
+    """Collect the engine's outputs in the order of their requests.
+
+    Args:
+        outputs: The engine's outputs, in any order. The generator is closed, also on Ctrl-C, which stops the model.
+        to_value: Converts a request's hidden state, (hidden_size,) float32, to its result.
+        shape: Shape of one result.
+        total: Number of requests for the progress bar, if known.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Results of shape (n, *shape), errors and notices.
+    """
+    values: dict[int, NDArray[np.float32]] = {}
     errors: dict[int, ItemError] = {}
     notices: dict[int, str] = {}
-    with closing(outcomes):  # a Ctrl-C here is to stop the model, too
-        for outcome in tqdm(outcomes, total=total, disable=not progress, unit="item", smoothing=0.1):
-            if outcome.state is not None:
-                rows[outcome.index] = finish(outcome.state)
-            elif outcome.error is not None:
-                errors[outcome.index] = outcome.error
-            if outcome.notice:
-                notices[outcome.index] = outcome.notice
-    values = np.full((len(rows) + len(errors), *shape), np.nan, dtype=np.float32)
-    for index, row in rows.items():
-        values[index] = row
-    return Batch(values, tuple(errors[index] for index in sorted(errors)), dict(sorted(notices.items())))
+    with closing(outputs):
+        for output in tqdm(outputs, total=total, disable=not progress, unit="item", smoothing=0.1):
+            if output.state is not None:
+                values[output.index] = to_value(output.state)
+            elif output.error is not None:
+                errors[output.index] = output.error
+            if output.notice:
+                notices[output.index] = output.notice
+    array = np.full((len(values) + len(errors), *shape), np.nan, dtype=np.float32)
+    for index, value in values.items():
+        array[index] = value
+    return Batch(array, tuple(errors[index] for index in sorted(errors)), dict(sorted(notices.items())))
 
 
-def settle(batch: Batch, on_error: OnError) -> Batch:
-    """The batch, or `BatchError` where items failed and the caller wants that raised."""
+def raise_errors(batch: Batch, on_error: OnError) -> None:
+    """Raise `BatchError` if items failed and `on_error` is `"raise"`."""
     if batch.errors and on_error == "raise":
         raise BatchError(batch.errors, batch.values)
-    return batch
 
 
 def check_on_error(on_error: str) -> None:
+    """Raise `ValueError` unless `on_error` is `"raise"` or `"collect"`."""
     if on_error not in ("raise", "collect"):
-        raise ValueError(f"on_error is {on_error!r}; it may be 'raise' or 'collect'")
+        raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'collect'")
 
 
-def each(inputs: Any) -> Iterator[Any]:
-    """The inputs one by one; a single str, mapping or other input stands for itself."""
-    return iter([inputs]) if _single(inputs) else iter(inputs)
+def iterate_inputs(inputs: Any) -> Iterator[Any]:
+    """Iterate over inputs; a single str, mapping or other single input counts as a list of one."""
+    return iter([inputs]) if _is_single(inputs) else iter(inputs)
 
 
-def size(inputs: Any) -> int | None:
-    """How many inputs there are, where that can be known beforehand."""
-    if _single(inputs):
+def count_inputs(inputs: Any) -> int | None:
+    """Return the number of inputs; None if it is not known before iterating."""
+    if _is_single(inputs):
         return 1
     return len(inputs) if isinstance(inputs, Sequence) else None
 
 
-def _single(inputs: Any) -> bool:
-    """Whether this is one input, though it may be iterable: a text, a mapping, a file's bytes, an array of pixels."""
+def _is_single(inputs: Any) -> bool:
+    """Return whether this is one input, even if it is iterable: a text, a mapping, bytes, or an array of pixels."""
     if isinstance(inputs, (str, bytes, bytearray, BytesIO, Mapping)) or not isinstance(inputs, Iterable):
         return True
     return getattr(inputs, "ndim", 0) >= 2 and str(getattr(inputs, "dtype", "")).endswith("uint8")

@@ -126,7 +126,7 @@ def test_the_whole_way(
     )
     best = compressing.invoke(SLIDE.caption())
     assert source(best[0]) == "slides.pdf"
-    assert best[0].metadata["place"] == "page=2"
+    assert best[0].metadata["locator"] == "page=2"
     assert best[0].metadata["relevance_score"] > 0.5
     # A chat model sees the pictures.
     model = Asking(messages=iter([AIMessage("a yellow cross")]))
@@ -285,7 +285,7 @@ class Listening(BaseCallbackHandler):
         self.tags: list[Any] = []
         self.found: list[Document] = []
 
-    def on_retriever_dispatch(self, serialized: Any, query: Any, *, tags: Any = None, **kwargs: Any) -> None:
+    def on_retriever_start(self, serialized: Any, query: Any, *, tags: Any = None, **kwargs: Any) -> None:
         self.tags.append(tags)
 
     def on_retriever_end(self, documents: Any, **kwargs: Any) -> None:
@@ -317,7 +317,7 @@ async def test_the_cores_retriever(embeddings: Qwen3VLEmbeddings, policy: MediaP
     assert judged(await retriever.ainvoke(STAR.caption())) == judged(found)
     assert [judged(each) for each in retriever.batch([STAR.caption()] * 2)] == [judged(found)] * 2
     slides = retriever.invoke("a scene", k=8, where={"kind": "page"})
-    assert {each.metadata["place"] for each in slides} == {"page=1", "page=2"}
+    assert {each.metadata["locator"] for each in slides} == {"page=1", "page=2"}
     query: Any = [{"type": "image", "url": str(mixed / "star.png")}]
     assert source(retriever.invoke(query)[0]) == "star.png"
     (one,) = Qwen3VLRetriever(

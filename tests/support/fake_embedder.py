@@ -59,7 +59,7 @@ def passages(count: int, source: str = "notes") -> list[Document]:
         Document(
             f"{source}/{number // 3}.md",
             "text",
-            place=f"lines={number},{number}",
+            locator=f"lines={number},{number}",
             text=f"passage {number} of {source}: naïve café 数字",
             metadata={
                 "number": number,

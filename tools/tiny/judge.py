@@ -121,7 +121,7 @@ def judge_reranker(folder: Path, base: Path, seed: int = 98, count: int = 200) -
         top = np.argsort(-similar[number], kind="stable")[:20]
         ranked = reranker.rank(asked[number], [shown[index] for index in top])
         before.append(top[0] == number)
-        after.append(top[ranked[0][0]] == number)
+        after.append(top[ranked[0].index] == number)
     figures["look-alikes, by vectors: recall@1"] = float(np.mean(before))
     figures["look-alikes, top 20 reranked: recall@1"] = float(np.mean(after))
     return {name: round(value, 3) for name, value in figures.items()}

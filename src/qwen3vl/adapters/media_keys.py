@@ -35,7 +35,9 @@ def document_from_metadata(text: str, metadata: Mapping[str, Any], keys: MediaKe
     Raises `InputError` where a reference is not a str.
     """
     media = {"image": _reference(metadata, keys.image), "video": _reference(metadata, keys.video)}
-    own = {key: str(metadata[key]) for key in ("source", "place", "content") if key in metadata}
+    own = {
+        key: str(metadata[key]) for key in ("source", "locator", "content_hash", "place", "content") if key in metadata
+    }
     # Only our own loaders say so; the key may mean anything in metadata of others.
     fused = metadata.get("fused") is not False
     told = {**metadata, **media, **own, "fused": fused}

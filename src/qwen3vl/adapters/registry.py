@@ -1,59 +1,93 @@
-"""One object for equal settings, for those who name a model by its settings again and again."""
+"""One `Embedder` or `Reranker` per process for equal settings, for callers that name a model by its settings."""
 
 from __future__ import annotations
 
 import json
 import threading
 import weakref
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a model imports torch
     from qwen3vl.embedder import Embedder
     from qwen3vl.reranker import Reranker
 
-T = TypeVar("T")
-MODEL_KWARGS = (
-    *("max_length", "min_pixels", "max_pixels", "total_pixels", "fps", "max_frames"),
-    *("exif", "batch_tokens", "threads", "vision_cache", "compiled"),
-)
-"""Arguments of `Embedder` and `Reranker` that adapters have no fields for: what their `model_kwargs` may hold."""
-_embedders: weakref.WeakValueDictionary[str, Embedder] = weakref.WeakValueDictionary()
-_rerankers: weakref.WeakValueDictionary[str, Reranker] = weakref.WeakValueDictionary()
-_loading: dict[tuple[str, str], threading.Lock] = {}
-_starting = threading.Lock()
+ModelT = TypeVar("ModelT", "Embedder", "Reranker")
 
 
-def shared_embedder(**settings: Any) -> Embedder:
-    """The `Embedder` of these arguments: the one that somebody holds already, or a new one."""
-    from qwen3vl.embedder import Embedder
+class ModelRegistry:
+    """Loads models by their settings, each at most once at a time.
 
-    return _shared(_embedders, Embedder, settings)
+    A model stays loaded while anybody holds it. `keep=True` also keeps it until `release` is called, for callers
+    that cannot hold it themselves: frameworks that create a new object for every call or task.
+
+    Thread-safe. Threads that ask for a model that is loading wait for it; others do not.
+    """
+
+    def __init__(self) -> None:
+        self._embedders: weakref.WeakValueDictionary[str, Embedder] = weakref.WeakValueDictionary()
+        self._rerankers: weakref.WeakValueDictionary[str, Reranker] = weakref.WeakValueDictionary()
+        self._kept: dict[tuple[str, str], Embedder | Reranker] = {}
+        self._loading: dict[tuple[str, str], threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def embedder(self, *, keep: bool = False, **arguments: Any) -> Embedder:
+        """Return the `Embedder` with these arguments, loading it if nobody holds it.
+
+        Args:
+            keep: Whether to keep it loaded until `release` is called.
+            **arguments: Keyword arguments of `Embedder`.
+        """
+        from qwen3vl.embedder import Embedder
+
+        return self._get(self._embedders, Embedder, arguments, keep)
+
+    def reranker(self, *, keep: bool = False, **arguments: Any) -> Reranker:
+        """Return the `Reranker` with these arguments, loading it if nobody holds it.
+
+        Args:
+            keep: Whether to keep it loaded until `release` is called.
+            **arguments: Keyword arguments of `Reranker`.
+        """
+        from qwen3vl.reranker import Reranker
+
+        return self._get(self._rerankers, Reranker, arguments, keep)
+
+    def release(self) -> None:
+        """Close all models that this registry has handed out and that are still loaded, and free their memory."""
+        with self._lock:
+            models: list[Embedder | Reranker] = [*self._embedders.values(), *self._rerankers.values()]
+            self._kept.clear()
+        for model in models:
+            model.close()
+
+    def _get(
+        self,
+        loaded: MutableMapping[str, ModelT],
+        load: Callable[..., ModelT],
+        arguments: dict[str, Any],
+        keep: bool,
+    ) -> ModelT:
+        key = json.dumps(arguments, sort_keys=True, default=repr)
+        name = (load.__name__, key)
+        with self._lock:
+            loading = self._loading.setdefault(name, threading.Lock())
+        with loading:
+            model = loaded.get(key)
+            if model is None or model.closed:
+                model = loaded[key] = load(**arguments)
+            if keep:
+                self._kept[name] = model
+            return model
 
 
-def shared_reranker(**settings: Any) -> Reranker:
-    """The `Reranker` of these arguments: the one that somebody holds already, or a new one."""
-    from qwen3vl.reranker import Reranker
-
-    return _shared(_rerankers, Reranker, settings)
+MODELS = ModelRegistry()
+"""The registry of this process."""
 
 
-def check_model_kwargs(model_kwargs: Mapping[str, Any]) -> None:
-    """Raises `ValueError` where `model_kwargs` of an adapter has anything but MODEL_KWARGS."""
-    if odd := sorted(model_kwargs.keys() - set(MODEL_KWARGS)):
-        raise ValueError(f"unknown: {', '.join(odd)}; it may hold {', '.join(MODEL_KWARGS)}, all else is a field")
+def release_models() -> None:
+    """Close every model that the integrations have loaded in this process, and free their memory.
 
-
-def _shared(held: MutableMapping[str, T], make: Callable[..., T], settings: dict[str, Any]) -> T:
-    key = json.dumps(settings, sort_keys=True, default=repr)
-    found = held.get(key)
-    if found is not None:
-        return found
-    with _starting:
-        loading = _loading.setdefault((make.__name__, key), threading.Lock())
-    # Only those wait who want the same model: others are at work meanwhile.
-    with loading:
-        found = held.get(key)
-        if found is None:
-            found = held[key] = make(**settings)
-        return found
+    The integrations' objects can be used again afterwards; they load their model anew.
+    """
+    MODELS.release()

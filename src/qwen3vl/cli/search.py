@@ -66,7 +66,7 @@ def hit_as_dict(hit: Hit) -> dict[str, object]:
     document = hit.document
     told: dict[str, object] = {
         "source": document.source,
-        "place": document.place,
+        "locator": document.locator,
         "kind": document.kind,
         "score": round(hit.score, 6),
         "text": document.text,

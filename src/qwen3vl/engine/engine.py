@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,7 +39,6 @@ from qwen3vl.engine.stats import Stats, StatsAccumulator
 from qwen3vl.engine.worker import Cancelled, DeviceTimestamp
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import Item
-from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.model import Qwen3VL, VisionFeatures
 from qwen3vl.model.hub import Checkpoint
 from qwen3vl.model.weights import fingerprint
@@ -48,6 +46,7 @@ from qwen3vl.processing.fitting import SizedMedia, UnsizedMedia, fit, read_heade
 from qwen3vl.processing.geometry import Limits
 from qwen3vl.processing.templates import PromptContent
 from qwen3vl.processing.tokenizer import Tokenizer
+from qwen3vl.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
@@ -63,48 +62,41 @@ MAX_BATCH_WAIT_S = 1.0
 """Seconds that planned prompts wait for others to share a pack with while no device has anything to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How the engine runs; None chooses by the device."""
-
-    device: str = "auto"
-    dtype: str = "auto"
-    batch_tokens: int | None = None
-    threads: int | None = None
-    exif: bool = False
-    vision_cache: int | None = None
-    compiled: bool = False
-
-
 class Engine:
     """A model on its devices, its tokenizer, and the threads that feed it.  Any number of threads may use it."""
 
-    def __init__(self, checkpoint: Checkpoint, limits: Limits, policy: MediaPolicy, options: EngineOptions) -> None:
+    def __init__(self, checkpoint: Checkpoint, settings: EngineSettings, limits: Limits) -> None:
         self.checkpoint = checkpoint
         self.limits = limits
-        self.policy = policy
-        self.options = options
-        devices = choose_devices(options.device)
-        dtype, bits = choose_dtype(options.dtype, devices[0])
+        self.settings = settings
+        devices = choose_devices(settings.device)
+        dtype, bits = choose_dtype(settings.dtype, devices[0])
         self.fingerprint = fingerprint(checkpoint.folder)
-        load_spec = LoadSpec(checkpoint.folder, self.fingerprint, dtype, bits, options.compiled)
+        load_spec = LoadSpec(checkpoint.folder, self.fingerprint, dtype, bits, settings.compiled)
         self.replicas = replicas(load_spec, devices)
-        kept = options.vision_cache
+        kept = settings.vision_cache
         if kept is None:
             kept = min(vision_bytes(device) for device in devices)
         self._keep = kept > 0
         for replica in self.replicas:
             replica.vision_cache.max_bytes = max(replica.vision_cache.max_bytes, kept)
         self.budget = Budget(
-            options.batch_tokens or min(token_budget(self.model.config, device, dtype, kept) for device in devices)
+            settings.batch_tokens or min(token_budget(self.model.config, device, dtype, kept) for device in devices)
         )
         on_cuda = devices[0].type == "cuda"
         self._pin = on_cuda
         self._stats = StatsAccumulator()
+        self.closed = False
         register_thread_owner(self)
 
     def start_threads(self) -> None:
-        self._threads = ThreadPoolExecutor(self.options.threads or min(8, os.cpu_count() or 1), "qwen3vl")
+        self._threads = ThreadPoolExecutor(self.settings.threads or min(8, os.cpu_count() or 1), "qwen3vl")
+
+    def close(self) -> None:
+        """Release the device memory, unless other engines use the same weights. The engine cannot be used again."""
+        self.closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.replicas = []
 
     def __deepcopy__(self, memo: Any) -> Engine:
         """Itself: frameworks copy what holds it, and a model is not to be loaded twice for that."""
@@ -126,7 +118,7 @@ class Engine:
 
     def read_headers(self, item: Item) -> PromptContent[UnsizedMedia]:
         """The item with its media's headers read."""
-        return read_headers(item, self.limits, self.policy, exif=self.options.exif)
+        return read_headers(item, self.limits, self.settings.policy, exif=self.settings.exif)
 
     def forget(self) -> None:
         """Drops what is kept of pictures and clips that were encoded."""

@@ -48,11 +48,11 @@ class ContentDeduplicator:
             for point_id, twin in elsewhere.items():
                 document = documents[point_id]
                 if twin in vectors:
-                    self._embedded.setdefault(document.embedded, {})[point_id] = vectors[twin]
+                    self._embedded.setdefault(document.content_key, {})[point_id] = vectors[twin]
                     ready.append(Point(point_id, vectors[twin], document))
                 else:
                     # It was removed meanwhile.
-                    self._written.pop(document.embedded, None)
+                    self._written.pop(document.content_key, None)
                     self._place(point_id, document, fresh, ready, {})
         return Claimed(tuple(fresh), ready, repeated)
 
@@ -65,7 +65,7 @@ class ContentDeduplicator:
         elsewhere: dict[str, str],
     ) -> bool:
         """Puts a document where it belongs; whether its point is under way or written already."""
-        key = document.embedded
+        key = document.content_key
         waiting, known = self._under_way.get(key), self._embedded.get(key)
         written = self._written.get(key)
         if point_id in (waiting or ()) or point_id in (known or ()) or written == UUID(point_id).bytes:
@@ -87,22 +87,22 @@ class ContentDeduplicator:
     def embedded(self, point_id: str, document: Document, vector: Vector) -> list[Point]:
         """Notes a vector; returns the point, and those of the documents that waited for it."""
         with self._lock:
-            twins = self._under_way.pop(document.embedded, {})
+            twins = self._under_way.pop(document.content_key, {})
             twins.setdefault(point_id, document)
-            self._embedded.setdefault(document.embedded, {}).update(dict.fromkeys(twins, vector))
+            self._embedded.setdefault(document.content_key, {}).update(dict.fromkeys(twins, vector))
         return [Point(each, vector, twin) for each, twin in twins.items()]
 
     def failed(self, document: Document) -> list[Document]:
         """Forgets a content that cannot be embedded; returns the document, and those that waited for it."""
         with self._lock:
-            waiting = self._under_way.pop(document.embedded, {})
+            waiting = self._under_way.pop(document.content_key, {})
         return [document, *(each for each in waiting.values() if each is not document)]
 
     def stored(self, documents: Mapping[str, Document]) -> None:
         """Notes points that an earlier run wrote."""
         with self._lock:
             for point_id, document in documents.items():
-                self._remember(document.embedded, point_id)
+                self._remember(document.content_key, point_id)
 
     def written(self, points: Sequence[Point]) -> None:
         """Notes points that are durable."""
@@ -123,7 +123,7 @@ class ContentDeduplicator:
             self._written.popitem(last=False)
 
     def _forget(self, point: Point) -> str:
-        key = point.document.embedded
+        key = point.document.content_key
         known = self._embedded.get(key, {})
         known.pop(point.id, None)
         if not known:

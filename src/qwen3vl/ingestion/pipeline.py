@@ -207,7 +207,7 @@ class IngestionPipeline:
                 failures = 0
             except StoreError as error:
                 failures += 1
-                if not error.passing or failures == MAX_FAILED_WRITES:
+                if not error.transient or failures == MAX_FAILED_WRITES:
                     raise
                 self._drop(points, error)
 
@@ -216,7 +216,7 @@ class IngestionPipeline:
         try:
             self.store.upsert(points)
         except StoreError as error:
-            if not error.refused:
+            if not error.invalid_request:
                 raise
             if len(points) == 1:
                 self._drop(points, error)

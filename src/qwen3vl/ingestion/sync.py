@@ -31,13 +31,13 @@ class SyncTracker:
     def add(self, point_id: str, document: Document) -> None:
         if self.sync:
             self.ids.add(UUID(point_id).bytes)
-            self.places.add(hash((document.source, document.place)))
+            self.places.add(hash((document.source, document.locator)))
             self.sources.add(document.source)
 
     def gone(self, store: Store) -> dict[str, bool]:
         """Ids of stored points that are to go, and whether another version of each came."""
         return {
-            stored.id: hash((stored.source, stored.place)) in self.places
+            stored.id: hash((stored.source, stored.locator)) in self.places
             for stored in store.scan()
             if UUID(stored.id).bytes not in self.ids and self._stale(stored.source)
         }

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3vl.documents import Document, LoadFailure, file_digest
+from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import InputError
+from qwen3vl.hashing import file_digest
 from qwen3vl.inputs import VIDEO_SUFFIXES
 from qwen3vl.loaders.pdf import load_pdf
 from qwen3vl.loaders.text import load_text

@@ -26,7 +26,7 @@ def load_pdf(path: Path, digest: str, *, fuse: bool = False) -> Iterator[Documen
             str(path),
             "page",
             digest,
-            place=f"page={number}",
+            locator=f"page={number}",
             text=text,
             image=f"{path}#page={number}",
             fused=fuse,

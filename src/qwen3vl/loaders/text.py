@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3vl.documents import Document, text_digest
+from qwen3vl.documents import Document
 from qwen3vl.errors import InputError
+from qwen3vl.hashing import text_digest
 
 _HEADING = re.compile(r"#{1,6}\s+(?P<title>\S.*?)\s*#*$")
 _SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
@@ -41,7 +42,7 @@ def load_text(path: Path, most: int) -> Iterator[Document]:
             str(path),
             "text",
             text_digest(passage.text),
-            place=f"lines={passage.first},{passage.last}",
+            locator=f"lines={passage.first},{passage.last}",
             text=passage.text,
             metadata=metadata,
         )

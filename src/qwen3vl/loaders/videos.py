@@ -23,7 +23,7 @@ def load_video(path: Path, digest: str, segment: float, policy: MediaPolicy) -> 
     count = max(1, round(length / segment))
     for number in range(count):
         start, end = (round(length * edge / count, 2) for edge in (number, number + 1))
-        place = f"t={start:g},{end:g}"
-        reference = f"{path}#{place}" if count > 1 else str(path)
+        locator = f"t={start:g},{end:g}"
+        reference = f"{path}#{locator}" if count > 1 else str(path)
         metadata = {"start": start, "end": end, "seconds": round(length, 2)}
-        yield Document(str(path), "clip", digest, place=place, video=reference, metadata=metadata)
+        yield Document(str(path), "clip", digest, locator=locator, video=reference, metadata=metadata)

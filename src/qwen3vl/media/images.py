@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from qwen3vl.documents import file_digest
 from qwen3vl.errors import MediaError, PolicyError
+from qwen3vl.hashing import bytes_digest, file_digest
 from qwen3vl.inputs import ImageReference
 from qwen3vl.media.fetch import fetch
 from qwen3vl.media.pdf import page_size, render_page
@@ -64,11 +63,6 @@ def check_bytes(data: bytes, policy: MediaPolicy) -> bytes:
     return data
 
 
-def digest(data: bytes) -> str:
-    """What tells contents apart, wherever they come from: equal pictures are encoded once."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
 @lru_cache(maxsize=1024)
 def content_digest(known: tuple[str, int, int]) -> str:
     """Of a file that `check_file` knows; cached while it stays as it is: a PDF has many pages."""
@@ -87,7 +81,7 @@ def read_image_header(picture: ImageReference, policy: MediaPolicy, *, exif: boo
         image: Image.Image = picture.data
         width, height = _shown_size(image, exif)
         check_pixels(width, height, policy)
-        return Header(width, height, (image.size, digest(_rgb(image, exif).tobytes())), lambda: _rgb(image, exif))
+        return Header(width, height, (image.size, bytes_digest(_rgb(image, exif).tobytes())), lambda: _rgb(image, exif))
     known = None
     if picture.where == "path":
         path = policy.check_path(picture.data)
@@ -96,7 +90,7 @@ def read_image_header(picture: ImageReference, policy: MediaPolicy, *, exif: boo
         source: Path | bytes = path
     else:
         source = data = fetch(picture.data, policy) if picture.where == "url" else check_bytes(picture.data, policy)
-        identity = (digest(data), exif)
+        identity = (bytes_digest(data), exif)
     if picture.page is not None:
         page = picture.page
         width, height = page_size(source, page)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from qwen3vl.errors import MediaError, PolicyError
+from qwen3vl.hashing import bytes_digest
 from qwen3vl.inputs import VideoReference
 from qwen3vl.media.fetch import fetch
-from qwen3vl.media.images import check_bytes, check_file, check_pixels, digest
+from qwen3vl.media.images import check_bytes, check_file, check_pixels
 from qwen3vl.media.policy import MediaPolicy
 
 logging.getLogger("libav").setLevel(logging.ERROR)  # broken files are our errors, not FFmpeg's log lines
@@ -78,7 +79,7 @@ def read_video_header(clip: VideoReference, policy: MediaPolicy) -> VideoHeader:
         timeline = _timeline_of_file(known)
     else:
         source = data = fetch(clip.data, policy) if clip.where == "url" else check_bytes(clip.data, policy)
-        identity = digest(data)
+        identity = bytes_digest(data)
         timeline = _timeline(data)
     check_pixels(timeline.width, timeline.height, policy)
     first, last = _part(clip, timeline)

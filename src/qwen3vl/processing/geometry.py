@@ -10,8 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from qwen3vl.errors import MediaError
 from qwen3vl.types import Grid
 
@@ -92,7 +90,10 @@ def sample_video_frames(first: int, count: int, rate: float, fps: float, max_fra
     most = max_frames // FRAMES_PER_TOKEN * FRAMES_PER_TOKEN
     wanted = min(max(count / rate * fps, MIN_CLIP_FRAMES), most, count)
     sampled = math.floor(wanted / FRAMES_PER_TOKEN) * FRAMES_PER_TOKEN
-    # In float32, as the reference: rounding decides between two frames.
+    # torch's own float32 linspace, as the official script: its rounding, which depends on the processor's vector
+    # width, decides between two frames.  Imported here, so that this module is imported without torch.
+    import torch
+
     places: list[int] = torch.linspace(first, first + count - 1, sampled).round().long().tolist()
     return places
 

@@ -59,7 +59,7 @@ class PointRef:
 
     id: str
     source: str
-    place: str
+    locator: str
 
 
 def matches_nothing(where: Any) -> bool:
@@ -274,10 +274,12 @@ class Store(ABC):
                 trouble = self._classify_error(error)
                 if trouble is None:
                     raise
-                if not trouble.passing or failed + 1 == self.retry.attempts:
+                if not trouble.transient or failed + 1 == self.retry.attempts:
                     tries = f" (tried {failed + 1} times)" if failed else ""
                     told = f"{self.name}: {trouble.reason}{tries}"
-                    raise StoreError(told, passing=trouble.passing, refused=trouble.refused) from error
+                    raise StoreError(
+                        told, transient=trouble.transient, invalid_request=trouble.invalid_request
+                    ) from error
                 pause = self.retry.pause(failed, trouble.wait)
                 await (asyncio.sleep(pause) if self.awaited else _slept(pause))
         raise AssertionError("Retry.attempts is at least 1")

@@ -28,13 +28,13 @@ class Retry:
 class ClientFailure:
     """What a client's exception means.
 
-    passing: it may succeed later; refused: what was sent is not taken, by this store or any like it;
+    transient: it may succeed later; invalid_request: what was sent is not taken, by this store or any like it;
     wait: seconds that the server asks for.
     """
 
     reason: str
-    passing: bool = False
-    refused: bool = False
+    transient: bool = False
+    invalid_request: bool = False
     wait: float = 0.0
 
 
@@ -48,5 +48,7 @@ def answered(who: str, status: int, reason: str, fix: str, wait: float = 0.0) ->
     """What an HTTP status means; `fix` is what to do where the credentials are refused."""
     if status in (401, 403):
         return ClientFailure(f"{who} refuses the credentials ({status}: {reason}); {fix}")
-    passing = (status in (408, 429) or status >= 500) and status != 507 and not out_of_disk(reason)
-    return ClientFailure(f"{who} answers {status}: {reason}", passing, refused=status in (400, 413, 422), wait=wait)
+    transient = (status in (408, 429) or status >= 500) and status != 507 and not out_of_disk(reason)
+    return ClientFailure(
+        f"{who} answers {status}: {reason}", transient, invalid_request=status in (400, 413, 422), wait=wait
+    )

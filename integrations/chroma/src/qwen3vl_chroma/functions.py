@@ -13,15 +13,12 @@ from chromadb.utils.embedding_functions import register_embedding_function
 from numpy.typing import NDArray
 
 from qwen3vl import MediaPolicy
-from qwen3vl.adapters.registry import shared_embedder
+from qwen3vl.adapters.registry import MODELS
 from qwen3vl.inputs import as_image, as_video, is_video
 from qwen3vl.recipe import Recipe
 
 if TYPE_CHECKING:  # torch comes with a model
     from qwen3vl import Embedder
-
-_held: dict[str, Embedder] = {}
-"""Chroma makes a new function whenever it reads a collection's configuration, and drops the last: models are kept."""
 
 
 @register_embedding_function
@@ -53,8 +50,8 @@ class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
 
     @property
     def embedder(self) -> Embedder:
-        settings = {"model": self.model, **self._local, **self.settings}
-        return _held.setdefault(json.dumps(settings, sort_keys=True), shared_embedder(**settings))
+        # Chroma creates a new function whenever it reads a collection's configuration, and drops the last one.
+        return MODELS.embedder(keep=True, model=self.model, **self._local, **self.settings)
 
     def __call__(self, input: Embeddable) -> Embeddings:  # noqa: A002 (Chroma's name)
         return self._embed(input, None)

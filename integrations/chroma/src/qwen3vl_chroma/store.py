@@ -170,7 +170,7 @@ class ChromaStore(Store):
             include=["metadatas"],
         )
         page = [
-            PointRef(each, str(told.get("source", "")), str(told.get("place", "")))
+            PointRef(each, str(told.get("source", "")), str(told.get("locator") or told.get("place", "")))
             for each, told in zip(found["ids"], found["metadatas"], strict=True)
         ]
         return page, start + _PAGE if len(page) == _PAGE else None
@@ -221,7 +221,7 @@ class ChromaStore(Store):
         if isinstance(error, httpx.HTTPStatusError):
             return _answered(error.response.status_code, str(error))
         if isinstance(error, httpx.RequestError):
-            return ClientFailure(f"the server cannot be reached, or its answer was cut: {error!r}", passing=True)
+            return ClientFailure(f"the server cannot be reached, or its answer was cut: {error!r}", transient=True)
         if isinstance(error, NotFoundError):
             self._opened = None
         if isinstance(error, ChromaError):
@@ -229,10 +229,10 @@ class ChromaStore(Store):
         if isinstance(error.__context__, httpx.HTTPStatusError):
             return _answered(error.__context__.response.status_code, str(error))
         if isinstance(error, json.JSONDecodeError):
-            return ClientFailure(f"the server's answer was cut: {error}", passing=True)
+            return ClientFailure(f"the server's answer was cut: {error}", transient=True)
         if isinstance(error, (OSError, ValueError, TypeError, RuntimeError)):
             told = str(error) or type(error).__name__
-            return ClientFailure(told, refused=isinstance(error, (ValueError, TypeError)))
+            return ClientFailure(told, invalid_request=isinstance(error, (ValueError, TypeError)))
         return None
 
 

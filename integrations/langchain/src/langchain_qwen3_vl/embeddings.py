@@ -10,8 +10,8 @@ from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field, PrivateAttr, field_validator
 
 from langchain_qwen3_vl.content import Content, as_list, input_or_error
-from langchain_qwen3_vl.settings import ModelSettings
-from qwen3vl.adapters.registry import shared_embedder
+from langchain_qwen3_vl.settings import LangChainModelSettings
+from qwen3vl.adapters.registry import MODELS
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, InputError
 
@@ -47,7 +47,7 @@ class PrecomputedText(str):
         return str, (str(self),)
 
 
-class Qwen3VLEmbeddings(ModelSettings, Embeddings):
+class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
     """Qwen3-VL-Embedding: texts, pictures, pages, clips and mixtures of them as vectors of one space.
 
     A text is a str.  Wherever LangChain hands things through unseen, as `retriever.invoke` does with queries, a
@@ -89,11 +89,11 @@ class Qwen3VLEmbeddings(ModelSettings, Embeddings):
     @property
     def embedder(self) -> Embedder:
         """The core's object, for `qwen3vl.ingest` and `Retriever`; loads the model."""
-        settings = self._settings(self.model, self.document_instruction)
+        settings = self.engine_arguments(self.model, self.document_instruction)
         if self.dimensions is not None:
             settings["dimensions"] = self.dimensions
         # Asked for by its settings each time, because fields may be changed.
-        self._held = found = shared_embedder(**settings)
+        self._held = found = MODELS.embedder(**settings)
         return found
 
     def embed_documents(self, texts: Sequence[Content]) -> list[list[float]]:

@@ -13,8 +13,8 @@ from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field, PrivateAttr
 
 from langchain_qwen3_vl.content import Content, as_input, as_list, input_or_error
-from langchain_qwen3_vl.settings import ModelSettings
-from qwen3vl.adapters.registry import shared_reranker
+from langchain_qwen3_vl.settings import LangChainModelSettings
+from qwen3vl.adapters.registry import MODELS
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, ItemError
 
@@ -35,7 +35,7 @@ class Judged:
     error: ItemError | None = None
 
 
-class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
+class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
     """Qwen3-VL-Reranker: judges documents by a query, their pictures, pages and clips included.
 
     The query is a str, or a mapping with any of text, image and video, a message or a list of content blocks.
@@ -65,7 +65,7 @@ class Qwen3VLReranker(ModelSettings, BaseDocumentCompressor):
     @property
     def reranker(self) -> Reranker:
         """The core's object, for `qwen3vl.Retriever`; loads the model."""
-        self._held = found = shared_reranker(**self._settings(self.model, self.instruction))
+        self._held = found = MODELS.reranker(**self.engine_arguments(self.model, self.instruction))
         return found
 
     def rerank(

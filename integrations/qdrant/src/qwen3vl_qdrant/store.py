@@ -205,11 +205,13 @@ class QdrantStore(Store):
             scroll_filter=to_filter(None, self.tenant),
             limit=_PAGE,
             offset=offset,
-            with_payload=["metadata.source", "metadata.place"],
+            with_payload=["metadata.source", "metadata.locator", "metadata.place"],
             with_vectors=False,
         )
         found = [((record.payload or {}).get("metadata", {}), str(record.id)) for record in records]
-        return [PointRef(each, told.get("source", ""), told.get("place", "")) for told, each in found], after
+        return [
+            PointRef(each, told.get("source", ""), told.get("locator") or told.get("place", "")) for told, each in found
+        ], after
 
     async def _search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         layout = await self._laid_out()
@@ -266,20 +268,20 @@ class QdrantStore(Store):
             return _answered(error)
         if isinstance(error, ResourceExhaustedResponse):
             return ClientFailure(
-                f"the server has too much to do: {error}", passing=True, wait=float(error.retry_after_s)
+                f"the server has too much to do: {error}", transient=True, wait=float(error.retry_after_s)
             )
         if isinstance(error, ResponseHandlingException):
             return _unanswered(error.source)
         if hasattr(error, "code") and hasattr(error, "details"):
             return _remote(error)
         if isinstance(error, json.JSONDecodeError):
-            return ClientFailure(f"the server's answer was cut: {error}", passing=True)
+            return ClientFailure(f"the server's answer was cut: {error}", transient=True)
         if isinstance(error, QdrantException) and "Retry-After" in str(error):
-            return ClientFailure("the server has too much to do", passing=True)
+            return ClientFailure("the server has too much to do", transient=True)
         if isinstance(error, (sqlite3.Error, OSError)):
             return ClientFailure(str(error) or type(error).__name__)
         if isinstance(error, (ApiException, QdrantException, ValueError, RuntimeError)):
-            return ClientFailure(str(error) or type(error).__name__, refused=isinstance(error, ValueError))
+            return ClientFailure(str(error) or type(error).__name__, invalid_request=isinstance(error, ValueError))
         return None
 
 
@@ -300,7 +302,7 @@ def _unanswered(source: Exception) -> ClientFailure:
     if isinstance(source, (httpx.UnsupportedProtocol, httpx.InvalidURL)) or "CERTIFICATE" in str(source).upper():
         return ClientFailure(f"the server's address or certificate is wrong: {source!r}")
     if isinstance(source, httpx.HTTPError):
-        return ClientFailure(f"the server cannot be reached, or its answer was cut: {source!r}", passing=True)
+        return ClientFailure(f"the server cannot be reached, or its answer was cut: {source!r}", transient=True)
     return ClientFailure(f"the server's answer is not understood; is it of another version? {source!r}")
 
 
@@ -310,8 +312,10 @@ def _remote(error: Any) -> ClientFailure:
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return ClientFailure(f"the server refuses the credentials ({code}: {reason}); give the client its api_key")
     busy = code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN")
-    passing = busy and not out_of_disk(reason)
-    return ClientFailure(f"the server answers {code}: {reason}", passing=passing, refused=code == "INVALID_ARGUMENT")
+    transient = busy and not out_of_disk(reason)
+    return ClientFailure(
+        f"the server answers {code}: {reason}", transient=transient, invalid_request=code == "INVALID_ARGUMENT"
+    )
 
 
 def _hit(point: Any) -> Hit:

@@ -7,7 +7,7 @@ from typing import Any
 
 from qwen3vl.documents import Document
 
-SILENT = ("content", "fused", "image", "kind", "thumbnail", "video")
+SILENT = ("content_hash", "fused", "image", "kind", "thumbnail", "video")
 """Metadata that tell a language model nothing."""
 
 

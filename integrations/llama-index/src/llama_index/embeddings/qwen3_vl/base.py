@@ -19,9 +19,9 @@ from llama_index.embeddings.qwen3_vl._frame_lookup import nodes_being_embedded, 
 from llama_index.embeddings.qwen3_vl.cache import Embedding, EmbedResult, cache_key, content_digest, through
 from llama_index.embeddings.qwen3_vl.nodes import holds_data, input_or_error, node_input, storable
 from llama_index.embeddings.qwen3_vl.queries import MediaQuery, media_query
-from llama_index.embeddings.qwen3_vl.settings import ModelSettings, state_without_model
+from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings, state_without_model
 
-from qwen3vl.adapters.registry import shared_embedder
+from qwen3vl.adapters.registry import MODELS
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, InputError
 from qwen3vl.inputs import as_item
@@ -32,11 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
 Kind = Literal["query", "document"]
-_kept: dict[int, Embedder] = {}
-"""Models of objects that came from pickles: a pipeline's workers get a new object for each task."""
 
 
-class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
+class Qwen3VLEmbedding(LlamaIndexModelSettings, MultiModalEmbedding):
     """Qwen3-VL-Embedding: texts, pictures, pages, clips and mixtures of them as vectors of one space.
 
     As a transformation and in indexes it embeds each node by what it holds: its text, its picture (`ImageNode`,
@@ -79,13 +77,12 @@ class Qwen3VLEmbedding(ModelSettings, MultiModalEmbedding):
     @property
     def embedder(self) -> Embedder:
         """The core's object, for `qwen3vl.ingest` and `Retriever`; loads the model."""
-        settings = self._settings(self.model_name, self.document_instruction)
+        settings = self.engine_arguments(self.model_name, self.document_instruction)
         if self.dimensions is not None:
             settings["dimensions"] = self.dimensions
         # Asked for by its settings each time, because fields may be changed.
-        self._held = found = shared_embedder(**settings)
-        if self._unpickled:
-            _kept[id(found)] = found
+        # A pipeline's workers unpickle a new object for each task: the registry keeps their model loaded.
+        self._held = found = MODELS.embedder(keep=self._unpickled, **settings)
         return found
 
     def to_payload(self) -> dict[str, Any]:

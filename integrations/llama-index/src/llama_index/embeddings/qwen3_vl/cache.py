@@ -74,7 +74,8 @@ def content_digest(item: Item, policy: MediaPolicy) -> str | None:
 
 
 def _medium(medium: ImageReference | VideoReference, policy: MediaPolicy) -> list[Any] | None:
-    from qwen3vl.media.images import check_bytes, check_file, content_digest, digest
+    from qwen3vl.hashing import bytes_digest
+    from qwen3vl.media.images import check_bytes, check_file, content_digest
     from qwen3vl.processing.pixels import rgb
 
     part: list[Any] = [medium.page] if isinstance(medium, ImageReference) else [medium.start, medium.end]
@@ -83,8 +84,8 @@ def _medium(medium: ImageReference | VideoReference, policy: MediaPolicy) -> lis
     if medium.where == "path":
         return [content_digest(check_file(policy.check_path(medium.data), policy)), *part]
     if medium.where == "bytes":
-        return [digest(check_bytes(medium.data, policy)), *part]
+        return [bytes_digest(check_bytes(medium.data, policy)), *part]
     if isinstance(medium, VideoReference):
         frames = [_medium(frame, policy) for frame in medium.frames]
         return None if None in frames else frames
-    return [medium.data.size, digest(rgb(medium.data).tobytes())]
+    return [medium.data.size, bytes_digest(rgb(medium.data).tobytes())]

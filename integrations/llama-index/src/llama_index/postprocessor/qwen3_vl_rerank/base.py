@@ -14,9 +14,9 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.embeddings.qwen3_vl.nodes import input_or_error, noted
 from llama_index.embeddings.qwen3_vl.queries import MediaQuery
-from llama_index.embeddings.qwen3_vl.settings import ModelSettings, state_without_model
+from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings, state_without_model
 
-from qwen3vl.adapters.registry import shared_reranker
+from qwen3vl.adapters.registry import MODELS
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, ItemError
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
 
 
-class Qwen3VLRerank(ModelSettings, BaseNodePostprocessor):
+class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
     """Qwen3-VL-Reranker: judges nodes by a query in words, by picture (`QueryBundle.image_path`) or both.
 
     Nodes come back best first, equal scores in their order, as new `NodeWithScore`s with scores between 0 and 1.
@@ -59,7 +59,7 @@ class Qwen3VLRerank(ModelSettings, BaseNodePostprocessor):
     @property
     def reranker(self) -> Reranker:
         """The core's object, for `qwen3vl.Retriever`; loads the model."""
-        self._held = found = shared_reranker(**self._settings(self.model, self.instruction))
+        self._held = found = MODELS.reranker(**self.engine_arguments(self.model, self.instruction))
         return found
 
     def __getstate__(self) -> dict[str, Any]:

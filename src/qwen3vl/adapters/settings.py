@@ -1,0 +1,84 @@
+"""The model settings that pydantic classes of framework integrations share. Requires pydantic, as they do."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from typing import Any
+
+from pydantic import BaseModel, Field, field_validator
+
+from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
+from qwen3vl.settings import EngineSettings
+
+_OWN_FIELDS = frozenset({"revision", "device", "dtype", "policy"})
+MODEL_KWARGS = tuple(field.name for field in fields(EngineSettings) if field.name not in _OWN_FIELDS)
+"""Names that `model_kwargs` may hold: the settings of `EngineSettings` that are no fields of `ModelSettings`."""
+
+
+def _default_device() -> str:
+    return os.environ.get("QWEN3VL_DEVICE", "auto")
+
+
+class ModelSettings(BaseModel):
+    """Settings of a model that loads on first use; objects with equal settings share it.
+
+    Attributes:
+        revision: Branch, tag or (best) commit of the model's repository on the hub.
+        device: `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`. The default is the environment variable
+            QWEN3VL_DEVICE, or `"auto"`.
+        dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"`, `"float16"`, `"int8"` or `"fp8"`.
+        policy: Which files and addresses media references may reach. The default allows public URLs and data URIs,
+            and no files; `MediaPolicy(folders=("photos",))` allows the files below a folder.
+        media_keys: Metadata keys under which documents carry media references.
+        model_kwargs: Further fields of `EngineSettings`: max_length, max_pixels, fps, batch_tokens, …
+    """
+
+    revision: str | None = Field(default=None, description="Branch, tag or commit of the model's repository.")
+    device: str = Field(default_factory=_default_device, description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
+    dtype: str = Field(
+        default="auto",
+        description='"auto" (bfloat16 on CUDA, else float32), "float32", "bfloat16", "float16", "int8" or "fp8".',
+    )
+    policy: MediaPolicy = Field(
+        default=UNTRUSTED_POLICY, description="Which files and addresses media references may reach."
+    )
+    media_keys: MediaKeys = Field(
+        default=DEFAULT_KEYS, description="Metadata keys under which documents carry media references."
+    )
+    model_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="Further settings: max_length, max_pixels, fps, batch_tokens, …"
+    )
+
+    @field_validator("model_kwargs")
+    @classmethod
+    def _check_model_kwargs(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if unknown := sorted(value.keys() - set(MODEL_KWARGS)):
+            raise ValueError(
+                f"unknown: {', '.join(unknown)}; model_kwargs may hold {', '.join(MODEL_KWARGS)}, everything else is "
+                "a field of its own"
+            )
+        return value
+
+    @field_validator("policy")
+    @classmethod
+    def _check_policy(cls, value: MediaPolicy) -> MediaPolicy:
+        return require_folders(value)
+
+    def engine_arguments(self, model: str, instruction: str | None) -> dict[str, Any]:
+        """Return the keyword arguments of `Embedder` or `Reranker`.
+
+        Args:
+            model: The model's hub id, folder, or `"tiny"`.
+            instruction: The instruction; None leaves the model's default.
+        """
+        arguments = {
+            "model": model,
+            "revision": self.revision,
+            "device": self.device,
+            "dtype": self.dtype,
+            "policy": self.policy,
+            **self.model_kwargs,
+        }
+        return arguments if instruction is None else {**arguments, "instruction": instruction}
