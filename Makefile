@@ -15,6 +15,12 @@ PACKAGES := qwen3vl:qwen3vl qwen3vl-qdrant:qwen3vl_qdrant qwen3vl-chroma:qwen3vl
 	langchain-qwen3-vl:langchain_qwen3_vl llama-index-qwen3-vl:llama_index.embeddings.qwen3_vl
 LOCAL := . ./integrations/qdrant ./integrations/chroma ./integrations/langchain ./integrations/llama-index
 
+# The core: no framework, no store of an integration, nothing that runs for longer than ten seconds.
+CORE_TESTS := tests --ignore=tests/langchain --ignore=tests/llama_index --ignore=tests/test_docs.py \
+	--ignore=tests/test_stores.py --ignore=tests/test_network_faults.py --ignore=tests/test_quantization.py \
+	-k 'not test_compiled and not test_resumes_after and not test_the_recipe_runs and not two_devices'
+PARITY_TESTS := tests/test_golden.py tests/test_model.py tests/test_packing.py tests/test_geometry.py tests/llama_index
+
 .DEFAULT_GOAL := help
 .PHONY: help install fix lint imports types test test-core parity packages docs docs-serve install-check ci clean
 

@@ -7,12 +7,12 @@ Reads README.md, docs/*.md and integrations/*/README.md, and takes each command 
 2. What it installs is imported, torch must not be loaded by that, and each version must equal the core's.
 3. Where it installs the core, `qwen3vl doctor` must find nothing wrong; it runs the tiny model.
 
-`pip install` is run by two versions of pip, an old one and the newest. An environment has several gigabytes of
-dependencies, so they are put there by uv first, which links them from its cache; pip then finds them installed and
-resolves, builds and installs the packages of this repository. One command, `EMPTY`, is run by pip in an environment
-that is really empty. With --empty all of them are.
+An environment has several gigabytes of dependencies, so uv installs them first: it links them from its cache. pip then
+finds them and resolves, builds and installs the packages of this repository itself. One command, `EMPTY`, is run by an
+old pip too, in an environment that is really empty. With --full, every command is run by both versions of pip in empty
+environments.
 
-    python tools/check_install.py [--empty] [--only TEXT]
+    python tools/check_install.py [--full] [--only TEXT]
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ MODULES = {
     ),
 }
 """Directory as written in a command -> name of the distribution, modules to import."""
-PIPS = ("pip==23.2", "pip")
-"""The versions of pip that commands are run with."""
+OLD_PIP, NEW_PIP = "pip==23.2", "pip"
 EMPTY = "pip install . ./integrations/qdrant"
-"""The command that is run in an empty environment too, where pip installs the dependencies itself."""
+"""The command that the old pip runs in an empty environment, where it installs the dependencies itself."""
 UV_PYTEST = "uv run pytest"
 TEST_TOOLS = ("pytest", "mypy", "ruff", "mkdocs", "transformers")
 """What `uv run --no-dev` must not install."""
@@ -54,7 +53,7 @@ _INLINE = re.compile(r"`((?:uv )?pip install [^`]+|uv add [^`]+)`")
 _COMMAND = re.compile(r"^(?:uv pip|pip) install |^uv add ")
 
 
-class CheckFailed(Exception):
+class CheckError(Exception):
     """A command of the documentation does not do what it says."""
 
 
@@ -110,24 +109,24 @@ def copy_tree(target: Path) -> None:
 
 
 def targets_of(command: str) -> list[str]:
-    """Return the directories that a command installs; raises `CheckFailed` for anything that comes from an index."""
+    """Return the directories that a command installs; raises `CheckError` for anything that comes from an index."""
     words = [word.strip("\"'") for word in re.split(r"\s+", command.partition(" install ")[2]) if word]
     targets = [word for word in words if not word.startswith("-")]
     unknown = [word for word in targets if word not in MODULES]
     if unknown or not targets:
-        raise CheckFailed(
+        raise CheckError(
             f"{', '.join(unknown) or 'nothing'} is not a directory of this repository, "
             "and the packages are on no public index"
         )
     if targets != ["."] and "." not in targets:
-        raise CheckFailed("pip would look for qwen3vl on the index: name `.` too")
+        raise CheckError("pip would look for qwen3vl on the index: name `.` too")
     return targets
 
 
 def run(
     command: list[str] | str, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 1800
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command; raises `CheckFailed` with the end of its output where it fails."""
+    """Run a command; raises `CheckError` with the end of its output where it fails."""
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -141,7 +140,7 @@ def run(
     )
     if done.returncode:
         tail = "\n".join(done.stdout.splitlines()[-25:])
-        raise CheckFailed(f"{command if isinstance(command, str) else ' '.join(command)}\n{tail}")
+        raise CheckError(f"{command if isinstance(command, str) else ' '.join(command)}\n{tail}")
     return done
 
 
@@ -176,25 +175,25 @@ class Environment:
                 f"import sys, {modules}, qwen3vl; from importlib.metadata import version\n"
                 f"assert 'torch' not in sys.modules, 'importing {name} loads torch'\n"
                 f"assert version('{name}') == qwen3vl.__version__, 'versions differ'\n"
-                f"assert {str(self.folder)!r} in qwen3vl.__file__, qwen3vl.__file__"
+                # In the environment, or in the copy: `-e` and uv, for packages of one workspace, install links to it.
+                f"assert qwen3vl.__file__.startswith(({str(self.folder)!r}, {str(self.tree)!r})), qwen3vl.__file__"
             )
             run([str(self.bin / "python"), "-c", code], self.folder, self.env)
         run(["uv", "pip", "check", "--quiet"], self.folder, self.env)
         run([str(self.bin / "qwen3vl"), "doctor", "--json"], self.folder, self.env)
 
 
-def check_pip(command: str, tree: Path, folder: Path, *, empty: bool) -> None:
-    """`pip install …`, by each of `PIPS`."""
+def check_pip(command: str, tree: Path, folder: Path, pip: str, *, empty: bool) -> None:
+    """`pip install …`, by one version of pip."""
+    started = time.monotonic()
     targets = targets_of(command)
-    for pip in PIPS:
-        started = time.monotonic()
-        environment = Environment(folder, tree)
-        environment.add_pip(pip)
-        if not empty:
-            environment.add_dependencies(targets)
-        run(f"python -m {command}", tree, environment.env)
-        environment.check(targets)
-        say(f"    {pip}{', empty environment' if empty else ''}: {time.monotonic() - started:.0f} s")
+    environment = Environment(folder, tree)
+    environment.add_pip(pip)
+    if not empty:
+        environment.add_dependencies(targets)
+    run(f"python -m {command}", tree, environment.env)
+    environment.check(targets)
+    say(f"    {pip}{', empty environment' if empty else ''}: {time.monotonic() - started:.0f} s")
 
 
 def check_uv_pip(command: str, tree: Path, folder: Path) -> None:
@@ -222,7 +221,7 @@ def check_project(command: str, tree: Path, folder: Path) -> None:
         listed = run(["uv", "pip", "list", "--python", ".venv", "--format", "freeze"], copy, env).stdout
         names = {line.partition("==")[0].lower() for line in listed.splitlines()}
         if wrong := names.intersection(TEST_TOOLS):
-            raise CheckFailed(f"{command} installs development tools: {', '.join(sorted(wrong))}")
+            raise CheckError(f"{command} installs development tools: {', '.join(sorted(wrong))}")
     shutil.rmtree(copy)
     say(f"    {time.monotonic() - started:.0f} s")
 
@@ -242,11 +241,11 @@ def check_old_python(tree: Path, folder: Path) -> None:
         [str(folder / "bin" / "python"), "-m", "pip", "install", "."], cwd=tree, capture_output=True, text=True
     )
     if done.returncode == 0 or "requires a different Python" not in done.stderr or ">=3.11" not in done.stderr:
-        raise CheckFailed(f"pip of {python} does not name the Python that is needed:\n{done.stderr[-1500:]}")
+        raise CheckError(f"pip of {python} does not name the Python that is needed:\n{done.stderr[-1500:]}")
     say("    " + done.stderr.strip().splitlines()[-1])
 
 
-def check(command: Command, tree: Path, folder: Path, *, empty: bool) -> None:
+def check(command: Command, tree: Path, folder: Path, *, full: bool) -> None:
     """Run one command as its kind asks for."""
     say(f"{command.text}   ({', '.join(command.places)})")
     if "uv run" in command.text:
@@ -256,11 +255,11 @@ def check(command: Command, tree: Path, folder: Path, *, empty: bool) -> None:
     elif command.text.startswith("pip install uv"):
         say("    installs uv: nothing of this repository")
     elif command.text.startswith("pip"):
-        check_pip(command.text, tree, folder, empty=empty)
-        if command.text == EMPTY and not empty:
-            check_pip(command.text, tree, folder, empty=True)
+        check_pip(command.text, tree, folder, NEW_PIP, empty=full)
+        if full or command.text == EMPTY:
+            check_pip(command.text, tree, folder, OLD_PIP, empty=True)
     else:
-        raise CheckFailed("this script does not know how to run it")
+        raise CheckError("this script does not know how to run it")
 
 
 def say(text: str) -> None:
@@ -270,7 +269,7 @@ def say(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Runs every install command of the documentation.")
-    parser.add_argument("--empty", action="store_true", help="let pip install all dependencies itself, each time")
+    parser.add_argument("--full", action="store_true", help="each command by two pips in empty environments")
     parser.add_argument("--only", default="", metavar="TEXT", help="only commands that contain TEXT")
     options = parser.parse_args()
     commands = [command for command in find_commands(ROOT) if options.only in command.text]
@@ -280,14 +279,14 @@ def main() -> int:
         copy_tree(tree)
         for command in commands:
             try:
-                check(command, tree, folder, empty=options.empty)
-            except CheckFailed as failure:
+                check(command, tree, folder, full=options.full)
+            except CheckError as failure:
                 say(f"    FAILED: {failure}")
                 failures.append(command.text)
         if not options.only:
             try:
                 check_old_python(tree, folder)
-            except CheckFailed as failure:
+            except CheckError as failure:
                 say(f"    FAILED: {failure}")
                 failures.append("an unsupported Python")
     say(f"{len(commands)} install commands, {len(failures)} failed")
