@@ -22,7 +22,7 @@ CORE_TESTS := tests --ignore=tests/langchain --ignore=tests/llama_index --ignore
 PARITY_TESTS := tests/test_golden.py tests/test_model.py tests/test_packing.py tests/test_geometry.py tests/llama_index
 
 .DEFAULT_GOAL := help
-.PHONY: help install fix lint imports types test test-core parity packages docs docs-serve install-check ci clean
+.PHONY: help install fix lint imports types test test-core test-qdrant parity packages docs docs-serve install-check ci clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*##/\1 /' | awk '{n=$$1; $$1=""; printf "  %-14s%s\n", n, $$0}'
@@ -54,6 +54,10 @@ test:  ## every test
 
 test-core:  ## the core without frameworks and long runs, in less than three minutes
 	$(UV) run pytest $(CORE_TESTS)
+
+test-qdrant:  ## the store tests against the Qdrant server at QDRANT_URL
+	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL, for example http://localhost:6333"; exit 2; }
+	$(UV) run pytest tests/test_stores.py -k qdrant-server
 
 parity:  ## the golden answers and the model tests on other versions: make parity TRANSFORMERS='>=5,<6'
 	$(UV) venv --quiet --clear build/parity
