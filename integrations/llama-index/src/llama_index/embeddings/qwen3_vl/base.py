@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.embeddings.qwen3_vl._frame_lookup import nodes_being_embedded, nodes_being_hashed
-from llama_index.embeddings.qwen3_vl.batching import InputType, input_name
+from llama_index.embeddings.qwen3_vl.batching import InputType
 from llama_index.embeddings.qwen3_vl.cache import cache_key, embed_with_cache, item_digest
 from llama_index.embeddings.qwen3_vl.media_methods import MediaMethods
-from llama_index.embeddings.qwen3_vl.nodes import as_storable, has_inline_media, input_or_error, node_input
+from llama_index.embeddings.qwen3_vl.nodes import as_storable, has_inline_media, node_input, node_input_or_error
 from llama_index.embeddings.qwen3_vl.results import EmbedResult
 from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings
 from llama_index.embeddings.qwen3_vl.text_methods import TextMethods
 
+from qwen3vl.adapters.inputs import describe_input
 from qwen3vl.adapters.registry import MODELS
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import as_item
@@ -120,7 +121,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         if self.dimensions is not None:
             arguments["dimensions"] = self.dimensions
         # The workers of a pipeline unpickle a new object for every task: the registry keeps their model loaded.
-        return self._hold(MODELS.embedder(keep=self._unpickled, **arguments))
+        return self._model.hold(MODELS.embedder(keep=self._unpickled, **arguments))
 
     def to_payload(self) -> dict[str, Any]:
         """Return what events say about the model; it contains no secrets.
@@ -166,8 +167,8 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         Raises:
             BatchError: Nodes cannot be embedded and `on_error` is `"raise"`.
         """
-        inputs = [input_or_error(node, self.media_keys) for node in nodes]
-        names = [input_name(value) for value in inputs]
+        inputs = [node_input_or_error(node, self.media_keys) for node in nodes]
+        names = [describe_input(value) for value in inputs]
         result = self._embed_batches(inputs, names, "document", bool(kwargs.get("show_progress")))
         return self._with_vectors(nodes, inputs, result)
 
@@ -184,8 +185,8 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         Raises:
             BatchError: Nodes cannot be embedded and `on_error` is `"raise"`.
         """
-        inputs = [input_or_error(node, self.media_keys) for node in nodes]
-        names = [input_name(value) for value in inputs]
+        inputs = [node_input_or_error(node, self.media_keys) for node in nodes]
+        names = [describe_input(value) for value in inputs]
         result = await self._aembed_batches(inputs, names, "document", bool(kwargs.get("show_progress")))
         return self._with_vectors(nodes, inputs, result)
 
@@ -208,7 +209,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
     def _inputs_for(self, texts: Sequence[str]) -> list[Any]:
         """Return the inputs of the nodes to which an index's texts belong, or the texts."""
         nodes = nodes_being_embedded(texts) if self.lookup_nodes else None
-        return list(texts) if nodes is None else [input_or_error(node, self.media_keys) for node in nodes]
+        return list(texts) if nodes is None else [node_input_or_error(node, self.media_keys) for node in nodes]
 
     def _embed(self, inputs: Sequence[Any], input_type: InputType, show_progress: bool = False) -> EmbedResult:
         embedder = self.embedder

@@ -13,8 +13,6 @@ from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent,
 from llama_index.embeddings.qwen3_vl.results import Embedding, EmbedResult
 
 from qwen3vl.concurrency.executor import run_in_executor
-from qwen3vl.errors import InputError
-from qwen3vl.inputs import as_item
 
 dispatcher = get_dispatcher(__name__)
 InputType = Literal["query", "document"]
@@ -90,18 +88,3 @@ class BatchedEmbedding(MultiModalEmbedding):
                 dispatcher.event(EmbeddingEndEvent(chunks=chunks, embeddings=vectors))
 
             yield report
-
-
-def input_name(value: Any) -> str:
-    """Describe an input in a few words for events, which hold no copies of images.
-
-    Args:
-        value: An input as `Embedder.embed` accepts it, or an `InputError`.
-
-    Returns:
-        The name of its media, the beginning of its text, or why it is no input.
-    """
-    try:
-        return as_item(value).name
-    except InputError as error:
-        return str(error)

@@ -7,9 +7,10 @@ from typing import Any
 
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.schema import ImageType
-from llama_index.embeddings.qwen3_vl.batching import BatchedEmbedding, input_name
+from llama_index.embeddings.qwen3_vl.batching import BatchedEmbedding
 from llama_index.embeddings.qwen3_vl.results import Embedding
 
+from qwen3vl.adapters.inputs import describe_input
 from qwen3vl.concurrency.executor import run_in_executor
 
 dispatcher = get_dispatcher(__name__)
@@ -178,7 +179,7 @@ class MediaMethods(BatchedEmbedding):
         Raises:
             BatchError: Inputs cannot be embedded. It has the vectors of the others.
         """
-        return self._embed_or_raise(inputs, [input_name(value) for value in inputs], "document", show_progress)
+        return self._embed_or_raise(inputs, [describe_input(value) for value in inputs], "document", show_progress)
 
     @dispatcher.span
     async def aget_multimodal_embeddings(self, inputs: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
@@ -194,7 +195,9 @@ class MediaMethods(BatchedEmbedding):
         Raises:
             BatchError: Inputs cannot be embedded. It has the vectors of the others.
         """
-        return await self._aembed_or_raise(inputs, [input_name(value) for value in inputs], "document", show_progress)
+        return await self._aembed_or_raise(
+            inputs, [describe_input(value) for value in inputs], "document", show_progress
+        )
 
     # Methods that LlamaIndex's base class requires
 

@@ -9,9 +9,9 @@ from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Metadata
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
+from qwen3vl.adapters.inputs import input_or_error
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys, document_from_metadata
 from qwen3vl.documents import Document
-from qwen3vl.errors import InputError
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 
 MEDIA_KIND_KEY = "media_kind"
@@ -92,7 +92,7 @@ def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]
     return document.input
 
 
-def input_or_error(node: BaseNode, keys: MediaKeys) -> dict[str, Any] | InputError:
+def node_input_or_error(node: BaseNode, keys: MediaKeys) -> Any:
     """Return a node's input, or the error that the engine reports for this node.
 
     Args:
@@ -100,13 +100,9 @@ def input_or_error(node: BaseNode, keys: MediaKeys) -> dict[str, Any] | InputErr
         keys: The metadata keys of media references.
 
     Returns:
-        An input of `Embedder.embed` and `Reranker.score`, which accept `InputError`s too.
+        An input of `Embedder.embed` and `Reranker.rank`, which accept an `InputError` in its place.
     """
-    try:
-        return node_input(node, keys)
-    except InputError as error:
-        error.source = f"node {node.node_id}"
-        return error
+    return input_or_error(node, lambda node: node_input(node, keys), f"node {node.node_id}")
 
 
 def as_storable(node: BaseNode, value: dict[str, Any], keys: MediaKeys) -> BaseNode:

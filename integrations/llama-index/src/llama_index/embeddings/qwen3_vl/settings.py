@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from llama_index.core.bridge.pydantic import PrivateAttr, model_validator
+from llama_index.core.bridge.pydantic import model_validator
 
 from qwen3vl.adapters.settings import ModelSettings
-
-if TYPE_CHECKING:
-    from qwen3vl import Embedder, Reranker
-
-ModelT = TypeVar("ModelT", "Embedder", "Reranker")
 
 
 class LlamaIndexModelSettings(ModelSettings):
@@ -20,8 +15,6 @@ class LlamaIndexModelSettings(ModelSettings):
 
     Pickles contain the fields that can be pickled, and no model.
     """
-
-    _model: Any = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -31,14 +24,8 @@ class LlamaIndexModelSettings(ModelSettings):
             return values
         return {key: value for key, value in values.items() if key != "class_name"}
 
-    def _hold(self, model: ModelT) -> ModelT:
-        """Keep a model loaded while this object lives, because the registry has only a weak reference to it."""
-        self._model = model
-        return model
-
     def __getstate__(self) -> dict[str, Any]:
-        # LlamaIndex's method pickles every private attribute, weights included, to find out whether it can be
-        # pickled, and deletes fields that cannot, such as caches with locks, from the live object.
+        # LlamaIndex's method deletes fields that cannot be pickled, such as caches with locks, from the live object.
         fields = {name: value for name, value in self.__dict__.items() if _is_picklable(value)}
         return {
             "__dict__": fields,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llama_index.embeddings.qwen3_vl.batching import BatchedEmbedding, input_name
+from llama_index.embeddings.qwen3_vl.batching import BatchedEmbedding
 from llama_index.embeddings.qwen3_vl.queries import MediaQuery, media_query
 from llama_index.embeddings.qwen3_vl.results import Embedding
 
+from qwen3vl.adapters.inputs import describe_input
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import InputError
 
@@ -58,7 +59,7 @@ class TextMethods(BatchedEmbedding):
         Raises:
             BatchError: The query cannot be embedded.
         """
-        return self._embed_or_raise([query], [input_name(query)], "query")[0]
+        return self._embed_or_raise([query], [describe_input(query)], "query")[0]
 
     async def aget_multimodal_query_embedding(self, query: Any) -> Embedding:
         """Embed a query that may have images and videos, awaited.
@@ -72,7 +73,7 @@ class TextMethods(BatchedEmbedding):
         Raises:
             BatchError: The query cannot be embedded.
         """
-        return (await self._aembed_or_raise([query], [input_name(query)], "query"))[0]
+        return (await self._aembed_or_raise([query], [describe_input(query)], "query"))[0]
 
     def query_bundle(self, query: Any) -> MediaQuery:
         """Make a query with images and videos for any retriever and for `Qwen3VLRerank`.

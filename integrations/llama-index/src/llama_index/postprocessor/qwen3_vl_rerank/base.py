@@ -12,7 +12,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.embeddings.qwen3_vl.nodes import RERANK_ERROR_KEY, input_or_error, with_rerank_metadata
+from llama_index.embeddings.qwen3_vl.nodes import RERANK_ERROR_KEY, node_input_or_error, with_rerank_metadata
 from llama_index.embeddings.qwen3_vl.queries import MediaQuery
 from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings
 
@@ -87,7 +87,7 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
     @property
     def reranker(self) -> Reranker:
         """The `Reranker` with the present settings, for `qwen3vl.Retriever`; loads the model."""
-        return self._hold(MODELS.reranker(**self.engine_arguments(self.model, self.instruction)))
+        return self._model.hold(MODELS.reranker(**self.engine_arguments(self.model, self.instruction)))
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -131,7 +131,7 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
     def _rerank(self, nodes: Sequence[NodeWithScore], query: Any) -> list[NodeWithScore]:
         if not nodes:
             return []
-        inputs = [input_or_error(node.node, self.media_keys) for node in nodes]
+        inputs = [node_input_or_error(node.node, self.media_keys) for node in nodes]
         on_error: Literal["raise", "collect"] = "raise" if self.on_error == "raise" else "collect"
         ranking = self.reranker.rank(query, inputs, on_error=on_error)
         for document in ranking:

@@ -10,6 +10,7 @@ from llama_index.core.schema import BaseNode, ImageNode, NodeWithScore, QueryBun
 from llama_index.embeddings.qwen3_vl.nodes import document_of_node
 
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
+from qwen3vl.adapters.previews import PREVIEW_SIDE, preview_jpeg
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import InputError
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
@@ -47,7 +48,7 @@ class Qwen3VLPictures(BaseNodePostprocessor):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, validate_assignment=True)
 
-    side: int = Field(default=1024, ge=1, description="Maximum length of an image's longer side, in pixels.")
+    side: int = Field(default=PREVIEW_SIDE, ge=1, description="Maximum length of an image's longer side, in pixels.")
     policy: MediaPolicy = Field(
         default=UNTRUSTED_POLICY, description="Which files and addresses media references may reach."
     )
@@ -82,21 +83,18 @@ class Qwen3VLPictures(BaseNodePostprocessor):
         return await run_in_executor(self._postprocess_nodes, nodes, query_bundle)
 
     def _to_image_node(self, node: BaseNode) -> BaseNode:
-        from qwen3vl.media.preview import data_uri, preview
-
         try:
             document = document_of_node(node, self.media_keys)
         except InputError as error:
             log.warning("no image for node %s: %s", node.node_id, error)
             return node
-        image = preview(document, self.policy, self.side)
-        uri = None if image is None else data_uri(image)
-        if uri is None:
+        jpeg = preview_jpeg(document, self.policy, self.side)
+        if jpeg is None:
             return node
         return ImageNode(
             id_=node.node_id,
             text=document.text,
-            image=uri.partition(",")[2],
+            image=jpeg,
             image_mimetype="image/jpeg",
             metadata=node.metadata,
             excluded_embed_metadata_keys=node.excluded_embed_metadata_keys,
