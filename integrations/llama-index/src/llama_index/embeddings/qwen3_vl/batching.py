@@ -22,6 +22,18 @@ class BatchedEmbedding(MultiModalEmbedding):
     """An embedding model whose methods all go through `_embed_batches` or its awaited twin.
 
     A subclass provides `_embed`, which blocks. `Qwen3VLEmbedding` is the one in use.
+
+    Example:
+        ```python
+        from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+        from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+
+        handler = LlamaDebugHandler(print_trace_on_end=False)
+        callbacks = CallbackManager([handler])
+        embed_model = Qwen3VLEmbedding(model_name="tiny", embed_batch_size=2, callback_manager=callbacks)
+        embed_model.get_text_embedding_batch(["one", "two", "three"])
+        assert len(handler.get_event_pairs(CBEventType.EMBEDDING)) == 2
+        ```
     """
 
     # Not an abstract method: LlamaIndex would wrap every implementation in a span of its own.

@@ -17,7 +17,23 @@ dispatcher = get_dispatcher(__name__)
 
 
 class MediaMethods(BatchedEmbedding):
-    """Embeds documents' media; methods that begin with `a` do the same without blocking the event loop."""
+    """Embeds documents' media; methods that begin with `a` do the same without blocking the event loop.
+
+    Example:
+        ```python
+        from io import BytesIO
+
+        from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+        from PIL import Image
+
+        image = BytesIO()
+        Image.new("RGB", (64, 64), "red").save(image, "PNG")
+        embed_model = Qwen3VLEmbedding(model_name="tiny")
+        vector = embed_model.get_image_embedding(image)
+        with_caption = embed_model.get_multimodal_embedding({"text": "a red square", "image": image})
+        assert len(vector) == len(with_caption)
+        ```
+    """
 
     def get_image_embedding(self, img_file_path: ImageType) -> Embedding:
         """Embed an image.

@@ -14,6 +14,15 @@ class LlamaIndexModelSettings(ModelSettings):
     """Settings of a model that loads on first use; objects with equal settings share it.
 
     Pickles contain the fields that can be pickled, and no model.
+
+    Example:
+        ```python
+        from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+
+        first = Qwen3VLEmbedding(model_name="tiny", device="cpu", model_kwargs={"max_length": 512})
+        second = Qwen3VLEmbedding(model_name="tiny", device="cpu", model_kwargs={"max_length": 512})
+        assert first.embedder is second.embedder
+        ```
     """
 
     @model_validator(mode="before")

@@ -15,7 +15,17 @@ from qwen3vl.errors import InputError
 
 
 class TextMethods(BatchedEmbedding):
-    """Embeds queries and texts; methods that begin with `a` do the same without blocking the event loop."""
+    """Embeds queries and texts; methods that begin with `a` do the same without blocking the event loop.
+
+    Example:
+        ```python
+        from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+
+        embed_model = Qwen3VLEmbedding(model_name="tiny")
+        vectors = embed_model.get_text_embedding_batch(["a red circle", "a blue star"])
+        assert len(vectors[0]) == len(embed_model.get_query_embedding("what is red?"))
+        ```
+    """
 
     # Queries
 
