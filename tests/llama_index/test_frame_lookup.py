@@ -14,7 +14,7 @@ from llama_index.core.schema import MetadataMode, TextNode
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
 
 from qwen3vl import Embedder, MediaPolicy
-from tests.llama_index.helpers import image_nodes
+from tests.support.llama_index_helpers import image_nodes
 
 
 def captioned_nodes(mixed: Path) -> list[TextNode]:

@@ -18,7 +18,7 @@ from llama_index.vector_stores.chroma import ChromaVectorStore
 from qwen3vl_chroma import ChromaStore
 
 from qwen3vl import Embedder, InputError, Retriever, ingest
-from tests.llama_index.helpers import best_source, check_retrieval, image_nodes, open_vector_store
+from tests.support.llama_index_helpers import best_source, check_retrieval, image_nodes, open_vector_store
 from tests.support.sample_library import STAR
 
 

@@ -10,7 +10,7 @@ from llama_index.core.schema import ImageNode
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
 
 from qwen3vl import Embedder, MediaPolicy
-from tests.llama_index.helpers import image_nodes
+from tests.support.llama_index_helpers import image_nodes
 
 
 def test_cached_images_without_text_keep_their_own_vectors(

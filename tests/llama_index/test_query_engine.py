@@ -20,7 +20,7 @@ from llama_index.postprocessor.qwen3_vl_rerank import Qwen3VLPictures, Qwen3VLRe
 from PIL import Image
 
 from qwen3vl import MediaPolicy
-from tests.llama_index.helpers import best_source
+from tests.support.llama_index_helpers import best_source
 from tests.support.sample_library import SLIDE
 
 
