@@ -1,11 +1,10 @@
-"""The core's scores on nodes; events, failures, hostile references."""
+"""Qwen3VLRerank: the reranker's scores on nodes, failures, events, and hostile references everywhere."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import json
-import pickle
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,14 +30,10 @@ from tests.support.sample_library import STAR
 
 
 @pytest.fixture(scope="module")
-def policy(mixed: Path) -> MediaPolicy:
-    return MediaPolicy(folders=(mixed,))
-
-
-@pytest.fixture(scope="module")
-def nodes(mixed: Path) -> list[NodeWithScore]:
+def scored(mixed: Path) -> list[NodeWithScore]:
+    """Seven nodes with the ids "0" to "6" and the scores 0, 0.1, …; "0" and "5" are equal, "2" and "3" show STAR."""
     star = str(mixed / "star.png")
-    held: list[Any] = [
+    nodes: list[Any] = [
         TextNode(text="a green circle", id_="0"),
         ImageNode(image_path=str(mixed / "0.png"), id_="1"),
         ImageNode(image_path=star, id_="2"),
@@ -47,64 +42,104 @@ def nodes(mixed: Path) -> list[NodeWithScore]:
         TextNode(text="a green circle", id_="5"),
         TextNode(text="", metadata={"image": str(mixed / "slides.pdf#page=2")}, id_="6"),
     ]
-    return [NodeWithScore(node=node, score=0.1 * place) for place, node in enumerate(held)]
+    return [NodeWithScore(node=node, score=0.1 * index) for index, node in enumerate(nodes)]
 
 
-def ids(found: list[NodeWithScore]) -> list[str]:
-    return [each.node.node_id for each in found]
+def ids(hits: list[NodeWithScore]) -> list[str]:
+    return [hit.node.node_id for hit in hits]
 
 
-async def test_the_cores_scores(nodes: list[NodeWithScore], policy: MediaPolicy, tiny_reranker: Reranker) -> None:
-    before = copy.deepcopy(nodes)
-    ours = Qwen3VLRerank(model="tiny", policy=policy, top_n=7)
-    assert isinstance(ours, BaseNodePostprocessor)
-    wanted = tiny_reranker.score(STAR.caption(), [node_input(each.node) for each in nodes]).tolist()
-    found = ours.postprocess_nodes(nodes, query_str=STAR.caption())
-    assert {each.node.node_id: each.score for each in found} == dict(zip("0123456", wanted, strict=True))
-    scores = [each.score for each in found]
+def scores_by_id(hits: list[NodeWithScore]) -> dict[str, float | None]:
+    return {hit.node.node_id: hit.score for hit in hits}
+
+
+async def test_nodes_come_back_best_first_with_the_rerankers_scores(
+    scored: list[NodeWithScore], policy: MediaPolicy, tiny_reranker: Reranker
+) -> None:
+    before = copy.deepcopy(scored)
+    rerank = Qwen3VLRerank(model="tiny", policy=policy, top_n=7)
+    assert isinstance(rerank, BaseNodePostprocessor)
+    expected = tiny_reranker.score(STAR.caption(), [node_input(hit.node) for hit in scored]).tolist()
+    reranked = rerank.postprocess_nodes(scored, query_str=STAR.caption())
+    assert scores_by_id(reranked) == dict(zip("0123456", expected, strict=True))
+    scores = [hit.score for hit in reranked]
     assert scores == sorted(scores, key=lambda score: -(score or 0))
     assert all(type(score) is float for score in scores)
-    assert {found[0].node.node_id, found[1].node.node_id} == {"2", "3"}
-    assert ids(found).index("0") < ids(found).index("5")
-    assert nodes == before
-    assert not {id(each) for each in found} & {id(each) for each in nodes}
-    assert await ours.apostprocess_nodes(nodes, QueryBundle(STAR.caption())) == found
-    assert len(Qwen3VLRerank(model="tiny", policy=policy).postprocess_nodes(nodes, query_str="a")) == 5
-    kept = Qwen3VLRerank(model="tiny", policy=policy, keep_retrieval_score=True, top_n=2)
-    best = kept.postprocess_nodes(nodes, query_str=STAR.caption())
-    assert sorted(each.node.metadata["retrieval_score"] for each in best) == pytest.approx([0.2, 0.3])
-    assert "retrieval_score" not in nodes[2].node.metadata
-    # Neither prompts nor further embeddings show it.
-    assert [node_input(each.node) for each in best] == [node_input(nodes[int(each.node.node_id)].node) for each in best]
-    broken = [NodeWithScore(node=TextNode(text="words", metadata={"image": "/etc/hostname"}))]
-    (told,) = ours.postprocess_nodes(broken, query_str="a")
-    assert "outside the folders" in told.node.metadata["rerank_error"]
+    assert {reranked[0].node.node_id, reranked[1].node.node_id} == {"2", "3"}
+    assert ids(reranked).index("0") < ids(reranked).index("5")  # equal scores keep their order
+    assert scored == before
+    assert not {id(hit) for hit in reranked} & {id(hit) for hit in scored}
+    assert await rerank.apostprocess_nodes(scored, QueryBundle(STAR.caption())) == reranked
+
+
+def test_top_n_is_five_by_default_and_at_least_one(scored: list[NodeWithScore], policy: MediaPolicy) -> None:
+    assert len(Qwen3VLRerank(model="tiny", policy=policy).postprocess_nodes(scored, query_str="a")) == 5
+    with pytest.raises(ValidationError):
+        Qwen3VLRerank(model="tiny", top_n=0)
+    with pytest.raises(ValidationError, match="topn"):
+        Qwen3VLRerank(model="tiny", topn=2)  # type: ignore[call-arg]
+
+
+def test_retrieval_score_is_kept_where_neither_prompts_nor_embeddings_show_it(
+    scored: list[NodeWithScore], policy: MediaPolicy
+) -> None:
+    rerank = Qwen3VLRerank(model="tiny", policy=policy, keep_retrieval_score=True, top_n=2)
+    best = rerank.postprocess_nodes(scored, query_str=STAR.caption())
+    assert sorted(hit.node.metadata["retrieval_score"] for hit in best) == pytest.approx([0.2, 0.3])
+    assert "retrieval_score" not in scored[2].node.metadata
+    originals = [scored[int(hit.node.node_id)].node for hit in best]
+    assert [node_input(hit.node) for hit in best] == [node_input(node) for node in originals]
+
+
+def test_unreadable_node_has_its_error_in_metadata_that_prompts_do_not_show(policy: MediaPolicy) -> None:
+    rerank = Qwen3VLRerank(model="tiny", policy=policy)
+    unreadable = [NodeWithScore(node=TextNode(text="words", metadata={"image": "/etc/hostname"}))]
+    (failed,) = rerank.postprocess_nodes(unreadable, query_str="a")
+    assert failed.score is None
+    assert "outside the folders" in failed.node.metadata["rerank_error"]
     for mode in (MetadataMode.LLM, MetadataMode.EMBED):
-        assert "rerank_error" not in told.node.get_content(mode)
+        assert "rerank_error" not in failed.node.get_content(mode)
 
 
-def test_queries_with_pictures_and_instruction(
-    nodes: list[NodeWithScore], policy: MediaPolicy, tiny_reranker: Reranker, mixed: Path
+def test_rerank_error_of_an_earlier_run_is_removed(policy: MediaPolicy) -> None:
+    node = TextNode(text="words", metadata={"rerank_error": "it was missing"})
+    (hit,) = Qwen3VLRerank(model="tiny", policy=policy).postprocess_nodes([NodeWithScore(node=node)], query_str="a")
+    assert hit.score is not None
+    assert "rerank_error" not in hit.node.metadata
+
+
+def test_queries_with_images_and_an_instruction(
+    scored: list[NodeWithScore], policy: MediaPolicy, tiny_reranker: Reranker, mixed: Path
 ) -> None:
     star = str(mixed / "star.png")
-    inputs = [node_input(each.node) for each in nodes]
-    for bundle, query in (
+    inputs = [node_input(hit.node) for hit in scored]
+    rerank = Qwen3VLRerank(model="tiny", policy=policy, instruction="Find the same.", top_n=9)
+    cases: list[tuple[QueryBundle, Any]] = [
         (QueryBundle(query_str="", image_path=star), {"image": star}),
         (QueryBundle(query_str="a star", image_path=star), {"text": "a star", "image": star}),
-    ):
-        ours = Qwen3VLRerank(model="tiny", policy=policy, instruction="Find the same.", top_n=9)
-        wanted = tiny_reranker.score(query, inputs, instruction="Find the same.").tolist()
-        found = {each.node.node_id: each.score for each in ours.postprocess_nodes(nodes, bundle)}
-        assert found == dict(zip("0123456", wanted, strict=True))
-    model = Qwen3VLEmbedding(model_name="tiny", policy=policy)
-    for given in ({"image": star}, {"image": mixed / "star.png"}, [star], {"video": str(mixed / "mover.mp4")}):
-        asked: Any = {"image": given} if isinstance(given, list) else given
-        wanted = tiny_reranker.score(asked, inputs, instruction="Find the same.").tolist()
-        found = {each.node.node_id: each.score for each in ours.postprocess_nodes(nodes, model.query_bundle(asked))}
-        assert found == dict(zip("0123456", wanted, strict=True))
+    ]
+    embed_model = Qwen3VLEmbedding(model_name="tiny", policy=policy)
+    queries: list[Any] = [
+        {"image": star},
+        {"image": mixed / "star.png"},
+        {"image": [star]},
+        {"video": str(mixed / "mover.mp4")},
+    ]
+    cases += [(embed_model.query_bundle(query), query) for query in queries]
+    for bundle, query in cases:
+        expected = tiny_reranker.score(query, inputs, instruction="Find the same.").tolist()
+        reranked = rerank.postprocess_nodes(scored, bundle)
+        assert scores_by_id(reranked) == dict(zip("0123456", expected, strict=True))
 
 
-class Heard(BaseEventHandler):
+def test_missing_query_is_an_error(scored: list[NodeWithScore], policy: MediaPolicy) -> None:
+    with pytest.raises(ValueError, match="query_bundle"):
+        Qwen3VLRerank(model="tiny", policy=policy).postprocess_nodes(scored)
+
+
+class RerankEvents(BaseEventHandler):
+    """Keeps the rerank events it receives."""
+
     events: list[Any] = []  # noqa: RUF012 (pydantic copies it)
 
     def handle(self, event: Any, **_: Any) -> None:
@@ -112,60 +147,54 @@ class Heard(BaseEventHandler):
             self.events.append(event)
 
 
-async def test_events_on_every_path(nodes: list[NodeWithScore], policy: MediaPolicy) -> None:
-    debug = LlamaDebugHandler(print_trace_on_end=False)
-    ours = Qwen3VLRerank(model="tiny", policy=policy, callback_manager=CallbackManager([debug]))
-    heard = Heard()
+@pytest.fixture
+def handler() -> Iterator[RerankEvents]:
+    received = RerankEvents()
     root = get_dispatcher()
-    root.add_event_handler(heard)
-    try:
-        for given, text in ((nodes, "a"), ([], "a"), (nodes, "")):
-            for awaited in (False, True):
-                heard.events.clear()
-                debug.flush_event_logs()
-                found: list[NodeWithScore] = []
-                try:
-                    bundle = QueryBundle(text)
-                    found = (
-                        await ours.apostprocess_nodes(given, bundle)
-                        if awaited
-                        else ours.postprocess_nodes(given, bundle)
-                    )
-                except InputError:
-                    assert text == ""
-                start, end = heard.events
-                assert (start.top_n, start.model_name, len(start.nodes)) == (5, "tiny", len(given))
-                assert ids(end.nodes) == ids(found)
-                assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 1
-    finally:
-        root.event_handlers.remove(heard)
-    with pytest.raises(ValueError, match="query_bundle"):
-        ours.postprocess_nodes(nodes)
+    root.add_event_handler(received)
+    yield received
+    root.event_handlers.remove(received)
 
 
-def test_copies(nodes: list[NodeWithScore], policy: MediaPolicy) -> None:
-    ours = Qwen3VLRerank(model="tiny", policy=policy, top_n=2)
-    found = ours.postprocess_nodes(nodes, query_str="a")
-    told = json.loads(json.dumps(ours.to_dict()))
-    assert Qwen3VLRerank.from_dict(told).postprocess_nodes(nodes, query_str="a") == found
-    packed = pickle.dumps(ours)
-    assert len(packed) < 10_000
-    assert pickle.loads(packed).reranker is ours.reranker
-    with pytest.raises(ValidationError, match="topn"):
-        Qwen3VLRerank(model="tiny", topn=2)  # type: ignore[call-arg]
-    with pytest.raises(ValidationError):
-        Qwen3VLRerank(model="tiny", top_n=0)
+@pytest.mark.parametrize("awaited", [False, True], ids=["blocking", "awaited"])
+@pytest.mark.parametrize("case", ["nodes", "no nodes", "empty query"])
+async def test_every_call_sends_start_and_end_events(
+    case: str, awaited: bool, scored: list[NodeWithScore], policy: MediaPolicy, handler: RerankEvents
+) -> None:
+    debug = LlamaDebugHandler(print_trace_on_end=False)
+    rerank = Qwen3VLRerank(model="tiny", policy=policy, callback_manager=CallbackManager([debug]))
+    nodes = [] if case == "no nodes" else scored
+    bundle = QueryBundle("" if case == "empty query" else "a")
+    reranked: list[NodeWithScore] = []
+
+    async def call() -> list[NodeWithScore]:
+        if awaited:
+            return await rerank.apostprocess_nodes(nodes, bundle)
+        return rerank.postprocess_nodes(nodes, bundle)
+
+    if case == "empty query":
+        with pytest.raises(InputError):
+            await call()
+    else:
+        reranked = await call()
+        assert len(reranked) == min(len(nodes), 5)
+    start, end = handler.events
+    assert (start.top_n, start.model_name, len(start.nodes)) == (5, "tiny", len(nodes))
+    assert ids(end.nodes) == ids(reranked)
+    assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 1
 
 
-async def test_threads_and_tasks(nodes: list[NodeWithScore], policy: MediaPolicy) -> None:
-    ours = Qwen3VLRerank(model="tiny", policy=policy)
+async def test_concurrent_calls_return_the_same_as_one_at_a_time(
+    scored: list[NodeWithScore], policy: MediaPolicy
+) -> None:
+    rerank = Qwen3VLRerank(model="tiny", policy=policy)
     queries = [f"a {colour} star" for colour in ("red", "green", "blue", "pink")] * 50
-    wanted = {query: ours.postprocess_nodes(nodes[:3], query_str=query) for query in queries[:4]}
-    found = await asyncio.gather(*(ours.apostprocess_nodes(nodes[:3], QueryBundle(query)) for query in queries))
-    assert found == [wanted[query] for query in queries]
+    expected = {query: rerank.postprocess_nodes(scored[:3], query_str=query) for query in queries[:4]}
+    awaited = await asyncio.gather(*(rerank.apostprocess_nodes(scored[:3], QueryBundle(query)) for query in queries))
+    assert awaited == [expected[query] for query in queries]
     with ThreadPoolExecutor(32) as pool:
-        asked = pool.map(lambda query: ours.postprocess_nodes(nodes[:3], query_str=query), queries[:64])
-        assert list(asked) == found[:64]
+        threaded = pool.map(lambda query: rerank.postprocess_nodes(scored[:3], query_str=query), queries[:64])
+        assert list(threaded) == awaited[:64]
 
 
 @pytest.fixture(scope="module")
@@ -174,38 +203,37 @@ def allowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
-def test_hostile_references(number: int, allowed: Path, server: Server) -> None:
-    """In metadata, in ImageNodes and in queries: refused, nobody else's cost, and nothing is fetched."""
+def test_hostile_reference_fails_alone_and_fetches_nothing(number: int, allowed: Path, server: Server) -> None:
+    """In metadata, in `ImageNode`s and in queries; with caches and without."""
     server.pages["/a.png"] = (200, {}, b"secret")
-    given, reason = reference(number, allowed, server)
+    value, reason = reference(number, allowed, server)
     policy = MediaPolicy(folders=(allowed,))
-    model = Qwen3VLEmbedding(model_name="tiny", policy=policy)
-    remembering = Qwen3VLEmbedding(model_name="tiny", policy=policy, embeddings_cache=SimpleKVStore())
-    ours = Qwen3VLRerank(model="tiny", policy=policy)
-    bad: list[Any] = [TextNode(text="", metadata={"image": given}, id_="bad")]
-    if isinstance(given, str):
-        key = "image_url" if given.startswith("http") else "image_path"
-        bad.append(ImageNode(**{key: given}, id_="bad"))
+    embed_model = Qwen3VLEmbedding(model_name="tiny", policy=policy)
+    cached = Qwen3VLEmbedding(model_name="tiny", policy=policy, embeddings_cache=SimpleKVStore())
+    rerank = Qwen3VLRerank(model="tiny", policy=policy)
+    hostile_nodes: list[Any] = [TextNode(text="", metadata={"image": value}, id_="bad")]
+    if isinstance(value, str):
+        key = "image_url" if value.startswith("http") else "image_path"
+        hostile_nodes.append(ImageNode(**{key: value}, id_="bad"))
         with pytest.raises(InputError, match="the query"):
-            ours.postprocess_nodes([NodeWithScore(node=TextNode(text="a"))], QueryBundle("", image_path=given))
-        with pytest.raises(BatchError) as caught:
-            model.get_image_embedding(given)
-        assert reason in str(caught.value)
-    for node in bad:
-        with pytest.raises((BatchError, InputError)) as refused:
-            model([TextNode(text="before"), node])
-        assert reason in str(refused.value)
-        # Caches look at content too, under the same policy; the pipeline's at once, before anything is embedded.
-        with pytest.raises((BatchError, InputError)) as cached:
-            IngestionPipeline(transformations=[remembering]).run(nodes=[node])
-        assert reason in str(cached.value)
-        shown = NodeWithScore(node=node)
-        assert Qwen3VLPictures(policy=policy).postprocess_nodes([shown])[0].node is node
-        asked = [NodeWithScore(node=each) for each in (node, TextNode(text="a red star", id_="good"))]
-        good, kept = ours.postprocess_nodes(asked, query_str="a red star")
-        assert (good.node.node_id, kept.node.node_id, kept.score) == ("good", "bad", None)
+            rerank.postprocess_nodes([NodeWithScore(node=TextNode(text="a"))], QueryBundle("", image_path=value))
+        with pytest.raises(BatchError) as image_error:
+            embed_model.get_image_embedding(value)
+        assert reason in str(image_error.value)
+    for node in hostile_nodes:
+        with pytest.raises((BatchError, InputError)) as node_error:
+            embed_model([TextNode(text="before"), node])
+        assert reason in str(node_error.value)
+        # The caches read media too, under the same policy; the pipeline's does so before anything is embedded.
+        with pytest.raises((BatchError, InputError)) as cache_error:
+            IngestionPipeline(transformations=[cached]).run(nodes=[node])
+        assert reason in str(cache_error.value)
+        assert Qwen3VLPictures(policy=policy).postprocess_nodes([NodeWithScore(node=node)])[0].node is node
+        candidates = [NodeWithScore(node=candidate) for candidate in (node, TextNode(text="a red star", id_="good"))]
+        good, bad = rerank.postprocess_nodes(candidates, query_str="a red star")
+        assert (good.node.node_id, bad.node.node_id, bad.score) == ("good", "bad", None)
         assert good.score is not None
-        assert reason in kept.node.metadata["rerank_error"]
+        assert reason in bad.node.metadata["rerank_error"]
         with pytest.raises(BatchError, match="1 of 2"):
-            Qwen3VLRerank(model="tiny", policy=policy, on_error="raise").postprocess_nodes(asked, query_str="a")
+            Qwen3VLRerank(model="tiny", policy=policy, on_error="raise").postprocess_nodes(candidates, query_str="a")
     assert server.asked == []

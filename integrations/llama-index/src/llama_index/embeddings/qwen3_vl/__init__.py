@@ -1,4 +1,4 @@
-"""Qwen3-VL-Embedding for LlamaIndex; torch and a model load on first use."""
+"""Qwen3-VL-Embedding for LlamaIndex. Importing it loads neither torch nor a model."""
 
 from llama_index.embeddings.qwen3_vl.base import Qwen3VLEmbedding
 from llama_index.embeddings.qwen3_vl.nodes import document_of_node, node_of_document

@@ -1,9 +1,12 @@
-"""The nodes that LlamaIndex is at work on while it asks for no more than their texts.
+"""The nodes that LlamaIndex is processing while it passes on only their texts.
 
-Indexes hand the texts of nodes to an embedding model, and ingestion caches hash those texts: a picture without a
-caption is an empty string to both, and the second picture of a pipeline gets the vector of the first.  Neither hands
-the nodes on, but both have them in a variable, and that is looked up here: by the very functions, and only to read.
-Where LlamaIndex calls from elsewhere there is nothing to be found, and texts are texts.
+A `VectorStoreIndex` passes the texts of nodes to the embedding model, and an ingestion cache hashes those texts. An
+image without a caption is an empty text to both, so an index would embed nothing of it, and a pipeline would take the
+vector of one image for the next. Neither passes on the nodes, but both have them in a local variable named `nodes`.
+This module reads that variable from the frames of exactly those functions, and changes nothing.
+
+`Qwen3VLEmbedding.lookup_nodes` switches it off. Code that passes nodes to the model (`embed_model(nodes)`, an
+`IngestionPipeline`) embeds their media without it.
 """
 
 from __future__ import annotations
@@ -18,35 +21,47 @@ from llama_index.core.ingestion.pipeline import get_transformation_hash
 from llama_index.core.schema import BaseNode, MetadataMode
 
 log = logging.getLogger(__name__)
-_EMBEDDING = {embed_nodes.__code__, async_embed_nodes.__code__}
-_HASHING = {get_transformation_hash.__code__}
-_DEPTH = 24
-"""Calls between those functions and this one, at most: decorators for events and spans stand between."""
+_EMBED_FUNCTIONS = {embed_nodes.__code__, async_embed_nodes.__code__}
+_HASH_FUNCTIONS = {get_transformation_hash.__code__}
+_MAX_FRAMES = 24
+"""How many frames are searched, from this module upwards: LlamaIndex's decorators lie between the functions."""
 
 
 def nodes_being_embedded(texts: Sequence[str]) -> list[BaseNode] | None:
-    """The nodes whose texts an index wants to have embedded, one for each text; None where it is something else."""
-    found = _nodes(_EMBEDDING)
-    if found is None:
+    """Return the nodes whose texts an index wants to have embedded.
+
+    Args:
+        texts: The texts that the embedding model was called with.
+
+    Returns:
+        One node for each text; None if no index is the caller, or if it passes only a part of its nodes' texts.
+    """
+    index_nodes = _find_nodes(_EMBED_FUNCTIONS)
+    if index_nodes is None:
         return None
-    nodes = [node for node in found if node.embedding is None]
+    nodes = [node for node in index_nodes if node.embedding is None]
     if [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes] == list(texts):
         return nodes
     log.warning(
-        "an index asks for the texts of nodes in parts that cannot be told apart: nodes with media are embedded by "
-        "their words here. Embed them first: nodes = embed_model(nodes)"
+        "an index passes the texts of its nodes in parts that cannot be assigned to nodes: nodes with media are "
+        "embedded by their text only. Embed them first: nodes = embed_model(nodes)"
     )
     return None
 
 
 def nodes_being_hashed() -> list[BaseNode]:
-    """The nodes for which an ingestion pipeline wants a key."""
-    return _nodes(_HASHING) or []
+    """Return the nodes for which an ingestion pipeline computes a cache key.
+
+    Returns:
+        The nodes; empty if no pipeline is the caller.
+    """
+    return _find_nodes(_HASH_FUNCTIONS) or []
 
 
-def _nodes(functions: set[CodeType]) -> list[BaseNode] | None:
+def _find_nodes(functions: set[CodeType]) -> list[BaseNode] | None:
+    """Return the variable `nodes` of the nearest calling frame that runs one of these functions."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 (as `inspect` does)
-    for _ in range(_DEPTH):
+    for _ in range(_MAX_FRAMES):
         if frame is None:
             return None
         if frame.f_code in functions:

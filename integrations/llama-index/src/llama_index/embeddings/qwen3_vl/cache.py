@@ -1,14 +1,15 @@
-"""Vectors that were made before, by recipe, instruction and content."""
+"""A cache of vectors in a key-value store, by recipe, instruction and content."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qwen3vl.errors import InputError, ItemError
+from llama_index.embeddings.qwen3_vl.results import Embedding, EmbedResult
+
+from qwen3vl.errors import InputError
 from qwen3vl.inputs import ImageReference, Item, VideoReference, as_item
 from qwen3vl.media import MediaPolicy
 
@@ -16,76 +17,104 @@ if TYPE_CHECKING:
     from qwen3vl import Batch
 
 COLLECTION = "qwen3vl"
-"""Of the key-value store.  LlamaIndex's own collection has keys that do not tell a query from a document."""
-Embedding = list[float]
+"""Collection of the key-value store. The keys of LlamaIndex's own collection do not tell queries from documents."""
 
 
-@dataclass(frozen=True, slots=True)
-class EmbedResult:
-    """Vectors in the order of the inputs, None where there is an error beside them."""
-
-    vectors: list[Embedding | None]
-    errors: list[ItemError]
-
-
-def through(
+def embed_with_cache(
     store: Any, inputs: Sequence[Any], embed: Callable[[list[Any]], Batch], key_of: Callable[[Any], str | None]
 ) -> EmbedResult:
-    """Vectors from a key-value store, and from the model for those that it does not have; None is no store."""
-    keys = [None if store is None else key_of(each) for each in inputs]
-    found = [None if key is None else store.get(key, collection=COLLECTION) for key in keys]
-    vectors: list[Embedding | None] = [None if each is None else each["embedding"] for each in found]
-    missing = [place for place, vector in enumerate(vectors) if vector is None]
-    batch = embed([inputs[place] for place in missing])
-    for place, vector, good in zip(missing, batch.values.tolist(), batch.ok, strict=True):
-        if good:
-            vectors[place] = vector
-            if (key := keys[place]) is not None:
+    """Take vectors from a key-value store, embed the inputs that it does not have, and store their vectors.
+
+    Args:
+        store: A LlamaIndex key-value store, or None to embed everything.
+        inputs: Inputs as `Embedder.embed` accepts them.
+        embed: Embeds inputs and collects their errors.
+        key_of: Returns the key of an input, or None if it cannot be cached.
+
+    Returns:
+        Vectors and errors in the order of the inputs.
+    """
+    keys = [None if store is None else key_of(value) for value in inputs]
+    entries = [None if key is None else store.get(key, collection=COLLECTION) for key in keys]
+    vectors: list[Embedding | None] = [None if entry is None else entry["embedding"] for entry in entries]
+    missing = [index for index, vector in enumerate(vectors) if vector is None]
+    batch = embed([inputs[index] for index in missing])
+    for index, vector, ok in zip(missing, batch.values.tolist(), batch.ok, strict=True):
+        if ok:
+            vectors[index] = vector
+            if (key := keys[index]) is not None:
                 store.put(key, {"embedding": vector}, collection=COLLECTION)
     return EmbedResult(vectors, [error.at(missing[error.index]) for error in batch.errors])
 
 
 def cache_key(value: Any, instruction: str, recipe: str, policy: MediaPolicy) -> str | None:
-    """The key of an input's vector; None where its content is not known before it is fetched, or cannot be read."""
+    """Return the key under which an input's vector is stored.
+
+    Args:
+        value: An input as `Embedder.embed` accepts it.
+        instruction: The instruction, for inputs that have none of their own.
+        recipe: Digest of the model's recipe.
+        policy: Which files may be read for their digest.
+
+    Returns:
+        A hexadecimal SHA-256 digest; None if the input has a URL, whose content is unknown before it is fetched, or
+        if it cannot be read.
+    """
     try:
         item = as_item(value)
-        content = content_digest(item, policy)
+        digest = item_digest(item, policy)
     except (InputError, OSError):
         return None
-    if content is None:
+    if digest is None:
         return None
-    told = [recipe, item.instruction or instruction, content, item.fps, item.max_frames]
-    return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
+    parts = [recipe, item.instruction or instruction, digest, item.fps, item.max_frames]
+    return _json_digest(parts)
 
 
-def content_digest(item: Item, policy: MediaPolicy) -> str | None:
-    """A digest of texts and of the bytes of media; None where a URL is among them.
+def item_digest(item: Item, policy: MediaPolicy) -> str | None:
+    """Return the digest of an input's texts and of the bytes of its media.
 
-    Raises `InputError` where the policy does not allow a file, or it cannot be read.
+    Args:
+        item: The input.
+        policy: Which files may be read.
+
+    Returns:
+        A hexadecimal SHA-256 digest; None if a URL is among the media.
+
+    Raises:
+        InputError: The policy does not allow a file, or a file is broken.
+        OSError: A file cannot be read.
     """
-    told: list[Any] = [list(item.texts)]
+    parts: list[Any] = [list(item.texts)]
     media: tuple[ImageReference | VideoReference, ...] = (*item.images, *item.videos)
-    for medium in media:
-        content = _medium(medium, policy)
-        if content is None:
+    for reference in media:
+        part = _media_parts(reference, policy)
+        if part is None:
             return None
-        told.append(content)
-    return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
+        parts.append(part)
+    return _json_digest(parts)
 
 
-def _medium(medium: ImageReference | VideoReference, policy: MediaPolicy) -> list[Any] | None:
+def _media_parts(reference: ImageReference | VideoReference, policy: MediaPolicy) -> list[Any] | None:
+    """Return what identifies the content of an image or video as JSON values; None for a URL."""
     from qwen3vl.hashing import bytes_digest
     from qwen3vl.media.images import check_bytes, check_file, content_digest
     from qwen3vl.processing.pixels import rgb
 
-    part: list[Any] = [medium.page] if isinstance(medium, ImageReference) else [medium.start, medium.end]
-    if medium.where == "url":
+    section: list[Any]
+    section = [reference.page] if isinstance(reference, ImageReference) else [reference.start, reference.end]
+    if reference.where == "url":
         return None
-    if medium.where == "path":
-        return [content_digest(check_file(policy.check_path(medium.data), policy)), *part]
-    if medium.where == "bytes":
-        return [bytes_digest(check_bytes(medium.data, policy)), *part]
-    if isinstance(medium, VideoReference):
-        frames = [_medium(frame, policy) for frame in medium.frames]
+    if reference.where == "path":
+        return [content_digest(check_file(policy.check_path(reference.data), policy)), *section]
+    if reference.where == "bytes":
+        return [bytes_digest(check_bytes(reference.data, policy)), *section]
+    if isinstance(reference, VideoReference):
+        frames = [_media_parts(frame, policy) for frame in reference.frames]
         return None if None in frames else frames
-    return [medium.data.size, bytes_digest(rgb(medium.data).tobytes())]
+    return [reference.data.size, bytes_digest(rgb(reference.data).tobytes())]
+
+
+def _json_digest(parts: list[Any]) -> str:
+    # Texts may hold lone surrogates, which plain UTF-8 cannot encode.
+    return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()

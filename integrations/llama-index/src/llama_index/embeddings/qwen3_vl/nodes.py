@@ -1,4 +1,4 @@
-"""LlamaIndex's nodes, and this package's documents and inputs."""
+"""Conversions between LlamaIndex's nodes and this package's documents and inputs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,38 @@ from llama_index.core.schema import BaseNode, ImageNode, MediaResource, Metadata
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
+from qwen3vl.adapters.inputs import input_or_error
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys, document_from_metadata
 from qwen3vl.documents import Document
-from qwen3vl.errors import InputError
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 
-NAMED = "media_kind"
-"""Metadata that say what a node is that has no words."""
+MEDIA_KIND_KEY = "media_kind"
+"""Metadata key that `as_storable` writes to nodes that have media and no text."""
+RERANK_ERROR_KEY = "rerank_error"
+"""Metadata key under which the reranker writes why a node has no score."""
 
 
 def node_of_document(document: Document, *, image_nodes: bool = False) -> TextNode:
-    """The node of a document: its media are references in the metadata, where splitters and stores keep them.
+    """Return a document as a node whose metadata hold its media references, so that splitters and stores keep them.
 
-    image_nodes: an `ImageNode` for a picture, as `MultiModalVectorStoreIndex` wants it and as LlamaIndex's stores give
-    it back of a collection that `qwen3vl.ingest` wrote.  A `VectorStoreIndex` over Qdrant that was made of `ImageNode`s
-    and others finds the `ImageNode`s only, until it is opened anew with `from_vector_store`.
+    Args:
+        document: The document.
+        image_nodes: Whether images become `ImageNode`s, as `MultiModalVectorStoreIndex` needs them and as
+            LlamaIndex's stores read them from a collection that `qwen3vl.ingest` wrote. A `VectorStoreIndex` over
+            Qdrant that was built from `ImageNode`s and others finds only the `ImageNode`s, until it is opened again
+            with `from_vector_store`.
+
+    Returns:
+        The node; its id is the document's.
+
+    Example:
+        ```python
+        from llama_index.embeddings.qwen3_vl import document_of_node, node_of_document
+        from qwen3vl import Document
+
+        page = Document("report.pdf", "page", locator="page=3", image="report.pdf#page=3")
+        assert document_of_node(node_of_document(page)) == page
+        ```
     """
     payload: dict[str, Any] = dict(llama_index_payload(document, document.id, "ref_doc_id"))
     node = cast("TextNode", metadata_dict_to_node(payload))
@@ -33,24 +50,41 @@ def node_of_document(document: Document, *, image_nodes: bool = False) -> TextNo
 
 
 def document_of_node(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> Document:
-    """The document of a node, for `qwen3vl.ingest`: media that it holds itself, or names in its metadata.
+    """Return a node as a document for `qwen3vl.ingest`.
 
-    Raises `qwen3vl.InputError` where a reference is not a str.
+    Args:
+        node: A node that holds media itself, or references to media in its metadata, or only text.
+        keys: The metadata keys of media references.
+
+    Returns:
+        The document, with the node's text, media and metadata.
+
+    Raises:
+        InputError: A media reference in the metadata is not a str.
     """
     text = node.get_content(metadata_mode=MetadataMode.NONE)
-    # What `storable` wrote is no text of the node's own.
-    document = document_from_metadata("" if text == node.metadata.get(NAMED) else text, node.metadata, keys)
-    image, video = _image(node) or document.image, _video(node) or document.video
+    # `as_storable` writes the same value as text and as metadata; it is not the node's own text.
+    own_text = "" if text == node.metadata.get(MEDIA_KIND_KEY) else text
+    document = document_from_metadata(own_text, node.metadata, keys)
+    image, video = _image_reference(node) or document.image, _video_reference(node) or document.video
     if (image, video) == (document.image, document.video):
         return document
     return replace(document, image=image, video=video, kind="clip" if video else "picture")
 
 
 def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]:
-    """A node as the core embeds it.
+    """Return what is embedded for a node.
 
-    Media go with the node's own text; a text alone is embedded as LlamaIndex does, after those of its metadata that are
-    not excluded.  Raises `qwen3vl.InputError` where a reference is not a str.
+    Args:
+        node: The node.
+        keys: The metadata keys of media references.
+
+    Returns:
+        An input of `Embedder.embed`. Media are embedded with the node's own text. A node without media is embedded
+        as everywhere in LlamaIndex: by the metadata that are not excluded, followed by its text.
+
+    Raises:
+        InputError: A media reference in the metadata is not a str.
     """
     document = document_of_node(node, keys)
     if document.image is None and document.video is None:
@@ -58,84 +92,111 @@ def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]
     return document.input
 
 
-def input_or_error(node: BaseNode, keys: MediaKeys) -> dict[str, Any] | InputError:
-    """A node's input, or the error that it is, which the core reports in its place."""
-    try:
-        return node_input(node, keys)
-    except InputError as error:
-        error.source = f"node {node.node_id}"
-        return error
+def node_input_or_error(node: BaseNode, keys: MediaKeys) -> Any:
+    """Return a node's input, or the error that the engine reports for this node.
+
+    Args:
+        node: The node.
+        keys: The metadata keys of media references.
+
+    Returns:
+        An input of `Embedder.embed` and `Reranker.rank`, which accept an `InputError` in its place.
+    """
+    return input_or_error(node, lambda node: node_input(node, keys), f"node {node.node_id}")
 
 
-def storable(node: BaseNode, given: dict[str, Any], keys: MediaKeys) -> BaseNode:
-    """The node; or a copy that says what LlamaIndex would lose.
+def as_storable(node: BaseNode, value: dict[str, Any], keys: MediaKeys) -> BaseNode:
+    """Return a node that keeps its media and its place in an index when LlamaIndex stores it.
 
-    Stores make texts of documents: their media are named in the metadata.  Indexes drop nodes that have no words: those
-    say what they are, a word that is not embedded.
+    Stores turn documents into text nodes, so the media of documents are written to their metadata. Indexes drop
+    nodes without text, so those get their kind ("picture" or "clip") as text, which is not embedded.
+
+    Args:
+        node: A node that was embedded.
+        value: Its input, as `node_input` returns it.
+        keys: The metadata keys of media references; the first ones are written.
+
+    Returns:
+        The node itself if there is nothing to add, otherwise a copy.
     """
     if isinstance(node, LlamaDocument):
-        media = {"image": keys.image[:1], "video": keys.video[:1]}
-        told = {name: given[kind] for kind, names in media.items() if kind in given for name in names}
-        told = {name: value for name, value in told.items() if not value.startswith("data:")}
-        if not told.items() <= node.metadata.items():
-            silent = {"excluded_embed_metadata_keys", "excluded_llm_metadata_keys"}
-            lists = {name: [*getattr(node, name), *told] for name in silent}
-            node = node.model_copy(update={"metadata": {**node.metadata, **told}, **lists})
+        first_keys = {"image": keys.image[:1], "video": keys.video[:1]}
+        references = {key: value[kind] for kind, names in first_keys.items() if kind in value for key in names}
+        # A data URI would be stored twice.
+        references = {key: reference for key, reference in references.items() if not reference.startswith("data:")}
+        if not references.items() <= node.metadata.items():
+            node = _with_metadata(node, references)
     if node.get_content(metadata_mode=MetadataMode.EMBED):
         return node
-    kind = "clip" if "video" in given else "picture"
-    changed: dict[str, Any] = {"metadata": {**node.metadata, NAMED: kind}}
-    if isinstance(node, Node):  # whose metadata do not count without a text
-        changed["text_resource"] = MediaResource(text=kind)
-    return node.model_copy(update=changed)
+    kind = "clip" if "video" in value else "picture"
+    update: dict[str, Any] = {"metadata": {**node.metadata, MEDIA_KIND_KEY: kind}}
+    if isinstance(node, Node):  # without text, the metadata of a `Node` do not count as content
+        update["text_resource"] = MediaResource(text=kind)
+    return node.model_copy(update=update)
 
 
-def noted(node: BaseNode, told: dict[str, Any]) -> BaseNode:
-    """A copy with what a reranker says of the node in its metadata, where neither prompts nor embeddings show it.
+def with_rerank_metadata(node: BaseNode, metadata: dict[str, Any]) -> BaseNode:
+    """Return a node with a reranker's metadata, excluded from prompts and embeddings, and without an earlier error.
 
-    What an earlier one said of a failure goes.  The node itself, where there is nothing to say.
+    Args:
+        node: The node.
+        metadata: The metadata to add.
+
+    Returns:
+        The node itself if nothing changes, otherwise a copy.
     """
-    if not told and "rerank_error" not in node.metadata:
+    if not metadata and RERANK_ERROR_KEY not in node.metadata:
         return node
-    before = {key: value for key, value in node.metadata.items() if key != "rerank_error"}
-    silent = list(told)
+    remaining = {key: value for key, value in node.metadata.items() if key != RERANK_ERROR_KEY}
+    return _with_metadata(node.model_copy(update={"metadata": remaining}), metadata)
+
+
+def has_inline_media(node: BaseNode) -> bool:
+    """Return whether a node has media as bytes in a `MediaResource`, which most stores do not keep.
+
+    Args:
+        node: The node.
+
+    Returns:
+        Whether its image or video resource has data.
+    """
+    resources = (node.image_resource, node.video_resource) if isinstance(node, Node) else ()
+    return any(resource is not None and resource.data is not None for resource in resources)
+
+
+def _with_metadata(node: BaseNode, metadata: dict[str, Any]) -> BaseNode:
+    """Return a copy with further metadata, which neither prompts nor embeddings contain."""
     return node.model_copy(
         update={
-            "metadata": {**before, **told},
-            "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, *silent],
-            "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, *silent],
+            "metadata": {**node.metadata, **metadata},
+            "excluded_embed_metadata_keys": [*node.excluded_embed_metadata_keys, *metadata],
+            "excluded_llm_metadata_keys": [*node.excluded_llm_metadata_keys, *metadata],
         }
     )
 
 
-def holds_data(node: BaseNode) -> bool:
-    """Whether media lie in a resource of the node itself, as bytes."""
-    resources = (node.image_resource, node.video_resource) if isinstance(node, Node) else ()
-    return any(each is not None and each.data is not None for each in resources)
-
-
-def _image(node: BaseNode) -> str | None:
+def _image_reference(node: BaseNode) -> str | None:
     if isinstance(node, ImageNode):
         if node.image:
             return _data_uri(node.image, node.image_mimetype or "image")
         return node.image_path or node.image_url
-    return _reference(node.image_resource, "image") if isinstance(node, Node) else None
+    return _resource_reference(node.image_resource, "image") if isinstance(node, Node) else None
 
 
-def _video(node: BaseNode) -> str | None:
-    return _reference(node.video_resource, "video") if isinstance(node, Node) else None
+def _video_reference(node: BaseNode) -> str | None:
+    return _resource_reference(node.video_resource, "video") if isinstance(node, Node) else None
 
 
-def _reference(resource: MediaResource | None, kind: str) -> str | None:
+def _resource_reference(resource: MediaResource | None, kind: str) -> str | None:
     if resource is None:
         return None
     if resource.path is not None:
         return str(resource.path)
     if resource.url is not None:
         return str(resource.url)
-    # LlamaIndex keeps data in base64.
+    # LlamaIndex encodes the data of resources in base64.
     return None if resource.data is None else _data_uri(resource.data.decode("ascii"), resource.mimetype or kind)
 
 
-def _data_uri(encoded: str, mimetype: str) -> str:
-    return f"data:{mimetype};base64,{encoded}"
+def _data_uri(base64_data: str, mimetype: str) -> str:
+    return f"data:{mimetype};base64,{base64_data}"

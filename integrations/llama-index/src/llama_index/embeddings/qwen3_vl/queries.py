@@ -1,4 +1,4 @@
-"""Queries that are more than words."""
+"""Queries with images and videos."""
 
 from __future__ import annotations
 
@@ -12,17 +12,44 @@ from qwen3vl.inputs import as_item
 
 @dataclass
 class MediaQuery(QueryBundle):
-    """A `QueryBundle` that also carries what was asked, for `Qwen3VLRerank`; its own fields hold what they can."""
+    """A `QueryBundle` with its vector and with the whole query, which `Qwen3VLRerank` scores nodes by.
 
-    given: Any = None
+    Any retriever accepts it. `query_str`, `image_path` and `embedding` hold as much of the query as they can.
+
+    Attributes:
+        query: The query as `Embedder.embed` accepts it: a str, or a mapping with any of text, image and video.
+
+    Example:
+        ```python
+        from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+
+        embed_model = Qwen3VLEmbedding(model_name="tiny")
+        bundle = embed_model.query_bundle({"text": "a red circle"})
+        assert (bundle.query_str, bundle.query) == ("a red circle", {"text": "a red circle"})
+        ```
+    """
+
+    query: Any = None
 
 
-def media_query(given: Any, vector: list[float]) -> MediaQuery:
-    item = as_item(given)
-    pictures = [picture.data for picture in item.images if picture.where in ("path", "url") and picture.page is None]
+def media_query(query: Any, vector: list[float]) -> MediaQuery:
+    """Return the bundle of a query whose vector is known.
+
+    Args:
+        query: An input as `Embedder.embed` accepts it.
+        vector: Its vector.
+
+    Returns:
+        The bundle. Its `image_path` is the query's first image in a file or behind a URL, if it has one.
+
+    Raises:
+        InputError: The query is no input.
+    """
+    item = as_item(query)
+    paths = [image.data for image in item.images if image.where in ("path", "url") and image.page is None]
     return MediaQuery(
         query_str=" ".join(item.texts),
-        image_path=str(pictures[0]) if pictures else None,
+        image_path=str(paths[0]) if paths else None,
         embedding=vector,
-        given=given,
+        query=query,
     )

@@ -1,4 +1,4 @@
-"""Qwen3-VL-Reranker for LlamaIndex; torch and a model load on first use."""
+"""Qwen3-VL-Reranker for LlamaIndex. Importing it loads neither torch nor a model."""
 
 from llama_index.postprocessor.qwen3_vl_rerank.base import Qwen3VLRerank
 from llama_index.postprocessor.qwen3_vl_rerank.images import Qwen3VLPictures

@@ -1,4 +1,4 @@
-"""A postprocessor that looks at the pictures."""
+"""`Qwen3VLRerank`: a postprocessor that reranks nodes by their text, images and videos."""
 
 from __future__ import annotations
 
@@ -6,33 +6,54 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, Field
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.embeddings.qwen3_vl.nodes import input_or_error, noted
+from llama_index.embeddings.qwen3_vl.nodes import RERANK_ERROR_KEY, node_input_or_error, with_rerank_metadata
 from llama_index.embeddings.qwen3_vl.queries import MediaQuery
-from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings, state_without_model
+from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings
 
 from qwen3vl.adapters.registry import MODELS
 from qwen3vl.concurrency.executor import run_in_executor
-from qwen3vl.errors import BatchError, ItemError
 
 if TYPE_CHECKING:
-    from qwen3vl import Reranker
+    from qwen3vl import RankedDocument, Reranker
 
 log = logging.getLogger(__name__)
 dispatcher = get_dispatcher(__name__)
 
 
 class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
-    """Qwen3-VL-Reranker: judges nodes by a query in words, by picture (`QueryBundle.image_path`) or both.
+    """Qwen3-VL-Reranker: reranks nodes by a query that is a text, an image (`QueryBundle.image_path`) or both.
 
-    Nodes come back best first, equal scores in their order, as new `NodeWithScore`s with scores between 0 and 1.
-    The model loads on first use, once per process for all objects of equal settings.  One object may be used by
-    many threads and event loops at once.
+    Nodes are returned as new `NodeWithScore`s, best first, with scores between 0 and 1; equal scores keep their
+    order. The model loads on first use, once per process for all objects with equal settings. One object may be used
+    by many threads and event loops at once.
+
+    Args:
+        model: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`).
+        top_n: Maximum number of nodes to return.
+        keep_retrieval_score: Whether to write the node's score before reranking to its metadata, under
+            `retrieval_score`.
+        instruction: What makes a node relevant; None takes the model's default.
+        on_error: What happens to a node that cannot be read: `"keep"` returns it after all others, without a score
+            and with the reason in its metadata under `rerank_error`; `"raise"` raises a `qwen3vl.BatchError`.
+        **settings: The fields of `qwen3vl.adapters.settings.ModelSettings` (revision, device, dtype, policy,
+            media_keys, model_kwargs) and of LlamaIndex's `BaseNodePostprocessor`.
+
+    Example:
+        ```python
+        from llama_index.core.schema import NodeWithScore, TextNode
+        from llama_index.postprocessor.qwen3_vl_rerank import Qwen3VLRerank
+
+        rerank = Qwen3VLRerank(model="tiny", top_n=1)
+        nodes = [NodeWithScore(node=TextNode(text=text)) for text in ("a blue star", "a red circle")]
+        (best,) = rerank.postprocess_nodes(nodes, query_str="a red circle")
+        assert best.node.text == "a red circle"
+        ```
     """
 
     model_config = ConfigDict(
@@ -40,57 +61,59 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
     )
 
     model: str = Field(default="Qwen/Qwen3-VL-Reranker-2B", description='A hub id, a local folder, or "tiny".')
-    top_n: int = Field(default=5, ge=1, description="How many nodes are kept.")
+    top_n: int = Field(default=5, ge=1, description="Maximum number of nodes to return.")
     keep_retrieval_score: bool = Field(
-        default=False, description='Whether the score so far goes to the metadata, under "retrieval_score".'
+        default=False,
+        description='Whether to write the score before reranking to the metadata, under "retrieval_score".',
     )
-    instruction: str | None = Field(default=None, description="What counts as an answer; None is the model's default.")
+    instruction: str | None = Field(
+        default=None, description="What makes a node relevant; None takes the model's default."
+    )
     on_error: Literal["keep", "raise"] = Field(
         default="keep",
-        description="A node that cannot be read: kept behind all others, without a score and with the reason in its "
-        'metadata under "rerank_error"; or a qwen3vl.BatchError.',
+        description='What happens to a node that cannot be read: "keep" returns it after all others, without a score '
+        'and with the reason in its metadata under "rerank_error"; "raise" raises a qwen3vl.BatchError.',
     )
-    _held: Any = PrivateAttr(default=None)
 
     @classmethod
     def class_name(cls) -> str:
+        """Return the name under which LlamaIndex serializes this class.
+
+        Returns:
+            "Qwen3VLRerank".
+        """
         return "Qwen3VLRerank"
 
     @property
     def reranker(self) -> Reranker:
-        """The core's object, for `qwen3vl.Retriever`; loads the model."""
-        self._held = found = MODELS.reranker(**self.engine_arguments(self.model, self.instruction))
-        return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything but the model."""
-        return {**state_without_model(self), "__pydantic_private__": {"_held": None}}
+        """The `Reranker` with the present settings, for `qwen3vl.Retriever`; loads the model."""
+        return self._model.hold(MODELS.reranker(**self.engine_arguments(self.model, self.instruction)))
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query = _query(query_bundle)
-        event = self._start(nodes, query_bundle)
-        kept: list[NodeWithScore] = []
+        query = _query_input(query_bundle)
+        event_id = self._start_event(nodes, query_bundle)
+        reranked: list[NodeWithScore] = []
         try:
-            kept = self._judge(nodes, query)
+            reranked = self._rerank(nodes, query)
         finally:
-            self._end(event, kept)
-        return kept
+            self._end_event(event_id, reranked)
+        return reranked
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query = _query(query_bundle)
-        event = self._start(nodes, query_bundle)
-        kept: list[NodeWithScore] = []
+        query = _query_input(query_bundle)
+        event_id = self._start_event(nodes, query_bundle)
+        reranked: list[NodeWithScore] = []
         try:
-            kept = await run_in_executor(self._judge, nodes, query)
+            reranked = await run_in_executor(self._rerank, nodes, query)
         finally:
-            self._end(event, kept)
-        return kept
+            self._end_event(event_id, reranked)
+        return reranked
 
-    def _start(self, nodes: list[NodeWithScore], query: QueryBundle | None) -> str:
+    def _start_event(self, nodes: list[NodeWithScore], query: QueryBundle | None) -> str:
         dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=self.top_n, model_name=self.model))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -100,36 +123,34 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
         }
         return self.callback_manager.on_event_start(CBEventType.RERANKING, payload=payload)
 
-    def _end(self, event: str, kept: list[NodeWithScore]) -> None:
-        dispatcher.event(ReRankEndEvent(nodes=kept))
-        self.callback_manager.on_event_end(CBEventType.RERANKING, payload={EventPayload.NODES: kept}, event_id=event)
+    def _end_event(self, event_id: str, reranked: list[NodeWithScore]) -> None:
+        dispatcher.event(ReRankEndEvent(nodes=reranked))
+        payload: dict[str, Any] = {EventPayload.NODES: reranked}
+        self.callback_manager.on_event_end(CBEventType.RERANKING, payload=payload, event_id=event_id)
 
-    def _judge(self, nodes: Sequence[NodeWithScore], query: Any) -> list[NodeWithScore]:
+    def _rerank(self, nodes: Sequence[NodeWithScore], query: Any) -> list[NodeWithScore]:
         if not nodes:
             return []
-        inputs = [input_or_error(each.node, self.media_keys) for each in nodes]
-        batch = self.reranker.score(query, inputs, on_error="collect")
-        if batch.errors and self.on_error == "raise":
-            raise BatchError(batch.errors, batch.values)
-        failed = {error.index: error for error in batch.errors}
-        scores = {place: float(score) for place, score in enumerate(batch.values) if place not in failed}
-        order = sorted(range(len(nodes)), key=lambda place: (place in failed, -scores.get(place, 0.0)))
-        for error in batch.errors:
-            log.warning("not reranked: %s", error)
-        return [self._scored(nodes[place], scores.get(place), failed.get(place)) for place in order[: self.top_n]]
+        inputs = [node_input_or_error(node.node, self.media_keys) for node in nodes]
+        on_error: Literal["raise", "collect"] = "raise" if self.on_error == "raise" else "collect"
+        ranking = self.reranker.rank(query, inputs, on_error=on_error)
+        for document in ranking:
+            if document.error is not None:
+                log.warning("not reranked: %s", document.error)
+        return [self._with_score(nodes[document.index], document) for document in ranking[: self.top_n]]
 
-    def _scored(self, given: NodeWithScore, score: float | None, error: ItemError | None) -> NodeWithScore:
-        told: dict[str, Any] = {"rerank_error": error.reason} if error is not None else {}
+    def _with_score(self, node: NodeWithScore, document: RankedDocument) -> NodeWithScore:
+        metadata: dict[str, Any] = {} if document.error is None else {RERANK_ERROR_KEY: document.error.reason}
         if self.keep_retrieval_score:
-            told["retrieval_score"] = given.score
-        return NodeWithScore(node=noted(given.node, told), score=score)
+            metadata["retrieval_score"] = node.score
+        return NodeWithScore(node=with_rerank_metadata(node.node, metadata), score=document.score)
 
 
-def _query(bundle: QueryBundle | None) -> Any:
-    """The query's words and picture."""
+def _query_input(bundle: QueryBundle | None) -> Any:
+    """Return the query as `Reranker.rank` accepts it."""
     if bundle is None:
         raise ValueError("the query is missing: pass query_bundle or query_str")
-    if isinstance(bundle, MediaQuery) and bundle.given is not None:
-        return bundle.given
+    if isinstance(bundle, MediaQuery) and bundle.query is not None:
+        return bundle.query
     query = {"text": bundle.query_str, "image": bundle.image_path}
     return {key: value for key, value in query.items() if value}

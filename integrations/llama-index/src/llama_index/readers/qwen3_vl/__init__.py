@@ -1,4 +1,4 @@
-"""Folders to LlamaIndex's nodes."""
+"""A reader for LlamaIndex: files and folders to nodes that keep their media."""
 
 from llama_index.readers.qwen3_vl.base import Qwen3VLReader
 

@@ -1,4 +1,4 @@
-"""Pictures, PDF pages, clips and texts as nodes that keep their media."""
+"""`Qwen3VLReader`: images, PDF pages, videos and texts as nodes that keep their media."""
 
 from __future__ import annotations
 
@@ -19,12 +19,27 @@ if TYPE_CHECKING:
 
 
 class Qwen3VLReader(BaseReader):
-    """Pictures, PDF pages, clips (cut into parts) and texts (cut into passages), from folders, globs and files.
+    """Reads folders, globs and files: images, PDF pages, parts of videos, and passages of texts become nodes.
 
-    loader: a `qwen3vl.Loader` with other lengths of parts and passages, or with the text of pages fused.
-    on_error: what a file that cannot be loaded does: "warn" logs it, notes it in `failures` and goes on, "raise"
-    raises `qwen3vl.InputError`.
-    image_nodes: pictures as `ImageNode`s, see `node_of_document`.
+    Args:
+        loader: A `qwen3vl.Loader` with other lengths of parts and passages, or one that embeds the text of pages
+            with their image; None takes the default.
+        on_error: What happens to a file that cannot be loaded: `"warn"` logs it, adds it to `failures` and goes on;
+            `"raise"` raises a `qwen3vl.InputError`.
+        image_nodes: Whether images become `ImageNode`s; see `node_of_document`.
+
+    Raises:
+        ValueError: `on_error` has another value.
+
+    Example:
+        ```python
+        from llama_index.readers.qwen3_vl import Qwen3VLReader
+        from PIL import Image
+
+        Image.new("RGB", (64, 64), "red").save("red.png")
+        (node,) = Qwen3VLReader().load_data("red.png")
+        assert node.metadata["image"].endswith("red.png")
+        ```
     """
 
     def __init__(
@@ -34,18 +49,18 @@ class Qwen3VLReader(BaseReader):
         on_error: Literal["warn", "raise"] = "warn",
         image_nodes: bool = False,
     ) -> None:
-        self._loading = LoaderAdapter(loader, on_error)
+        self._adapter = LoaderAdapter(loader, on_error)
         self.image_nodes = image_nodes
 
     @property
     def failures(self) -> list[LoadFailure]:
-        """What the last load could not load."""
-        return self._loading.failures
+        """The files, and parts of files, that the last load could not load."""
+        return self._adapter.failures
 
     @property
     def skipped(self) -> list[str]:
-        """Files of types that nothing here loads, as the last load found them."""
-        return self._loading.skipped
+        """The files of unsupported types that the last load left out."""
+        return self._adapter.skipped
 
     def lazy_load_data(  # type: ignore[override]
         self,
@@ -53,8 +68,19 @@ class Qwen3VLReader(BaseReader):
         extra_info: dict[str, Any] | None = None,
         **_: Any,
     ) -> Iterator[TextNode]:
-        """One node at a time, references to media in the metadata, and `extra_info` beside them."""
-        for document in self._loading.documents(paths):
+        """Load nodes one at a time, with media references in their metadata.
+
+        Args:
+            paths: Folders, globs and files.
+            extra_info: Further metadata for all nodes.
+
+        Yields:
+            Nodes, in the order of the paths.
+
+        Raises:
+            InputError: A file cannot be loaded and `on_error` is `"raise"`.
+        """
+        for document in self._adapter.documents(paths):
             if extra_info:
                 document = replace(document, metadata={**document.metadata, **extra_info})
             yield node_of_document(document, image_nodes=self.image_nodes)
@@ -65,5 +91,16 @@ class Qwen3VLReader(BaseReader):
         extra_info: dict[str, Any] | None = None,
         **_: Any,
     ) -> list[TextNode]:
-        """All nodes."""
+        """Load all nodes.
+
+        Args:
+            paths: Folders, globs and files.
+            extra_info: Further metadata for all nodes.
+
+        Returns:
+            The nodes, in the order of the paths.
+
+        Raises:
+            InputError: A file cannot be loaded and `on_error` is `"raise"`.
+        """
         return list(self.lazy_load_data(paths, extra_info))

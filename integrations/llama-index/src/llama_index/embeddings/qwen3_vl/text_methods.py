@@ -1,0 +1,245 @@
+"""LlamaIndex's methods that embed queries and the texts of documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.embeddings.qwen3_vl.batching import BatchedEmbedding
+from llama_index.embeddings.qwen3_vl.queries import MediaQuery, media_query
+from llama_index.embeddings.qwen3_vl.results import Embedding
+
+from qwen3vl.adapters.inputs import describe_input
+from qwen3vl.concurrency.executor import run_in_executor
+from qwen3vl.errors import InputError
+
+
+class TextMethods(BatchedEmbedding):
+    """Embeds queries and texts; methods that begin with `a` do the same without blocking the event loop.
+
+    Example:
+        ```python
+        from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+
+        embed_model = Qwen3VLEmbedding(model_name="tiny")
+        vectors = embed_model.get_text_embedding_batch(["a red circle", "a blue star"])
+        assert len(vectors[0]) == len(embed_model.get_query_embedding("what is red?"))
+        ```
+    """
+
+    # Queries
+
+    def get_query_embedding(self, query: str) -> Embedding:
+        """Embed the text of a query.
+
+        Args:
+            query: The text; not empty.
+
+        Returns:
+            Vector of length 1.
+
+        Raises:
+            BatchError: The query cannot be embedded.
+        """
+        return self._embed_or_raise([query], [query], "query")[0]
+
+    async def aget_query_embedding(self, query: str) -> Embedding:
+        """Embed the text of a query, awaited.
+
+        Args:
+            query: As for `get_query_embedding`.
+
+        Returns:
+            Vector of length 1.
+
+        Raises:
+            BatchError: The query cannot be embedded.
+        """
+        return (await self._aembed_or_raise([query], [query], "query"))[0]
+
+    def get_multimodal_query_embedding(self, query: Any) -> Embedding:
+        """Embed a query that may have images and videos.
+
+        Args:
+            query: A str, or a mapping with any of the keys text, image and video.
+
+        Returns:
+            Vector of length 1.
+
+        Raises:
+            BatchError: The query cannot be embedded.
+        """
+        return self._embed_or_raise([query], [describe_input(query)], "query")[0]
+
+    async def aget_multimodal_query_embedding(self, query: Any) -> Embedding:
+        """Embed a query that may have images and videos, awaited.
+
+        Args:
+            query: As for `get_multimodal_query_embedding`.
+
+        Returns:
+            Vector of length 1.
+
+        Raises:
+            BatchError: The query cannot be embedded.
+        """
+        return (await self._aembed_or_raise([query], [describe_input(query)], "query"))[0]
+
+    def query_bundle(self, query: Any) -> MediaQuery:
+        """Make a query with images and videos for any retriever and for `Qwen3VLRerank`.
+
+        Args:
+            query: A str, or a mapping with any of the keys text, image and video.
+
+        Returns:
+            A `QueryBundle` that has the query's vector.
+
+        Raises:
+            BatchError: The query cannot be embedded.
+        """
+        return media_query(query, self.get_multimodal_query_embedding(query))
+
+    async def aquery_bundle(self, query: Any) -> MediaQuery:
+        """Make a query with images and videos, awaited.
+
+        Args:
+            query: As for `query_bundle`.
+
+        Returns:
+            A `QueryBundle` that has the query's vector.
+
+        Raises:
+            BatchError: The query cannot be embedded.
+        """
+        return media_query(query, await self.aget_multimodal_query_embedding(query))
+
+    def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> Embedding:
+        """Embed the texts of queries and combine their vectors.
+
+        Args:
+            queries: The texts; at least one.
+            agg_fn: Combines a list of vectors; None takes their mean.
+
+        Returns:
+            The combined vector.
+
+        Raises:
+            InputError: There are no texts.
+            BatchError: A query cannot be embedded.
+        """
+        _require_texts(queries)
+        return super().get_agg_embedding_from_queries(queries, agg_fn)
+
+    async def aget_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> Embedding:
+        """Embed the texts of queries and combine their vectors, awaited.
+
+        Args:
+            queries: As for `get_agg_embedding_from_queries`.
+            agg_fn: As for `get_agg_embedding_from_queries`.
+
+        Returns:
+            The combined vector.
+
+        Raises:
+            InputError: There are no texts.
+            BatchError: A query cannot be embedded.
+        """
+        _require_texts(queries)
+        return await super().aget_agg_embedding_from_queries(queries, agg_fn)
+
+    # Texts of documents
+
+    def get_text_embedding(self, text: str) -> Embedding:
+        """Embed the text of a document.
+
+        Args:
+            text: The text; not empty.
+
+        Returns:
+            Vector of length 1.
+
+        Raises:
+            BatchError: The text cannot be embedded.
+        """
+        return self._embed_or_raise([text], [text], "document")[0]
+
+    async def aget_text_embedding(self, text: str) -> Embedding:
+        """Embed the text of a document, awaited.
+
+        Args:
+            text: As for `get_text_embedding`.
+
+        Returns:
+            Vector of length 1.
+
+        Raises:
+            BatchError: The text cannot be embedded.
+        """
+        return (await self._aembed_or_raise([text], [text], "document"))[0]
+
+    def get_text_embedding_batch(self, texts: list[str], show_progress: bool = False, **_: Any) -> list[Embedding]:
+        """Embed the texts of documents, in their order.
+
+        Called by an index with the texts of its nodes, it embeds the nodes with their media, unless `lookup_nodes`
+        is off.
+
+        Args:
+            texts: The texts.
+            show_progress: Whether to show a progress bar.
+
+        Returns:
+            One vector of length 1 for each text.
+
+        Raises:
+            BatchError: Texts cannot be embedded. It has the vectors of the others.
+        """
+        return self._embed_or_raise(self._inputs_for(texts), texts, "document", show_progress)
+
+    async def aget_text_embedding_batch(
+        self, texts: list[str], show_progress: bool = False, **_: Any
+    ) -> list[Embedding]:
+        """Embed the texts of documents, in their order, awaited.
+
+        Args:
+            texts: As for `get_text_embedding_batch`.
+            show_progress: Whether to show a progress bar.
+
+        Returns:
+            One vector of length 1 for each text.
+
+        Raises:
+            BatchError: Texts cannot be embedded. It has the vectors of the others.
+        """
+        return await self._aembed_or_raise(self._inputs_for(texts), texts, "document", show_progress)
+
+    def _inputs_for(self, texts: Sequence[str]) -> list[Any]:
+        """Return what to embed for these texts; a subclass may know that they are the texts of nodes with media."""
+        return list(texts)
+
+    # Methods that LlamaIndex's base class requires
+
+    def _get_query_embedding(self, query: str) -> Embedding:
+        return self._embed([query], "query").vectors_or_raise()[0]
+
+    async def _aget_query_embedding(self, query: str) -> Embedding:
+        return await run_in_executor(self._get_query_embedding, query)
+
+    def _get_text_embedding(self, text: str) -> Embedding:
+        return self._embed([text], "document").vectors_or_raise()[0]
+
+    async def _aget_text_embedding(self, text: str) -> Embedding:
+        return await run_in_executor(self._get_text_embedding, text)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return self._embed(texts, "document").vectors_or_raise()
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
+        return await run_in_executor(self._get_text_embeddings, texts)
+
+
+def _require_texts(queries: Sequence[str]) -> None:
+    if not queries:
+        raise InputError(
+            "the query has no text. To search by an image, retrieve embed_model.query_bundle({'image': …}), or use "
+            "image_to_image_retrieve of a MultiModalVectorStoreIndex's retriever."
+        )

@@ -1,0 +1,64 @@
+"""Ingestion pipelines, whose cache must not confuse images that have no text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+from llama_index.core.schema import ImageNode
+from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+
+from qwen3vl import Embedder, MediaPolicy
+from tests.support.llama_index_helpers import image_nodes
+
+
+def test_cached_images_without_text_keep_their_own_vectors(
+    embed_model: Qwen3VLEmbedding, mixed: Path, tiny_embedder: Embedder
+) -> None:
+    """On the second run, and in another pipeline with the same cache."""
+    cache = IngestionCache()
+    pipeline = IngestionPipeline(transformations=[embed_model], cache=cache)
+    star, other = image_nodes(mixed, "star.png", "0.png")
+    expected = tiny_embedder.embed([{"image": node.image_path} for node in (star, other)]).tolist()
+    first_run = pipeline.run(nodes=image_nodes(mixed, "star.png", "0.png"))
+    assert [node.embedding for node in first_run] == expected
+    second_run = pipeline.run(nodes=image_nodes(mixed, "star.png", "0.png"))
+    assert [node.embedding for node in second_run] == expected
+    assert [node.node_id for node in second_run] == [node.node_id for node in first_run]  # from the cache
+    (star_alone,) = pipeline.run(nodes=[star])
+    (other_alone,) = IngestionPipeline(transformations=[embed_model], cache=cache).run(nodes=[other])
+    vectors = np.asarray([star_alone.embedding, other_alone.embedding])
+    np.testing.assert_allclose(vectors, expected, atol=2e-6)
+    assert (star_alone.node_id, other_alone.node_id) == (star.node_id, other.node_id)
+
+
+async def test_awaited_pipeline_gives_images_without_text_their_own_vectors(
+    embed_model: Qwen3VLEmbedding, mixed: Path
+) -> None:
+    pipeline = IngestionPipeline(transformations=[embed_model])
+    (star,) = await pipeline.arun(nodes=image_nodes(mixed, "star.png"))
+    (other,) = await pipeline.arun(nodes=image_nodes(mixed, "0.png"))
+    assert star.embedding != other.embedding
+
+
+def test_cache_does_not_replace_a_copy_of_a_file_by_the_first_node(mixed: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy.png").write_bytes((mixed / "star.png").read_bytes())
+    embed_model = Qwen3VLEmbedding(model_name="tiny", policy=MediaPolicy(folders=(mixed, tmp_path)))
+    pipeline = IngestionPipeline(transformations=[embed_model])
+    (original,) = pipeline.run(nodes=image_nodes(mixed, "star.png"))
+    (copy,) = pipeline.run(nodes=image_nodes(tmp_path, "copy.png"))
+    assert copy.image_path == str(tmp_path / "copy.png")  # type: ignore[attr-defined]
+    assert copy.embedding == original.embedding
+
+
+def test_changed_file_is_embedded_again(mixed: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    embed_model = Qwen3VLEmbedding(model_name="tiny", policy=MediaPolicy(folders=(tmp_path,)))
+    pipeline = IngestionPipeline(transformations=[embed_model])
+    vectors = []
+    for name in ("star.png", "0.png", "star.png"):
+        path.write_bytes((mixed / name).read_bytes())
+        (node,) = pipeline.run(nodes=[ImageNode(image_path=str(path))])
+        vectors.append(node.embedding)
+    assert vectors[0] == vectors[2] != vectors[1]
