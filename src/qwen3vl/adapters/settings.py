@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, field_validator
 
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
+from qwen3vl.adapters.model_handle import ModelHandle
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
 from qwen3vl.settings import EngineSettings
 
@@ -50,6 +51,14 @@ class ModelSettings(BaseModel):
     model_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="Further settings: max_length, max_pixels, fps, batch_tokens, …"
     )
+
+    _model: ModelHandle = PrivateAttr(default_factory=ModelHandle)
+
+    def __copy__(self) -> Self:
+        """Return a shallow copy, as `model_copy` makes it, that holds its model independently of this object."""
+        copied = super().__copy__()
+        copied._model = ModelHandle(self._model.model)  # noqa: SLF001 (an object of this class)
+        return copied
 
     @field_validator("model_kwargs")
     @classmethod
