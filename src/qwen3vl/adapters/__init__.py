@@ -1,1 +1,1 @@
-"""What the framework integrations share: models by their settings, media references in metadata, loaders."""
+"""What the framework integrations share: model settings and registry, media references in metadata, loaders."""

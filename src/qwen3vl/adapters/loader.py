@@ -1,4 +1,4 @@
-"""Documents alone, for those who want a stream of nothing else: what fails and what is skipped goes beside it."""
+"""Loading for frameworks whose loaders yield nothing but documents."""
 
 from __future__ import annotations
 
@@ -17,32 +17,53 @@ log = logging.getLogger(__name__)
 
 
 class LoaderAdapter:
-    """What the loaders of adapters have in common.
+    """Yields the documents of a `Loader`, and keeps failures and skipped files in lists beside them.
 
-    on_error: what a file that cannot be loaded does: "warn" logs it, notes it in `failures` and goes on, "raise"
-    raises `InputError`.
+    Args:
+        loader: The loader; None is a `Loader` with its defaults.
+        on_error: What happens if a file cannot be loaded: `"warn"` logs a warning, adds it to `failures` and
+            continues; `"raise"` raises `InputError`.
+
+    Attributes:
+        loader: The loader, or None.
+        on_error: `"warn"` or `"raise"`.
+        failures: What the last call of `documents` could not load.
+        skipped: Files that the last call of `documents` skipped because no loader handles their type.
+
+    Raises:
+        ValueError: `on_error` has another value.
     """
 
     def __init__(self, loader: Loader | None, on_error: Literal["warn", "raise"]) -> None:
         if on_error not in ("warn", "raise"):
-            raise ValueError(f"on_error is {on_error!r}; it may be 'warn' or 'raise'")
+            raise ValueError(f"on_error is {on_error!r}; it must be 'warn' or 'raise'")
         self.loader = loader
         self.on_error = on_error
         self.failures: list[LoadFailure] = []
         self.skipped: list[str] = []
 
     def documents(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Document]:
-        """The documents of files and folders; `failures` and `skipped` are of the last call."""
+        """Load documents one at a time, and fill `failures` and `skipped` anew.
+
+        Args:
+            paths: A file, folder or glob, or several of them.
+
+        Yields:
+            The documents.
+
+        Raises:
+            InputError: A file cannot be loaded and `on_error` is `"raise"`.
+        """
         from qwen3vl.loaders.folder import Loader, Skipped
 
         self.failures, self.skipped = [], []
-        for found in (self.loader or Loader()).load(paths):
-            if isinstance(found, Skipped):
-                self.skipped.append(found.source)
-            elif isinstance(found, LoadFailure):
+        for result in (self.loader or Loader()).load(paths):
+            if isinstance(result, Skipped):
+                self.skipped.append(result.source)
+            elif isinstance(result, LoadFailure):
                 if self.on_error == "raise":
-                    raise InputError(f"{found.source}: {found.reason}")
-                log.warning("not loaded: %s: %s", found.source, found.reason)
-                self.failures.append(found)
+                    raise InputError(f"{result.source}: {result.reason}")
+                log.warning("cannot load %s: %s", result.source, result.reason)
+                self.failures.append(result)
             else:
-                yield found
+                yield result

@@ -1,4 +1,4 @@
-"""References to media in the metadata of other frameworks' documents."""
+"""Media references in the metadata of other frameworks' documents."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ from typing import Any
 from qwen3vl.documents import Document
 from qwen3vl.errors import InputError
 
+_STRING_FIELDS = ("source", "locator", "content_hash", "place", "content")
+"""Metadata keys that hold string fields of a `Document`; the last two are former names of `locator`, `content_hash`."""
+
 
 @dataclass(frozen=True, slots=True)
 class MediaKeys:
-    """Metadata under which documents carry references to media: a path, a URL or a data URI, as str.
+    """Metadata keys under which documents carry media references: a path, a URL or a data URI, as str.
 
-    Of several keys the first that a document has counts.
+    If a document has several of the keys, the first one that is set counts.
+
+    Attributes:
+        image: Keys of image references.
+        video: Keys of video references.
+
+    Example:
+        ```python
+        MediaKeys(image=("photo", "image_url"), video=("clip",))
+        ```
     """
 
     image: tuple[str, ...] = ("image",)
@@ -22,29 +34,41 @@ class MediaKeys:
 
     def __post_init__(self) -> None:
         for name in ("image", "video"):
-            if isinstance(getattr(self, name), str):
-                object.__setattr__(self, name, (getattr(self, name),))
+            keys = getattr(self, name)
+            if isinstance(keys, str):
+                object.__setattr__(self, name, (keys,))
 
 
 DEFAULT_KEYS = MediaKeys()
+"""The keys that `Document.to_payload` writes."""
 
 
 def document_from_metadata(text: str, metadata: Mapping[str, Any], keys: MediaKeys = DEFAULT_KEYS) -> Document:
-    """The document that a text and metadata are; `Document.to_payload`'s come back as they were.
+    """Return the `Document` of a text and metadata.
 
-    Raises `InputError` where a reference is not a str.
+    The text and metadata that `Document.to_payload` writes, or wrote in former versions, give back that document.
+
+    Args:
+        text: The text of the other framework's document.
+        metadata: Its metadata. Media references are read under `keys`, the fields of `Document` under their names
+            and former names; the others become the document's `metadata`.
+        keys: Metadata keys of media references.
+
+    Returns:
+        The document. Its text is embedded together with its media unless the metadata say `fused: False`.
+
+    Raises:
+        InputError: A media reference is not a str.
     """
-    media = {"image": _reference(metadata, keys.image), "video": _reference(metadata, keys.video)}
-    own = {
-        key: str(metadata[key]) for key in ("source", "locator", "content_hash", "place", "content") if key in metadata
-    }
-    # Only our own loaders say so; the key may mean anything in metadata of others.
-    fused = metadata.get("fused") is not False
-    told = {**metadata, **media, **own, "fused": fused}
-    return Document.from_payload({"page_content": text, "metadata": told})
+    fields: dict[str, Any] = {key: str(metadata[key]) for key in _STRING_FIELDS if key in metadata}
+    fields["image"] = _media_reference(metadata, keys.image)
+    fields["video"] = _media_reference(metadata, keys.video)
+    # In metadata that others wrote, "fused" may mean anything; this package's loaders write False.
+    fields["fused"] = metadata.get("fused") is not False
+    return Document.from_payload({"page_content": text, "metadata": {**metadata, **fields}})
 
 
-def _reference(metadata: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+def _media_reference(metadata: Mapping[str, Any], keys: Iterable[str]) -> str | None:
     for key in keys:
         value = metadata.get(key)
         if isinstance(value, str):
