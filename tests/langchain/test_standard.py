@@ -77,8 +77,10 @@ FAILURES_OF_QDRANT = (
     *("add_documents", "deleting_documents", "deleting_bulk_documents", "add_documents_with_ids_is_idempotent"),
     *("add_documents_by_id_with_mutation", "get_by_ids", "add_documents_documents", "add_documents_with_existing_ids"),
 )
-"""Tests that QdrantVectorStore fails with any embeddings: it accepts only UUIDs as ids, wants ids for all documents or for
-none, and returns documents without ids. The control runs the tests with LangChain's own embeddings."""
+"""Tests that QdrantVectorStore fails with any embeddings.
+
+It accepts only UUIDs as ids, wants ids for all documents or for none, and returns documents without ids. The control
+runs the tests with LangChain's own embeddings."""
 
 
 class TestQdrant(VectorStoreIntegrationTests):
