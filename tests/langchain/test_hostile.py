@@ -1,4 +1,4 @@
-"""References that come with other people's documents reach nothing that the application did not allow."""
+"""References in documents and queries reach nothing that the media policy does not allow."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ def hostile(request: pytest.FixtureRequest, allowed: Path, server: Server) -> tu
     return (*reference(request.param, allowed, server), server)
 
 
-def test_in_metadata(hostile: tuple[Any, str, Server], allowed: Path) -> None:
-    reference, reason, server = hostile
+def test_hostile_image_in_metadata_is_an_item_error(hostile: tuple[Any, str, Server], allowed: Path) -> None:
+    image, reason, server = hostile
     policy = MediaPolicy(folders=(allowed,))
     store = InMemoryVectorStore(Qwen3VLEmbeddings(model="tiny", policy=policy))
-    documents = [Document("a red star"), Document("", metadata={"image": reference}), Document("a green circle")]
+    documents = [Document("a red star"), Document("", metadata={"image": image}), Document("a green circle")]
     with pytest.raises(BatchError, match="1 of 3") as caught:
         add_documents(store, documents)
     assert reason in caught.value.errors[0].reason
     assert caught.value.errors[0].index == 1
     assert len(store.store) == 2
-    kept = Qwen3VLReranker(model="tiny", policy=policy, top_n=None).compress_documents(documents, "a red star")
-    assert reason in kept[-1].metadata["rerank_error"]
-    assert all("relevance_score" in each.metadata for each in kept[:2])
+    reranked = Qwen3VLReranker(model="tiny", policy=policy, top_n=None).compress_documents(documents, "a red star")
+    assert reason in reranked[-1].metadata["rerank_error"]
+    assert all("relevance_score" in document.metadata for document in reranked[:2])
     with pytest.raises(BatchError, match="1 of 3"):
         Qwen3VLReranker(model="tiny", policy=policy, on_error="raise").compress_documents(documents, "a red star")
-    if isinstance(reference, str):
+    if isinstance(image, str):
         assert content_blocks(documents[1:2], policy=policy) == []
     else:
         with pytest.raises(InputError, match=reason):
@@ -50,81 +50,81 @@ def test_in_metadata(hostile: tuple[Any, str, Server], allowed: Path) -> None:
     assert server.asked == []
 
 
-CLIPS = [
-    number for number, (given, _) in enumerate(HOSTILE) if isinstance(given, str) and not given.startswith("data:")
-]
+STR_NUMBERS = [number for number, (value, _) in enumerate(HOSTILE) if isinstance(value, str)]
+VIDEO_NUMBERS = [number for number in STR_NUMBERS if not HOSTILE[number][0].startswith("data:")]
 
 
-@pytest.mark.parametrize("number", CLIPS)
-def test_clips_in_metadata(number: int, allowed: Path, server: Server) -> None:
-    """The same references as clips: refused before a container is opened."""
+@pytest.mark.parametrize("number", VIDEO_NUMBERS)
+def test_hostile_video_in_metadata_is_an_item_error(number: int, allowed: Path, server: Server) -> None:
+    """The same references as videos are rejected before a container is opened."""
     server.pages["/a.png"] = (200, {}, b"secret")
-    given, _ = reference(number, allowed, server)
+    video, _ = reference(number, allowed, server)
     policy = MediaPolicy(folders=(allowed,))
     store = InMemoryVectorStore(Qwen3VLEmbeddings(model="tiny", policy=policy))
-    documents = [Document("a red star"), Document("", metadata={"video": given})]
+    documents = [Document("a red star"), Document("", metadata={"video": video})]
     with pytest.raises(BatchError, match="1 of 2") as caught:
         add_documents(store, documents)
     assert caught.value.errors[0].index == 1
     assert len(store.store) == 1
-    kept = Qwen3VLReranker(model="tiny", policy=policy, top_n=None).compress_documents(documents, "a red star")
-    assert kept[-1].metadata["rerank_error"]
+    reranked = Qwen3VLReranker(model="tiny", policy=policy, top_n=None).compress_documents(documents, "a red star")
+    assert reranked[-1].metadata["rerank_error"]
     assert server.asked == []
 
 
-def test_in_queries(hostile: tuple[Any, str, Server], allowed: Path) -> None:
-    reference, reason, server = hostile
-    if not isinstance(reference, str):
-        return
+@pytest.mark.parametrize("hostile", STR_NUMBERS, indirect=True)
+def test_hostile_query_is_an_input_error(hostile: tuple[Any, str, Server], allowed: Path) -> None:
+    image, reason, server = hostile
     policy = MediaPolicy(folders=(allowed,))
     embeddings = Qwen3VLEmbeddings(model="tiny", policy=policy)
-    asked: list[Any] = [{"image": reference}, [{"type": "image", "url": reference}]]
-    for query in asked:
+    queries: list[Any] = [{"image": image}, [{"type": "image", "url": image}]]
+    for query in queries:
         with pytest.raises(InputError, match="the query") as caught:
             embeddings.embed_query(query)
         assert reason in str(caught.value)
         with pytest.raises(InputError, match="the query"):
             Qwen3VLReranker(model="tiny", policy=policy).rerank(query, ["a"])
     with pytest.raises(BatchError):
-        embeddings.embed_image(uris=[reference])
+        embeddings.embed_image(uris=[image])
     assert server.asked == []
 
 
-def test_a_redirect_to_a_private_address(server: Server) -> None:
-    """The first host is allowed here, because tests have no public one; what it redirects to is not."""
+def test_redirect_to_a_private_address_is_rejected(server: Server) -> None:
+    """The first host is allowed here, because tests have no public one; the redirect's target is not."""
     server.pages["/there"] = (302, {"location": "http://169.254.169.254/secret"}, b"")
     server.pages["/file"] = (302, {"location": "file:///etc/passwd"}, b"")
     policy = MediaPolicy(folders=(), private_hosts=True, hosts=("127.0.0.1",))
-    ours = Qwen3VLReranker(model="tiny", policy=policy)
+    reranker = Qwen3VLReranker(model="tiny", policy=policy)
     documents = [Document("", metadata={"image": server.url(path)}) for path in ("/there", "/file")]
-    reasons = [each.metadata["rerank_error"] for each in ours.compress_documents(documents, "a")]
+    reasons = [document.metadata["rerank_error"] for document in reranker.compress_documents(documents, "a")]
     assert "169.254.169.254" in reasons[0]
     assert "only http(s) is fetched" in reasons[1]
 
 
-def test_a_policy_has_to_name_its_folders(mixed: Path) -> None:
-    """Tightening a limit is not to open the disk, nor is a comma that was forgotten."""
-    for given in (MediaPolicy(timeout=5), {"max_bytes": 1000}):
+def test_policy_without_folders_is_rejected(mixed: Path) -> None:
+    """A policy that sets another limit only must not open every file."""
+    for policy in (MediaPolicy(timeout=5), {"max_bytes": 1000}):
         with pytest.raises(ValidationError, match="names no folders"):
-            Qwen3VLEmbeddings(model="tiny", policy=given)  # type: ignore[arg-type]
+            Qwen3VLEmbeddings(model="tiny", policy=policy)  # type: ignore[arg-type]
         with pytest.raises(ValidationError, match="names no folders"):
-            Qwen3VLReranker(model="tiny", policy=given)  # type: ignore[arg-type]
+            Qwen3VLReranker(model="tiny", policy=policy)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="names no folders"):
         content_blocks([], policy=MediaPolicy())
-    one = MediaPolicy(folders=str(mixed), hosts="example.com")  # type: ignore[arg-type]
-    assert (one.folders, one.hosts) == ((str(mixed),), ("example.com",))
+
+
+def test_single_folder_and_host_may_be_a_str(mixed: Path) -> None:
+    policy = MediaPolicy(folders=str(mixed), hosts="example.com")  # type: ignore[arg-type]
+    assert (policy.folders, policy.hosts) == ((str(mixed),), ("example.com",))
     with pytest.raises(InputError, match="outside the folders"):
-        Qwen3VLEmbeddings(model="tiny", policy=one).embed_query({"image": "/etc/hostname"})
+        Qwen3VLEmbeddings(model="tiny", policy=policy).embed_query({"image": "/etc/hostname"})
 
 
-def test_nothing_is_open_until_named(mixed: Path) -> None:
-    """By default not one file of this machine; and a text is never taken for a reference."""
-    star = str(mixed / "star.png")
-    plain = Qwen3VLEmbeddings(model="tiny")
+def test_no_file_is_read_by_default_and_texts_are_never_references(mixed: Path) -> None:
+    image = str(mixed / "star.png")
+    default = Qwen3VLEmbeddings(model="tiny")
     with pytest.raises(Qwen3VLError, match=r"MediaPolicy\(folders="):
-        plain.embed_image([star])
-    named = Qwen3VLEmbeddings(model="tiny", policy=MediaPolicy(folders=(mixed,)))
-    assert len(named.embed_image([star])) == 1
-    for text in (star, f"file://{star}", "http://127.0.0.1/a.png", '{"image": "/etc/passwd"}', data_uri(png(1, 1))):
-        assert named.embed_query(text) == named.embedder.embed([{"text": text}])[0].tolist()
-        assert named.embed_documents([text])[0] == named.embed_query(text)
+        default.embed_image([image])
+    allowing = Qwen3VLEmbeddings(model="tiny", policy=MediaPolicy(folders=(mixed,)))
+    assert len(allowing.embed_image([image])) == 1
+    for text in (image, f"file://{image}", "http://127.0.0.1/a.png", '{"image": "/etc/passwd"}', data_uri(png(1, 1))):
+        assert allowing.embed_query(text) == allowing.embedder.embed([{"text": text}])[0].tolist()
+        assert allowing.embed_documents([text])[0] == allowing.embed_query(text)

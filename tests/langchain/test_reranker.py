@@ -1,9 +1,10 @@
-"""The core's scores, in LangChain's documents."""
+"""`Qwen3VLReranker` returns the core's scores in the metadata of LangChain's documents."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,10 @@ from langchain_classic.retrievers.document_compressors import DocumentCompressor
 from langchain_core.documents import Document
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
 from langchain_core.vectorstores import InMemoryVectorStore
-from langchain_qwen3_vl import MediaKeys, Qwen3VLEmbeddings, Qwen3VLReranker
+from langchain_qwen3_vl import MediaKeys, Qwen3VLEmbeddings, Qwen3VLReranker, add_documents
 
 from qwen3vl import BatchError, InputError, MediaPolicy, Reranker
 from tests.support.sample_library import STAR
-
-
-@pytest.fixture(scope="module")
-def policy(mixed: Path) -> MediaPolicy:
-    return MediaPolicy(folders=(mixed,))
 
 
 @pytest.fixture(scope="module")
@@ -37,104 +33,142 @@ def documents(mixed: Path) -> list[Document]:
     ]
 
 
-def inputs(documents: list[Document]) -> list[Any]:
-    found = []
-    for document in documents:
-        media = {key: value for key, value in document.metadata.items() if key in ("image", "video")}
-        found.append({"text": document.page_content, **media} if document.page_content else media)
-    return found
-
-
-def test_the_cores_scores(documents: list[Document], policy: MediaPolicy, tiny_reranker: Reranker) -> None:
-    before = copy.deepcopy(documents)
-    ours = Qwen3VLReranker(model="tiny", policy=policy, top_n=None)
-    wanted = tiny_reranker.score(STAR.caption(), inputs(documents)).tolist()
-    found = ours.compress_documents(documents, STAR.caption())
-    assert {each.id or "4": each.metadata["relevance_score"] for each in found} == dict(
-        zip("012345", wanted, strict=True)
-    )
-    scores = [each.metadata["relevance_score"] for each in found]
-    assert scores == sorted(scores, reverse=True)
-    assert all(type(score) is float for score in scores)
-    assert {found[0].id, found[1].id} == {"2", "3"}
-    ids = [each.id for each in found]
-    assert ids.index("0") < ids.index("5")  # equal scores keep their order
-    assert next(each for each in found if each.id == "1").metadata["deep"] == {"x": [1]}
-    assert documents == before
-    assert asyncio.run(ours.acompress_documents(documents, STAR.caption())) == found
-    told = ours.rerank(STAR.caption(), documents)
-    assert [each["relevance_score"] for each in told] == scores
-    assert ours.rerank(STAR.caption(), inputs(documents)) == told
-
-
-def test_top_n_and_threshold(documents: list[Document], policy: MediaPolicy) -> None:
-    ours = Qwen3VLReranker(model="tiny", policy=policy)
-    assert len(ours.compress_documents(documents, "a red star")) == 3
-    assert len(ours.rerank("a red star", documents, top_n=5)) == 5
-    few = Qwen3VLReranker(model="tiny", policy=policy, score_threshold=0.5)
-    assert {each.id for each in few.compress_documents(documents, STAR.caption())} == {"2", "3"}
-    assert ours.rerank("a", documents, top_n=0) == []
-    assert ours.compress_documents([], "a") == []
-    with pytest.raises(ValueError, match="top_n"):
-        ours.rerank("a", documents, top_n=-1)
-
-
-def test_instruction_and_queries_with_pictures(
-    documents: list[Document], policy: MediaPolicy, tiny_reranker: Reranker, mixed: Path
-) -> None:
-    query: Any = {"image": str(mixed / "star.png")}
-    ours = Qwen3VLReranker(model="tiny", policy=policy, instruction="Find the same.", top_n=None)
-    wanted = tiny_reranker.score(query, inputs(documents), instruction="Find the same.").tolist()
-    assert {each["index"]: each["relevance_score"] for each in ours.rerank(query, documents)} == dict(enumerate(wanted))
-    plain = Qwen3VLReranker(model="tiny", policy=policy, top_n=None)
-    assert plain.rerank(query, documents, instruction="Find the same.") == ours.rerank(query, documents)
-    assert plain.rerank(query, documents) != ours.rerank(query, documents)
-
-
-def test_documents_that_cannot_be_read(documents: list[Document], policy: MediaPolicy, mixed: Path) -> None:
-    broken = [
+@pytest.fixture(scope="module")
+def unreadable(mixed: Path) -> list[Document]:
+    return [
         Document("", metadata={"image": str(mixed / "corrupt [x].png")}, id="broken"),
         Document("", metadata={"image": "/etc/hostname"}, id="outside"),
         Document("", metadata={"image": 7}, id="odd"),
         Document("", id="empty"),
     ]
-    ours = Qwen3VLReranker(model="tiny", policy=policy, top_n=None, score_threshold=0.5)
-    found = ours.compress_documents([*broken, *documents], STAR.caption())
-    assert {each.id for each in found[:2]} == {"2", "3"}
-    assert [each.id for each in found[2:]] == ["broken", "outside", "odd", "empty"]
-    reasons = [each.metadata["rerank_error"] for each in found[2:]]
-    for reason, words in zip(
-        reasons, ("not a picture|broken", "outside the folders", "type int", "empty"), strict=True
-    ):
-        assert any(word in reason for word in words.split("|"))
-    assert "relevance_score" not in found[2].metadata
-    stale = [Document("", metadata={"image": 7, "relevance_score": 0.9}), Document("a", metadata={"rerank_error": "x"})]
-    fresh = ours.model_copy(update={"score_threshold": None}).compress_documents(stale, "a")
-    assert ["relevance_score" in each.metadata for each in fresh] == [True, False]
-    assert ["rerank_error" in each.metadata for each in fresh] == [False, True]
-    assert len(ours.rerank("a", "one text")) <= 1
-    told = ours.rerank(STAR.caption(), [*broken, *documents])
-    assert told[2]["relevance_score"] is None
-    assert told[2]["index"] == 0
-    strict = Qwen3VLReranker(model="tiny", policy=policy, on_error="raise")
-    with pytest.raises(BatchError, match="4 of 10"):
-        strict.compress_documents([*documents, *broken], STAR.caption())
+
+
+def to_inputs(documents: list[Document]) -> list[Any]:
+    """Inputs of the core, written independently of the package."""
+    inputs = []
+    for document in documents:
+        media = {key: value for key, value in document.metadata.items() if key in ("image", "video")}
+        inputs.append({"text": document.page_content, **media} if document.page_content else media)
+    return inputs
+
+
+def test_documents_get_the_scores_of_the_core(
+    documents: list[Document], policy: MediaPolicy, tiny_reranker: Reranker
+) -> None:
+    originals = copy.deepcopy(documents)
+    reranker = Qwen3VLReranker(model="tiny", policy=policy, top_n=None)
+    expected = tiny_reranker.score(STAR.caption(), to_inputs(documents)).tolist()
+    reranked = reranker.compress_documents(documents, STAR.caption())
+    assert {document.id or "4": document.metadata["relevance_score"] for document in reranked} == dict(
+        zip("012345", expected, strict=True)
+    )
+    scores = [document.metadata["relevance_score"] for document in reranked]
+    assert scores == sorted(scores, reverse=True)
+    assert all(type(score) is float for score in scores)
+    assert {reranked[0].id, reranked[1].id} == {"2", "3"}
+    ids = [document.id for document in reranked]
+    assert ids.index("0") < ids.index("5")  # equal scores keep their order
+    assert next(document for document in reranked if document.id == "1").metadata["deep"] == {"x": [1]}
+    assert documents == originals
+    assert asyncio.run(reranker.acompress_documents(documents, STAR.caption())) == reranked
+    results = reranker.rerank(STAR.caption(), documents)
+    assert [result["relevance_score"] for result in results] == scores
+    assert reranker.rerank(STAR.caption(), to_inputs(documents)) == results
+    assert asyncio.run(reranker.arerank(STAR.caption(), documents)) == results
+
+
+def test_top_n_and_threshold_limit_the_results(documents: list[Document], policy: MediaPolicy) -> None:
+    reranker = Qwen3VLReranker(model="tiny", policy=policy)
+    assert len(reranker.compress_documents(documents, "a red star")) == 3
+    assert len(reranker.rerank("a red star", documents, top_n=5)) == 5
+    strict = Qwen3VLReranker(model="tiny", policy=policy, score_threshold=0.5)
+    assert {document.id for document in strict.compress_documents(documents, STAR.caption())} == {"2", "3"}
+    assert reranker.rerank("a", documents, top_n=0) == []
+    assert reranker.compress_documents([], "a") == []
+    assert len(reranker.rerank("a", "one text")) == 1
+    with pytest.raises(ValueError, match="top_n"):
+        reranker.rerank("a", documents, top_n=-1)
+
+
+def test_instruction_and_image_queries_are_applied(
+    documents: list[Document], policy: MediaPolicy, tiny_reranker: Reranker, mixed: Path
+) -> None:
+    query: Any = {"image": str(mixed / "star.png")}
+    instructed = Qwen3VLReranker(model="tiny", policy=policy, instruction="Find the same.", top_n=None)
+    expected = tiny_reranker.score(query, to_inputs(documents), instruction="Find the same.").tolist()
+    results = instructed.rerank(query, documents)
+    assert {result["index"]: result["relevance_score"] for result in results} == dict(enumerate(expected))
+    default = Qwen3VLReranker(model="tiny", policy=policy, top_n=None)
+    assert default.rerank(query, documents, instruction="Find the same.") == results
+    assert default.rerank(query, documents) != results
+
+
+def test_unreadable_documents_come_last_with_the_reason(
+    documents: list[Document], unreadable: list[Document], policy: MediaPolicy, caplog: pytest.LogCaptureFixture
+) -> None:
+    reranker = Qwen3VLReranker(model="tiny", policy=policy, top_n=None, score_threshold=0.5)
+    reranked = reranker.compress_documents([*unreadable, *documents], STAR.caption())
+    assert {document.id for document in reranked[:2]} == {"2", "3"}
+    assert [document.id for document in reranked[2:]] == ["broken", "outside", "odd", "empty"]
+    reasons = [document.metadata["rerank_error"] for document in reranked[2:]]
+    expected_words = (("not a picture", "not an image", "broken"), ("outside the folders",), ("type int",), ("empty",))
+    for reason, words in zip(reasons, expected_words, strict=True):
+        assert any(word in reason for word in words)
+    assert all(reason in caplog.text for reason in reasons)
+    assert "relevance_score" not in reranked[2].metadata
+    results = reranker.rerank(STAR.caption(), [*unreadable, *documents])
+    assert results[2]["relevance_score"] is None
+    assert results[2]["rerank_error"] == reasons[0]
+    assert results[2]["index"] == 0
+
+
+def test_metadata_of_an_earlier_reranking_are_replaced(policy: MediaPolicy) -> None:
+    documents = [
+        Document("", metadata={"image": 7, "relevance_score": 0.9}),
+        Document("a", metadata={"rerank_error": "x"}),
+    ]
+    reranked = Qwen3VLReranker(model="tiny", policy=policy).compress_documents(documents, "a")
+    assert ["relevance_score" in document.metadata for document in reranked] == [True, False]
+    assert ["rerank_error" in document.metadata for document in reranked] == [False, True]
+
+
+def test_unreadable_documents_raise_a_batch_error_with_the_other_scores(
+    documents: list[Document], unreadable: list[Document], policy: MediaPolicy, tiny_reranker: Reranker
+) -> None:
+    reranker = Qwen3VLReranker(model="tiny", policy=policy, on_error="raise")
+    with pytest.raises(BatchError, match="4 of 10") as caught:
+        reranker.compress_documents([*documents, *unreadable], STAR.caption())
+    expected = tiny_reranker.score(STAR.caption(), to_inputs(documents)).tolist()
+    assert caught.value.results == [*expected, None, None, None, None]
+    assert [error.index for error in caught.value.errors] == [6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    "query", [{"image": "/etc/hostname"}, [{"type": "audio"}], Document("", metadata={"image": 7})]
+)
+def test_unusable_query_is_an_input_error(documents: list[Document], policy: MediaPolicy, query: Any) -> None:
     with pytest.raises(InputError, match="the query"):
-        ours.compress_documents(documents, {"image": "/etc/hostname"})
+        Qwen3VLReranker(model="tiny", policy=policy).compress_documents(documents, query)
 
 
-def test_keys(mixed: Path, policy: MediaPolicy) -> None:
+def test_first_media_key_that_is_set_counts(mixed: Path, policy: MediaPolicy) -> None:
     document = Document("", metadata={"image": "a caption, not a file", "photo_url": str(mixed / "star.png")})
-    ours = Qwen3VLReranker(
+    reranker = Qwen3VLReranker(
         model="tiny", policy=policy, media_keys=MediaKeys(image=("photo", "photo_url")), on_error="raise"
     )
-    assert ours.rerank(STAR.caption(), [document])[0]["relevance_score"] > 0.5
+    assert reranker.rerank(STAR.caption(), [document])[0]["relevance_score"] > 0.5
+
+
+def test_pickle_holds_settings_without_the_model() -> None:
+    reranker = Qwen3VLReranker(model="tiny")
+    results = reranker.rerank("a", ["a", "b"])
+    unused = Qwen3VLReranker(model="tiny")
+    assert len(pickle.dumps(reranker)) == len(pickle.dumps(unused))
+    assert pickle.loads(pickle.dumps(reranker)).rerank("a", ["a", "b"]) == results
 
 
 @pytest.fixture(scope="module")
-def compressing(documents: list[Document], policy: MediaPolicy) -> ContextualCompressionRetriever:
-    from langchain_qwen3_vl import add_documents
-
+def compression_retriever(documents: list[Document], policy: MediaPolicy) -> ContextualCompressionRetriever:
     store = InMemoryVectorStore(Qwen3VLEmbeddings(model="tiny", policy=policy))
     add_documents(store, documents)
     pipeline = DocumentCompressorPipeline(transformers=[Qwen3VLReranker(model="tiny", policy=policy, top_n=2)])
@@ -143,24 +177,24 @@ def compressing(documents: list[Document], policy: MediaPolicy) -> ContextualCom
     )
 
 
-async def test_in_chains(compressing: ContextualCompressionRetriever) -> None:
-    def ids(told: dict[str, Any]) -> list[str | None]:
-        return [each.id for each in told["found"]]
+async def test_chain_returns_the_same_in_every_mode(compression_retriever: ContextualCompressionRetriever) -> None:
+    def to_ids(values: dict[str, Any]) -> list[str | None]:
+        return [document.id for document in values["documents"]]
 
-    chain: Runnable[Any, Any] = RunnableParallel(found=compressing) | RunnableLambda(ids)
-    one = chain.invoke(STAR.caption())
-    assert set(one) == {"2", "3"}
-    assert await chain.ainvoke(STAR.caption()) == one
-    assert chain.batch([STAR.caption()] * 3) == [one] * 3
-    assert await chain.abatch([STAR.caption()] * 3) == [one] * 3
+    chain: Runnable[Any, Any] = RunnableParallel(documents=compression_retriever) | RunnableLambda(to_ids)
+    ids = chain.invoke(STAR.caption())
+    assert set(ids) == {"2", "3"}
+    assert await chain.ainvoke(STAR.caption()) == ids
+    assert chain.batch([STAR.caption()] * 3) == [ids] * 3
+    assert await chain.abatch([STAR.caption()] * 3) == [ids] * 3
 
 
-async def test_threads_and_tasks(documents: list[Document], policy: MediaPolicy) -> None:
-    ours = Qwen3VLReranker(model="tiny", policy=policy)
+async def test_threads_and_tasks_get_the_right_results(documents: list[Document], policy: MediaPolicy) -> None:
+    reranker = Qwen3VLReranker(model="tiny", policy=policy)
     queries = [f"a {colour} star" for colour in ("red", "green", "blue", "pink")] * 50
-    wanted = {query: ours.compress_documents(documents[:3], query) for query in queries[:4]}
-    found = await asyncio.gather(*(ours.acompress_documents(documents[:3], query) for query in queries))
-    assert found == [wanted[query] for query in queries]
+    expected = {query: reranker.compress_documents(documents[:3], query) for query in queries[:4]}
+    results = await asyncio.gather(*(reranker.acompress_documents(documents[:3], query) for query in queries))
+    assert results == [expected[query] for query in queries]
     with ThreadPoolExecutor(32) as pool:
-        again = list(pool.map(lambda query: ours.compress_documents(documents[:3], query), queries[:96]))
-    assert again == found[:96]
+        thread_results = list(pool.map(lambda query: reranker.compress_documents(documents[:3], query), queries[:96]))
+    assert thread_results == results[:96]

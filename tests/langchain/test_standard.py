@@ -1,4 +1,4 @@
-"""LangChain's own standard suites, unchanged."""
+"""The standard test suites of langchain-tests, unchanged."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TestIntegration(EmbeddingsIntegrationTests):
 
 class TestRetriever(RetrieversIntegrationTests):
     @pytest.fixture(autouse=True)
-    def _filled(self, tmp_path: Path) -> None:
+    def _fill_store(self, tmp_path: Path) -> None:
         self.store = ChromaStore(chromadb.PersistentClient(str(tmp_path)))
         ingest(passages(20), EMBEDDINGS.embedder, self.store)
 
@@ -73,20 +73,22 @@ class TestRetriever(RetrieversIntegrationTests):
         return "passage 3"
 
 
-OF_THE_STORE = (
+FAILURES_OF_QDRANT = (
     *("add_documents", "deleting_documents", "deleting_bulk_documents", "add_documents_with_ids_is_idempotent"),
     *("add_documents_by_id_with_mutation", "get_by_ids", "add_documents_documents", "add_documents_with_existing_ids"),
 )
-"""Tests that QdrantVectorStore fails by itself: it takes no ids but UUIDs, none for some and none for others, and tells
-none in what it finds.  The control runs them with LangChain's own embeddings."""
+"""Tests that QdrantVectorStore fails with any embeddings.
+
+It accepts only UUIDs as ids, wants ids for all documents or for none, and returns documents without ids. The control
+runs the tests with LangChain's own embeddings."""
 
 
 class TestQdrant(VectorStoreIntegrationTests):
     @pytest.fixture(params=[EMBEDDINGS, DeterministicFakeEmbedding(size=6)], ids=["qwen3vl", "control"])
     def vectorstore(self, request: pytest.FixtureRequest) -> Iterator[VectorStore]:
         name = request.function.__name__.removeprefix("test_").removesuffix("_async")
-        if name in OF_THE_STORE:
-            request.applymarker(pytest.mark.xfail(strict=True, reason="QdrantVectorStore's own, as the control shows"))
+        if name in FAILURES_OF_QDRANT:
+            request.applymarker(pytest.mark.xfail(strict=True, reason="QdrantVectorStore fails it with any embeddings"))
         client = QdrantClient(":memory:")
         size = len(request.param.embed_query("size"))
         client.create_collection("standard", models.VectorParams(size=size, distance=models.Distance.COSINE))

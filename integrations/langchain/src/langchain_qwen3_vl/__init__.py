@@ -1,14 +1,15 @@
 """Qwen3-VL-Embedding and Qwen3-VL-Reranker for LangChain.
 
-Importing this loads neither torch nor a model: that waits for the first use.
+Importing this package loads neither torch nor a model; both are loaded on first use.
 """
 
-from langchain_qwen3_vl.content import content_blocks, from_langchain, to_langchain
+from langchain_qwen3_vl.chat import content_blocks
+from langchain_qwen3_vl.documents import from_langchain, to_langchain
 from langchain_qwen3_vl.embeddings import Qwen3VLEmbeddings
 from langchain_qwen3_vl.loader import Qwen3VLLoader
 from langchain_qwen3_vl.reranker import Qwen3VLReranker
 from langchain_qwen3_vl.retriever import Qwen3VLRetriever
-from langchain_qwen3_vl.stores import aadd_documents, add_documents
+from langchain_qwen3_vl.vector_stores import aadd_documents, add_documents
 from qwen3vl import __version__
 from qwen3vl.adapters.media_keys import MediaKeys
 

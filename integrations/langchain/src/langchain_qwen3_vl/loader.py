@@ -1,4 +1,4 @@
-"""Folders to LangChain's documents."""
+"""A document loader for folders of images, PDF files, videos and texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from langchain_core.document_loaders import BaseLoader
 from langchain_core.documents import Document
 
-from langchain_qwen3_vl.content import to_langchain
+from langchain_qwen3_vl.documents import to_langchain
 from qwen3vl.adapters.loader import LoaderAdapter
 from qwen3vl.documents import LoadFailure
 
@@ -18,12 +18,35 @@ if TYPE_CHECKING:
 
 
 class Qwen3VLLoader(BaseLoader):
-    """Pictures, PDF pages, clips (cut into parts) and texts (cut into passages), from folders, globs and files.
+    """Loads images, PDF pages, videos (cut into parts) and texts (cut into passages) from folders, globs and files.
 
-    paths: what to load; folders with all below them.
-    loader: a `qwen3vl.Loader` with other lengths of parts and passages, or with the text of pages fused.
-    on_error: what a file that cannot be loaded does: "warn" logs it, notes it in `failures` and goes on, "raise"
-    raises `qwen3vl.InputError`.
+    Args:
+        paths: What to load; folders are loaded with everything below them.
+        loader: A `qwen3vl.Loader` with other settings, such as the length of video parts and passages; None is one
+            with its defaults.
+        on_error: What happens if a file cannot be loaded: `"warn"` logs a warning, adds it to `failures` and
+            continues; `"raise"` raises `qwen3vl.InputError`.
+
+    Attributes:
+        paths: The paths, as a list.
+
+    Raises:
+        ValueError: `on_error` has another value.
+
+    Example:
+        ```python
+        from pathlib import Path
+
+        from langchain_qwen3_vl import Qwen3VLLoader
+        from PIL import Image
+
+        Path("photos").mkdir(exist_ok=True)
+        Image.new("RGB", (96, 96), "red").save("photos/red.png")
+        loader = Qwen3VLLoader("photos")
+        for document in loader.lazy_load():
+            print(document.metadata["kind"], document.metadata["image"])
+        print(loader.failures, loader.skipped)
+        ```
     """
 
     def __init__(
@@ -34,18 +57,24 @@ class Qwen3VLLoader(BaseLoader):
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         self.paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-        self._loading = LoaderAdapter(loader, on_error)
+        self._adapter = LoaderAdapter(loader, on_error)
 
     @property
     def failures(self) -> list[LoadFailure]:
-        """What the last `load` could not load."""
-        return self._loading.failures
+        """What the last load could not load."""
+        return self._adapter.failures
 
     @property
     def skipped(self) -> list[str]:
-        """Files of types that nothing here loads, as the last `load` found them."""
-        return self._loading.skipped
+        """Files that the last load skipped because no loader handles their type."""
+        return self._adapter.skipped
 
     def lazy_load(self) -> Iterator[Document]:
-        """One document at a time; nothing here grows with the folder but the lists of failures and skipped files."""
-        return map(to_langchain, self._loading.documents(self.paths))
+        """Load documents one at a time.
+
+        Memory does not grow with the folder, except for the lists of failures and skipped files.
+
+        Returns:
+            The documents, with media references in their metadata.
+        """
+        return map(to_langchain, self._adapter.documents(self.paths))

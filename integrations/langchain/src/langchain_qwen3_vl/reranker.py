@@ -1,143 +1,191 @@
-"""A compressor that looks at the pictures."""
+"""A document compressor that reranks texts, images, pages and videos."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.utils import from_env
-from pydantic import AliasChoices, Field, PrivateAttr
+from pydantic import AliasChoices, Field
 
-from langchain_qwen3_vl.content import Content, as_input, as_list, input_or_error
+from langchain_qwen3_vl.inputs import Content, as_list, to_inputs, to_query_input
 from langchain_qwen3_vl.settings import LangChainModelSettings
 from qwen3vl.adapters.registry import MODELS
 from qwen3vl.concurrency.executor import run_in_executor
-from qwen3vl.errors import BatchError, ItemError
+from qwen3vl.errors import BatchError
 
 if TYPE_CHECKING:
     from qwen3vl import Reranker
+    from qwen3vl.results import RankedDocument
 
 log = logging.getLogger(__name__)
 RERANK_METADATA_KEYS = ("relevance_score", "rerank_error")
-"""Metadata that a judgement leaves; those of an earlier one go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A document's place among those that were given, and its score or what kept it from one."""
-
-    index: int
-    score: float | None
-    error: ItemError | None = None
+"""Metadata keys that reranking sets. Their values from an earlier reranking are removed."""
 
 
 class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
-    """Qwen3-VL-Reranker: judges documents by a query, their pictures, pages and clips included.
+    """Qwen3-VL-Reranker: reranks documents by a query, images, pages and videos included.
 
-    The query is a str, or a mapping with any of text, image and video, a message or a list of content blocks.
-    Documents come back best first, as copies with `relevance_score` (0 to 1) in their metadata.
+    The query is a str, a mapping with any of text, image and video, a message, or a list of content blocks. Documents
+    are returned best first, as copies with `relevance_score` (0 to 1) in their metadata.
 
-    The model loads on first use, once per process for all objects of equal settings.  One object may be used by
-    many threads and event loops at once.
+    The model loads on first use, once per process for all objects with equal settings. One object may be used by
+    many threads and event loops at once. The fields of `ModelSettings` (device, dtype, policy, media_keys, ...) are
+    accepted too.
+
+    Attributes:
+        model: A hub id, a local folder, or `"tiny"`. The default is the environment variable QWEN3VL_RERANKER_MODEL,
+            or the 2B model. `model_name` is accepted as another name of this field.
+        instruction: What makes a document relevant; None is the model's default.
+        top_n: Maximum number of documents to return; None returns all.
+        score_threshold: Documents with a lower score are left out; None keeps all.
+        on_error: What happens to a document that cannot be read, for example because its image was deleted: `"keep"`
+            returns it after all others, with the reason in its metadata under `rerank_error`; `"raise"` raises
+            `qwen3vl.BatchError`.
+
+    Example:
+        ```python
+        from langchain_core.documents import Document
+        from langchain_qwen3_vl import Qwen3VLReranker
+        from PIL import Image
+        from qwen3vl import MediaPolicy
+
+        Image.new("RGB", (96, 96), "red").save("red.png")
+        documents = [Document("a blue star"), Document("", metadata={"image": "red.png"}), Document("a red circle")]
+        reranker = Qwen3VLReranker(model="tiny", policy=MediaPolicy(folders=(".",)), top_n=2)
+        for document in reranker.compress_documents(documents, "a red circle"):
+            print(document.page_content, document.metadata["relevance_score"])
+        ```
     """
 
     model: str = Field(
         default_factory=from_env("QWEN3VL_RERANKER_MODEL", default="Qwen/Qwen3-VL-Reranker-2B"),
         validation_alias=AliasChoices("model", "model_name"),
     )
-    """A hub id, a local folder, or "tiny"; by default what the environment's QWEN3VL_RERANKER_MODEL says."""
     instruction: str | None = None
-    """What counts as an answer; None is the model's default."""
     top_n: int | None = Field(default=3, ge=0)
-    """How many documents are kept; None keeps all."""
     score_threshold: float | None = None
-    """Documents that score less are dropped."""
     on_error: Literal["keep", "raise"] = "keep"
-    """A document that cannot be read, such as one whose picture is gone: kept behind all others, with the reason in its
-    metadata under `rerank_error`; or `qwen3vl.BatchError`."""
-
-    _held: Any = PrivateAttr(default=None)
 
     @property
     def reranker(self) -> Reranker:
-        """The core's object, for `qwen3vl.Retriever`; loads the model."""
-        self._held = found = MODELS.reranker(**self.engine_arguments(self.model, self.instruction))
-        return found
+        """The core's `Reranker`, for `qwen3vl.Retriever`. It is loaded if it is not yet."""
+        return self._model.hold(MODELS.reranker(**self.engine_arguments(self.model, self.instruction)))
 
     def rerank(
         self, query: Content, documents: Sequence[Content], *, top_n: int | None = None, instruction: str | None = None
     ) -> list[dict[str, Any]]:
-        """`{"index", "relevance_score"}` of documents or inputs, best first, equal scores in their order.
+        """Rank documents or inputs by score, highest first; equal scores keep their order.
 
-        top_n, instruction: those of the object where they are None.
+        Args:
+            query: The query.
+            documents: LangChain documents, or anything else that can be embedded.
+            top_n: Maximum number of results; None is the field's value.
+            instruction: What makes a document relevant; None is the field's value.
 
-        One that cannot be read has `{"index", "relevance_score": None, "rerank_error"}`, behind all others.
+        Returns:
+            A dict for each document with `index` (in `documents`) and `relevance_score`. For a document that cannot
+            be read, `relevance_score` is None and `rerank_error` is the reason; these come last.
+
+        Raises:
+            InputError: The query cannot be used.
+            BatchError: Documents cannot be read and `on_error` is `"raise"`.
+            ValueError: `top_n` is negative.
         """
-        found = self._judge(query, documents, self.top_n if top_n is None else top_n, instruction)
-        return [{"index": each.index, **_told(each), "relevance_score": each.score} for each in found]
+        ranking = self._rank(query, documents, self.top_n if top_n is None else top_n, instruction)
+        return [
+            {"index": ranked.index, **_rerank_metadata(ranked), "relevance_score": ranked.score} for ranked in ranking
+        ]
 
     async def arerank(
         self, query: Content, documents: Sequence[Content], *, top_n: int | None = None, instruction: str | None = None
     ) -> list[dict[str, Any]]:
-        """`rerank` without blocking the event loop."""
+        """Rank documents as `rerank` does, without blocking the event loop.
+
+        Args:
+            query: As for `rerank`.
+            documents: As for `rerank`.
+            top_n: As for `rerank`.
+            instruction: As for `rerank`.
+
+        Returns:
+            As `rerank` returns.
+        """
         return await run_in_executor(self.rerank, query, documents, top_n=top_n, instruction=instruction)
 
     def compress_documents(
         self,
         documents: Sequence[Document],
         query: Content,
-        callbacks: Callbacks | None = None,  # noqa: ARG002 (LangChain's name; there is nothing below to report)
+        callbacks: Callbacks | None = None,  # noqa: ARG002 (required by LangChain; not used)
     ) -> list[Document]:
-        """The best documents, best first, as copies with `relevance_score` in their metadata."""
-        kept = []
-        for each in self._judge(query, documents, self.top_n, None):
-            document = documents[each.index]
-            before = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
-            kept.append(document.model_copy(update={"metadata": {**before, **_told(each)}}))
-        return kept
+        """Return the best documents for a query, best first.
+
+        Args:
+            documents: LangChain documents, with media references in their metadata.
+            query: The query.
+            callbacks: Not used.
+
+        Returns:
+            Copies of at most `top_n` documents, with `relevance_score` or `rerank_error` in their metadata.
+
+        Raises:
+            InputError: The query cannot be used.
+            BatchError: Documents cannot be read and `on_error` is `"raise"`.
+        """
+        reranked = []
+        for ranked in self._rank(query, documents, self.top_n, None):
+            document = documents[ranked.index]
+            metadata = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
+            reranked.append(document.model_copy(update={"metadata": {**metadata, **_rerank_metadata(ranked)}}))
+        return reranked
 
     async def acompress_documents(
         self, documents: Sequence[Document], query: Content, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """`compress_documents` without blocking the event loop."""
+        """Return the best documents as `compress_documents` does, without blocking the event loop.
+
+        Args:
+            documents: As for `compress_documents`.
+            query: As for `compress_documents`.
+            callbacks: Not used.
+
+        Returns:
+            As `compress_documents` returns.
+        """
         return await run_in_executor(self.compress_documents, documents, query, callbacks)
 
-    def _judge(
+    def _rank(
         self, query: Content, documents: Sequence[Content], top_n: int | None, instruction: str | None
-    ) -> list[Judged]:
+    ) -> list[RankedDocument]:
         if top_n is not None and top_n < 0:
-            raise ValueError(f"top_n is {top_n}; it may be None, or 0 or more")
+            raise ValueError(f"top_n is {top_n}; it must be None, or 0 or more")
         documents = as_list(documents)
         if not documents or top_n == 0:
             return []
-        judged = self._score(as_input(query, self.media_keys), documents, instruction)
-        errors = [each.error for each in judged if each.error is not None]
-        if errors and self.on_error == "raise":
-            raise BatchError(errors, [each.score for each in judged])
-        for error in errors:
-            log.warning("not reranked: %s", error)
-        if self.score_threshold is not None:
-            least = self.score_threshold
-            judged = [each for each in judged if each.score is None or each.score >= least]
-        judged.sort(key=lambda each: (each.score is None, -(each.score or 0.0)))
-        return judged[:top_n]
-
-    def _score(self, query: Any, documents: Sequence[Content], instruction: str | None) -> list[Judged]:
-        inputs = [input_or_error(document, self.media_keys) for document in documents]
-        batch = self.reranker.score(
-            query, inputs, instruction=instruction, progress=self.show_progress, on_error="collect"
+        ranking = self.reranker.rank(
+            to_query_input(query, self.media_keys),
+            to_inputs(documents, self.media_keys),
+            instruction=instruction,
+            progress=self.show_progress,
+            on_error="collect",
         )
-        failed = {error.index: error for error in batch.errors}
-        return [
-            Judged(index, None if index in failed else float(score), failed.get(index))
-            for index, score in enumerate(batch.values)
-        ]
+        self._handle_errors(ranking)
+        if self.score_threshold is not None:
+            threshold = self.score_threshold
+            ranking = [ranked for ranked in ranking if ranked.score is None or ranked.score >= threshold]
+        return ranking[:top_n]
+
+    def _handle_errors(self, ranking: Sequence[RankedDocument]) -> None:
+        errors = [ranked.error for ranked in ranking if ranked.error is not None]
+        if errors and self.on_error == "raise":
+            raise BatchError(errors, [ranked.score for ranked in sorted(ranking, key=lambda ranked: ranked.index)])
+        for error in errors:
+            log.warning("cannot rerank %s", error)
 
 
-def _told(judged: Judged) -> dict[str, Any]:
-    """What a document's metadata say of its judgement."""
-    return {"relevance_score": judged.score} if judged.error is None else {"rerank_error": judged.error.reason}
+def _rerank_metadata(ranked: RankedDocument) -> dict[str, Any]:
+    return {"relevance_score": ranked.score} if ranked.error is None else {"rerank_error": ranked.error.reason}

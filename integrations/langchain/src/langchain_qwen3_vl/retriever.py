@@ -1,4 +1,4 @@
-"""A retriever over a store that `qwen3vl.ingest` filled."""
+"""A retriever over a collection that `qwen3vl.ingest` wrote."""
 
 from __future__ import annotations
 
@@ -9,37 +9,60 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field
 
-from langchain_qwen3_vl.content import Content, as_input, to_langchain
+from langchain_qwen3_vl.documents import to_langchain
+from langchain_qwen3_vl.inputs import Content, to_query_input
 from langchain_qwen3_vl.reranker import RERANK_METADATA_KEYS
 from qwen3vl.retriever import Retriever
 from qwen3vl.stores import Hit
 
 
 class Qwen3VLRetriever(BaseRetriever):
-    """The core's `Retriever`, with callbacks, tags and metadata: search in stages, filters, groups, reranking.
+    """`qwen3vl.Retriever` as a LangChain retriever, with callbacks, tags and metadata.
 
-    Queries are those of `Qwen3VLEmbeddings`: a str, or a mapping with any of text, image and video.  Hits carry `score`
-    (the cosine) in their metadata, and `relevance_score` where a reranker judged.
+    Queries are those of `Qwen3VLEmbeddings`: a text, or a mapping with any of text, image and video. Documents have the
+    cosine similarity under `score` in their metadata, and the reranker's score under `relevance_score` if the
+    retriever has a reranker.
+
+    Attributes:
+        retriever: The core's retriever, with its store and perhaps a reranker.
+        k: Number of documents to return.
+        options: Further arguments of `qwen3vl.Retriever.search`, such as `where`. `invoke` accepts them too.
+
+    Example:
+        Requires a store, such as Chroma (`pip install . ./integrations/langchain ./integrations/chroma`).
+
+        ```python
+        from langchain_qwen3_vl import Qwen3VLEmbeddings, Qwen3VLReranker, Qwen3VLRetriever
+        from qwen3vl import Document, Retriever, ingest, open_store
+
+        embedder = Qwen3VLEmbeddings(model="tiny").embedder
+        reranker = Qwen3VLReranker(model="tiny").reranker
+        store = open_store("chroma:colours")
+        documents = [Document("notes.md", "text", text=text) for text in ("a red circle", "a blue star")]
+        ingest(documents, embedder, store)
+        retriever = Qwen3VLRetriever(retriever=Retriever(embedder, store, reranker), k=1)
+        for document in retriever.invoke("a red circle", where={"kind": "text"}):
+            print(document.page_content, document.metadata["score"], document.metadata["relevance_score"])
+        store.close()
+        ```
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     retriever: Retriever
     k: int = Field(default=4, ge=1)
-    """How many documents are found."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of `Retriever.search`: where, offset, threshold, one_per.  `invoke` takes them too."""
 
     def _get_relevant_documents(
         self,
         query: Content,
         *,
-        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 (LangChain's name; nothing below reports)
+        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 (required by LangChain; not used)
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-        found = self.retriever.search(as_input(query), self.k if k is None else k, **{**self.options, **options})
-        return [_document(hit) for hit in found]
+        hits = self.retriever.search(to_query_input(query), self.k if k is None else k, **{**self.options, **options})
+        return [_hit_to_document(hit) for hit in hits]
 
     async def _aget_relevant_documents(
         self,
@@ -49,14 +72,16 @@ class Qwen3VLRetriever(BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-        found = await self.retriever.asearch(as_input(query), self.k if k is None else k, **{**self.options, **options})
-        return [_document(hit) for hit in found]
+        hits = await self.retriever.asearch(
+            to_query_input(query), self.k if k is None else k, **{**self.options, **options}
+        )
+        return [_hit_to_document(hit) for hit in hits]
 
 
-def _document(hit: Hit) -> Document:
-    found = to_langchain(hit.document)
-    before = {key: value for key, value in found.metadata.items() if key not in RERANK_METADATA_KEYS}
-    scores = (
-        {"score": hit.score} if hit.rerank_score is None else {"score": hit.score, "relevance_score": hit.rerank_score}
-    )
-    return found.model_copy(update={"id": hit.id, "metadata": {**before, **scores}})
+def _hit_to_document(hit: Hit) -> Document:
+    document = to_langchain(hit.document)
+    metadata = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
+    metadata["score"] = hit.score
+    if hit.rerank_score is not None:
+        metadata["relevance_score"] = hit.rerank_score
+    return document.model_copy(update={"id": hit.id, "metadata": metadata})

@@ -1,0 +1,154 @@
+"""LangChain's documents, messages and content blocks as inputs of `qwen3vl`."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+from langchain_core.documents import Document as LangChainDocument
+from langchain_core.messages import BaseMessage
+
+from langchain_qwen3_vl.documents import from_langchain
+from qwen3vl.adapters.inputs import input_or_error
+from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
+from qwen3vl.documents import Document
+from qwen3vl.errors import InputError, query_error
+from qwen3vl.inputs import Input, as_video
+
+Content: TypeAlias = "Input | LangChainDocument | Document | BaseMessage | list[str | dict[str, Any]]"
+"""What may be embedded or reranked: an input of `qwen3vl`, a document, a message, or a list of content blocks."""
+
+
+def to_input(value: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
+    """Convert a value to an input of `Embedder.embed`.
+
+    Args:
+        value: Any `Content`.
+        keys: Metadata keys under which LangChain documents carry media references.
+
+    Returns:
+        The input. A value of an unknown type is returned as it is, for `Embedder` to accept or to reject.
+
+    Raises:
+        InputError: A media reference is not a str, or a content block cannot be used.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, LangChainDocument):
+        return from_langchain(value, keys).input
+    if isinstance(value, Document):
+        return value.input
+    if isinstance(value, BaseMessage):
+        value = value.content
+        if isinstance(value, str):
+            return value
+    if isinstance(value, Mapping) and "type" in value:
+        value = [value]
+    return _blocks_to_input(value) if isinstance(value, (list, tuple)) else value
+
+
+def to_inputs(values: Iterable[Any], keys: MediaKeys) -> list[Any]:
+    """Convert documents to inputs, with an `InputError` in place of each one that cannot be converted.
+
+    Args:
+        values: Any number of `Content`.
+        keys: Metadata keys under which LangChain documents carry media references.
+
+    Returns:
+        Inputs and errors, in the order of the values.
+    """
+    return [input_or_error(value, lambda content: to_input(content, keys), _document_name(value)) for value in values]
+
+
+def to_query_input(query: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
+    """Convert a query to an input.
+
+    Args:
+        query: Any `Content`.
+        keys: Metadata keys under which LangChain documents carry media references.
+
+    Returns:
+        The input.
+
+    Raises:
+        InputError: The query cannot be converted.
+    """
+    try:
+        return to_input(query, keys)
+    except InputError as error:
+        raise query_error(error.source or _document_name(query) or reprlib.repr(query), error) from error
+
+
+def as_list(values: Any) -> list[Any]:
+    """Return the values of a call as a list; a single text, mapping, document or message is a list of one.
+
+    Args:
+        values: A single `Content`, or an iterable of them.
+
+    Returns:
+        The values, in their order.
+    """
+    is_single = isinstance(values, (str, Mapping, LangChainDocument, Document, BaseMessage))
+    return [values] if is_single else list(values)
+
+
+def _document_name(value: Any) -> str | None:
+    """Return how errors name a LangChain document; None for other values."""
+    if not isinstance(value, LangChainDocument):
+        return None
+    return str(value.metadata.get("source") or value.id or "a document without source and id")
+
+
+def _blocks_to_input(blocks: Iterable[Any]) -> dict[str, list[Any]]:
+    """Return one input with the texts, images and videos of a message's content blocks."""
+    parts: dict[str, list[Any]] = {"text": [], "image": [], "video": []}
+    for block in blocks:
+        if isinstance(block, str):
+            parts["text"].append(block)
+            continue
+        if not isinstance(block, Mapping):
+            raise InputError(f"a content block is a mapping with a type, or a str; this is {type(block).__name__}")
+        kind = _block_kind(block)
+        if kind == "text":
+            parts["text"].append(_block_text(block))
+        elif kind == "image":
+            parts["image"].append(_block_media(block, kind))
+        else:
+            # Not as a str: a list of str under "video" may also be the frames of one video.
+            parts["video"].append(as_video(_block_media(block, kind)))
+    return {kind: values for kind, values in parts.items() if values}
+
+
+def _block_kind(block: Mapping[str, Any]) -> str:
+    kind = str(block.get("type")).removesuffix("_url")
+    if kind == "file":
+        kind = str(block.get("mime_type")).partition("/")[0]
+    if kind not in ("text", "image", "video"):
+        raise InputError(
+            f"a content block of type {block.get('type')!r} cannot be embedded; use blocks of text, image and video"
+        )
+    return kind
+
+
+def _block_text(block: Mapping[str, Any]) -> str:
+    text = block.get("text")
+    if not isinstance(text, str):
+        raise InputError("the text block has no text")
+    return text
+
+
+def _block_media(block: Mapping[str, Any], kind: str) -> str:
+    """Return the media reference of an image or video block: its URL, or its data as a data URI."""
+    encoded = block.get("base64") or block.get("data")
+    if isinstance(encoded, str):
+        return f"data:{block.get('mime_type') or kind};base64,{encoded}"
+    # OpenAI's format is {"type": "image_url", "image_url": {"url": ...}}.
+    url = block.get("url") or block.get(f"{kind}_url")
+    url = url.get("url") if isinstance(url, Mapping) else url
+    if not isinstance(url, str):
+        raise InputError(
+            f"the {kind} block has neither url nor base64; a block with a file_id cannot be used, because the file "
+            "is not on this machine"
+        )
+    return url
