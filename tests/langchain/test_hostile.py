@@ -47,7 +47,7 @@ def test_in_metadata(hostile: tuple[Any, str, Server], allowed: Path) -> None:
     else:
         with pytest.raises(InputError, match=reason):
             content_blocks(documents[1:2], policy=policy)
-    assert server.asked == []
+    assert server.requested_paths == []
 
 
 CLIPS = [
@@ -69,7 +69,7 @@ def test_clips_in_metadata(number: int, allowed: Path, server: Server) -> None:
     assert len(store.store) == 1
     kept = Qwen3VLReranker(model="tiny", policy=policy, top_n=None).compress_documents(documents, "a red star")
     assert kept[-1].metadata["rerank_error"]
-    assert server.asked == []
+    assert server.requested_paths == []
 
 
 def test_in_queries(hostile: tuple[Any, str, Server], allowed: Path) -> None:
@@ -87,7 +87,7 @@ def test_in_queries(hostile: tuple[Any, str, Server], allowed: Path) -> None:
             Qwen3VLReranker(model="tiny", policy=policy).rerank(query, ["a"])
     with pytest.raises(BatchError):
         embeddings.embed_image(uris=[reference])
-    assert server.asked == []
+    assert server.requested_paths == []
 
 
 def test_a_redirect_to_a_private_address(server: Server) -> None:

@@ -103,9 +103,7 @@ def test_documents_that_cannot_be_read(documents: list[Document], policy: MediaP
     assert {each.id for each in found[:2]} == {"2", "3"}
     assert [each.id for each in found[2:]] == ["broken", "outside", "odd", "empty"]
     reasons = [each.metadata["rerank_error"] for each in found[2:]]
-    for reason, words in zip(
-        reasons, ("not a picture|broken", "outside the folders", "type int", "empty"), strict=True
-    ):
+    for reason, words in zip(reasons, ("not an image|broken", "outside the folders", "type int", "empty"), strict=True):
         assert any(word in reason for word in words.split("|"))
     assert "relevance_score" not in found[2].metadata
     stale = [Document("", metadata={"image": 7, "relevance_score": 0.9}), Document("a", metadata={"rerank_error": "x"})]

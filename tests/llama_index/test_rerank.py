@@ -208,4 +208,4 @@ def test_hostile_references(number: int, allowed: Path, server: Server) -> None:
         assert reason in kept.node.metadata["rerank_error"]
         with pytest.raises(BatchError, match="1 of 2"):
             Qwen3VLRerank(model="tiny", policy=policy, on_error="raise").postprocess_nodes(asked, query_str="a")
-    assert server.asked == []
+    assert server.requested_paths == []

@@ -1,124 +1,120 @@
-"""Plain text and Markdown, in passages."""
+"""Splits plain text and Markdown into passages, with their line numbers and headings."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-from qwen3vl.documents import Document
-from qwen3vl.errors import InputError
-from qwen3vl.hashing import text_digest
 
 _HEADING = re.compile(r"#{1,6}\s+(?P<title>\S.*?)\s*#*$")
-_SENTENCE = re.compile(r"(?<=[.!?。！？])\s+")
+"""An ATX heading of CommonMark."""
+_CODE_FENCES = ("```", "~~~")
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+")
+_PARAGRAPH_GAP = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A stretch of text, the lines it spans (from 1), and the Markdown heading it stands under."""
+    """A passage of a text.
+
+    Attributes:
+        text: The text, with paragraphs separated by an empty line.
+        first_line: Number of its first line, from 1.
+        last_line: Number of its last line, inclusive.
+        heading: The Markdown heading it stands under; empty if there is none.
+        heading_only: Whether it is nothing but that heading.
+    """
 
     text: str
-    first: int
-    last: int
+    first_line: int
+    last_line: int
     heading: str = ""
-    bare: bool = False
-    """Whether it is nothing but its heading."""
+    heading_only: bool = False
 
 
-def load_text(path: Path, most: int) -> Iterator[Document]:
-    """Passages with `heading` (Markdown), `first_line` and `last_line` in their metadata."""
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"it is not UTF-8 text (byte {error.start}); convert it") from error
-    markdown = path.suffix.lower() in (".md", ".markdown")
-    for number, passage in enumerate(passages(content, most, markdown=markdown)):
-        metadata = {"passage": number, "first_line": passage.first, "last_line": passage.last}
-        if passage.heading:
-            metadata |= {"heading": passage.heading}  # type: ignore[dict-item]
-        yield Document(
-            str(path),
-            "text",
-            text_digest(passage.text),
-            locator=f"lines={passage.first},{passage.last}",
-            text=passage.text,
-            metadata=metadata,
-        )
+def split_passages(content: str, max_chars: int, *, markdown: bool = False) -> Iterator[Passage]:
+    """Split a text into passages.
 
+    Paragraphs are joined as long as they fit. A paragraph that is too long is split between sentences, or between
+    words if a sentence is too long. A Markdown heading begins a new passage and stays with what follows it, and a
+    fenced code block that fits stays whole.
 
-def passages(content: str, most: int, *, markdown: bool = False) -> Iterator[Passage]:
-    """Joins paragraphs while they fit in `most` characters; cuts longer ones between sentences, then words.
+    Args:
+        content: The text.
+        max_chars: Maximum number of characters of a passage.
+        markdown: Whether headings and code fences are recognised.
 
-    A Markdown heading begins a new passage and stays with what follows it.
+    Yields:
+        Passages, in order.
     """
     collected: list[Passage] = []
-    for paragraph in _paragraphs(content, markdown):
-        length = sum(len(each.text) + 2 for each in collected) + len(paragraph.text)
-        # A heading with nothing under it but another heading stays with that one.
-        new_section = any(not each.bare for each in collected) and paragraph.heading != collected[-1].heading
-        if collected and (length > most or new_section):
-            yield _joined(collected)
+    for paragraph in _split_paragraphs(content, markdown):
+        num_chars = sum(len(part.text) + len(_PARAGRAPH_GAP) for part in collected) + len(paragraph.text)
+        # A heading that is followed by another heading stays with it.
+        has_body = any(not part.heading_only for part in collected)
+        is_new_section = has_body and paragraph.heading != collected[-1].heading
+        if collected and (num_chars > max_chars or is_new_section):
+            yield _join(collected)
             collected = []
-        if len(paragraph.text) > most:
-            yield from (
-                Passage(piece, paragraph.first, paragraph.last, paragraph.heading)
-                for piece in _pieces(paragraph.text, most)
-            )
+        if len(paragraph.text) > max_chars:
+            for text in _split_long_paragraph(paragraph.text, max_chars):
+                yield Passage(text, paragraph.first_line, paragraph.last_line, paragraph.heading)
         else:
             collected.append(paragraph)
     if collected:
-        yield _joined(collected)
+        yield _join(collected)
 
 
-def _joined(parts: list[Passage]) -> Passage:
-    return Passage("\n\n".join(part.text for part in parts), parts[0].first, parts[-1].last, parts[-1].heading)
+def _join(parts: list[Passage]) -> Passage:
+    text = _PARAGRAPH_GAP.join(part.text for part in parts)
+    return Passage(text, parts[0].first_line, parts[-1].last_line, parts[-1].heading)
 
 
-def _paragraphs(content: str, markdown: bool) -> Iterator[Passage]:
-    """Stretches between empty lines; in Markdown headings stand alone, and code between fences stays whole."""
+def _split_paragraphs(content: str, markdown: bool) -> Iterator[Passage]:
+    """Split at empty lines; in Markdown, headings are paragraphs of their own and code fences are kept whole."""
     lines: list[str] = []
-    heading, first, fenced = "", 1, False
+    heading, first_line, in_code = "", 1, False
     for number, line in enumerate(content.splitlines(), start=1):
-        if markdown and line.lstrip().startswith(("```", "~~~")):
-            fenced = not fenced
-        title = _HEADING.match(line) if markdown and not fenced else None
-        if title or not (line.strip() or fenced):
-            yield from _paragraph(lines, first, heading)
+        if markdown and line.lstrip().startswith(_CODE_FENCES):
+            in_code = not in_code
+        heading_match = _HEADING.match(line) if markdown and not in_code else None
+        is_body = bool(line.strip()) or in_code
+        if heading_match or not is_body:
+            yield from _to_paragraph(lines, first_line, heading)
             lines = []
-        if title:
-            heading = title["title"]
-            yield Passage(line.strip(), number, number, heading, bare=True)
-        elif line.strip() or fenced:
-            first = first if lines else number
+        if heading_match:
+            heading = heading_match["title"]
+            yield Passage(line.strip(), number, number, heading, heading_only=True)
+        elif is_body:
+            first_line = first_line if lines else number
             lines.append(line)
-    yield from _paragraph(lines, first, heading)
+    yield from _to_paragraph(lines, first_line, heading)
 
 
-def _paragraph(lines: list[str], first: int, heading: str) -> Iterator[Passage]:
+def _to_paragraph(lines: list[str], first_line: int, heading: str) -> Iterator[Passage]:
     if text := "\n".join(lines).strip():
-        yield Passage(text, first, first + len(lines) - 1, heading)
+        yield Passage(text, first_line, first_line + len(lines) - 1, heading)
 
 
-def _pieces(text: str, most: int) -> Iterator[str]:
-    piece = ""
-    for sentence in _SENTENCE.split(text):
-        for part in _words(sentence, most):
-            if piece and len(piece) + 1 + len(part) > most:
-                yield piece
-                piece = part
+def _split_long_paragraph(text: str, max_chars: int) -> Iterator[str]:
+    """Join sentences, and pieces of sentences that are too long, as long as they fit."""
+    collected = ""
+    for sentence in _SENTENCE_END.split(text):
+        for piece in _split_long_sentence(sentence, max_chars):
+            if collected and len(collected) + 1 + len(piece) > max_chars:
+                yield collected
+                collected = piece
             else:
-                piece = f"{piece} {part}" if piece else part
-    if piece:
-        yield piece
+                collected = f"{collected} {piece}" if collected else piece
+    if collected:
+        yield collected
 
 
-def _words(sentence: str, most: int) -> Iterator[str]:
-    """The sentence in stretches of at most `most` characters, cut between words where it has any."""
-    while len(sentence) > most:
-        cut = sentence.rfind(" ", 1, most + 1)
-        cut = most if cut < 0 else cut
+def _split_long_sentence(sentence: str, max_chars: int) -> Iterator[str]:
+    """Split between words where there are any, else anywhere."""
+    while len(sentence) > max_chars:
+        cut = sentence.rfind(" ", 1, max_chars + 1)
+        cut = max_chars if cut < 0 else cut
         yield sentence[:cut].rstrip()
         sentence = sentence[cut:].lstrip()
     if sentence:

@@ -1,8 +1,8 @@
-"""From items to prompts that fit: sizes are settled from headers, before anything is decoded."""
+"""Reads the headers of an item's media, and resolves the sizes at which the model sees them, before any is decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -12,216 +12,255 @@ from torch import Tensor
 
 from qwen3vl.errors import InputError, MediaError, PolicyError
 from qwen3vl.inputs import ImageReference, Item, VideoReference
-from qwen3vl.media.images import Header, read_image_header
+from qwen3vl.media.images import ImageHeader, read_image_header
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.media.videos import VideoHeader, read_video_header
-from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from qwen3vl.processing.geometry import (
     FRAME_LIST_FPS,
-    TOKEN_PIXELS,
+    PIXELS_PER_TOKEN,
     Limits,
     num_tokens,
+    pair_timestamps,
     patch_grid,
     sample_frame_list,
     sample_video_frames,
-    seconds,
     smart_resize,
     video_frame_size,
 )
-from qwen3vl.processing.pixels import frame_list_size, resize_frames, resize_image
-from qwen3vl.processing.templates import ControlToken, PromptContent, TextPart, VisionPart
-from qwen3vl.processing.tokenizer import Tokenizer
+from qwen3vl.processing.pixels import frame_list_size, resize_frame_array, resize_frames, resize_image
+from qwen3vl.processing.templates import PromptContent, VisionPart
 
-Result = TypeVar("Result")
+Header = TypeVar("Header")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SizedMedia:
-    """A picture or clip at its settled size: how the prompt shows it, and how its pixels are made.
+    """An image or video whose size in the prompt is decided.
 
-    `load` returns uint8 (frames, height, width, 3); it may be called on any thread.
+    Attributes:
+        name: The media in error messages.
+        vision: The media as a part of the prompt.
+        load: Decodes and resizes it to pixels, (num_frames, height, width, 3) uint8. It may be called on any thread,
+            and raises `MediaError` if the file is broken.
+        buffered_bytes: Size of the encoded files that are kept in memory for `load`, in bytes.
     """
 
     name: str
     vision: VisionPart
     load: Callable[[], Tensor]
-    held: int
-    """Bytes of encoded files that are kept in memory until then."""
+    buffered_bytes: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens in the prompt, without the control tokens around them."""
+        return num_tokens(self.vision.grid)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnsizedImage:
-    """A picture whose header is read."""
+    """An image whose header was read.
+
+    Attributes:
+        name: The image in error messages.
+        header: The header.
+        limits: Limits on the number of pixels.
+    """
 
     name: str
-    header: Header
+    header: ImageHeader
     limits: Limits
 
-    def resolve_size(self, most: int | None = None) -> SizedMedia:
-        """The picture at its natural size, or at most `most` tokens."""
-        pixels = self.limits.max_pixels if most is None else min(self.limits.max_pixels, most * TOKEN_PIXELS)
-        least = min(self.limits.min_pixels, pixels)
-        height, width = smart_resize(self.header.width, self.header.height, least, pixels)
+    def resolve_size(self, max_tokens: int | None = None) -> SizedMedia:
+        """Decide the size.
+
+        Args:
+            max_tokens: Maximum number of tokens, besides the limits; None takes the limits alone.
+
+        Returns:
+            The image at that size.
+
+        Raises:
+            MediaError: The image is too long in relation to its width.
+        """
+        max_pixels = self.limits.max_pixels
+        if max_tokens is not None:
+            max_pixels = min(max_pixels, max_tokens * PIXELS_PER_TOKEN)
+        min_pixels = min(self.limits.min_pixels, max_pixels)
+        height, width = smart_resize(self.header.width, self.header.height, min_pixels, max_pixels)
         vision = VisionPart((self.header.identity, height, width), patch_grid(height, width))
-        return SizedMedia(self.name, vision, lambda: resize_image(self.header.load(), height, width), self.header.held)
+
+        def load() -> Tensor:
+            return resize_image(self.header.load(), height, width)
+
+        return SizedMedia(self.name, vision, load, self.header.buffered_bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnsizedVideo:
-    """A clip file whose container is read, and the places of the frames that will be looked at."""
+    """A video file whose container was read.
+
+    Attributes:
+        name: The video in error messages.
+        header: The header.
+        frame_indices: Indices of the sampled frames.
+        limits: Limits on the number of pixels.
+    """
 
     name: str
     header: VideoHeader
-    places: tuple[int, ...]
+    frame_indices: tuple[int, ...]
     limits: Limits
 
-    def resolve_size(self, most: int | None = None) -> SizedMedia:
-        """The clip as the reference sizes it, or with the frames' total pixels limited to fit `most` tokens."""
-        total = None if most is None else min(self.limits.total_pixels, most * TOKEN_PIXELS)
+    def resolve_size(self, max_tokens: int | None = None) -> SizedMedia:
+        """Decide the size of the frames.
+
+        Args:
+            max_tokens: Maximum number of tokens. None takes the size of the official script, which does not apply
+                its limit on the pixels of all frames to files.
+
+        Returns:
+            The video at that size.
+
+        Raises:
+            MediaError: The frames are too long in relation to their width.
+        """
+        total_pixels = None
+        if max_tokens is not None:
+            total_pixels = min(self.limits.total_pixels, max_tokens * PIXELS_PER_TOKEN)
         timeline = self.header.timeline
-        height, width = video_frame_size(timeline.width, timeline.height, len(self.places), total)
+        height, width = video_frame_size(timeline.width, timeline.height, len(self.frame_indices), total_pixels)
         vision = VisionPart(
-            (self.header.identity, self.places, height, width),
-            patch_grid(height, width, len(self.places)),
-            seconds(self.places, timeline.rate),
+            (self.header.identity, self.frame_indices, height, width),
+            patch_grid(height, width, len(self.frame_indices)),
+            pair_timestamps(self.frame_indices, timeline.frame_rate),
         )
 
         def load() -> Tensor:
-            return self.header.load(self.places, lambda frame: resize_frames(frame, height, width))
+            resize = partial(resize_frame_array, height=height, width=width)
+            return torch.from_numpy(self.header.load(self.frame_indices, resize))
 
-        return SizedMedia(self.name, vision, load, self.header.held)
+        return SizedMedia(self.name, vision, load, self.header.buffered_bytes)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnsizedFrames:
-    """A clip given as a list of frames, all of one size, whose headers are read."""
+    """A video given as a list of frames whose headers were read.
+
+    Attributes:
+        name: The video in error messages.
+        frames: Headers of the sampled frames; an even number of them.
+        limits: Limits on the number of pixels.
+    """
 
     name: str
-    frames: tuple[Header, ...]
+    frames: tuple[ImageHeader, ...]
     limits: Limits
 
-    def resolve_size(self, most: int | None = None) -> SizedMedia:
-        total = self.limits.total_pixels if most is None else min(self.limits.total_pixels, most * TOKEN_PIXELS)
-        first = frame_list_size(self.frames[0].width, self.frames[0].height)
-        height, width = video_frame_size(first[1], first[0], len(self.frames), total)
+    def resolve_size(self, max_tokens: int | None = None) -> SizedMedia:
+        """Decide the size of the frames.
+
+        Args:
+            max_tokens: Maximum number of tokens, besides the limits; None takes the limits alone.
+
+        Returns:
+            The video at that size.
+
+        Raises:
+            MediaError: The frames are too long in relation to their width.
+        """
+        total_pixels = self.limits.total_pixels
+        if max_tokens is not None:
+            total_pixels = min(total_pixels, max_tokens * PIXELS_PER_TOKEN)
+        # The reference resizes each frame as an image first, then all frames as a video.
+        image_height, image_width = frame_list_size(self.frames[0].width, self.frames[0].height)
+        height, width = video_frame_size(image_width, image_height, len(self.frames), total_pixels)
         vision = VisionPart(
             (tuple(frame.identity for frame in self.frames), height, width),
             patch_grid(height, width, len(self.frames)),
-            seconds(range(len(self.frames)), FRAME_LIST_FPS),
+            pair_timestamps(range(len(self.frames)), FRAME_LIST_FPS),
         )
 
         def load() -> Tensor:
-            frames = [resize_image(frame.load(), *first) for frame in self.frames]
+            frames = [resize_image(frame.load(), image_height, image_width) for frame in self.frames]
             return resize_frames(torch.cat(frames), height, width)
 
-        return SizedMedia(self.name, vision, load, sum(frame.held for frame in self.frames))
+        return SizedMedia(self.name, vision, load, sum(frame.buffered_bytes for frame in self.frames))
 
 
 UnsizedMedia = UnsizedImage | UnsizedVideo | UnsizedFrames
+"""An image or video whose header was read."""
 
 
 def read_headers(item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool) -> PromptContent[UnsizedMedia]:
-    """Reads the headers of an item's media, clips first; the first one that fails is the item's error."""
+    """Read the headers of an item's media, videos first.
+
+    Args:
+        item: The item.
+        limits: Limits on pixels and frames.
+        policy: Limits on files, addresses and sizes.
+        exif: Whether images are rotated by their EXIF orientation.
+
+    Returns:
+        The item's content, ready for a prompt template.
+
+    Raises:
+        InputError: An image or video cannot be used; the first one that fails is named in `InputError.source`.
+    """
     return PromptContent(
         videos=tuple(
-            _named(clip.name, partial(_video_headers, clip, item, limits, policy, exif)) for clip in item.videos
+            _with_source(video.name, partial(_read_video, video, item, limits, policy, exif=exif))
+            for video in item.videos
         ),
-        images=tuple(_named(each.name, partial(_image_header, each, limits, policy, exif)) for each in item.images),
+        images=tuple(
+            _with_source(image.name, partial(_read_image, image, limits, policy, exif=exif)) for image in item.images
+        ),
         texts=item.texts,
     )
 
 
-def _named(name: str, make: Callable[[], Result]) -> Result:
-    """Lets an error know which of an item's media it is about."""
+def _with_source(name: str, read: Callable[[], Header]) -> Header:
+    """Call `read`, and note in its error which of an item's media it is about."""
     try:
-        return make()
+        return read()
     except InputError as error:
         error.source = name
         raise
 
 
-def _image_header(picture: ImageReference, limits: Limits, policy: MediaPolicy, exif: bool) -> UnsizedImage:
-    made = UnsizedImage(picture.name, read_image_header(picture, policy, exif=exif), limits)
-    made.resolve_size()  # a shape that the model does not take fails here
-    return made
+def _read_image(image: ImageReference, limits: Limits, policy: MediaPolicy, *, exif: bool) -> UnsizedImage:
+    unsized = UnsizedImage(image.name, read_image_header(image, policy, exif=exif), limits)
+    unsized.resolve_size()  # fails here, where the error gets its source, if the model does not take the shape
+    return unsized
 
 
-def _video_headers(
-    clip: VideoReference, item: Item, limits: Limits, policy: MediaPolicy, exif: bool
+def _read_video(
+    video: VideoReference, item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool
 ) -> UnsizedVideo | UnsizedFrames:
-    most = item.max_frames or limits.max_frames
-    if clip.frames:
-        if len(clip.frames) > policy.max_frames:
-            raise PolicyError(f"it has {len(clip.frames)} frames and the media policy allows {policy.max_frames}")
-        places = sample_frame_list(len(clip.frames), most)
-        headers = {place: read_image_header(clip.frames[place], policy, exif=exif) for place in places}
-        frames = tuple(headers[place] for place in places)
-        sizes = {frame_list_size(frame.width, frame.height) for frame in frames}
-        if len(sizes) > 1:
-            raise MediaError("its frames are of different sizes; make them one size")
-        made: UnsizedVideo | UnsizedFrames = UnsizedFrames(clip.name, frames, limits)
+    max_frames = item.max_frames or limits.max_frames
+    if video.frames:
+        frames = _read_frames(video, max_frames, policy, exif=exif)
+        unsized: UnsizedVideo | UnsizedFrames = UnsizedFrames(video.name, frames, limits)
     else:
-        header = read_video_header(clip, policy)
-        count = header.last - header.first + 1
-        sampled = sample_video_frames(header.first, count, header.timeline.rate, item.fps or limits.fps, most)
-        made = UnsizedVideo(clip.name, header, tuple(sampled), limits)
-    made.resolve_size()
-    return made
+        header = read_video_header(video, policy)
+        num_frames = header.last_frame - header.first_frame + 1
+        frame_rate = header.timeline.frame_rate
+        frame_indices = sample_video_frames(
+            header.first_frame, num_frames, frame_rate, item.fps or limits.fps, max_frames
+        )
+        unsized = UnsizedVideo(video.name, header, tuple(frame_indices), limits)
+    unsized.resolve_size()  # fails here, where the error gets its source, if the model does not take the shape
+    return unsized
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FittedPrompt:
-    """A prompt that fits, the media it shows, and what had to give way for that (empty if nothing)."""
-
-    prompt: EncodedPrompt
-    media: tuple[SizedMedia, ...]
-    notice: str = ""
-
-
-def fit(parts: Sequence[ControlToken | TextPart | UnsizedMedia], tokenizer: Tokenizer, max_length: int) -> FittedPrompt:
-    """Settles all sizes and tokenises.
-
-    Where the prompt is longer than `max_length`, the media shrink first, each by the same share, down to
-    what the text leaves them or to half of the room; then the caller's text is cut at its end.
-    """
-    settled = _settle(parts, None)
-    natural = tokenizer.write(_shown(settled), 1 << 60)
-    notices = []
-    seen = sum(_tokens(part) for part in settled)
-    if len(natural.prompt) > max_length and seen:
-        fixed = len(natural.prompt) - seen - natural.text
-        room = max(max_length - fixed - natural.text, (max_length - fixed) // 2)
-        if seen > room > 0:
-            settled = _settle(parts, room / seen)
-            now = sum(_tokens(part) for part in settled)
-            notices.append(f"its media were shrunk from {seen} to {now} tokens")
-    written = natural if len(natural.prompt) <= max_length else tokenizer.write(_shown(settled), max_length)
-    if written.cut:
-        notices.append(f"its text was cut from {written.text + written.cut} to {written.text} tokens")
-    media = tuple(part for part in settled if isinstance(part, SizedMedia))
-    notice = f"{' and '.join(notices)} to fit max_length {max_length}" if notices else ""
-    return FittedPrompt(written.prompt, media, notice)
-
-
-def _settle(
-    parts: Sequence[ControlToken | TextPart | UnsizedMedia], share: float | None
-) -> list[ControlToken | TextPart | SizedMedia]:
-    """Every draft at its natural size, or at `share` of its natural tokens."""
-    settled: list[ControlToken | TextPart | SizedMedia] = []
-    for part in parts:
-        if isinstance(part, (ControlToken, TextPart)):
-            settled.append(part)
-            continue
-        planned = part.resolve_size()
-        if share is not None:
-            planned = part.resolve_size(max(int(_tokens(planned) * share), 1))
-        settled.append(planned)
-    return settled
-
-
-def _shown(parts: Sequence[ControlToken | TextPart | SizedMedia]) -> list[ControlToken | TextPart | VisionPart]:
-    return [part.vision if isinstance(part, SizedMedia) else part for part in parts]
-
-
-def _tokens(part: ControlToken | TextPart | SizedMedia) -> int:
-    return num_tokens(part.vision.grid) if isinstance(part, SizedMedia) else 0
+def _read_frames(video: VideoReference, max_frames: int, policy: MediaPolicy, *, exif: bool) -> tuple[ImageHeader, ...]:
+    """Read the headers of the sampled frames of a list; each file is read once, even if a frame is repeated."""
+    if len(video.frames) > policy.max_frames:
+        raise PolicyError(
+            f"it has {len(video.frames)} frames and the media policy allows {policy.max_frames} "
+            "(MediaPolicy.max_frames)"
+        )
+    frame_indices = sample_frame_list(len(video.frames), max_frames)
+    headers = {index: read_image_header(video.frames[index], policy, exif=exif) for index in frame_indices}
+    if len({frame_list_size(header.width, header.height) for header in headers.values()}) > 1:
+        raise MediaError("its frames are of different sizes; make them one size")
+    return tuple(headers[index] for index in frame_indices)

@@ -75,15 +75,15 @@ def content_digest(item: Item, policy: MediaPolicy) -> str | None:
 
 def _medium(medium: ImageReference | VideoReference, policy: MediaPolicy) -> list[Any] | None:
     from qwen3vl.hashing import bytes_digest
-    from qwen3vl.media.images import check_bytes, check_file, content_digest
-    from qwen3vl.processing.pixels import rgb
+    from qwen3vl.media.images import rgb
+    from qwen3vl.media.source import check_bytes, check_file, content_digest
 
     part: list[Any] = [medium.page] if isinstance(medium, ImageReference) else [medium.start, medium.end]
-    if medium.where == "url":
+    if medium.origin == "url":
         return None
-    if medium.where == "path":
+    if medium.origin == "path":
         return [content_digest(check_file(policy.check_path(medium.data), policy)), *part]
-    if medium.where == "bytes":
+    if medium.origin == "bytes":
         return [bytes_digest(check_bytes(medium.data, policy)), *part]
     if isinstance(medium, VideoReference):
         frames = [_medium(frame, policy) for frame in medium.frames]

@@ -19,7 +19,7 @@ class MediaQuery(QueryBundle):
 
 def media_query(given: Any, vector: list[float]) -> MediaQuery:
     item = as_item(given)
-    pictures = [picture.data for picture in item.images if picture.where in ("path", "url") and picture.page is None]
+    pictures = [picture.data for picture in item.images if picture.origin in ("path", "url") and picture.page is None]
     return MediaQuery(
         query_str=" ".join(item.texts),
         image_path=str(pictures[0]) if pictures else None,
