@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl import BatchError, Embedder, InputError, MediaPolicy, PolicyError, Reranker
+from qwen3vl import BatchError, Embedder, InputError, MediaError, MediaPolicy, PolicyError, Reranker
 from qwen3vl.engine.replica import Replica
 from qwen3vl.media.addresses import is_public
 from qwen3vl.media.fetch import fetch
+from qwen3vl.media.source import check_file
 from tests.support.hostile_media import png
 from tests.support.http_server import Server
 
@@ -194,6 +195,15 @@ class TestPolicy:
         assert "outside the folders" in self.error_reason(checkpoints, policy, {"video": str(media["clip"])})
         (tmp_path / "own.png").write_bytes(media["odd"].read_bytes())
         assert self.error_reason(checkpoints, policy, {"image": tmp_path / "own.png"}) == ""
+
+    def test_loop_of_links_is_named(self, tmp_path: Path) -> None:
+        """Python before 3.13 finds it when the path is resolved, later versions when the file is examined."""
+        loop = tmp_path / "loop.png"
+        loop.symlink_to(loop)
+        with pytest.raises(MediaError, match="symbolic links form a loop"):
+            check_file(loop, MediaPolicy())
+        with pytest.raises(MediaError, match="symbolic links form a loop"):
+            check_file(MediaPolicy().check_path(str(loop)), MediaPolicy())
 
     def test_pixels_seconds_and_frames_are_limited(self, checkpoints: Path, media: dict[str, Path]) -> None:
         policy = MediaPolicy(max_pixels=10_000, max_seconds=2, max_frames=3)

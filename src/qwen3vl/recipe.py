@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import RecipeError
 
 _ORIGIN_FIELDS = ("model", "revision")
@@ -99,6 +100,7 @@ class Recipe:
             )
         return cls(**stored)
 
+    @renamed_arguments(place="collection")
     def check(self, stored: Recipe, collection: str) -> None:
         """Check that vectors of this recipe may be compared with those of a collection.
 

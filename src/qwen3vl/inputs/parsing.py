@@ -1,4 +1,4 @@
-"""Parses whatever a caller passes as one input into an `Item`.
+"""Parses an input of any accepted type into an `Item`.
 
 A str is always text. Everything else is recognised by its type, or by its key in a mapping.
 """

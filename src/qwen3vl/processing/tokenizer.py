@@ -44,7 +44,7 @@ class Tokenizer:
         path: The checkpoint's `tokenizer.json`.
 
     Attributes:
-        suffix: Ids that the tokenizer appends to every sequence: the embedding models' one appends `<|endoftext|>`.
+        suffix: Ids that the tokenizer appends to every sequence: that of the embedding models appends `<|endoftext|>`.
     """
 
     def __init__(self, path: Path) -> None:
