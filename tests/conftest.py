@@ -1,4 +1,4 @@
-"""Checkpoints, media and models that many tests share.  Everything is made here: no network, no download."""
+"""Checkpoints, media and models that many tests share. Everything is built here: no network, no download."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _seeded() -> None:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The golden checkpoints: `embedding`, `reranker` (tied head), `reranker-untied`."""
+    """The folder of the golden checkpoints `embedding`, `reranker` (tied head) and `reranker-untied`."""
     folder = tmp_path_factory.mktemp("checkpoints")
     checkpoint.build_all(folder)
     return folder
@@ -33,7 +33,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The golden pictures, frames and clip by name."""
+    """The golden images, frames and video (`clip`) by name."""
     return {**inputs.media(tmp_path_factory.mktemp("media")), "clip": GOLDEN / "clip.mp4"}
 
 
@@ -59,19 +59,19 @@ def tiny_reranker() -> Reranker:
 
 @pytest.fixture(scope="session")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small folder with every kind of file, one of them corrupt and one of a type that is not loaded."""
-    from tests.support import sample_library as mixed
+    """A small folder with every kind of file: see `tests.support.sample_library`."""
+    from tests.support import sample_library
 
-    return mixed.write(tmp_path_factory.mktemp("mixed"))
+    return sample_library.write(tmp_path_factory.mktemp("library"))
 
 
 @pytest.fixture
 def server() -> Iterator[Any]:
-    """An HTTP server on this machine, whose pages a test sets by path."""
+    """An HTTP server on this machine; a test sets its responses by path."""
     from tests.support.http_server import Server
 
-    with Server() as running:
-        yield running
+    with Server() as http_server:
+        yield http_server
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +84,9 @@ def chroma_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def resolve(case: dict[str, Any], media: dict[str, Path]) -> dict[str, Any]:
-    """A golden case with its media's names replaced by paths."""
+    """Return a golden case with the names of its media replaced by paths."""
 
-    def named(value: Any) -> Any:
-        return [named(each) for each in value] if isinstance(value, list) else str(media[value])
+    def to_paths(value: Any) -> Any:
+        return [to_paths(name) for name in value] if isinstance(value, list) else str(media[value])
 
-    return {key: named(value) if key in ("image", "video") else value for key, value in case.items()}
+    return {key: to_paths(value) if key in ("image", "video") else value for key, value in case.items()}

@@ -1,12 +1,13 @@
-"""Bad items cost only themselves, and say what they are."""
+"""A bad item is an error with its index, source and reason; the other items are not affected."""
 
 from __future__ import annotations
 
 import base64
 import re
-import struct
+import socket
 import threading
-import zlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl import BatchError, Embedder, InputError, MediaPolicy, Reranker
+from qwen3vl import BatchError, Embedder, InputError, MediaError, MediaPolicy, PolicyError, Reranker
 from qwen3vl.engine.replica import Replica
-from qwen3vl.media.fetch import is_public
+from qwen3vl.media.addresses import is_public
+from qwen3vl.media.fetch import fetch
+from qwen3vl.media.source import check_file
+from tests.support.hostile_media import png
 from tests.support.http_server import Server
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels."""
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + head
-    header = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 1000) + b"IDAT"
-
-
-def test_three_bad_of_sixteen(golden_embedder: Embedder, media: dict[str, Path], tmp_path: Path) -> None:
+def test_bad_items_leave_the_other_vectors_unchanged(
+    golden_embedder: Embedder, media: dict[str, Path], tmp_path: Path
+) -> None:
     good: list[Any] = [f"passage number {number}" for number in range(6)]
     good += [{"image": str(media[name])} for name in ("photo", "odd", "grey", "palette")]
     good += [{"image": str(media["square"]), "text": "a caption"}, {"video": [str(media["frame-00"])] * 4}]
@@ -41,7 +39,7 @@ def test_three_bad_of_sixteen(golden_embedder: Embedder, media: dict[str, Path],
     for index, value in sorted(bad.items()):
         inputs.insert(index, value)
     assert len(inputs) == 16
-    clean = golden_embedder.embed(good)
+    expected = golden_embedder.embed(good)
     with pytest.raises(BatchError) as caught:
         golden_embedder.embed(inputs)
     first, second, third = caught.value.errors
@@ -51,15 +49,15 @@ def test_three_bad_of_sixteen(golden_embedder: Embedder, media: dict[str, Path],
     assert "does not exist" in second.reason
     assert third.index == 11
     assert "empty" in third.reason
-    rest = np.delete(caught.value.results, list(bad), axis=0)
-    np.testing.assert_allclose(rest, clean, atol=2e-6)
+    results_of_good = np.delete(caught.value.results, list(bad), axis=0)
+    np.testing.assert_allclose(results_of_good, expected, atol=2e-6)
     assert np.isnan(caught.value.results[list(bad)]).all()
     collected = golden_embedder.embed(inputs, on_error="collect")
     assert collected.ok.tolist() == [index not in bad for index in range(16)]
     np.testing.assert_array_equal(collected.values, caught.value.results)
 
 
-WRONG = [
+INVALID_INPUTS = [
     ({}, "it is empty"),
     ("", "it is empty"),
     ({"text": []}, "it is empty"),
@@ -73,12 +71,12 @@ WRONG = [
     ({"image": "s3://bucket/key.png"}, "URLs of this kind are not opened"),
     ({"image": "data:image/png;base64,@@@"}, "does not hold valid data"),
     ({"image": "data:image/png"}, "no comma"),
-    ({"image": b"not a picture"}, "not a picture that can be read"),
+    ({"image": b"not an image"}, "not an image that can be read"),
     ({"image": np.zeros((4, 4, 3), dtype=np.float32)}, "dtype uint8"),
     ({"image": np.zeros((0, 4, 3), dtype=np.uint8)}, "has no pixels"),
     ({"image": Image.new("RGB", (2010, 10))}, "201 times"),
-    ({"image": png_header(60_000, 60_000)}, "60000 x 60000 pixels|too large to be opened safely"),
-    ({"video": b"not a clip"}, "not a clip that can be read"),
+    ({"image": png(60_000, 60_000)}, "too large to be opened safely"),
+    ({"video": b"not a video"}, "not a video that can be read"),
     ({"video": []}, "it is empty"),
     ({"video": [[]]}, "empty list of frames"),
     ({"video": [Image.new("RGB", (64, 64)), Image.new("RGB", (640, 64))]}, "different sizes"),
@@ -88,8 +86,8 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("value", "reason"), WRONG, ids=range(len(WRONG)))
-def test_each_has_its_own_message(value: Any, reason: str, golden_embedder: Embedder) -> None:
+@pytest.mark.parametrize(("value", "reason"), INVALID_INPUTS, ids=range(len(INVALID_INPUTS)))
+def test_invalid_input_is_an_item_error_with_its_reason(value: Any, reason: str, golden_embedder: Embedder) -> None:
     batch = golden_embedder.embed(["before", value, "after"], on_error="collect")
     assert batch.ok.tolist() == [True, False, True]
     (error,) = batch.errors
@@ -97,126 +95,142 @@ def test_each_has_its_own_message(value: Any, reason: str, golden_embedder: Embe
     assert re.search(reason, error.reason), error.reason
 
 
-def test_playlists_are_not_clips(golden_embedder: Embedder, tmp_path: Path) -> None:
-    """FFmpeg would open what a playlist names."""
+def test_playlist_is_not_opened_as_a_video(golden_embedder: Embedder, tmp_path: Path) -> None:
+    """FFmpeg would open the files that a playlist names."""
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     playlist = tmp_path / "list.mp4"
     playlist.write_text(f"#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:1.0,\nfile://{secret}\n")
     (error,) = golden_embedder.embed([{"video": playlist}], on_error="collect").errors
-    assert "not a clip that can be read" in error.reason
+    assert "not a video that can be read" in error.reason
 
 
 class TestPolicy:
-    def embed(self, checkpoints: Path, policy: MediaPolicy, value: Any) -> str:
-        """The reason for which one input fails; empty if it does not."""
+    def error_reason(self, checkpoints: Path, policy: MediaPolicy, value: Any) -> str:
+        """Return the reason for which one input fails; empty if it does not."""
         embedder = Embedder(checkpoints / "embedding", device="cpu", policy=policy)
         batch = embedder.embed([value], on_error="collect")
         return batch.errors[0].reason if batch.errors else ""
 
-    def test_private_addresses(self, checkpoints: Path, server: Server, media: dict[str, Path]) -> None:
+    def test_addresses_that_are_not_public_are_not_fetched(
+        self, checkpoints: Path, server: Server, media: dict[str, Path]
+    ) -> None:
         server.pages["/a.png"] = (200, {}, media["odd"].read_bytes())
         for host in ("127.0.0.1", "localhost", "127.1", "2130706433"):
-            reason = self.embed(checkpoints, MediaPolicy(), {"image": server.url("/a.png", host)})
+            reason = self.error_reason(checkpoints, MediaPolicy(), {"image": server.url("/a.png", host)})
             assert "not a public address" in reason or "cannot be found" in reason
         for host in ("10.0.0.1", "169.254.169.254", "192.168.1.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0"):
-            reason = self.embed(checkpoints, MediaPolicy(), {"image": f"http://{host}/a.png"})
+            reason = self.error_reason(checkpoints, MediaPolicy(), {"image": f"http://{host}/a.png"})
             assert "not a public address" in reason
-        assert server.asked == []
+        assert server.requested_paths == []
 
-    def test_allowed_private_host(self, checkpoints: Path, server: Server, media: dict[str, Path]) -> None:
+    def test_private_hosts_allows_the_loopback_address(
+        self, checkpoints: Path, server: Server, media: dict[str, Path]
+    ) -> None:
         server.pages["/a.png"] = (200, {}, media["odd"].read_bytes())
         policy = MediaPolicy(private_hosts=True)
         embedder = Embedder(checkpoints / "embedding", device="cpu", policy=policy)
         fetched, read = embedder.embed([{"image": server.url("/a.png")}, {"image": media["odd"]}])
         np.testing.assert_allclose(fetched, read, atol=2e-6)
 
-    def test_redirect_is_checked_like_the_first(self, checkpoints: Path, server: Server) -> None:
+    def test_target_of_a_redirect_is_checked_like_the_url(self, checkpoints: Path, server: Server) -> None:
         server.pages["/there"] = (302, {"location": "http://169.254.169.254/secret"}, b"")
         policy = MediaPolicy(private_hosts=True, hosts=("127.0.0.1",))
-        reason = self.embed(checkpoints, policy, {"image": server.url("/there")})
+        reason = self.error_reason(checkpoints, policy, {"image": server.url("/there")})
         assert "169.254.169.254 is not among those" in reason
         server.pages["/file"] = (302, {"location": "file:///etc/passwd"}, b"")
-        reason = self.embed(checkpoints, policy, {"image": server.url("/file")})
+        reason = self.error_reason(checkpoints, policy, {"image": server.url("/file")})
         assert "only http(s) is fetched" in reason
 
-    def test_redirect_to_a_private_address(
-        self, checkpoints: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """From a host that counts as public: this machine alone, for tests have no other."""
-        monkeypatch.setattr(
-            "qwen3vl.media.fetch.is_public", lambda address: address == "127.0.0.1" or is_public(address)
-        )
-        for place in ("10.0.0.1", "169.254.169.254", "[::1]"):
-            server.pages["/there"] = (302, {"location": f"http://{place}/secret"}, b"")
-            reason = self.embed(checkpoints, MediaPolicy(), {"image": server.url("/there")})
-            assert "which is not a public address" in reason
-        assert set(server.asked) == {"/there"}
+    @pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "[::1]"])
+    def test_redirect_to_a_private_address_is_refused(self, server: Server, host: str) -> None:
+        """Tests have no public host to redirect from, so the loopback address counts as public here."""
+        server.pages["/there"] = (302, {"location": f"http://{host}/secret"}, b"")
 
-    def test_redirects_end(self, checkpoints: Path, server: Server) -> None:
+        def allow_address(address: str) -> bool:
+            return address == "127.0.0.1" or is_public(address)
+
+        with pytest.raises(PolicyError, match="which is not a public address"):
+            fetch(server.url("/there"), MediaPolicy(), allow_address=allow_address)
+        assert server.requested_paths == ["/there"]
+
+    def test_number_of_redirects_is_limited(self, checkpoints: Path, server: Server) -> None:
         server.pages["/round"] = (302, {"location": "/round"}, b"")
-        reason = self.embed(checkpoints, MediaPolicy(private_hosts=True), {"image": server.url("/round")})
+        reason = self.error_reason(checkpoints, MediaPolicy(private_hosts=True), {"image": server.url("/round")})
         assert "more than 3 redirects" in reason
-        assert len(server.asked) == 4
+        assert len(server.requested_paths) == 4
 
-    def test_not_found(self, checkpoints: Path, server: Server) -> None:
-        reason = self.embed(checkpoints, MediaPolicy(private_hosts=True), {"image": server.url("/nothing.png")})
+    def test_error_status_is_named(self, checkpoints: Path, server: Server) -> None:
+        reason = self.error_reason(checkpoints, MediaPolicy(private_hosts=True), {"image": server.url("/nothing.png")})
         assert "the server answers 404" in reason
 
-    def test_slow_server(self, checkpoints: Path, server: Server) -> None:
+    def test_slow_body_ends_at_the_timeout(self, checkpoints: Path, server: Server) -> None:
         server.pages["/slow"] = (200, {}, b"x" * 100)
-        server.slow["/slow"] = 0.2
+        server.byte_delays["/slow"] = 0.2
         policy = MediaPolicy(private_hosts=True, timeout=0.5)
-        assert "within 0.5 seconds" in self.embed(checkpoints, policy, {"image": server.url("/slow")})
+        assert "within 0.5 seconds" in self.error_reason(checkpoints, policy, {"image": server.url("/slow")})
 
-    def test_too_many_bytes(self, checkpoints: Path, server: Server, media: dict[str, Path]) -> None:
+    def test_bytes_are_limited_with_and_without_content_length(
+        self, checkpoints: Path, server: Server, media: dict[str, Path]
+    ) -> None:
         policy = MediaPolicy(private_hosts=True, max_bytes=1000)
         body = media["photo"].read_bytes()
-        server.pages["/told"] = (200, {"content-length": str(len(body))}, body)
-        server.pages["/untold"] = (200, {}, body)
-        for value in (server.url("/told"), server.url("/untold"), body, str(media["photo"])):
-            assert "the media policy allows" in self.embed(checkpoints, policy, {"image": value})
+        server.pages["/with-length"] = (200, {"content-length": str(len(body))}, body)
+        server.pages["/without-length"] = (200, {}, body)
+        for value in (server.url("/with-length"), server.url("/without-length"), body, str(media["photo"])):
+            assert "the media policy allows" in self.error_reason(checkpoints, policy, {"image": value})
 
-    def test_urls_off(self, checkpoints: Path) -> None:
-        reason = self.embed(checkpoints, MediaPolicy(urls=False), {"image": "https://example.com/a.png"})
+    def test_urls_can_be_forbidden(self, checkpoints: Path) -> None:
+        reason = self.error_reason(checkpoints, MediaPolicy(urls=False), {"image": "https://example.com/a.png"})
         assert "does not allow URLs" in reason
 
-    def test_folders(self, checkpoints: Path, media: dict[str, Path], tmp_path: Path) -> None:
+    def test_files_outside_the_folders_are_not_opened(
+        self, checkpoints: Path, media: dict[str, Path], tmp_path: Path
+    ) -> None:
         link = tmp_path / "link.png"
         link.symlink_to(media["odd"])
         policy = MediaPolicy(folders=(tmp_path,))
         for value in (media["odd"], link, f"{tmp_path}/../{media['odd'].parent.name}/odd.png", media["odd"].as_uri()):
-            assert "outside the folders" in self.embed(checkpoints, policy, {"image": str(value)})
-        assert "outside the folders" in self.embed(checkpoints, policy, {"video": str(media["clip"])})
+            assert "outside the folders" in self.error_reason(checkpoints, policy, {"image": str(value)})
+        assert "outside the folders" in self.error_reason(checkpoints, policy, {"video": str(media["clip"])})
         (tmp_path / "own.png").write_bytes(media["odd"].read_bytes())
-        assert self.embed(checkpoints, policy, {"image": tmp_path / "own.png"}) == ""
+        assert self.error_reason(checkpoints, policy, {"image": tmp_path / "own.png"}) == ""
 
-    def test_pixels_seconds_and_frames(self, checkpoints: Path, media: dict[str, Path]) -> None:
+    def test_loop_of_links_is_named(self, tmp_path: Path) -> None:
+        """Python before 3.13 finds it when the path is resolved, later versions when the file is examined."""
+        loop = tmp_path / "loop.png"
+        loop.symlink_to(loop)
+        with pytest.raises(MediaError, match="symbolic links form a loop"):
+            check_file(loop, MediaPolicy())
+        with pytest.raises(MediaError, match="symbolic links form a loop"):
+            check_file(MediaPolicy().check_path(str(loop)), MediaPolicy())
+
+    def test_pixels_seconds_and_frames_are_limited(self, checkpoints: Path, media: dict[str, Path]) -> None:
         policy = MediaPolicy(max_pixels=10_000, max_seconds=2, max_frames=3)
-        assert "10000" in self.embed(checkpoints, policy, {"image": media["photo"]})
+        assert "10000" in self.error_reason(checkpoints, policy, {"image": media["photo"]})
         frames = [Image.new("RGB", (64, 64))] * 4
-        assert "allows 3" in self.embed(checkpoints, policy, {"video": frames})
+        assert "allows 3" in self.error_reason(checkpoints, policy, {"video": frames})
         policy = MediaPolicy(max_seconds=2)
-        assert "lasts 6 seconds" in self.embed(checkpoints, policy, {"video": media["clip"]})
-        assert self.embed(checkpoints, policy, {"video": f"{media['clip']}#t=1,3"}) == ""
+        assert "lasts 6 seconds" in self.error_reason(checkpoints, policy, {"video": media["clip"]})
+        assert self.error_reason(checkpoints, policy, {"video": f"{media['clip']}#t=1,3"}) == ""
 
 
-def test_same_picture_in_every_dress(golden_embedder: Embedder, media: dict[str, Path]) -> None:
+def test_equal_images_of_every_type_have_equal_vectors(golden_embedder: Embedder, media: dict[str, Path]) -> None:
     data = media["odd"].read_bytes()
     uri = "data:image/png;base64," + base64.b64encode(data).decode()
-    picture = Image.open(media["odd"])
-    dresses: list[Any] = [str(media["odd"]), media["odd"], media["odd"].as_uri(), uri, data, BytesIO(data), picture]
-    dresses.append(np.asarray(picture))
-    vectors = golden_embedder.embed([{"image": dress} for dress in dresses] + [media["odd"], picture, data])
+    image = Image.open(media["odd"])
+    values: list[Any] = [str(media["odd"]), media["odd"], media["odd"].as_uri(), uri, data, BytesIO(data), image]
+    values.append(np.asarray(image))
+    vectors = golden_embedder.embed([{"image": value} for value in values] + [media["odd"], image, data])
     np.testing.assert_allclose(vectors, np.repeat(vectors[:1], len(vectors), axis=0), atol=2e-6)
 
 
-def test_bad_query_is_named(golden_reranker: Reranker) -> None:
+def test_error_of_a_query_says_so(golden_reranker: Reranker) -> None:
     with pytest.raises(InputError, match="the query"):
         golden_reranker.score({"image": "/nowhere/at/all.png"}, ["a"])
 
 
-def test_document_errors(golden_reranker: Reranker, media: dict[str, Path]) -> None:
+def test_failed_documents_are_ranked_last(golden_reranker: Reranker, media: dict[str, Path]) -> None:
     documents: list[Any] = ["sand", {"image": "/nowhere.png"}, {"image": media["photo"]}]
     batch = golden_reranker.score("beach", documents, on_error="collect")
     assert batch.ok.tolist() == [True, False, True]
@@ -229,32 +243,22 @@ def test_document_errors(golden_reranker: Reranker, media: dict[str, Path]) -> N
         golden_reranker.rank("beach", documents)
 
 
-def test_many_threads_share_one_embedder(golden_embedder: Embedder, media: dict[str, Path]) -> None:
+def test_embedder_is_thread_safe(golden_embedder: Embedder, media: dict[str, Path]) -> None:
     inputs: list[Any] = ["one", {"image": media["odd"]}, "a longer text than the others", {"image": media["tiny"]}]
     expected = golden_embedder.embed(inputs)
-    found: list[Any] = [None] * 8
-
-    def work(place: int) -> None:
-        found[place] = golden_embedder.embed(inputs)
-
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for vectors in found:
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: golden_embedder.embed(inputs), range(8)))
+    assert len(results) == 8
+    for vectors in results:
         np.testing.assert_allclose(vectors, expected, atol=2e-6)
 
 
-def test_a_server_that_drips_headers(golden_embedder: Embedder, checkpoints: Path) -> None:
-    """The deadline holds for all of a fetch, not for each read."""
-    import socket
-    import time
+def test_slow_headers_end_at_the_timeout(checkpoints: Path) -> None:
+    """The deadline is that of the whole fetch, not of each read."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def drip() -> None:
-            connection, _ = listening.accept()
+        def send_slowly() -> None:
+            connection, _ = listener.accept()
             with connection:
                 try:
                     for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"y" * 200:
@@ -263,10 +267,10 @@ def test_a_server_that_drips_headers(golden_embedder: Embedder, checkpoints: Pat
                 except OSError:
                     pass
 
-        threading.Thread(target=drip, daemon=True).start()
+        threading.Thread(target=send_slowly, daemon=True).start()
         policy = MediaPolicy(private_hosts=True, timeout=0.5)
         embedder = Embedder(checkpoints / "embedding", device="cpu", policy=policy)
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/a.png"
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.png"
         (error,) = embedder.embed([{"image": url}], on_error="collect").errors
     assert "within 0.5 seconds" in error.reason
 
@@ -274,13 +278,13 @@ def test_a_server_that_drips_headers(golden_embedder: Embedder, checkpoints: Pat
 @pytest.mark.parametrize(
     "address", ["192.0.0.192", "64:ff9b:1::1", "fec0::1", "::7f00:1", "::ffff:10.0.0.1", "224.0.0.1"]
 )
-def test_addresses_that_are_not_public(address: str) -> None:
+def test_address_is_not_public(address: str) -> None:
     assert not is_public(address)
     assert is_public("1.1.1.1")
     assert is_public("2606:4700:4700::1111")
 
 
-class Odd:
+class BytesPath:
     """A path-like object whose path is bytes."""
 
     def __fspath__(self) -> bytes:
@@ -288,14 +292,14 @@ class Odd:
 
 
 @pytest.mark.parametrize(
-    "value", [{"video": ["http://[bad"]}, {"image": "file://[bad"}, Odd(), {"image": "~backup.png"}]
+    "value", [{"video": ["http://[bad"]}, {"image": "file://[bad"}, BytesPath(), {"image": "~backup.png"}]
 )
-def test_odd_objects_cost_only_themselves(value: Any, golden_embedder: Embedder) -> None:
+def test_malformed_references_are_item_errors(value: Any, golden_embedder: Embedder) -> None:
     batch = golden_embedder.embed(["before", value, "after"], on_error="collect")
     assert batch.ok.tolist() == [True, False, True]
 
 
-def test_a_single_input_stands_for_itself(golden_embedder: Embedder, media: dict[str, Path]) -> None:
+def test_single_input_counts_as_a_list_of_one(golden_embedder: Embedder, media: dict[str, Path]) -> None:
     pixels = np.asarray(Image.open(media["odd"]))
     for single in (
         "text",
@@ -310,35 +314,37 @@ def test_a_single_input_stands_for_itself(golden_embedder: Embedder, media: dict
     assert golden_embedder.embed(str(number) for number in range(3)).shape == (3, 96)
 
 
-def test_lazy_and_reused_pictures(golden_embedder: Embedder, golden_reranker: Reranker, media: dict[str, Path]) -> None:
-    """One object that Pillow has not decoded yet, shown by many items; and a buffer that the caller draws over."""
+def test_images_are_copied_when_they_are_passed(
+    golden_embedder: Embedder, golden_reranker: Reranker, media: dict[str, Path]
+) -> None:
+    """One object that Pillow has not decoded yet, in many prompts; and a buffer that the caller writes into again."""
     lazy = Image.open(media["photo-jpeg"])
     texts = [f"document number {number} " * (1 + number % 9) for number in range(40)]
-    eager = golden_reranker.score({"image": media["photo-jpeg"]}, texts)
-    np.testing.assert_allclose(golden_reranker.score({"image": lazy}, texts), eager, atol=1e-5)
+    expected = golden_reranker.score({"image": media["photo-jpeg"]}, texts)
+    np.testing.assert_allclose(golden_reranker.score({"image": lazy}, texts), expected, atol=1e-5)
     buffer = np.zeros((64, 64), dtype=np.uint8)
 
-    def drawn() -> Any:
+    def reused_buffer() -> Any:
         for value in (0, 90, 250):
             buffer[:] = value
             yield {"image": buffer}
 
-    vectors = golden_embedder.embed(drawn())
+    vectors = golden_embedder.embed(reused_buffer())
     assert float(vectors[0] @ vectors[1]) < 0.9999
     assert float(vectors[0] @ vectors[2]) < 0.9999
 
 
-def test_exif_turns_every_dress(checkpoints: Path, media: dict[str, Path]) -> None:
-    picture = Image.open(media["odd"])
-    exif = picture.getexif()
+def test_exif_rotates_images_of_every_type(checkpoints: Path, media: dict[str, Path]) -> None:
+    image = Image.open(media["odd"])
+    exif = image.getexif()
     exif[0x0112] = 6
     encoded = BytesIO()
-    picture.save(encoded, "PNG", exif=exif)
+    image.save(encoded, "PNG", exif=exif)
     embedder = Embedder(checkpoints / "embedding", device="cpu", exif=True)
-    turned = picture.transpose(Image.Transpose.ROTATE_270)
-    by_bytes, by_object, by_hand = embedder.embed([encoded.getvalue(), Image.open(encoded), turned])
-    np.testing.assert_allclose(by_object, by_bytes, atol=2e-6)
-    np.testing.assert_allclose(by_hand, by_bytes, atol=2e-6)
+    rotated = image.transpose(Image.Transpose.ROTATE_270)
+    from_bytes, from_image, expected = embedder.embed([encoded.getvalue(), Image.open(encoded), rotated])
+    np.testing.assert_allclose(from_bytes, expected, atol=2e-6)
+    np.testing.assert_allclose(from_image, expected, atol=2e-6)
 
 
 def test_out_of_memory_halves_and_other_failures_stay_with_their_pack(
@@ -363,22 +369,22 @@ def test_out_of_memory_halves_and_other_failures_stay_with_their_pack(
     assert "a kernel failed" in batch.errors[0].reason
 
 
-def test_many_pieces_take_linear_time(golden_embedder: Embedder) -> None:
-    """A text of thousands of pieces is written in one walk over its tokens."""
-    pieces = ["word "] * 5000
-    batch = golden_embedder.embed([{"text": pieces}], on_error="collect")
+def test_many_texts_equal_their_concatenation(golden_embedder: Embedder) -> None:
+    """Texts of a prompt are tokenized together, in time linear in their number."""
+    texts = ["word "] * 5000
+    batch = golden_embedder.embed([{"text": texts}], on_error="collect")
     assert batch.ok.all()
     np.testing.assert_allclose(
-        batch.values, golden_embedder.embed("".join(pieces), on_error="collect").values, atol=2e-6
+        batch.values, golden_embedder.embed("".join(texts), on_error="collect").values, atol=2e-6
     )
 
 
-def test_negative_top_n(golden_reranker: Reranker) -> None:
+def test_negative_top_n_is_refused(golden_reranker: Reranker) -> None:
     with pytest.raises(ValueError, match="top_n is -1"):
         golden_reranker.rank("a", ["b"], top_n=-1)
     assert golden_reranker.rank("a", ["b"], top_n=0) == []
 
 
-def test_unknown_device(checkpoints: Path) -> None:
+def test_unknown_device_is_refused(checkpoints: Path) -> None:
     with pytest.raises(ValueError, match="the device 'nonsense' cannot be used here"):
         Embedder(checkpoints / "embedding", device="nonsense")

@@ -1,4 +1,4 @@
-"""The official implementation's answers, on every path through the engine."""
+"""The engine gives the official implementation's token ids, vectors and scores, on every path through it."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from tests.conftest import CASES, REFERENCE, resolve
 EMBED, RERANK = list(CASES["embed"]), list(CASES["rerank"])
 
 
-def wanted(name: str) -> Any:
+def expected_vector(name: str) -> Any:
     vector = np.array(REFERENCE["embed"][name]["vector"])
     return vector / np.linalg.norm(vector)
 
 
 def check(name: str, vector: Any) -> None:
-    """Video files go through another decoder than the reference's."""
-    least = 0.999 if isinstance(CASES["embed"][name].get("video"), str) else 0.99999
+    """Compare with the reference; video files go through another decoder than there, so less is required of them."""
+    min_cosine = 0.999 if isinstance(CASES["embed"][name].get("video"), str) else 0.99999
     assert vector.dtype == np.float32
-    assert float(vector @ wanted(name)) >= least, name
+    assert float(vector @ expected_vector(name)) >= min_cosine, name
 
 
 @pytest.mark.parametrize("name", EMBED)
-def test_token_ids_and_grids(name: str, golden_embedder: Embedder, media: dict[str, Path]) -> None:
+def test_token_ids_and_grids_equal_the_reference(name: str, golden_embedder: Embedder, media: dict[str, Path]) -> None:
     case = resolve(CASES["embed"][name], media)
     engine = golden_embedder.engine
     item = as_item(case)
@@ -45,13 +45,13 @@ def test_token_ids_and_grids(name: str, golden_embedder: Embedder, media: dict[s
     fitted = fit(embed_prompt(engine.read_headers(item), instruction), engine.tokenizer, 8192)
     reference = REFERENCE["embed"][name]
     assert fitted.prompt.ids.tolist() == [token for token, count in reference["ids"] for _ in range(count)]
-    grids = [list(each.vision.grid) for each in fitted.media]
-    assert sorted(grids) == sorted(grid for kind in reference["grid"] for grid in kind)
+    grids = [list(sized.vision.grid) for sized in fitted.media]
+    assert sorted(grids) == sorted(grid for grids_of_kind in reference["grid"] for grid in grids_of_kind)
 
 
 @pytest.mark.parametrize("name", RERANK)
-def test_first_rerank_prompt(name: str, golden_reranker: Reranker, media: dict[str, Path]) -> None:
-    """The prompt's text before media are expanded, tokenised by the tokenizer itself, control tokens and all."""
+def test_rerank_prompt_equals_the_reference(name: str, golden_reranker: Reranker, media: dict[str, Path]) -> None:
+    """The reference is the prompt's text before media are expanded, tokenized with control tokens."""
     case = CASES["rerank"][name]
     query, document = (as_item(resolve(value, media)) for value in (case["query"], case["documents"][0]))
     engine = golden_reranker.engine
@@ -65,27 +65,31 @@ def test_first_rerank_prompt(name: str, golden_reranker: Reranker, media: dict[s
     text = REFERENCE["rerank"][name]["first_prompt"]
     ids = plain.encode(text, add_special_tokens=False).ids
     pads = {plain.token_to_id("<|image_pad|>"), plain.token_to_id("<|video_pad|>")}
-    if "<|video_pad|>" not in text:  # a clip's prompt grows times as well as tokens
-        shown = fitted.prompt.ids.tolist()
-        kept = [token for place, token in enumerate(shown) if not (token in pads and shown[place - 1] == token)]
-        assert kept == ids
+    if "<|video_pad|>" not in text:  # a video's prompt has timestamps and more tokens
+        prompt_ids = fitted.prompt.ids.tolist()
+        unrepeated = [
+            token for index, token in enumerate(prompt_ids) if not (token in pads and prompt_ids[index - 1] == token)
+        ]
+        assert unrepeated == ids
     else:
         assert fitted.prompt.ids[-8:].tolist() == ids[-8:]
 
 
 @pytest.mark.parametrize("name", EMBED)
-def test_alone(name: str, golden_embedder: Embedder, media: dict[str, Path]) -> None:
+def test_vector_of_an_item_alone(name: str, golden_embedder: Embedder, media: dict[str, Path]) -> None:
     check(name, golden_embedder.embed(resolve(CASES["embed"][name], media))[0])
 
 
-def test_one_batch(golden_embedder: Embedder, media: dict[str, Path]) -> None:
+def test_vectors_of_one_batch(golden_embedder: Embedder, media: dict[str, Path]) -> None:
     vectors = golden_embedder.embed([resolve(CASES["embed"][name], media) for name in EMBED])
     for name, vector in zip(EMBED, vectors, strict=True):
         check(name, vector)
 
 
 @pytest.mark.parametrize(("seed", "budget"), [(1, 200), (2, 700), (3, 3000), (4, 1 << 30)])
-def test_shuffled_over_token_budgets(seed: int, budget: int, checkpoints: Path, media: dict[str, Path]) -> None:
+def test_vectors_in_any_order_and_token_budget(
+    seed: int, budget: int, checkpoints: Path, media: dict[str, Path]
+) -> None:
     embedder = Embedder(checkpoints / "embedding", device="cpu", batch_tokens=budget)
     names = Random(seed).sample(EMBED, len(EMBED))
     vectors = embedder.embed([resolve(CASES["embed"][name], media) for name in names])
@@ -93,7 +97,7 @@ def test_shuffled_over_token_budgets(seed: int, budget: int, checkpoints: Path, 
         check(name, vector)
 
 
-def test_beside_failing_items(golden_embedder: Embedder, media: dict[str, Path], tmp_path: Path) -> None:
+def test_vectors_beside_failing_items(golden_embedder: Embedder, media: dict[str, Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(media["photo"].read_bytes()[:2000])  # a good header, no pixels
     inputs: list[Any] = [resolve(CASES["embed"][name], media) for name in EMBED]
@@ -108,7 +112,9 @@ def test_beside_failing_items(golden_embedder: Embedder, media: dict[str, Path],
 
 @pytest.mark.parametrize("name", RERANK)
 @pytest.mark.parametrize("budget", [None, 64])
-def test_scores(name: str, budget: int | None, checkpoints: Path, media: dict[str, Path]) -> None:
+def test_scores_in_both_orders_and_alone(
+    name: str, budget: int | None, checkpoints: Path, media: dict[str, Path]
+) -> None:
     case = CASES["rerank"][name]
     reranker = Reranker(checkpoints / case.get("checkpoint", "reranker"), device="cpu", batch_tokens=budget)
     documents = [resolve(document, media) for document in case["documents"]]

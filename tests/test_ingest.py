@@ -77,7 +77,7 @@ def test_changed_deleted_and_broken(tmp_path: Path, store: Store, tiny_embedder:
     assert (report.added, report.unchanged, report.replaced, report.deleted) == (1, 3, 1, 1)
     ((name, reason),) = report.failed
     assert name == str(made[2][0])
-    assert "not a picture" in reason
+    assert "not an image" in reason
     # What failed keeps its old vector until it can be read again or is gone.
     assert store.count() == 5
     made[2][1].draw(Random(78)).save(made[2][0])

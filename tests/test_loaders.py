@@ -1,4 +1,4 @@
-"""Files of every kind become documents; what cannot be loaded is named."""
+"""Files of every kind become documents; files that cannot be loaded are named."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from PIL import Image
 from qwen3vl.demo.library import write_clip, write_slides
 from qwen3vl.demo.scenes import random_clip, random_scene
 from qwen3vl.documents import Document, LoadFailure
+from qwen3vl.errors import MediaError
 from qwen3vl.inputs import as_image
 from qwen3vl.loaders import Loader, Skipped
-from qwen3vl.loaders.text import passages
+from qwen3vl.loaders.passages import split_passages
 from qwen3vl.media.images import read_image_header
 from qwen3vl.media.policy import MediaPolicy
 
@@ -42,10 +43,15 @@ def library(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_mixed_folder(library: Path) -> None:
-    loaded = list(Loader().load([library]))
-    documents = [each for each in loaded if isinstance(each, Document)]
-    assert [(Path(each.source).name, each.kind, each.locator) for each in documents] == [
+def load_documents(loader: Loader, path: Path) -> list[Document]:
+    """Return the documents among what is loaded."""
+    return [loaded for loaded in loader.load(path) if isinstance(loaded, Document)]
+
+
+def test_folder_yields_documents_failures_and_skipped_files(library: Path) -> None:
+    results = list(Loader().load([library]))
+    documents = [loaded for loaded in results if isinstance(loaded, Document)]
+    assert [(Path(document.source).name, document.kind, document.locator) for document in documents] == [
         ("a.png", "picture", ""),
         ("notes.md", "text", "lines=1,3"),
         ("notes.md", "text", "lines=5,9"),
@@ -55,90 +61,90 @@ def test_a_mixed_folder(library: Path) -> None:
         ("slides.pdf", "page", "page=3"),
         ("clip.mp4", "clip", "t=0,4"),
     ]
-    failures = {Path(each.source).name: each.reason for each in loaded if isinstance(each, LoadFailure)}
+    failures = {Path(loaded.source).name: loaded.reason for loaded in results if isinstance(loaded, LoadFailure)}
     assert sorted(failures) == ["broken.pdf", "empty.mp4", "latin.txt"]
     assert "not UTF-8" in failures["latin.txt"]
-    assert sorted(each.suffix for each in loaded if isinstance(each, Skipped)) == [".xyz", ".xyz", "no suffix"]
+    assert "cannot be opened" in failures["broken.pdf"]
+    assert "is empty" in failures["empty.mp4"]
+    skipped = [loaded.suffix for loaded in results if isinstance(loaded, Skipped)]
+    assert sorted(skipped) == [".xyz", ".xyz", "no suffix"]
 
 
-def test_pages_have_picture_and_text(library: Path) -> None:
-    pages = [each for each in Loader().load([library / "deep" / "slides.pdf"]) if isinstance(each, Document)]
+def test_pdf_pages_have_image_and_text(library: Path) -> None:
+    slides = library / "deep" / "slides.pdf"
+    pages = load_documents(Loader(), slides)
     random = Random(3)
-    scenes = [random_scene(random) for _ in range(3)]
-    assert [page.text for page in pages] == [scene.caption() for scene in scenes]
+    assert [page.text for page in pages] == [random_scene(random).caption() for _ in range(3)]
     assert pages[1].metadata == {"page": 2, "pages": 3}
     assert pages[1].input == {"image": pages[1].image}
-    picture = read_image_header(as_image(pages[1].image), MediaPolicy()).load()
-    assert picture.size == (1684, 1684)
-    fused = list(Loader(fuse_page_text=True).load([library / "deep" / "slides.pdf"]))
-    assert isinstance(fused[0], Document)
+    image = read_image_header(as_image(pages[1].image), MediaPolicy()).load()
+    assert image.size == (1684, 1684)
+    fused = load_documents(Loader(fuse_page_text=True), slides)
     assert fused[0].input == {"image": pages[0].image, "text": pages[0].text}
 
 
-def test_a_page_that_is_not_there(library: Path) -> None:
-    with pytest.raises(Exception, match="there is no page 9: the PDF has 3"):
+def test_missing_pdf_page_is_an_error(library: Path) -> None:
+    with pytest.raises(MediaError, match="there is no page 9: the PDF has 3"):
         read_image_header(as_image(f"{library / 'deep' / 'slides.pdf'}#page=9"), MediaPolicy())
 
 
-def test_clips_are_cut_into_equal_parts(library: Path) -> None:
-    loader = Loader(segment_seconds=1.4)
-    parts = [each for each in loader.load([library / "deep" / "er"]) if isinstance(each, Document)]
-    assert [part.locator for part in parts] == ["t=0,1.33", "t=1.33,2.67", "t=2.67,4"]
-    assert parts[1].video is not None
-    assert parts[1].video.endswith("clip.mp4#t=1.33,2.67")
-    assert len({part.id for part in parts}) == 3
+def test_video_is_cut_into_equal_segments(library: Path) -> None:
+    segments = load_documents(Loader(segment_seconds=1.4), library / "deep" / "er")
+    assert [segment.locator for segment in segments] == ["t=0,1.33", "t=1.33,2.67", "t=2.67,4"]
+    assert segments[1].video is not None
+    assert segments[1].video.endswith("clip.mp4#t=1.33,2.67")
+    assert len({segment.id for segment in segments}) == 3
 
 
-def test_globs_files_and_doubles(library: Path) -> None:
-    loaded = list(Loader().load([f"{library}/**/*.JPG", library / "a.png", library / "a.png", library / "no.png"]))
-    assert [Path(each.source).name for each in loaded] == ["b.JPG", "a.png", "no.png"]
-    assert isinstance(loaded[2], LoadFailure)
-    assert "no such file" in loaded[2].reason
+def test_globs_and_files_are_loaded_once_and_missing_files_are_failures(library: Path) -> None:
+    paths: list[str | Path] = [f"{library}/**/*.JPG", library / "a.png", library / "a.png", library / "no.png"]
+    results = list(Loader().load(paths))
+    assert [Path(loaded.source).name for loaded in results] == ["b.JPG", "a.png", "no.png"]
+    assert isinstance(results[2], LoadFailure)
+    assert "no such file" in results[2].reason
 
 
-def test_ids_follow_content_and_place(library: Path) -> None:
-    (first,) = Loader().load([library / "a.png"])
-    (again,) = Loader().load([library / "a.png"])
-    Image.new("RGB", (64, 48), "green").save(library / "a.png")
-    (changed,) = Loader().load([library / "a.png"])
-    assert isinstance(first, Document)
-    assert isinstance(again, Document)
-    assert isinstance(changed, Document)
+def test_id_changes_with_the_content_of_a_file(library: Path) -> None:
+    path = library / "a.png"
+    (first,), (again,) = load_documents(Loader(), path), load_documents(Loader(), path)
+    Image.new("RGB", (64, 48), "green").save(path)
+    (changed,) = load_documents(Loader(), path)
     assert first.id == again.id != changed.id
 
 
-def test_payload_round_trip(library: Path) -> None:
-    for each in Loader().load([library]):
-        if isinstance(each, Document):
-            assert Document.from_payload(each.to_payload()) == each
+def test_documents_survive_a_payload_round_trip(library: Path) -> None:
+    documents = load_documents(Loader(), library)
+    assert [Document.from_payload(document.to_payload()) for document in documents] == documents
 
 
-def test_excluded_folder(library: Path) -> None:
-    loaded = list(Loader(exclude=(library / "deep",)).load([library]))
-    assert not any("deep" in each.source for each in loaded)
+def test_excluded_folder_is_not_entered(library: Path) -> None:
+    results = list(Loader(exclude=(library / "deep",)).load([library]))
+    assert not any("deep" in loaded.source for loaded in results)
 
 
-def test_nothing_is_read_ahead(library: Path) -> None:
-    """The first document comes before the last file is looked at."""
-    stream = Loader().load([library])
-    next(stream)
+def test_files_are_read_one_at_a_time(library: Path) -> None:
+    """The first document is yielded before the last file is read."""
+    results = Loader().load([library])
+    next(results)
     (library / "notes.md").unlink()
-    rest = list(stream)
-    assert any(isinstance(each, LoadFailure) and each.source.endswith("notes.md") for each in rest)
+    failures = [loaded.source for loaded in results if isinstance(loaded, LoadFailure)]
+    assert str(library / "notes.md") in failures
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="ab .\n#`", max_size=400), st.integers(5, 60), st.booleans())
-def test_passages_lose_no_word_and_fit(content: str, most: int, markdown: bool) -> None:
-    made = list(passages(content, most, markdown=markdown))
-    assert "".join("".join(each.text.split()) for each in made) == "".join(content.split())
-    assert all(len(each.text) <= most for each in made if "\n" not in each.text)
-    assert all(1 <= each.first <= each.last for each in made)
+def test_passages_keep_every_word_and_the_limit(content: str, max_chars: int, markdown: bool) -> None:
+    passages = list(split_passages(content, max_chars, markdown=markdown))
+    words = "".join("".join(passage.text.split()) for passage in passages)
+    assert words == "".join(content.split())
+    assert all(len(passage.text) <= max_chars for passage in passages)
+    assert all(1 <= passage.first_line <= passage.last_line for passage in passages)
 
 
-def test_passages_follow_headings() -> None:
-    made = list(passages("# A\n## B\n\none\n\ntwo\n## C\nthree\n```\n# no heading\n```\n", 100, markdown=True))
-    assert [(each.heading, each.text) for each in made] == [
+def test_markdown_headings_begin_passages() -> None:
+    content = "# A\n## B\n\none\n\ntwo\n## C\nthree\n```\n# no heading\n```\n"
+    passages = [(passage.heading, passage.text) for passage in split_passages(content, 100, markdown=True)]
+    assert passages == [
         ("B", "# A\n\n## B\n\none\n\ntwo"),
         ("C", "## C\n\nthree\n```\n# no heading\n```"),
     ]

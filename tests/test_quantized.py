@@ -16,7 +16,7 @@ from qwen3vl.model.layers.elementwise import Elementwise, _compiled
 from qwen3vl.model.layers.linear import Linear
 from qwen3vl.model.layers.quantized import Float8, Quantized, WeightFormat, quantize_rows
 from tests.conftest import CASES, REFERENCE, resolve
-from tests.test_golden import EMBED, check, wanted
+from tests.test_golden import EMBED, check, expected_vector
 
 
 @settings(max_examples=50, deadline=None)
@@ -40,7 +40,7 @@ def test_golden_answers_are_near(
 ) -> None:
     narrow = Embedder(checkpoints / "embedding", device="cpu", dtype=bits)
     vectors = narrow.embed([resolve(CASES["embed"][name], media) for name in EMBED])
-    cosines = {name: float(vector @ wanted(name)) for name, vector in zip(EMBED, vectors, strict=True)}
+    cosines = {name: float(vector @ expected_vector(name)) for name, vector in zip(EMBED, vectors, strict=True)}
     assert min(cosines.values()) > least, cosines
     assert max(cosines.values()) < 0.9999999  # something was narrowed
     assert narrow.engine.model is not golden_embedder.engine.model

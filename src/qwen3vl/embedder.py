@@ -17,8 +17,8 @@ from qwen3vl.errors import ItemError
 from qwen3vl.inputs import Input, Item
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.model.hub import default_max_pixels, resolve_checkpoint
-from qwen3vl.processing.fitting import UnsizedMedia
 from qwen3vl.processing.geometry import Limits
+from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import (
     EMBED_INSTRUCTION,
     PROMPT_VERSION,

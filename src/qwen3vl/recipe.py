@@ -1,4 +1,4 @@
-"""What decides a vector, in one small record that is stored with a collection and checked when it is opened."""
+"""The recipe: everything that decides a vector. It is stored with a collection and checked when that is opened."""
 
 from __future__ import annotations
 
@@ -9,14 +9,36 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import RecipeError
+
+_ORIGIN_FIELDS = ("model", "revision")
+"""Where the weights came from; the same weights from elsewhere make the same vectors."""
+_DIGEST_LENGTH = 32
+"""Hexadecimal digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Vectors of equal recipes may be compared; of others, not.
+    """Everything that decides a vector. Vectors are comparable only if their recipes have equal digests.
 
-    `weights` is the checkpoint's fingerprint; `revision` the hub's commit, where the model came from there.
+    The names of the fields are stored, and must not change.
+
+    Attributes:
+        model: Hub id or folder of the model.
+        revision: Commit of the model on the hub; None for a folder.
+        weights: Fingerprint of the checkpoint.
+        prompt_version: Version of the prompt templates.
+        instruction: Default instruction.
+        max_length: Maximum number of tokens of a prompt.
+        min_pixels: Minimum number of pixels of an image.
+        max_pixels: Maximum number of pixels of an image.
+        total_pixels: Maximum number of pixels of all frames of a video together.
+        fps: Frames per second that are sampled from a video file.
+        max_frames: Maximum number of frames that are sampled from a video.
+        exif: Whether images are rotated by their EXIF orientation.
+        dimensions: Number of values of a vector.
+        normalised: Whether vectors have length 1.
     """
 
     model: str
@@ -35,7 +57,7 @@ class Recipe:
     normalised: bool = True
 
     def __post_init__(self) -> None:
-        # 1 and 1.0 are equal settings, and have to be equal in the digest.
+        # 1 and 1.0 are equal settings but different JSON, and the digest is made from JSON.
         object.__setattr__(self, "fps", float(self.fps))
         object.__setattr__(self, "exif", bool(self.exif))
         for name in ("max_length", "min_pixels", "max_pixels", "total_pixels", "max_frames", "dimensions"):
@@ -43,42 +65,70 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits over everything but where the weights were found."""
+        """Digest of all fields but `model` and `revision`: 32 hexadecimal digits."""
         return _digest(self)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Arguments, beside the model, with which an `Embedder` has this recipe."""
-        own = {"model", "weights", "prompt_version", "normalised"}
-        return {name: value for name, value in asdict(self).items() if name not in own}
+        """Keyword arguments, besides the model, with which an `Embedder` has this recipe."""
+        not_settings = {"model", "weights", "prompt_version", "normalised"}
+        return {name: value for name, value in asdict(self).items() if name not in not_settings}
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name, as they are stored."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Recipe:
-        """Reads what `to_dict` wrote; raises `RecipeError` where it is of another shape."""
+        """Read what `to_dict` returned.
+
+        Args:
+            stored: The fields by name.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            RecipeError: Fields are missing or unknown.
+        """
         names = {field.name for field in fields(cls)}
         if set(stored) != names:
-            odd = sorted(set(stored) ^ names)
-            raise RecipeError(f"the stored recipe is of another version: it differs in {', '.join(odd)}")
+            differing = sorted(set(stored) ^ names)
+            raise RecipeError(
+                f"the stored recipe is of another version: it differs in {', '.join(differing)}. Use the version of "
+                "qwen3vl that wrote it, or index the documents again."
+            )
         return cls(**stored)
 
-    def check(self, stored: Recipe, place: str) -> None:
-        """Raises `RecipeError` that names each field in which a collection's recipe differs."""
+    @renamed_arguments(place="collection")
+    def check(self, stored: Recipe, collection: str) -> None:
+        """Check that vectors of this recipe may be compared with those of a collection.
+
+        Args:
+            stored: The collection's recipe.
+            collection: The collection's name, for the error message.
+
+        Raises:
+            RecipeError: The recipes differ; the message names each field and both values.
+        """
         if self.digest == stored.digest:
             return
-        mine, theirs = self.to_dict(), stored.to_dict()
-        differing = [name for name in mine if mine[name] != theirs[name] and name not in ("model", "revision")]
-        told = "; ".join(f"{name} is {theirs[name]!r} there and {mine[name]!r} here" for name in differing)
+        own_fields, stored_fields = self.to_dict(), stored.to_dict()
+        differing = [
+            name for name in own_fields if own_fields[name] != stored_fields[name] and name not in _ORIGIN_FIELDS
+        ]
+        differences = "; ".join(
+            f"{name} is {stored_fields[name]!r} there and {own_fields[name]!r} here" for name in differing
+        )
         if "weights" in differing:
-            told += f" (model {stored.model!r} there, {self.model!r} here)"
+            differences += f" (model {stored.model!r} there, {self.model!r} here)"
         raise RecipeError(
-            f"{place} was written by another recipe: {told}. Open it with the same settings, or use another collection."
+            f"{collection} was written by another recipe: {differences}. Open it with the same settings, or use "
+            "another collection."
         )
 
 
 @lru_cache(maxsize=64)
 def _digest(recipe: Recipe) -> str:
-    told = {name: value for name, value in asdict(recipe).items() if name not in ("model", "revision")}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+    content = {name: value for name, value in asdict(recipe).items() if name not in _ORIGIN_FIELDS}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_DIGEST_LENGTH]

@@ -19,7 +19,7 @@ from qwen3vl.errors import query_error
 from qwen3vl.inputs import Input, Item, as_item
 from qwen3vl.model.hub import default_max_pixels, resolve_checkpoint
 from qwen3vl.model.weights import yes_no_weight
-from qwen3vl.processing.fitting import UnsizedMedia
+from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import RERANK_INSTRUCTION, ControlToken, PromptContent, TextPart, rerank_prompt
 from qwen3vl.results import (
     Batch,
@@ -79,7 +79,7 @@ class Reranker:
         tokenizer = self.engine.tokenizer
         if tokenizer.suffix:
             log.warning("the tokenizer of %s ends prompts with a token of its own; it may be an embedding model", model)
-        yes, no = tokenizer.control("yes"), tokenizer.control("no")
+        yes, no = tokenizer.token_id("yes"), tokenizer.token_id("no")
         weight = yes_no_weight(checkpoint.folder, self.engine.model, yes, no)
         self._yes_no_weight: NDArray[np.float32] = weight.float().cpu().numpy()
 

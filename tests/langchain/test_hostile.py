@@ -47,7 +47,7 @@ def test_hostile_image_in_metadata_is_an_item_error(hostile: tuple[Any, str, Ser
     else:
         with pytest.raises(InputError, match=reason):
             content_blocks(documents[1:2], policy=policy)
-    assert server.asked == []
+    assert server.requested_paths == []
 
 
 STR_NUMBERS = [number for number, (value, _) in enumerate(HOSTILE) if isinstance(value, str)]
@@ -68,7 +68,7 @@ def test_hostile_video_in_metadata_is_an_item_error(number: int, allowed: Path, 
     assert len(store.store) == 1
     reranked = Qwen3VLReranker(model="tiny", policy=policy, top_n=None).compress_documents(documents, "a red star")
     assert reranked[-1].metadata["rerank_error"]
-    assert server.asked == []
+    assert server.requested_paths == []
 
 
 @pytest.mark.parametrize("hostile", STR_NUMBERS, indirect=True)
@@ -85,7 +85,7 @@ def test_hostile_query_is_an_input_error(hostile: tuple[Any, str, Server], allow
             Qwen3VLReranker(model="tiny", policy=policy).rerank(query, ["a"])
     with pytest.raises(BatchError):
         embeddings.embed_image(uris=[image])
-    assert server.asked == []
+    assert server.requested_paths == []
 
 
 def test_redirect_to_a_private_address_is_rejected(server: Server) -> None:

@@ -236,4 +236,4 @@ def test_hostile_reference_fails_alone_and_fetches_nothing(number: int, allowed:
         assert reason in bad.node.metadata["rerank_error"]
         with pytest.raises(BatchError, match="1 of 2"):
             Qwen3VLRerank(model="tiny", policy=policy, on_error="raise").postprocess_nodes(candidates, query_str="a")
-    assert server.asked == []
+    assert server.requested_paths == []

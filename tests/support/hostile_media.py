@@ -1,4 +1,4 @@
-"""References that must reach nothing, and what the refusal says."""
+"""References that must not be opened or fetched, each with words of the reason for which it is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.http_server import Server
 
 
 def png(width: int, height: int, rows: int = 1) -> bytes:
-    """A PNG whose header promises a size."""
+    """Return a PNG whose header claims a size, with the pixels of `rows` rows."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -35,19 +35,19 @@ HOSTILE: list[tuple[Any, str]] = [
     ("{allowed}/../../../etc/passwd", "outside the folders"),
     ("{allowed}/link.png", "outside the folders"),
     ("{allowed}/a\0b.png", "no path to a file"),
-    ("{allowed}/loop.png", "o"),
+    ("{allowed}/loop.png", "symbolic links form a loop"),
     ("{allowed}/pipe.png", "not a file"),
     ("file://elsewhere/share/a.png", "not a host"),
-    ("http://127.0.0.1:{port}/a.png", "not a public address"),
-    ("http://localhost:{port}/a.png", "not a public address"),
-    ("http://[::ffff:127.0.0.1]:{port}/a.png", "not a public address"),
-    ("http://169.254.169.254/latest/meta-data", "not a public address"),
-    ("ftp://example.com/a.png", "only http"),
+    ("http://127.0.0.1:{port}/a.png", "127.0.0.1, which is not a public address"),
+    ("http://localhost:{port}/a.png", "which is not a public address"),
+    ("http://[::ffff:127.0.0.1]:{port}/a.png", "127.0.0.1, which is not a public address"),
+    ("http://169.254.169.254/latest/meta-data", "169.254.169.254, which is not a public address"),
+    ("ftp://example.com/a.png", "URLs of this kind are not opened"),
     ("concat:/etc/passwd|/etc/hosts", "outside the folders"),
     (data_uri(png(60_000, 60_000)), "too large to be opened safely"),
-    (data_uri(png(12_000, 12_000, 400)), "12000 x 12000"),
-    ("data:image/png;base64,AAAA", "not a picture"),
-    ("data:text/html,<svg onload=1>", "not a picture"),
+    (data_uri(png(12_000, 12_000, 400)), "12000 x 12000 pixels and the media policy allows"),
+    ("data:image/png;base64,AAAA", "not an image that can be read"),
+    ("data:text/html,<svg onload=1>", "not an image that can be read"),
     ("{allowed}/header.png", "too large to be opened safely"),
     (7, "type int"),
     ({"url": "http://127.0.0.1"}, "type dict"),
@@ -56,10 +56,11 @@ HOSTILE: list[tuple[Any, str]] = [
     (Path("/etc/passwd"), "type PosixPath"),
     (True, "type bool"),
 ]
+"""`{allowed}` stands for the allowed folder and `{port}` for the port of a server on this machine."""
 
 
 def prepare(folder: Path) -> Path:
-    """What some of the references name, below the folder that is allowed."""
+    """Write the files that some of the references name into the allowed folder."""
     (folder / "link.png").symlink_to("/etc/passwd")
     (folder / "loop.png").symlink_to(folder / "loop.png")
     os.mkfifo(folder / "pipe.png")
@@ -68,8 +69,8 @@ def prepare(folder: Path) -> Path:
 
 
 def reference(number: int, allowed: Path, server: Server) -> tuple[Any, str]:
-    """A reference with the allowed folder and the server's port filled in, and the words of its refusal."""
-    found, reason = HOSTILE[number]
-    if isinstance(found, str):
-        found = found.replace("{allowed}", str(allowed)).replace("{port}", str(server.port))
-    return found, reason
+    """Return a reference with the folder and the port filled in, and words of the reason for its refusal."""
+    value, reason = HOSTILE[number]
+    if isinstance(value, str):
+        value = value.replace("{allowed}", str(allowed)).replace("{port}", str(server.port))
+    return value, reason

@@ -10,33 +10,37 @@ from typing import Self
 
 
 class Server:
-    """Serves `pages`: path to (status, headers, body); `slow` paths wait so many seconds between bytes."""
+    """Serves fixed responses on the loopback address.
+
+    `pages` maps a path to (status, headers, body); `byte_delays` maps a path to the seconds between the bytes of its
+    body. `requested_paths` records every request.
+    """
 
     def __init__(self) -> None:
         self.pages: dict[str, tuple[int, dict[str, str], bytes]] = {}
-        self.slow: dict[str, float] = {}
-        self.asked: list[str] = []
-        outer = self
+        self.byte_delays: dict[str, float] = {}
+        self.requested_paths: list[str] = []
+        server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.asked.append(self.path)
-                status, headers, body = outer.pages.get(self.path, (404, {}, b""))
+                server.requested_paths.append(self.path)
+                status, headers, body = server.pages.get(self.path, (404, {}, b""))
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.end_headers()
-                pause = outer.slow.get(self.path)
+                byte_delay = server.byte_delays.get(self.path)
                 try:
-                    if pause is None:
+                    if byte_delay is None:
                         self.wfile.write(body)
                     else:
-                        for place in range(len(body)):
-                            time.sleep(pause)
-                            self.wfile.write(body[place : place + 1])
+                        for index in range(len(body)):
+                            time.sleep(byte_delay)
+                            self.wfile.write(body[index : index + 1])
                             self.wfile.flush()
                 except OSError:
-                    pass  # the client hung up, as it should
+                    pass  # the client closed the connection, as it should
 
             def log_message(self, *_: object) -> None:
                 pass

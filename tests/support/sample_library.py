@@ -9,17 +9,21 @@ from qwen3vl.demo.library import write_clip, write_slides
 from qwen3vl.demo.scenes import Clip, Scene, Thing, random_scene
 
 STAR = Scene((Thing("red", "star", 0), Thing("blue", "ring", 8)))
+"""The image `star.png`."""
 MOVER = Clip("green", "circle", 0, 1)
+"""The video `mover.mp4`."""
 SLIDE = Scene((Thing("yellow", "cross", 4),))
+"""The second page of `slides.pdf`."""
+NUM_RANDOM_IMAGES = 30
 
 
 def write(folder: Path) -> Path:
-    """30 pictures and `star.png`, two clips (`mover.mp4`), a PDF whose second page is SLIDE, two notes.
+    """Write 31 images, two videos, a PDF of two pages, a Markdown file with two passages, a corrupt image and a table.
 
-    Also a corrupt picture, and a table that nothing loads.
+    The table is of a type that is not loaded.
     """
     random = Random(1)
-    for number in range(30):
+    for number in range(NUM_RANDOM_IMAGES):
         random_scene(random).draw(random).save(folder / f"{number}.{('png', 'jpg', 'webp')[number % 3]}")
     STAR.draw(random).save(folder / "star.png")
     write_clip(folder / "mover.mp4", MOVER, random)

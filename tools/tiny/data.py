@@ -121,4 +121,4 @@ def forward(
 
 
 def embed_prompts(tokenizer: Tokenizer, contents: Sequence[PromptContent[VisionPart]]) -> list[EncodedPrompt]:
-    return [tokenizer.write(embed_prompt(content, EMBED_INSTRUCTION), 8192).prompt for content in contents]
+    return [tokenizer.encode_prompt(embed_prompt(content, EMBED_INSTRUCTION), 8192).prompt for content in contents]

@@ -88,10 +88,10 @@ def told(tokenizer: Tokenizer, prompt: EncodedPrompt, said: Scene | Clip, style:
         if said.still is not None:
             parts.append(said)
             labels.append(label(said.still))
-    ids, _ = tokenizer.run([TextPart(said.caption(style))])
+    ids, _ = tokenizer.encode_text([TextPart(said.caption(style))])
     found = np.lib.stride_tricks.sliding_window_view(prompt.ids, len(ids))
     (first, *_) = np.flatnonzero((found == np.array(ids)).all(axis=1))
-    ends = [int(first) + len(tokenizer.run([TextPart(part.caption(style))])[0]) - 1 for part in parts]
+    ends = [int(first) + len(tokenizer.encode_text([TextPart(part.caption(style))])[0]) - 1 for part in parts]
     return dict(zip(ends, labels, strict=True))
 
 

@@ -135,7 +135,7 @@ def group(
             said, style, content = tell(each)
         else:
             content = show(each)
-        prompt = tokenizer.write(rerank_prompt(query, content, RERANK_INSTRUCTION), 8192).prompt
+        prompt = tokenizer.encode_prompt(rerank_prompt(query, content, RERANK_INSTRUCTION), 8192).prompt
         if kind == "caption":
             document = told(tokenizer, prompt, said, style)
         else:
@@ -183,7 +183,7 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
     model, further = start(folder, base, seed)
     random = Random(seed + further)
     tokenizer = Tokenizer(folder / "tokenizer.json")
-    yes, no = tokenizer.control("yes"), tokenizer.control("no")
+    yes, no = tokenizer.token_id("yes"), tokenizer.token_id("no")
     average = copy.deepcopy(model)
     width = model.config.text.hidden
     probe = nn.Linear(width, 3)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from qwen3vl.cli.describe import where
 from qwen3vl.inputs import shorten
-from qwen3vl.media.preview import data_uri, preview, still
+from qwen3vl.media.preview import data_uri, preview, thumbnail
 from qwen3vl.stores import Hit
 
 _STYLE = """
@@ -58,7 +58,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], note: str = 
 def _section(section: Section) -> str:
     parts = []
     if "image" in section.query:
-        parts.append(_img(still(section.query["image"]), "the query's picture"))
+        parts.append(_img(thumbnail(section.query["image"]), "the query's picture"))
     words = f"<q>{html.escape(section.query['text'])}</q>" if section.query.get("text") else ""
     parts.append(f"<div>{words}<small>{html.escape(section.note)}</small></div>")
     hits = "".join(

@@ -42,8 +42,9 @@ from qwen3vl.inputs import Item
 from qwen3vl.model import Qwen3VL, VisionFeatures
 from qwen3vl.model.hub import Checkpoint
 from qwen3vl.model.weights import fingerprint
-from qwen3vl.processing.fitting import SizedMedia, UnsizedMedia, fit, read_headers
+from qwen3vl.processing.fitting import fit
 from qwen3vl.processing.geometry import Limits
+from qwen3vl.processing.sizing import SizedMedia, UnsizedMedia, read_headers
 from qwen3vl.processing.templates import PromptContent
 from qwen3vl.processing.tokenizer import Tokenizer
 from qwen3vl.settings import EngineSettings

@@ -52,7 +52,7 @@ class PendingBatch:
         else:
             self._since = time.perf_counter()
         self.tokens += len(ids)
-        self.held += sum(each.held for each in prompt.fitted.media)
+        self.held += sum(each.buffered_bytes for each in prompt.fitted.media)
         self.prompts.append(prompt)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Item, as_item
-from qwen3vl.processing.fitting import UnsizedMedia
+from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import ControlToken, TextPart
 
 

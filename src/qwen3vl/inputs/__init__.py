@@ -1,28 +1,26 @@
-"""What a caller passes: parsed into frozen `Item`s, before anything is opened."""
+"""Parses what a caller passes into frozen `Item`s. No file or address is opened."""
 
-from qwen3vl.inputs.parsing import (
-    KEYS,
-    VIDEO_SUFFIXES,
+from qwen3vl.inputs.items import (
     ImageInput,
     ImageReference,
     Input,
     Item,
+    Origin,
     VideoInput,
     VideoReference,
-    as_image,
-    as_item,
-    as_video,
-    is_video,
     shorten,
 )
+from qwen3vl.inputs.parsing import INPUT_KEYS, as_item
+from qwen3vl.inputs.references import VIDEO_SUFFIXES, as_image, as_video, is_video
 
 __all__ = [
-    "KEYS",
+    "INPUT_KEYS",
     "VIDEO_SUFFIXES",
     "ImageInput",
     "ImageReference",
     "Input",
     "Item",
+    "Origin",
     "VideoInput",
     "VideoReference",
     "as_image",

@@ -1,4 +1,4 @@
-"""Files to documents, one at a time: nothing here grows with the folder."""
+"""Loads files as documents, one at a time: memory does not grow with the number of files."""
 
 from qwen3vl.loaders.folder import Loader, Skipped
 

@@ -1,4 +1,4 @@
-"""Finds files in folders and by globs, and hands each to the loader of its kind."""
+"""Finds files in folders and by glob patterns, and passes each to the loader for its type."""
 
 from __future__ import annotations
 
@@ -12,21 +12,29 @@ from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import InputError
 from qwen3vl.hashing import file_digest
 from qwen3vl.inputs import VIDEO_SUFFIXES
+from qwen3vl.loaders.images import load_image
 from qwen3vl.loaders.pdf import load_pdf
-from qwen3vl.loaders.text import load_text
+from qwen3vl.loaders.text import MARKDOWN_SUFFIXES, load_text
 from qwen3vl.loaders.videos import load_video
-from qwen3vl.media.images import check_file
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
+from qwen3vl.media.source import check_file
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm"}
 )
-TEXT_SUFFIXES = frozenset({".txt", ".md", ".markdown", ".rst"})
+"""Suffixes of files that are loaded as images."""
+TEXT_SUFFIXES = frozenset({".txt", ".rst"}) | MARKDOWN_SUFFIXES
+"""Suffixes of files that are loaded as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file of a type that nothing here loads."""
+    """A file of a type that is not loaded.
+
+    Attributes:
+        source: The file.
+        suffix: Its suffix in lower case, or `"no suffix"`.
+    """
 
     source: str
     suffix: str
@@ -34,12 +42,20 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads folders (with all below them), globs and single files.
+    """Loads folders with everything below them, glob patterns, and single files.
 
-    segment_seconds: clips longer than this are cut into equal parts of about this length.
-    passage_chars: texts are cut into passages of at most this many characters, between paragraphs.
-    fuse_page_text: embed a PDF page's text together with its picture, not only keep it for reading.
-    exclude: folders that are passed over, such as the store's own.
+    Attributes:
+        segment_seconds: Longer videos are cut into equal parts of about this duration.
+        passage_chars: Maximum number of characters of a passage of text.
+        fuse_page_text: Whether a PDF page's text is embedded together with its image, or only stored beside it.
+        exclude: Folders that are not entered, such as that of the vector store.
+        policy: Limits on files and sizes.
+
+    Example:
+        ```python
+        for loaded in Loader(segment_seconds=10).load(["photos", "videos/*.mp4"]):
+            print(loaded)
+        ```
     """
 
     segment_seconds: float = 30.0
@@ -51,31 +67,45 @@ class Loader:
     def load(
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
     ) -> Iterator[Document | LoadFailure | Skipped]:
-        """Documents, failures and skipped files, in the order of the files' names.
+        """Load files, one at a time, in the order of their names.
 
-        Hidden files and folders are passed over, unless they are named themselves.
+        Hidden files and folders are left out, unless they are named themselves. A file that is reached twice is
+        loaded once.
+
+        Args:
+            paths: A path or glob pattern, or several.
+
+        Yields:
+            Documents, and failures and skipped files where they occur.
         """
         seen: set[Path] = set()
         for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-            found = False
-            for file in self._files(os.fspath(path)):
-                found = True
+            is_empty = True
+            for file in self._find_files(os.fspath(path)):
+                is_empty = False
                 if isinstance(file, LoadFailure):
                     yield file
                 elif file not in seen:
                     seen.add(file)
                     yield from self.load_file(file)
-            if not found and not Path(path).is_dir():
-                reason = "there is no such file or folder, and no file that the pattern finds"
+            if is_empty and not Path(path).is_dir():
+                reason = "there is no such file or folder, and no file matches it as a pattern; check the path"
                 yield LoadFailure(os.path.abspath(path), reason)  # noqa: PTH100 (a link's target may be gone)
 
     def load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
-        """One file's documents."""
+        """Load one file.
+
+        Args:
+            path: An absolute path.
+
+        Yields:
+            The file's documents, a failure if it cannot be loaded, or that it is skipped.
+        """
         name = str(path).encode("utf-8", "backslashreplace").decode()
         if name != str(path):
             yield LoadFailure(name, "its name is not valid UTF-8; rename it")
             return
-        load = self._loader(path.suffix.lower())
+        load = self._choose_loader(path.suffix.lower())
         if load is None:
             yield Skipped(name, path.suffix.lower() or "no suffix")
             return
@@ -85,10 +115,11 @@ class Loader:
         except InputError as error:
             yield LoadFailure(name, str(error))
         except OSError as error:
-            yield LoadFailure(name, f"the file cannot be read: {error.strerror or error}")
+            yield LoadFailure(name, f"the file cannot be read: {error.strerror or error}; check its permissions")
 
-    def _loader(self, suffix: str) -> Callable[[Path, str], Iterator[Document | LoadFailure]] | None:
-        if suffix in PICTURE_SUFFIXES:
+    def _choose_loader(self, suffix: str) -> Callable[[Path, str], Iterator[Document | LoadFailure]] | None:
+        """Return the function that loads files with this suffix from a path and the digest of the content."""
+        if suffix in IMAGE_SUFFIXES:
             return load_image
         if suffix == ".pdf":
             return lambda path, digest: load_pdf(path, digest, fuse=self.fuse_page_text)
@@ -98,38 +129,35 @@ class Loader:
             return lambda path, _: load_text(path, self.passage_chars)
         return None
 
-    def _files(self, path: str) -> Iterator[Path | LoadFailure]:
-        named = Path(path).expanduser()
-        if named.is_dir():
-            yield from self._walk(named.resolve())
-        elif named.exists():
-            yield named.resolve()
+    def _find_files(self, path: str) -> Iterator[Path | LoadFailure]:
+        expanded = Path(path).expanduser()
+        if expanded.is_dir():
+            yield from self._walk(expanded.resolve())
+        elif expanded.exists():
+            yield expanded.resolve()
         elif glob.has_magic(path):
-            for match in sorted(glob.glob(str(named), recursive=True)):  # noqa: PTH207 (the pattern may be absolute)
+            for match in sorted(glob.glob(str(expanded), recursive=True)):  # noqa: PTH207 (patterns may be absolute)
                 if Path(match).is_file():
                     yield Path(match).resolve()
 
     def _walk(self, folder: Path) -> Iterator[Path | LoadFailure]:
-        """Files before folders, each by name; links to folders are not followed."""
+        """List a folder's files, then its subfolders, each by name. Links to folders are not followed."""
         if any(folder == excluded.resolve() for excluded in self.exclude):
             return
-        folders = []
+        subfolders = []
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            yield LoadFailure(str(folder), f"the folder cannot be read: {error.strerror or error}")
+            yield LoadFailure(
+                str(folder), f"the folder cannot be read: {error.strerror or error}; check its permissions"
+            )
             return
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
-                folders.append(Path(entry.path))
+                subfolders.append(Path(entry.path))
             elif entry.is_file():
                 yield Path(entry.path)
-        for below in folders:
-            yield from self._walk(below)
-
-
-def load_image(path: Path, digest: str) -> Iterator[Document]:
-    """A picture as it is; whether it can be read is seen when it is embedded."""
-    yield Document(str(path), "picture", digest, image=str(path))
+        for subfolder in subfolders:
+            yield from self._walk(subfolder)

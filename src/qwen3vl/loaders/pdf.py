@@ -1,4 +1,4 @@
-"""A PDF, a page each: its picture, and its text for reading."""
+"""Loads the pages of a PDF as documents."""
 
 from __future__ import annotations
 
@@ -11,24 +11,35 @@ from qwen3vl.media.pdf import page_count, page_text
 
 
 def load_pdf(path: Path, digest: str, *, fuse: bool = False) -> Iterator[Document | LoadFailure]:
-    """Pages with `page` (from 1) and `pages` in their metadata; a broken page is a failure of its own.
+    """Load a PDF.
 
-    The image is a reference, `FILE#page=N`: the page is rendered when it is looked at.
+    Args:
+        path: The file.
+        digest: Digest of its content.
+        fuse: Whether a page's text is embedded together with its image, or only stored beside it.
+
+    Yields:
+        A document of kind `"page"` for each page, with `page` (from 1) and `pages` in its metadata. Its image is the
+        reference `FILE#page=N`, which is rendered when it is embedded. A broken page is a failure of its own.
+
+    Raises:
+        MediaError: The PDF cannot be opened.
     """
-    pages = page_count(path)
-    for number in range(1, pages + 1):
+    num_pages = page_count(path)
+    for page_number in range(1, num_pages + 1):
+        locator = f"page={page_number}"
         try:
-            text = page_text(path, number)
+            text = page_text(path, page_number)
         except MediaError as error:
-            yield LoadFailure(f"{path}#page={number}", str(error))
+            yield LoadFailure(f"{path}#{locator}", str(error))
             continue
         yield Document(
             str(path),
             "page",
             digest,
-            locator=f"page={number}",
+            locator=locator,
             text=text,
-            image=f"{path}#page={number}",
+            image=f"{path}#{locator}",
             fused=fuse,
-            metadata={"page": number, "pages": pages},
+            metadata={"page": page_number, "pages": num_pages},
         )

@@ -1,4 +1,4 @@
-"""A clip, in parts of equal length."""
+"""Loads a video as documents, one for each of its segments."""
 
 from __future__ import annotations
 
@@ -13,17 +13,29 @@ from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.media.videos import read_video_header
 
 
-def load_video(path: Path, digest: str, segment: float, policy: MediaPolicy) -> Iterator[Document]:
-    """Parts with `start` and `end` seconds in their metadata; the video is a reference, `FILE#t=START,END`.
+def load_video(path: Path, digest: str, segment_seconds: float, policy: MediaPolicy) -> Iterator[Document]:
+    """Load a video in segments of equal duration.
 
-    A clip is cut into as many equal parts as come nearest to `segment` seconds each.
+    Args:
+        path: The file.
+        digest: Digest of its content.
+        segment_seconds: The segments are as near to this duration as equal parts can be, in seconds.
+        policy: Limits on files and sizes. Its `max_seconds` is not applied to the whole video, only to the segments,
+            when they are embedded.
+
+    Yields:
+        Documents of kind `"clip"` with `start`, `end` and `seconds` (duration of the whole video) in their metadata.
+        The video is the reference `FILE#t=START,END`, or the file if there is only one segment.
+
+    Raises:
+        MediaError: The video cannot be opened.
     """
-    # How long it may be is judged part by part, when they are embedded.
-    length = read_video_header(as_video(path), replace(policy, max_seconds=math.inf)).timeline.seconds
-    count = max(1, round(length / segment))
-    for number in range(count):
-        start, end = (round(length * edge / count, 2) for edge in (number, number + 1))
+    header = read_video_header(as_video(path), replace(policy, max_seconds=math.inf))
+    duration = header.timeline.duration
+    num_segments = max(1, round(duration / segment_seconds))
+    for number in range(num_segments):
+        start, end = (round(duration * edge / num_segments, 2) for edge in (number, number + 1))
         locator = f"t={start:g},{end:g}"
-        reference = f"{path}#{locator}" if count > 1 else str(path)
-        metadata = {"start": start, "end": end, "seconds": round(length, 2)}
+        reference = f"{path}#{locator}" if num_segments > 1 else str(path)
+        metadata = {"start": start, "end": end, "seconds": round(duration, 2)}
         yield Document(str(path), "clip", digest, locator=locator, video=reference, metadata=metadata)

@@ -1,4 +1,4 @@
-"""References to pixels, guarded: a reference's header is read and judged before anything is decoded."""
+"""Opens media references under a policy. An image's or video's header is read and checked before it is decoded."""
 
 from qwen3vl.media.policy import DEFAULT_POLICY, UNTRUSTED_POLICY, MediaPolicy, require_folders
 

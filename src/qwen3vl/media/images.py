@@ -1,162 +1,149 @@
-"""Pictures: the header first, the pixels later."""
+"""Images and PDF pages: the header is read and checked first, the pixels are decoded later."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from qwen3vl.errors import MediaError, PolicyError
-from qwen3vl.hashing import bytes_digest, file_digest
+from qwen3vl.hashing import bytes_digest
 from qwen3vl.inputs import ImageReference
-from qwen3vl.media.fetch import fetch
 from qwen3vl.media.pdf import page_size, render_page
 from qwen3vl.media.policy import MediaPolicy
-from qwen3vl.processing.pixels import rgb
+from qwen3vl.media.source import MediaSource, check_pixels, open_source
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What is opened; formats that start other programs (EPS) are not."""
+"""Image formats that are opened, by Pillow's names. Formats that start other programs, such as EPS, are not."""
+_TRANSPOSED_ORIENTATIONS = (5, 6, 7, 8)
+"""EXIF orientations that exchange width and height."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Header:
-    """A picture's size in pixels, what identifies its content, and how to decode it to RGB."""
+class ImageHeader:
+    """What is known of an image before it is decoded.
+
+    Attributes:
+        width: Pixels per row.
+        height: Number of rows.
+        identity: Equal for images with the same pixels.
+        load: Decodes the image to RGB. It may be called on any thread, and raises `MediaError` if the file is broken
+            or was changed since its header was read.
+        buffered_bytes: Size of the encoded file that is kept in memory for `load`, in bytes.
+    """
 
     width: int
     height: int
     identity: Hashable
     load: Callable[[], Image.Image]
-    held: int = 0
-    """Bytes of the encoded file that are kept in memory until then."""
+    buffered_bytes: int = 0
 
 
-def check_file(path: Path, policy: MediaPolicy) -> tuple[str, int, int]:
-    """What identifies the file's present content: path, size and time of change."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError as error:
-        raise MediaError("the file does not exist") from error
-    except (OSError, ValueError) as error:
-        raise MediaError(f"the file cannot be read: {error}") from error
-    if not path.is_file():
-        raise MediaError("this is not a file")
-    if stat.st_size == 0:
-        raise MediaError("the file is empty")
-    if stat.st_size > policy.max_bytes:
-        raise PolicyError(f"the file has {stat.st_size} bytes and the media policy allows {policy.max_bytes}")
-    return str(path), stat.st_size, stat.st_mtime_ns
+def read_image_header(reference: ImageReference, policy: MediaPolicy, *, exif: bool = False) -> ImageHeader:
+    """Read the header of an image, or the size of a PDF page.
 
+    Args:
+        reference: The image.
+        policy: Limits on files, addresses and sizes.
+        exif: Whether the image is rotated by its EXIF orientation.
 
-def _held(source: Path | bytes) -> int:
-    return len(source) if isinstance(source, bytes) else 0
+    Returns:
+        The header; the image is not decoded yet, unless the reference holds pixels.
 
-
-def check_bytes(data: bytes, policy: MediaPolicy) -> bytes:
-    """Encoded bytes that a caller sent, within the limit."""
-    if len(data) > policy.max_bytes:
-        raise PolicyError(f"it has {len(data)} bytes and the media policy allows {policy.max_bytes}")
-    return data
-
-
-@lru_cache(maxsize=1024)
-def content_digest(known: tuple[str, int, int]) -> str:
-    """Of a file that `check_file` knows; cached while it stays as it is: a PDF has many pages."""
-    try:
-        return file_digest(Path(known[0]))
-    except OSError as error:
-        raise MediaError(f"the file cannot be read: {error}") from error
-
-
-def read_image_header(picture: ImageReference, policy: MediaPolicy, *, exif: bool = False) -> Header:
-    """Opens a picture as far as its header.
-
-    Raises `MediaError` where it is missing or broken, `PolicyError` where the policy forbids it.
+    Raises:
+        MediaError: The image is missing or broken.
+        PolicyError: The policy does not allow it.
     """
-    if picture.where == "pixels":
-        image: Image.Image = picture.data
-        width, height = _shown_size(image, exif)
+    if reference.origin == "pixels":
+        image: Image.Image = reference.data
+        width, height = _oriented_size(image, exif)
         check_pixels(width, height, policy)
-        return Header(width, height, (image.size, bytes_digest(_rgb(image, exif).tobytes())), lambda: _rgb(image, exif))
-    known = None
-    if picture.where == "path":
-        path = policy.check_path(picture.data)
-        known = check_file(path, policy)
-        identity = (content_digest(known), exif)
-        source: Path | bytes = path
-    else:
-        source = data = fetch(picture.data, policy) if picture.where == "url" else check_bytes(picture.data, policy)
-        identity = (bytes_digest(data), exif)
-    if picture.page is not None:
-        page = picture.page
-        width, height = page_size(source, page)
-        check_pixels(width, height, policy)
-        return Header(width, height, (identity, page), _sure(lambda: render_page(source, page), known), _held(source))
-    with _open(source) as opened:
-        width, height = _shown_size(opened, exif)
+        pixels_identity = (image.size, bytes_digest(_oriented_rgb(image, exif).tobytes()))
+        return ImageHeader(width, height, pixels_identity, lambda: _oriented_rgb(image, exif))
+    source = open_source(reference, policy)
+    if reference.page is not None:
+        return _read_page(source, reference.page, policy, exif=exif)
+    identity = (source.content_digest(), exif)
+    with _open(source.data) as opened:
+        width, height = _oriented_size(opened, exif)
     check_pixels(width, height, policy)
-    return Header(width, height, identity, _sure(lambda: _decode(source, exif), known), _held(source))
+    load = _load_unchanged(source, lambda: _decode(source.data, exif))
+    return ImageHeader(width, height, identity, load, source.buffered_bytes)
 
 
-def _sure(load: Callable[[], Image.Image], known: tuple[str, int, int] | None) -> Callable[[], Image.Image]:
-    """Fails where a file changed meanwhile: what it shows now is not to be kept under the digest of what it was."""
-    if known is None:
-        return load
+def rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB: RGBA over white, every other mode as Pillow converts it.
 
-    def loaded() -> Image.Image:
-        picture = load()
-        stat = Path(known[0]).stat()
-        if (stat.st_size, stat.st_mtime_ns) != known[1:]:
-            raise MediaError("the file changed while it was read; try it again")
-        return picture
+    This is `to_rgb` of qwen-vl-utils 0.0.14, `vision_process.py`.
 
-    return loaded
+    Args:
+        image: An image of any mode.
 
-
-def _shown_size(image: Image.Image, exif: bool) -> tuple[int, int]:
-    """Width and height, after the turn that the EXIF tag asks for where that is wanted."""
-    turned = exif and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    return (image.height, image.width) if turned else image.size
+    Returns:
+        An image of mode RGB.
+    """
+    if image.mode == "RGBA":
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=image.getchannel("A"))
+        return white
+    return image.convert("RGB")
 
 
-def check_pixels(width: int, height: int, policy: MediaPolicy) -> None:
-    if width * height > policy.max_pixels:
-        raise PolicyError(
-            f"it has {width} x {height} pixels and the media policy allows {policy.max_pixels} (MediaPolicy.max_pixels)"
-        )
-    if width < 1 or height < 1:
-        raise MediaError(f"it has {width} x {height} pixels")
+def _read_page(source: MediaSource, page: int, policy: MediaPolicy, *, exif: bool) -> ImageHeader:
+    identity = ((source.content_digest(), exif), page)
+    width, height = page_size(source.data, page)
+    check_pixels(width, height, policy)
+    load = _load_unchanged(source, lambda: render_page(source.data, page))
+    return ImageHeader(width, height, identity, load, source.buffered_bytes)
 
 
-def _open(source: Path | bytes) -> Image.Image:
-    """The picture with its header read.  Its size is judged by our policy, not by Pillow's warning."""
+def _load_unchanged(source: MediaSource, load: Callable[[], Image.Image]) -> Callable[[], Image.Image]:
+    """Return a function that loads the image, then fails if the file was changed since it was hashed."""
+
+    def load_and_check() -> Image.Image:
+        image = load()
+        source.require_unchanged()
+        return image
+
+    return load_and_check
+
+
+def _oriented_size(image: Image.Image, exif: bool) -> tuple[int, int]:
+    """Return width and height, after the rotation by the EXIF orientation if `exif`."""
+    transposed = exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _TRANSPOSED_ORIENTATIONS
+    return (image.height, image.width) if transposed else image.size
+
+
+def _oriented_rgb(image: Image.Image, exif: bool) -> Image.Image:
+    return rgb(ImageOps.exif_transpose(image) if exif else image)
+
+
+def _open(data: Path | bytes) -> Image.Image:
+    """Open an image and read its header."""
     try:
         with warnings.catch_warnings():
+            # `check_pixels` judges the size by our policy.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+            return Image.open(BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise PolicyError(f"it is too large to be opened safely: {error}") from error
+        raise PolicyError(f"it is too large to be opened safely: {error}; pass a smaller image") from error
     except UnidentifiedImageError as error:
-        raise MediaError(f"this is not a picture that can be read ({', '.join(FORMATS)})") from error
+        raise MediaError(f"this is not an image that can be read; convert it to one of {', '.join(FORMATS)}") from error
     except FileNotFoundError as error:
-        raise MediaError("the file does not exist") from error
+        raise MediaError("the file does not exist; check its path") from error
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, RuntimeError) as error:
-        raise MediaError(f"the picture is broken: {error}") from error
+        raise MediaError(f"the image is broken: {error}; export it again") from error
 
 
-def _decode(source: Path | bytes, exif: bool) -> Image.Image:
+def _decode(data: Path | bytes, exif: bool) -> Image.Image:
     try:
-        with _open(source) as opened:
-            return _rgb(opened, exif)
+        with _open(data) as opened:
+            return _oriented_rgb(opened, exif)
     except MediaError:
         raise
-    except Exception as error:  # decoders of broken files raise nearly anything
-        raise MediaError(f"the picture is broken: {error or type(error).__name__}") from error
-
-
-def _rgb(image: Image.Image, exif: bool) -> Image.Image:
-    return rgb(ImageOps.exif_transpose(image) if exif else image)
+    except Exception as error:  # decoders raise nearly anything on broken files
+        raise MediaError(f"the image is broken: {error or type(error).__name__}; export it again") from error

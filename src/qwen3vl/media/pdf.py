@@ -1,4 +1,4 @@
-"""Pages of PDF files as pictures and as text, by PDFium."""
+"""Pages of PDF files as images and as text, by PDFium."""
 
 from __future__ import annotations
 
@@ -13,72 +13,116 @@ from PIL import Image
 from qwen3vl.errors import MediaError
 
 LONG_SIDE = 1684
-"""Pixels of a rendered page's longer side: A4 at 144 dots an inch, near the models' 1,843,200 pixels."""
+"""Pixels of a rendered page's longer side: A4 at 144 dots per inch, near the models' limit of 1,843,200 pixels."""
 
-# PDFium is not safe to call from two threads at once.
+# PDFium is not thread-safe.
 _lock = threading.Lock()
 
 
+def page_count(data: Path | bytes) -> int:
+    """Return the number of pages.
+
+    Args:
+        data: A PDF file, or its bytes.
+
+    Returns:
+        The number of pages.
+
+    Raises:
+        MediaError: The PDF cannot be opened.
+    """
+    with _open_document(data) as document:
+        return len(document)
+
+
+def page_size(data: Path | bytes, page_number: int) -> tuple[int, int]:
+    """Return the size at which a page is rendered.
+
+    Args:
+        data: A PDF file, or its bytes.
+        page_number: Number of the page, from 1.
+
+    Returns:
+        Width and height in pixels.
+
+    Raises:
+        MediaError: The PDF is broken, or has no such page.
+    """
+    with _open_page(data, page_number) as page:
+        return _rendered_size(page)
+
+
+def render_page(data: Path | bytes, page_number: int) -> Image.Image:
+    """Render a page on white.
+
+    Args:
+        data: A PDF file, or its bytes.
+        page_number: Number of the page, from 1.
+
+    Returns:
+        An RGB image whose longer side has `LONG_SIDE` pixels.
+
+    Raises:
+        MediaError: The PDF is broken, or has no such page.
+    """
+    with _open_page(data, page_number) as page:
+        size = _rendered_size(page)
+        scale = LONG_SIDE / max(page.get_size())
+        image: Image.Image = page.render(scale=scale).to_pil().convert("RGB")
+    return image if image.size == size else image.resize(size)
+
+
+def page_text(data: Path | bytes, page_number: int) -> str:
+    """Return the text of a page, as it is stored in the file.
+
+    Args:
+        data: A PDF file, or its bytes.
+        page_number: Number of the page, from 1.
+
+    Returns:
+        The text; empty for a scanned page.
+
+    Raises:
+        MediaError: The PDF is broken, or has no such page.
+    """
+    with _open_page(data, page_number) as page:
+        text_page = page.get_textpage()
+        try:
+            return str(text_page.get_text_bounded()).replace("\r\n", "\n").strip()
+        finally:
+            text_page.close()
+
+
 @contextmanager
-def _document(source: Path | bytes) -> Iterator[pdfium.PdfDocument]:
+def _open_document(data: Path | bytes) -> Iterator[pdfium.PdfDocument]:
     with _lock:
         try:
-            document = pdfium.PdfDocument(source)
+            document = pdfium.PdfDocument(data)
         except (pdfium.PdfiumError, OSError) as error:
-            raise MediaError(f"this PDF cannot be opened: {error}") from error
+            raise MediaError(f"this PDF cannot be opened: {error}; export it again, without a password") from error
         try:
             yield document
         except pdfium.PdfiumError as error:
-            raise MediaError(f"this PDF is broken: {error}") from error
+            raise MediaError(f"this PDF is broken: {error}; export it again") from error
         finally:
             document.close()
 
 
 @contextmanager
-def _page(source: Path | bytes, number: int) -> Iterator[pdfium.PdfPage]:
-    with _document(source) as document:
-        if not 1 <= number <= len(document):
-            raise MediaError(f"there is no page {number}: the PDF has {len(document)}")
-        page = document[number - 1]
+def _open_page(data: Path | bytes, page_number: int) -> Iterator[pdfium.PdfPage]:
+    with _open_document(data) as document:
+        if not 1 <= page_number <= len(document):
+            raise MediaError(f"there is no page {page_number}: the PDF has {len(document)}; pages count from 1")
+        page = document[page_number - 1]
         try:
             yield page
         finally:
             page.close()
 
 
-def page_count(source: Path | bytes) -> int:
-    with _document(source) as document:
-        return len(document)
-
-
-def page_size(source: Path | bytes, number: int) -> tuple[int, int]:
-    """Width and height in pixels at which page `number` (from 1) is rendered."""
-    with _page(source, number) as page:
-        return _rendered(page)
-
-
-def render_page(source: Path | bytes, number: int) -> Image.Image:
-    """Page `number` (from 1) as an RGB picture on white."""
-    with _page(source, number) as page:
-        width, height = _rendered(page)
-        scale = LONG_SIDE / max(page.get_size())
-        picture: Image.Image = page.render(scale=scale).to_pil().convert("RGB")
-    return picture if picture.size == (width, height) else picture.resize((width, height))
-
-
-def page_text(source: Path | bytes, number: int) -> str:
-    """The text of page `number` (from 1), as it lies in the file; empty for a scanned page."""
-    with _page(source, number) as page:
-        text = page.get_textpage()
-        try:
-            return str(text.get_text_bounded()).replace("\r\n", "\n").strip()
-        finally:
-            text.close()
-
-
-def _rendered(page: pdfium.PdfPage) -> tuple[int, int]:
+def _rendered_size(page: pdfium.PdfPage) -> tuple[int, int]:
     width, height = page.get_size()
     if width <= 0 or height <= 0:
-        raise MediaError(f"the page measures {width:g} x {height:g} points")
+        raise MediaError(f"the page measures {width:g} x {height:g} points; export the PDF again")
     scale = LONG_SIDE / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))

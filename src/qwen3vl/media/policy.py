@@ -1,4 +1,4 @@
-"""What media references may reach, and how much they may cost."""
+"""The media policy: which files and addresses media references may reach, and how large media may be."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ from pathlib import Path
 
 from qwen3vl.errors import MediaError, PolicyError
 
+SYMLINK_LOOP = "its symbolic links form a loop; make the link point to a file"
+"""Reason of the error of a path whose links lead back to it."""
+
 
 @dataclass(frozen=True, slots=True)
 class MediaPolicy:
-    """Limits on every picture and clip that is opened.
+    """Limits on every image and video that is opened.
 
-    urls: whether http(s) references are fetched at all.
-    hosts: if given, the only host names that are fetched from.
-    private_hosts: whether addresses that are not public (loopback, private, link-local, …) may be fetched.
-    folders: if given, the only folders, with what is below them, whose files are opened; None is every file.
-    max_bytes: of one encoded file, read or fetched.
-    max_pixels: of one picture or frame, by its header, before it is decoded.
-    max_seconds: length of a clip, or of the part asked for.
-    max_frames: pictures in a list of frames.
-    timeout: seconds for one fetch, redirects included.
-    max_redirects: how many are followed; each target is checked like the first.
+    Attributes:
+        urls: Whether http(s) URLs are fetched at all.
+        hosts: The only host names that are fetched from; None allows all.
+        private_hosts: Whether addresses that are not public (loopback, private, link-local, ...) may be fetched.
+        folders: The only folders whose files, at any depth, are opened; None allows every file.
+        max_bytes: Maximum size of an encoded file, read or fetched, in bytes.
+        max_pixels: Maximum number of pixels of an image or frame; checked by its header, before it is decoded.
+        max_seconds: Maximum duration of a video, or of the part that is asked for, in seconds.
+        max_frames: Maximum number of images in a list of frames.
+        timeout: Maximum duration of one fetch, redirects included, in seconds.
+        max_redirects: Maximum number of redirects; each target is checked like the first.
+
+    Example:
+        ```python
+        policy = MediaPolicy(urls=False, folders=("/srv/uploads",), max_bytes=20_000_000)
+        ```
     """
 
     urls: bool = True
@@ -38,7 +47,7 @@ class MediaPolicy:
     max_redirects: int = 3
 
     def __post_init__(self) -> None:
-        # A single one is easily written without its comma; letter by letter, "/srv" would allow "/".
+        # A tuple of one is easily written without its comma; read letter by letter, "/srv" would allow "/".
         if isinstance(self.folders, (str, PathLike)):
             object.__setattr__(self, "folders", (self.folders,))
         if self.folders is not None:
@@ -47,32 +56,56 @@ class MediaPolicy:
             object.__setattr__(self, "hosts", (self.hosts,))
 
     def check_path(self, path: str) -> Path:
-        """The real path, links followed; raises `PolicyError` outside the allowed folders."""
+        """Resolve a path and check that it lies within the allowed folders.
+
+        Args:
+            path: The path as the caller wrote it.
+
+        Returns:
+            The absolute path, with symbolic links resolved.
+
+        Raises:
+            MediaError: The path is malformed.
+            PolicyError: The path is outside the allowed folders.
+        """
         try:
-            real = Path(path).resolve()
-        except (OSError, ValueError, RuntimeError) as error:  # a null character, links in a circle
-            raise MediaError(f"this is no path to a file: {error}") from error
-        if self.folders is not None and not any(real.is_relative_to(folder) for folder in _resolved(self.folders)):
+            resolved = Path(path).resolve()
+        except RuntimeError as error:  # how Python before 3.13 reports a loop
+            raise MediaError(SYMLINK_LOOP) from error
+        except (OSError, ValueError) as error:  # such as a null character
+            raise MediaError(f"this is no path to a file: {error}; pass a path without special characters") from error
+        if self.folders is not None and not any(resolved.is_relative_to(folder) for folder in _resolve(self.folders)):
             allowed = ", ".join(str(folder) for folder in self.folders) or "none"
             raise PolicyError(
                 f"the file is outside the folders that the media policy allows ({allowed}); MediaPolicy(folders=(…,)) "
-                "names others"
+                "allows others"
             )
-        return real
+        return resolved
 
 
-def _resolved(folders: Sequence[str | PathLike[str]]) -> list[Path]:
+def _resolve(folders: Sequence[str | PathLike[str]]) -> list[Path]:
     return [Path(folder).expanduser().resolve() for folder in folders]
 
 
 DEFAULT_POLICY = MediaPolicy()
+"""For references that the application itself writes: every file, and public addresses."""
 
 UNTRUSTED_POLICY = MediaPolicy(folders=(), max_bytes=32 * 2**20)
 """For references that come with documents and queries of others: no file of this machine, until folders are named."""
 
 
 def require_folders(policy: MediaPolicy) -> MediaPolicy:
-    """A policy for references of others; raises `ValueError` where it opens every file of this machine unsaid."""
+    """Check that a policy for references from others says which files they may open.
+
+    Args:
+        policy: Any policy.
+
+    Returns:
+        The same policy.
+
+    Raises:
+        ValueError: `folders` is None, which would open every file of this machine.
+    """
     if policy.folders is None:
         raise ValueError(
             "the policy names no folders, which would open every file of this machine to references in documents: "

@@ -1,4 +1,4 @@
-"""Small pictures of pictures, pages and clips, for people to look at."""
+"""Thumbnails of images, PDF pages and videos, for people to look at."""
 
 from __future__ import annotations
 
@@ -16,55 +16,107 @@ from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.media.videos import read_video_header
 
 log = logging.getLogger(__name__)
-SIDE = 240
-"""Pixels of the longer side."""
-FRAMES = 4
-"""Frames that stand for a clip."""
-QUALITIES = (85, 60, 35)
+
+MAX_SIDE = 240
+"""Pixels of a thumbnail's longer side."""
+SHEET_COLUMNS = SHEET_ROWS = 2
+"""Frames in each row and column of a video's contact sheet."""
+SHEET_GAP = 2
+"""Pixels between the frames of a contact sheet."""
+JPEG_QUALITIES = (85, 60, 35)
+"""Tried in this order where the encoded size is limited."""
+_MIN_SIDE = 16
+"""Pixels; images are not shrunk below this to fit a size limit."""
 
 
-def preview(document: Document, policy: MediaPolicy = DEFAULT_POLICY, side: int = SIDE) -> Image.Image | None:
-    """A small picture of what a document shows; None for text, and where its media cannot be read any more."""
+def preview(document: Document, policy: MediaPolicy = DEFAULT_POLICY, side: int = MAX_SIDE) -> Image.Image | None:
+    """Return a thumbnail of what a document shows.
+
+    Args:
+        document: Any document.
+        policy: Limits on files, addresses and sizes.
+        side: Maximum width and height in pixels.
+
+    Returns:
+        The thumbnail; None for text, and, with a warning in the log, if the media cannot be read any more.
+    """
     try:
         if document.video is not None:
             return contact_sheet(document.video, policy, side)
-        return None if document.image is None else still(document.image, policy, side)
-    except Exception as error:  # the file may have gone or changed since it was embedded
+        return None if document.image is None else thumbnail(document.image, policy, side)
+    except Exception as error:  # the file may have been removed or changed since it was embedded
         log.warning("no preview of %s: %s", document.name, error)
         return None
 
 
-def still(reference: Any, policy: MediaPolicy = DEFAULT_POLICY, side: int = SIDE) -> Image.Image:
-    """A picture or page, no side longer than `side` pixels."""
-    picture = read_image_header(as_image(reference), policy).load()
-    picture.thumbnail((side, side))
-    return picture
+def thumbnail(reference: Any, policy: MediaPolicy = DEFAULT_POLICY, side: int = MAX_SIDE) -> Image.Image:
+    """Return a thumbnail of an image or PDF page.
+
+    Args:
+        reference: An image, as `as_image` accepts it.
+        policy: Limits on files, addresses and sizes.
+        side: Maximum width and height in pixels.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        InputError: The image cannot be read.
+    """
+    image = read_image_header(as_image(reference), policy).load()
+    image.thumbnail((side, side))
+    return image
 
 
-def contact_sheet(reference: Any, policy: MediaPolicy = DEFAULT_POLICY, side: int = SIDE) -> Image.Image:
-    """Frames of a clip, evenly spread, side by side in a square of two rows."""
+def contact_sheet(reference: Any, policy: MediaPolicy = DEFAULT_POLICY, side: int = MAX_SIDE) -> Image.Image:
+    """Return frames of a video, evenly spaced in time, in rows on one image.
+
+    Args:
+        reference: A video file, as `as_video` accepts it.
+        policy: Limits on files, addresses and sizes.
+        side: Maximum width and height in pixels, without the gaps between frames.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        InputError: The video cannot be read.
+    """
     header = read_video_header(as_video(reference), policy)
-    step = (header.last - header.first) / (FRAMES - 1)
-    places = sorted({header.first + round(step * number) for number in range(FRAMES)})
-    frames = [Image.fromarray(frame.numpy()) for frame in header.load(places)]
+    num_frames = SHEET_COLUMNS * SHEET_ROWS
+    step = (header.last_frame - header.first_frame) / (num_frames - 1)
+    frame_indices = sorted({header.first_frame + round(step * number) for number in range(num_frames)})
+    frames = [Image.fromarray(frame) for frame in header.load(frame_indices)]
     for frame in frames:
-        frame.thumbnail((side // 2, side // 2))
+        frame.thumbnail((side // SHEET_COLUMNS, side // SHEET_ROWS))
     width, height = frames[0].size
-    sheet = Image.new("RGB", (2 * width + 2, 2 * height + 2), "white")
+    sheet_width = SHEET_COLUMNS * (width + SHEET_GAP) - SHEET_GAP
+    sheet_height = SHEET_ROWS * (height + SHEET_GAP) - SHEET_GAP
+    sheet = Image.new("RGB", (sheet_width, sheet_height), "white")
     for number, frame in enumerate(frames):
-        sheet.paste(frame, (number % 2 * (width + 2), number // 2 * (height + 2)))
+        row, column = divmod(number, SHEET_COLUMNS)
+        sheet.paste(frame, (column * (width + SHEET_GAP), row * (height + SHEET_GAP)))
     return sheet
 
 
-def data_uri(picture: Image.Image, most: int | None = None) -> str | None:
-    """A JPEG as a data URI, of at most `most` characters; None where it would not fit even small and coarse."""
+def data_uri(image: Image.Image, max_characters: int | None = None) -> str | None:
+    """Encode an image as a JPEG in a data URI.
+
+    Args:
+        image: An RGB image.
+        max_characters: Maximum length of the URI. The quality is lowered first, then the size is halved, until it
+            fits. None sets no limit.
+
+    Returns:
+        The data URI; None if even a tiny image of low quality does not fit.
+    """
     while True:
-        for quality in QUALITIES[:1] if most is None else QUALITIES:
+        for quality in JPEG_QUALITIES[:1] if max_characters is None else JPEG_QUALITIES:
             encoded = BytesIO()
-            picture.save(encoded, "JPEG", quality=quality)
+            image.save(encoded, "JPEG", quality=quality)
             uri = f"data:image/jpeg;base64,{base64.b64encode(encoded.getvalue()).decode('ascii')}"
-            if most is None or len(uri) <= most:
+            if max_characters is None or len(uri) <= max_characters:
                 return uri
-        if max(picture.size) < 16:
+        if max(image.size) < _MIN_SIDE:
             return None
-        picture = picture.resize([max(1, side // 2) for side in picture.size])
+        image = image.resize([max(1, side // 2) for side in image.size])

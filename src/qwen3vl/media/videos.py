@@ -1,4 +1,4 @@
-"""Clips: frames counted and timed by the container first, then only the wanted ones decoded."""
+"""Videos: the container is read first, for the times of its frames; then only the sampled frames are decoded."""
 
 from __future__ import annotations
 
@@ -15,191 +15,228 @@ from typing import Any
 
 import av
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from qwen3vl.errors import MediaError, PolicyError
-from qwen3vl.hashing import bytes_digest
 from qwen3vl.inputs import VideoReference
-from qwen3vl.media.fetch import fetch
-from qwen3vl.media.images import check_bytes, check_file, check_pixels
 from qwen3vl.media.policy import MediaPolicy
+from qwen3vl.media.source import FileVersion, check_pixels, open_source
 
-logging.getLogger("libav").setLevel(logging.ERROR)  # broken files are our errors, not FFmpeg's log lines
+logging.getLogger("libav").setLevel(logging.ERROR)  # broken files become our errors, not FFmpeg's log lines
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
-    """A clip's frames in the order of showing: `times` in units of the stream, and which are key frames."""
+    """The frames of a video in presentation order.
+
+    Attributes:
+        width: Pixels per row of a frame.
+        height: Number of rows of a frame.
+        frame_rate: Average number of frames per second.
+        frame_pts: Presentation timestamps of the frames in the stream's time base, sorted, (num_frames,) int64.
+        keyframe_pts: Those of the key frames, sorted, int64.
+    """
 
     width: int
     height: int
-    rate: float
-    times: np.ndarray[Any, np.dtype[np.int64]]
-    keys: np.ndarray[Any, np.dtype[np.int64]]
+    frame_rate: float
+    frame_pts: NDArray[np.int64]
+    keyframe_pts: NDArray[np.int64]
 
     @property
-    def seconds(self) -> float:
-        return len(self.times) / self.rate
+    def duration(self) -> float:
+        """Duration in seconds, by the number of frames and the frame rate."""
+        return len(self.frame_pts) / self.frame_rate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoHeader:
-    """A clip's source and timeline, what identifies its content, and the frames asked for (first, last)."""
+    """What is known of a video before it is decoded.
 
-    source: Path | bytes
+    Attributes:
+        data: The path, or the bytes of the encoded file.
+        timeline: The frames of the whole video.
+        identity: Equal for files with the same content.
+        first_frame: Index of the first frame of the part that was asked for.
+        last_frame: Index of the last frame of that part, inclusive.
+    """
+
+    data: Path | bytes
     timeline: Timeline
     identity: Hashable
-    first: int
-    last: int
+    first_frame: int
+    last_frame: int
 
-    def load(self, places: Sequence[int], shrink: Callable[[Tensor], Tensor] = lambda frame: frame) -> Tensor:
-        """The frames at `places`, each through `shrink` as it is decoded: uint8 (places, height, width, 3).
+    def load(self, frame_indices: Sequence[int], resize: Callable[[Pixels], Pixels] = lambda frame: frame) -> Pixels:
+        """Decode frames.
 
-        `shrink` takes and returns (1, height, width, 3): no more than one frame is held at its full size.
+        Args:
+            frame_indices: Indices of the frames in the whole video, in any order.
+            resize: Applied to each frame, (height, width, 3) uint8, as soon as it is decoded, so that only one frame
+                at a time is in memory at its full size. Its results must have equal shapes.
+
+        Returns:
+            The resized frames, (num_frames, height, width, 3) uint8.
+
+        Raises:
+            MediaError: The video is broken.
         """
-        return _decode(self.source, self.timeline, places, shrink)
+        return _decode(self.data, self.timeline, frame_indices, resize)
 
     @property
-    def held(self) -> int:
-        """Bytes of the encoded file that are kept in memory."""
-        return len(self.source) if isinstance(self.source, bytes) else 0
+    def buffered_bytes(self) -> int:
+        """Size of the encoded file that is kept in memory for `load`, in bytes; 0 for a file on disk."""
+        return len(self.data) if isinstance(self.data, bytes) else 0
 
 
-def read_video_header(clip: VideoReference, policy: MediaPolicy) -> VideoHeader:
-    """Reads the container of a clip file.
+def read_video_header(reference: VideoReference, policy: MediaPolicy) -> VideoHeader:
+    """Read the container of a video file.
 
-    Raises `MediaError` where it is missing or broken, `PolicyError` where the policy forbids it.
+    Args:
+        reference: A video file, or a part of one. A list of frames has no container.
+        policy: Limits on files, addresses and sizes.
+
+    Returns:
+        The header; no frame is decoded yet.
+
+    Raises:
+        MediaError: The video is missing or broken, or the part that is asked for is empty.
+        PolicyError: The policy does not allow it.
     """
-    if clip.where == "path":
-        path = policy.check_path(clip.data)
-        known = check_file(path, policy)
-        identity: Hashable = known
-        source: Path | bytes = path
-        timeline = _timeline_of_file(known)
+    source = open_source(reference, policy)
+    if isinstance(source.encoded, bytes):
+        identity: Hashable = source.content_digest()
+        timeline = _read_timeline(source.encoded)
     else:
-        source = data = fetch(clip.data, policy) if clip.where == "url" else check_bytes(clip.data, policy)
-        identity = bytes_digest(data)
-        timeline = _timeline(data)
+        identity = source.encoded  # long videos are not hashed: it would take as long as reading them
+        timeline = _read_file_timeline(source.encoded)
     check_pixels(timeline.width, timeline.height, policy)
-    first, last = _part(clip, timeline)
-    asked = (last - first) / timeline.rate
-    if asked > policy.max_seconds:
+    first_frame, last_frame = _frame_range(reference, timeline)
+    duration = (last_frame - first_frame) / timeline.frame_rate
+    if duration > policy.max_seconds:
         raise PolicyError(
-            f"it lasts {asked:.0f} seconds and the media policy allows {policy.max_seconds:g} "
-            "(MediaPolicy.max_seconds); a part is named by #t=start,end"
+            f"it lasts {duration:.0f} seconds and the media policy allows {policy.max_seconds:g} "
+            "(MediaPolicy.max_seconds); pass a part of it, as video.mp4#t=start,end"
         )
-    return VideoHeader(source, timeline, identity, first, last)
+    return VideoHeader(source.data, timeline, identity, first_frame, last_frame)
 
 
-def _part(clip: VideoReference, timeline: Timeline) -> tuple[int, int]:
-    """First and last frame between `start` and `end` seconds, as qwen-vl-utils counts them."""
-    total = len(timeline.times)
-    first, last = 0, total - 1
-    if clip.start is not None:
-        first = math.ceil(min(clip.start, timeline.seconds) * timeline.rate)
-    if clip.end is not None:
-        last = min(math.floor(min(clip.end, timeline.seconds) * timeline.rate), total - 1)
-    if first >= last:
+def _frame_range(reference: VideoReference, timeline: Timeline) -> tuple[int, int]:
+    """Return the first and the last frame between `start` and `end` seconds.
+
+    This is `calculate_video_frame_range` of qwen-vl-utils 0.0.14, `vision_process.py`.
+    """
+    num_frames = len(timeline.frame_pts)
+    first_frame, last_frame = 0, num_frames - 1
+    if reference.start is not None:
+        first_frame = math.ceil(min(reference.start, timeline.duration) * timeline.frame_rate)
+    if reference.end is not None:
+        end_frame = math.floor(min(reference.end, timeline.duration) * timeline.frame_rate)
+        last_frame = min(end_frame, num_frames - 1)
+    if first_frame >= last_frame:
         raise MediaError(
-            f"there is nothing between {clip.start or 0:g} and {clip.end or timeline.seconds:g} seconds: "
-            f"the clip lasts {timeline.seconds:.1f} seconds ({total} frames)"
+            f"there is nothing between {reference.start or 0:g} and {reference.end or timeline.duration:g} seconds: "
+            f"the video lasts {timeline.duration:.1f} seconds ({num_frames} frames); choose another part"
         )
-    return first, last
+    return first_frame, last_frame
 
 
 @lru_cache(maxsize=8)
-def _timeline_of_file(identity: tuple[str, int, int]) -> Timeline:
-    """Cached while the file stays as it is: the parts of a long clip share one reading."""
-    return _timeline(Path(identity[0]))
+def _read_file_timeline(version: FileVersion) -> Timeline:
+    """Read a file's timeline; cached by the file's version, so that the parts of a long video share one reading."""
+    return _read_timeline(Path(version.path))
 
 
-def _timeline(source: Path | bytes) -> Timeline:
-    with _open(source) as container:
+def _read_timeline(data: Path | bytes) -> Timeline:
+    with _open(data) as container:
         stream = container.streams.video[0]
-        rate = stream.average_rate or stream.guessed_rate
-        times, keys = [], []
+        frame_rate = stream.average_rate or stream.guessed_rate
+        frame_pts, keyframe_pts = [], []
         for packet in container.demux(stream):
             if packet.pts is not None and packet.size:
-                times.append(packet.pts)
+                frame_pts.append(packet.pts)
                 if packet.is_keyframe:
-                    keys.append(packet.pts)
+                    keyframe_pts.append(packet.pts)
         width, height = stream.codec_context.width, stream.codec_context.height
-    if not times or not rate:
-        raise MediaError("the clip has no frames")
-    return Timeline(width, height, float(Fraction(rate)), np.unique(times), np.unique(keys))
+    if not frame_pts or not frame_rate:
+        raise MediaError("the video has no frames; export it again")
+    return Timeline(width, height, float(Fraction(frame_rate)), np.unique(frame_pts), np.unique(keyframe_pts))
 
 
 def _decode(
-    source: Path | bytes, timeline: Timeline, places: Sequence[int], shrink: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """Seeks to the key frame before each wanted frame, unless decoding on is nearer."""
-    wanted = {int(timeline.times[place]): place for place in places}
-    frames: dict[int, Tensor] = {}
-    with _open(source) as container:
+    data: Path | bytes, timeline: Timeline, frame_indices: Sequence[int], resize: Callable[[Pixels], Pixels]
+) -> Pixels:
+    """Decode frames, seeking to the key frame before each unless the decoder is already past it."""
+    index_of_pts = {int(timeline.frame_pts[index]): index for index in frame_indices}
+    frames: dict[int, Pixels] = {}
+    with _open(data) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        pending = sorted(wanted)
-        position: int | None = None
-        while pending:
-            target = pending[0]
-            key = _key_before(timeline, target)
-            if position is None or key > position:
-                container.seek(key, stream=stream, backward=True)
-            before = len(pending)
+        pending_pts = sorted(index_of_pts)
+        decoded_pts: int | None = None
+        while pending_pts:
+            target_pts = pending_pts[0]
+            keyframe_pts = _keyframe_before(timeline, target_pts)
+            if decoded_pts is None or keyframe_pts > decoded_pts:
+                container.seek(keyframe_pts, stream=stream, backward=True)
+            num_pending = len(pending_pts)
             for frame in container.decode(stream):
                 if frame.pts is None:
                     continue
-                position = frame.pts
+                decoded_pts = frame.pts
                 if (frame.width, frame.height) != (timeline.width, timeline.height):
-                    raise MediaError("the clip changes its size half way; cut it there")
-                while pending and frame.pts >= pending[0]:
-                    pixels = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-                    frames[wanted[pending.pop(0)]] = shrink(pixels[None])
-                if not pending or _key_before(timeline, pending[0]) > position:
+                    raise MediaError("the video changes its frame size half way; cut it there")
+                while pending_pts and frame.pts >= pending_pts[0]:
+                    frames[index_of_pts[pending_pts.pop(0)]] = resize(frame.to_ndarray(format="rgb24"))
+                if not pending_pts or _keyframe_before(timeline, pending_pts[0]) > decoded_pts:
                     break
-            if len(pending) == before:
-                raise MediaError(f"the clip is broken: its frame {wanted[target]} cannot be decoded")
-    return torch.cat([frames[place] for place in places])
+            if len(pending_pts) == num_pending:
+                raise MediaError(
+                    f"the video is broken: its frame {index_of_pts[target_pts]} cannot be decoded; export it again"
+                )
+    return np.stack([frames[index] for index in frame_indices])
 
 
-def _key_before(timeline: Timeline, time: int) -> int:
-    """The last key frame at or before `time`."""
-    place = int(np.searchsorted(timeline.keys, time, side="right")) - 1
-    return int(timeline.keys[place]) if place >= 0 else int(timeline.times[0])
+def _keyframe_before(timeline: Timeline, pts: int) -> int:
+    """Return the timestamp of the last key frame at or before `pts`."""
+    index = int(np.searchsorted(timeline.keyframe_pts, pts, side="right")) - 1
+    return int(timeline.keyframe_pts[index]) if index >= 0 else int(timeline.frame_pts[0])
 
 
 @contextmanager
-def _open(source: Path | bytes) -> Iterator[Any]:
-    """Opens a container by a demuxer chosen from its first bytes.
+def _open(data: Path | bytes) -> Iterator[Any]:
+    """Open a container with the demuxer that its first bytes call for.
 
-    Playlists and other formats that refer to further files or addresses are never chosen.
+    FFmpeg's own choice would include playlists and other formats that refer to further files or addresses.
     """
-    demuxer = _demuxer(source[:16] if isinstance(source, bytes) else _head(source))
-    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+    demuxer = _choose_demuxer(data[:16] if isinstance(data, bytes) else _read_head(data))
+    with BytesIO(data) if isinstance(data, bytes) else data.open("rb") as file:
         try:
             container = av.open(file, format=demuxer, mode="r", metadata_errors="ignore")
         except (av.FFmpegError, ValueError, OSError) as error:
-            raise MediaError(f"the clip cannot be opened: {error}") from error
+            raise MediaError(f"the video cannot be opened: {error}; export it again") from error
         try:
             if not container.streams.video:
-                raise MediaError("the file has no video in it")
+                raise MediaError("the file has no video in it; pass a file with a video stream")
             yield container
         except av.FFmpegError as error:
-            raise MediaError(f"the clip is broken: {error}") from error
+            raise MediaError(f"the video is broken: {error}; export it again") from error
         finally:
             container.close()
 
 
-def _head(path: Path) -> bytes:
+def _read_head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(16)
     except OSError as error:
-        raise MediaError(f"the file cannot be read: {error.strerror or error}") from error
+        raise MediaError(f"the file cannot be read: {error.strerror or error}; check its permissions") from error
 
 
-def _demuxer(head: bytes) -> str:
+def _choose_demuxer(head: bytes) -> str:
+    """Return the name of FFmpeg's demuxer for a file that begins with these bytes."""
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return "mov"
     for magic, name in (
@@ -215,4 +252,6 @@ def _demuxer(head: bytes) -> str:
             return name
     if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
         return "avi"
-    raise MediaError("this is not a clip that can be read (MP4, MOV, MKV, WebM, AVI, MPEG, FLV, OGG, GIF)")
+    raise MediaError(
+        "this is not a video that can be read; convert it to one of MP4, MOV, MKV, WebM, AVI, MPEG, FLV, OGG, GIF"
+    )

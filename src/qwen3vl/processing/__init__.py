@@ -1,1 +1,1 @@
-"""From parsed inputs to prompts: image and video sizes, prompt templates, token ids, positions and pixels."""
+"""Turns parsed inputs into prompts: sizes of images and videos, templates, token ids, positions and pixels."""

@@ -15,9 +15,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisionSpan:
-    """The tokens `start` to `stop` of a sequence show part of a picture or clip, from its token `offset` on.
+    """Consecutive tokens of a prompt that show an image, or one frame pair of a video.
 
-    `key` names the media and the size at which they are seen: spans of one key show the same pixels.
+    Attributes:
+        start: Index of the first token.
+        stop: Index after the last token.
+        key: Identifies the media and its size: spans with equal keys show the same pixels.
+        grid: Size of the whole image or video in patches.
+        offset: Index of the span's first token among all merged tokens of the image or video.
     """
 
     start: int
@@ -29,7 +34,13 @@ class VisionSpan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedPrompt:
-    """One prompt: `ids` (length,), `positions` (3, length) for time, height and width, and its vision spans."""
+    """A tokenized prompt.
+
+    Attributes:
+        ids: Token ids, (num_tokens,) int64.
+        positions: Positions in time, height and width, (3, num_tokens) int64.
+        spans: The vision tokens, in order.
+    """
 
     ids: Ints
     positions: Ints

@@ -1,177 +1,28 @@
-"""From items to prompts that fit: sizes are settled from headers, before anything is decoded."""
+"""Makes prompts fit into `max_length`: media are shrunk first, then the caller's text is truncated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
 
-import torch
-from torch import Tensor
-
-from qwen3vl.errors import InputError, MediaError, PolicyError
-from qwen3vl.inputs import ImageReference, Item, VideoReference
-from qwen3vl.media.images import Header, read_image_header
-from qwen3vl.media.policy import MediaPolicy
-from qwen3vl.media.videos import VideoHeader, read_video_header
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
-from qwen3vl.processing.geometry import (
-    FRAME_LIST_FPS,
-    TOKEN_PIXELS,
-    Limits,
-    num_tokens,
-    patch_grid,
-    sample_frame_list,
-    sample_video_frames,
-    seconds,
-    smart_resize,
-    video_frame_size,
-)
-from qwen3vl.processing.pixels import frame_list_size, resize_frames, resize_image
-from qwen3vl.processing.templates import ControlToken, PromptContent, TextPart, VisionPart
+from qwen3vl.processing.sizing import SizedMedia, UnsizedMedia
+from qwen3vl.processing.templates import ControlToken, PromptPart, TextPart
 from qwen3vl.processing.tokenizer import Tokenizer
 
-Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SizedMedia:
-    """A picture or clip at its settled size: how the prompt shows it, and how its pixels are made.
-
-    `load` returns uint8 (frames, height, width, 3); it may be called on any thread.
-    """
-
-    name: str
-    vision: VisionPart
-    load: Callable[[], Tensor]
-    held: int
-    """Bytes of encoded files that are kept in memory until then."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UnsizedImage:
-    """A picture whose header is read."""
-
-    name: str
-    header: Header
-    limits: Limits
-
-    def resolve_size(self, most: int | None = None) -> SizedMedia:
-        """The picture at its natural size, or at most `most` tokens."""
-        pixels = self.limits.max_pixels if most is None else min(self.limits.max_pixels, most * TOKEN_PIXELS)
-        least = min(self.limits.min_pixels, pixels)
-        height, width = smart_resize(self.header.width, self.header.height, least, pixels)
-        vision = VisionPart((self.header.identity, height, width), patch_grid(height, width))
-        return SizedMedia(self.name, vision, lambda: resize_image(self.header.load(), height, width), self.header.held)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UnsizedVideo:
-    """A clip file whose container is read, and the places of the frames that will be looked at."""
-
-    name: str
-    header: VideoHeader
-    places: tuple[int, ...]
-    limits: Limits
-
-    def resolve_size(self, most: int | None = None) -> SizedMedia:
-        """The clip as the reference sizes it, or with the frames' total pixels limited to fit `most` tokens."""
-        total = None if most is None else min(self.limits.total_pixels, most * TOKEN_PIXELS)
-        timeline = self.header.timeline
-        height, width = video_frame_size(timeline.width, timeline.height, len(self.places), total)
-        vision = VisionPart(
-            (self.header.identity, self.places, height, width),
-            patch_grid(height, width, len(self.places)),
-            seconds(self.places, timeline.rate),
-        )
-
-        def load() -> Tensor:
-            return self.header.load(self.places, lambda frame: resize_frames(frame, height, width))
-
-        return SizedMedia(self.name, vision, load, self.header.held)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class UnsizedFrames:
-    """A clip given as a list of frames, all of one size, whose headers are read."""
-
-    name: str
-    frames: tuple[Header, ...]
-    limits: Limits
-
-    def resolve_size(self, most: int | None = None) -> SizedMedia:
-        total = self.limits.total_pixels if most is None else min(self.limits.total_pixels, most * TOKEN_PIXELS)
-        first = frame_list_size(self.frames[0].width, self.frames[0].height)
-        height, width = video_frame_size(first[1], first[0], len(self.frames), total)
-        vision = VisionPart(
-            (tuple(frame.identity for frame in self.frames), height, width),
-            patch_grid(height, width, len(self.frames)),
-            seconds(range(len(self.frames)), FRAME_LIST_FPS),
-        )
-
-        def load() -> Tensor:
-            frames = [resize_image(frame.load(), *first) for frame in self.frames]
-            return resize_frames(torch.cat(frames), height, width)
-
-        return SizedMedia(self.name, vision, load, sum(frame.held for frame in self.frames))
-
-
-UnsizedMedia = UnsizedImage | UnsizedVideo | UnsizedFrames
-
-
-def read_headers(item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool) -> PromptContent[UnsizedMedia]:
-    """Reads the headers of an item's media, clips first; the first one that fails is the item's error."""
-    return PromptContent(
-        videos=tuple(
-            _named(clip.name, partial(_video_headers, clip, item, limits, policy, exif)) for clip in item.videos
-        ),
-        images=tuple(_named(each.name, partial(_image_header, each, limits, policy, exif)) for each in item.images),
-        texts=item.texts,
-    )
-
-
-def _named(name: str, make: Callable[[], Result]) -> Result:
-    """Lets an error know which of an item's media it is about."""
-    try:
-        return make()
-    except InputError as error:
-        error.source = name
-        raise
-
-
-def _image_header(picture: ImageReference, limits: Limits, policy: MediaPolicy, exif: bool) -> UnsizedImage:
-    made = UnsizedImage(picture.name, read_image_header(picture, policy, exif=exif), limits)
-    made.resolve_size()  # a shape that the model does not take fails here
-    return made
-
-
-def _video_headers(
-    clip: VideoReference, item: Item, limits: Limits, policy: MediaPolicy, exif: bool
-) -> UnsizedVideo | UnsizedFrames:
-    most = item.max_frames or limits.max_frames
-    if clip.frames:
-        if len(clip.frames) > policy.max_frames:
-            raise PolicyError(f"it has {len(clip.frames)} frames and the media policy allows {policy.max_frames}")
-        places = sample_frame_list(len(clip.frames), most)
-        headers = {place: read_image_header(clip.frames[place], policy, exif=exif) for place in places}
-        frames = tuple(headers[place] for place in places)
-        sizes = {frame_list_size(frame.width, frame.height) for frame in frames}
-        if len(sizes) > 1:
-            raise MediaError("its frames are of different sizes; make them one size")
-        made: UnsizedVideo | UnsizedFrames = UnsizedFrames(clip.name, frames, limits)
-    else:
-        header = read_video_header(clip, policy)
-        count = header.last - header.first + 1
-        sampled = sample_video_frames(header.first, count, header.timeline.rate, item.fps or limits.fps, most)
-        made = UnsizedVideo(clip.name, header, tuple(sampled), limits)
-    made.resolve_size()
-    return made
+_NO_LIMIT = 1 << 60
+"""Tokens; longer than any prompt."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedPrompt:
-    """A prompt that fits, the media it shows, and what had to give way for that (empty if nothing)."""
+    """A prompt that fits into `max_length`.
+
+    Attributes:
+        prompt: Token ids, positions and vision spans.
+        media: The images and videos it shows, at their final sizes.
+        notice: What was shrunk or truncated to make it fit; empty if nothing was.
+    """
 
     prompt: EncodedPrompt
     media: tuple[SizedMedia, ...]
@@ -179,49 +30,66 @@ class FittedPrompt:
 
 
 def fit(parts: Sequence[ControlToken | TextPart | UnsizedMedia], tokenizer: Tokenizer, max_length: int) -> FittedPrompt:
-    """Settles all sizes and tokenises.
+    """Resolve the sizes of all media and tokenize a prompt.
 
-    Where the prompt is longer than `max_length`, the media shrink first, each by the same share, down to
-    what the text leaves them or to half of the room; then the caller's text is cut at its end.
+    A prompt that is too long is made to fit in two steps. First its media are shrunk, all by the same factor, to the
+    tokens that the text leaves them, but at most to half of the tokens that the template leaves. Then the caller's
+    text is truncated at its end.
+
+    Args:
+        parts: The prompt, as `embed_prompt` and `rerank_prompt` return it.
+        tokenizer: The model's tokenizer.
+        max_length: Maximum number of tokens.
+
+    Returns:
+        The prompt that fits.
+
+    Raises:
+        InputError: The prompt is too long even with shrunk media and without text.
     """
-    settled = _settle(parts, None)
-    natural = tokenizer.write(_shown(settled), 1 << 60)
+    sized_parts = _resolve_sizes(parts, None)
+    natural = tokenizer.encode_prompt(_to_prompt_parts(sized_parts), _NO_LIMIT)
     notices = []
-    seen = sum(_tokens(part) for part in settled)
-    if len(natural.prompt) > max_length and seen:
-        fixed = len(natural.prompt) - seen - natural.text
-        room = max(max_length - fixed - natural.text, (max_length - fixed) // 2)
-        if seen > room > 0:
-            settled = _settle(parts, room / seen)
-            now = sum(_tokens(part) for part in settled)
-            notices.append(f"its media were shrunk from {seen} to {now} tokens")
-    written = natural if len(natural.prompt) <= max_length else tokenizer.write(_shown(settled), max_length)
-    if written.cut:
-        notices.append(f"its text was cut from {written.text + written.cut} to {written.text} tokens")
-    media = tuple(part for part in settled if isinstance(part, SizedMedia))
+    num_vision_tokens = _count_vision_tokens(sized_parts)
+    if len(natural.prompt) > max_length and num_vision_tokens:
+        num_template_tokens = len(natural.prompt) - num_vision_tokens - natural.num_text_tokens
+        available = max_length - num_template_tokens
+        max_vision_tokens = max(available - natural.num_text_tokens, available // 2)
+        if num_vision_tokens > max_vision_tokens > 0:
+            sized_parts = _resolve_sizes(parts, max_vision_tokens / num_vision_tokens)
+            notices.append(
+                f"its media were shrunk from {num_vision_tokens} to {_count_vision_tokens(sized_parts)} tokens"
+            )
+    tokenized = natural
+    if len(natural.prompt) > max_length:
+        tokenized = tokenizer.encode_prompt(_to_prompt_parts(sized_parts), max_length)
+    if tokenized.num_truncated_tokens:
+        num_all = tokenized.num_text_tokens + tokenized.num_truncated_tokens
+        notices.append(f"its text was cut from {num_all} to {tokenized.num_text_tokens} tokens")
+    media = tuple(part for part in sized_parts if isinstance(part, SizedMedia))
     notice = f"{' and '.join(notices)} to fit max_length {max_length}" if notices else ""
-    return FittedPrompt(written.prompt, media, notice)
+    return FittedPrompt(tokenized.prompt, media, notice)
 
 
-def _settle(
-    parts: Sequence[ControlToken | TextPart | UnsizedMedia], share: float | None
+def _resolve_sizes(
+    parts: Sequence[ControlToken | TextPart | UnsizedMedia], factor: float | None
 ) -> list[ControlToken | TextPart | SizedMedia]:
-    """Every draft at its natural size, or at `share` of its natural tokens."""
-    settled: list[ControlToken | TextPart | SizedMedia] = []
+    """Resolve all media at their natural size, or at `factor` times their natural number of tokens."""
+    sized_parts: list[ControlToken | TextPart | SizedMedia] = []
     for part in parts:
         if isinstance(part, (ControlToken, TextPart)):
-            settled.append(part)
+            sized_parts.append(part)
             continue
-        planned = part.resolve_size()
-        if share is not None:
-            planned = part.resolve_size(max(int(_tokens(planned) * share), 1))
-        settled.append(planned)
-    return settled
+        sized = part.resolve_size()
+        if factor is not None:
+            sized = part.resolve_size(max(int(sized.num_tokens * factor), 1))
+        sized_parts.append(sized)
+    return sized_parts
 
 
-def _shown(parts: Sequence[ControlToken | TextPart | SizedMedia]) -> list[ControlToken | TextPart | VisionPart]:
+def _to_prompt_parts(parts: Sequence[ControlToken | TextPart | SizedMedia]) -> list[PromptPart]:
     return [part.vision if isinstance(part, SizedMedia) else part for part in parts]
 
 
-def _tokens(part: ControlToken | TextPart | SizedMedia) -> int:
-    return num_tokens(part.vision.grid) if isinstance(part, SizedMedia) else 0
+def _count_vision_tokens(parts: Sequence[ControlToken | TextPart | SizedMedia]) -> int:
+    return sum(part.num_tokens for part in parts if isinstance(part, SizedMedia))

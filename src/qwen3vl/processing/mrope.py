@@ -1,4 +1,8 @@
-"""Positions of tokens for Qwen3-VL's interleaved multimodal rotary embedding (mRoPE)."""
+"""Positions of tokens for multimodal rotary position embedding (M-RoPE).
+
+M-RoPE is described in section 2.1 of the Qwen2-VL paper (arXiv:2409.12191). Qwen3-VL writes the times of a video as
+text, so each frame pair has the positions of an image: see `get_rope_index` in transformers, `modeling_qwen3_vl.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl.processing.encoded_prompt import VisionSpan
-from qwen3vl.processing.geometry import MERGE
+from qwen3vl.processing.geometry import SPATIAL_MERGE_SIZE
 
 
-def mrope_positions(length: int, spans: Sequence[VisionSpan]) -> NDArray[np.int64]:
-    """Positions of time, height and width: (3, length).
+def mrope_positions(num_tokens: int, spans: Sequence[VisionSpan]) -> NDArray[np.int64]:
+    """Return the positions of a prompt's tokens in time, height and width.
 
-    Text counts on all three; the tokens of a picture or frame pair stay at one time and count rows and
-    columns from there; what follows goes on behind the largest of them (Qwen3-VL's interleaved mRoPE,
-    where a clip's times are in its text).
+    A text token's three positions are equal and grow by one per token. All tokens of an image or frame pair have the
+    same position in time; their positions in height and width start from it and count rows and columns. The next text
+    token continues after the largest of them.
+
+    Args:
+        num_tokens: Length of the prompt.
+        spans: Vision tokens, in order and without overlap.
+
+    Returns:
+        Positions, (3, num_tokens) int64.
     """
-    positions = np.empty((3, length), dtype=np.int64)
-    place = following = 0
+    positions = np.empty((3, num_tokens), dtype=np.int64)
+    index = next_position = 0
     for span in spans:
-        positions[:, place : span.start] = np.arange(following, following + span.start - place)
-        following += span.start - place
-        rows, columns = span.grid[1] // MERGE, span.grid[2] // MERGE
-        y, x = np.divmod(np.arange(rows * columns), columns)
-        positions[0, span.start : span.stop] = following
-        positions[1, span.start : span.stop] = following + y
-        positions[2, span.start : span.stop] = following + x
-        following += max(rows, columns)
-        place = span.stop
-    positions[:, place:] = np.arange(following, following + length - place)
+        num_text_tokens = span.start - index
+        positions[:, index : span.start] = np.arange(next_position, next_position + num_text_tokens)
+        next_position += num_text_tokens
+        rows, columns = span.grid[1] // SPATIAL_MERGE_SIZE, span.grid[2] // SPATIAL_MERGE_SIZE
+        row, column = np.divmod(np.arange(rows * columns), columns)
+        positions[0, span.start : span.stop] = next_position
+        positions[1, span.start : span.stop] = next_position + row
+        positions[2, span.start : span.stop] = next_position + column
+        next_position += max(rows, columns)
+        index = span.stop
+    positions[:, index:] = np.arange(next_position, next_position + num_tokens - index)
     return positions

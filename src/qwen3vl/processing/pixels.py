@@ -1,50 +1,97 @@
-"""From decoded pictures to the rows of patches that the vision tower reads.
+"""Resizes decoded images and frames, and cuts them into the patches that the vision tower reads.
 
-Resizing follows the reference to the bit: Pillow's bicubic for pictures; for clips torch's bicubic with
-antialiasing, rounded to uint8.  What moves to the device is uint8; normalising and cutting happen there.
+Resizing gives the bits of the reference: Pillow's bicubic filter for images, torch's bicubic filter with antialiasing,
+rounded to uint8, for frames of videos. Pixels move to the device as uint8; they are normalized and cut there.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from qwen3vl.processing.geometry import FACTOR, FRAMES_PER_TOKEN, MERGE, PATCH, smart_resize
+from qwen3vl.processing.geometry import (
+    FRAME_FACTOR,
+    IMAGE_FACTOR,
+    IMAGE_MIN_TOKEN_NUM,
+    PATCH_SIZE,
+    SPATIAL_MERGE_SIZE,
+    smart_resize,
+)
 
-FRAME_LIST_FACTOR = 2 * FACTOR
-"""The reference first resizes the frames of a list to multiples of twice the factor."""
-FRAME_LIST_MAX_PIXELS = 16384 * FRAME_LIST_FACTOR**2
+FRAME_LIST_FACTOR = 2 * IMAGE_FACTOR
+"""Frames of a list are first resized to multiples of this many pixels: qwen-vl-utils' `fetch_video` passes
+`image_factor` where `fetch_image` expects a patch size, which it doubles again."""
+IMAGE_MAX_TOKEN_NUM = 16384
+"""Default limit of `fetch_image` in qwen-vl-utils 0.0.14, `vision_process.py`; here in units of `FRAME_LIST_FACTOR`."""
+_MEAN = _STD = 127.5
+"""`image_mean` and `image_std` of Qwen3-VL's `preprocessor_config.json`, 0.5, for values from 0 to 255."""
 
 
-def rgb(picture: Image.Image) -> Image.Image:
-    """RGB as the reference makes it: RGBA over white, every other mode converted as it is."""
-    if picture.mode == "RGBA":
-        white = Image.new("RGB", picture.size, (255, 255, 255))
-        white.paste(picture, mask=picture.getchannel("A"))
-        return white
-    return picture.convert("RGB")
+def resize_image(image: Image.Image, height: int, width: int) -> Tensor:
+    """Resize an image with Pillow's bicubic filter.
 
+    Args:
+        image: An RGB image.
+        height: Rows of the result.
+        width: Pixels per row of the result.
 
-def resize_image(picture: Image.Image, height: int, width: int) -> Tensor:
-    """An RGB picture as uint8 (1, height, width, 3)."""
-    return torch.from_numpy(np.array(picture.resize((width, height)))).unsqueeze(0)
+    Returns:
+        Pixels, (1, height, width, 3) uint8.
+    """
+    return torch.from_numpy(np.array(image.resize((width, height)))).unsqueeze(0)
 
 
 def frame_list_size(width: int, height: int) -> tuple[int, int]:
-    """(height, width) to which the reference first resizes each frame of a list."""
-    least = 4 * FRAME_LIST_FACTOR**2
-    return smart_resize(width, height, least, FRAME_LIST_MAX_PIXELS, factor=FRAME_LIST_FACTOR)
+    """Return the size to which `fetch_video` of qwen-vl-utils first resizes each frame of a list.
+
+    Args:
+        width: Pixels per row.
+        height: Number of rows.
+
+    Returns:
+        Height and width.
+
+    Raises:
+        MediaError: One side is too long in relation to the other.
+    """
+    min_pixels = IMAGE_MIN_TOKEN_NUM * FRAME_LIST_FACTOR**2
+    max_pixels = IMAGE_MAX_TOKEN_NUM * FRAME_LIST_FACTOR**2
+    return smart_resize(width, height, min_pixels, max_pixels, factor=FRAME_LIST_FACTOR)
 
 
 def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:
-    """uint8 (frames, any height, any width, 3) as uint8 (frames, height, width, 3)."""
+    """Resize frames with torch's bicubic filter with antialiasing, as torchvision does.
+
+    Args:
+        frames: Pixels, (num_frames, any height, any width, 3) uint8.
+        height: Rows of the result.
+        width: Pixels per row of the result.
+
+    Returns:
+        Pixels, (num_frames, height, width, 3) uint8.
+    """
     if frames.shape[1:3] == (height, width):
         return frames
-    # A frame at a time: a whole clip in float32 would be four times its decoded size.
+    # One frame at a time: a whole video in float32 would take four times its decoded size.
     return torch.cat([_resize_frame(frame, height, width) for frame in frames.unsqueeze(1)])
+
+
+def resize_frame_array(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize one frame like `resize_frames`, from NumPy to NumPy.
+
+    Args:
+        frame: Pixels, (any height, any width, 3) uint8.
+        height: Rows of the result.
+        width: Pixels per row of the result.
+
+    Returns:
+        Pixels, (height, width, 3) uint8.
+    """
+    return resize_frames(torch.from_numpy(frame)[None], height, width)[0].numpy()
 
 
 def _resize_frame(frame: Tensor, height: int, width: int) -> Tensor:
@@ -54,26 +101,33 @@ def _resize_frame(frame: Tensor, height: int, width: int) -> Tensor:
 
 
 def patches(pixels: Tensor) -> Tensor:
-    """uint8 (frames, height, width, 3) as float32 rows of (channel, frame, y, x) values in [-1, 1].
+    """Normalize pixels and cut them into patches, in the order of transformers' `Qwen2VLImageProcessor`.
 
-    A single picture stands for both frames of a pair.  Rows follow the merge blocks: all patches of a
-    2 x 2 block are neighbours.  Shape: (pairs * height / 16 * width / 16, 3 * 2 * 16 * 16).
+    An image, or a last frame without a partner, is paired with itself. The four patches of a merged block are
+    neighbours in the result.
+
+    Args:
+        pixels: Pixels, (num_frames, height, width, 3) uint8.
+
+    Returns:
+        One row of channel, frame, y and x values in [-1, 1] for each patch, float32,
+        (frame pairs * height / 16 * width / 16, 3 * 2 * 16 * 16).
     """
-    if pixels.shape[0] % FRAMES_PER_TOKEN:
+    if pixels.shape[0] % FRAME_FACTOR:
         pixels = torch.cat((pixels, pixels[-1:]))
-    frames, height, width, channels = pixels.shape
-    values = (pixels.float() - 127.5) / 127.5
+    num_frames, height, width, channels = pixels.shape
+    values = (pixels.float() - _MEAN) / _STD
     blocks = values.view(
-        frames // FRAMES_PER_TOKEN,
-        FRAMES_PER_TOKEN,
-        height // FACTOR,
-        MERGE,
-        PATCH,
-        width // FACTOR,
-        MERGE,
-        PATCH,
+        num_frames // FRAME_FACTOR,
+        FRAME_FACTOR,
+        height // IMAGE_FACTOR,
+        SPATIAL_MERGE_SIZE,
+        PATCH_SIZE,
+        width // IMAGE_FACTOR,
+        SPATIAL_MERGE_SIZE,
+        PATCH_SIZE,
         channels,
     )
-    # pair, frame, block row, row, y, block column, column, x, channel -> one row of values a patch
+    # frame pair, frame, block row, patch row, y, block column, patch column, x, channel -> one row for each patch
     rows = blocks.permute(0, 2, 5, 3, 6, 8, 1, 4, 7)
-    return rows.reshape(frames // FRAMES_PER_TOKEN * height * width // PATCH**2, -1)
+    return rows.reshape(num_frames // FRAME_FACTOR * height * width // PATCH_SIZE**2, -1)

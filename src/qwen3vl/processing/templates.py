@@ -1,7 +1,9 @@
 """The prompt templates of the embedding and the reranking models, as lists of parts.
 
-A prompt is a list of parts: control tokens, text, images and videos.  Only the control tokens placed here act as
-control tokens; whatever a caller's text contains is tokenized as ordinary text.
+A prompt is a list of parts: control tokens, text, images and videos. Only the control tokens placed here act as
+control tokens; whatever a caller's text contains is tokenized as ordinary text. The templates are those of
+QwenLM/Qwen3-VL-Embedding: `src/models/qwen3_vl_embedding.py` and `src/models/qwen3_vl_reranker.py`, with the chat
+template of the checkpoints.
 """
 
 from __future__ import annotations
@@ -14,60 +16,94 @@ from typing import Generic, TypeVar
 from qwen3vl.types import Grid
 
 EMBED_INSTRUCTION = "Represent the user's input."
+"""Default instruction of the official embedding script."""
 RERANK_INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
+"""Default instruction of the official reranking script."""
 RERANK_SYSTEM = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct provided. "
     'Note that the answer can only be "yes" or "no".'
 )
+"""System message of the official reranking script."""
 PROMPT_VERSION = 1
-"""Grows when a change here changes the tokens of an input; part of every recipe."""
+"""Part of every recipe. Increase it when a change here changes the tokens of an input."""
 
 
 @dataclass(frozen=True, slots=True)
 class ControlToken:
-    """A control token by its name."""
+    """A control token.
+
+    Attributes:
+        name: As `tokenizer.json` writes it, such as `<|im_start|>`.
+    """
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A piece of a run.  Where the prompt is too long, `cut` pieces lose their ends, the last piece first."""
+    """A text within a prompt. Adjacent texts are tokenized together.
+
+    Attributes:
+        text: The text.
+        truncatable: Whether its end may be cut where the prompt is too long. True for the caller's texts.
+    """
 
     text: str
-    cut: bool = False
+    truncatable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class VisionPart:
-    """A picture or a clip as planned: `key` names its pixels, `times` the second of each frame pair of a clip."""
+    """An image or video whose size is known.
+
+    Attributes:
+        key: Identifies the media and its size: parts with equal keys show the same pixels.
+        grid: Size in patches.
+        timestamps: The time of each frame pair of a video in seconds; empty for an image.
+    """
 
     key: Hashable
     grid: Grid
-    times: tuple[float, ...] = ()
+    timestamps: tuple[float, ...] = ()
 
 
 PromptPart = ControlToken | TextPart | VisionPart
+"""A part of a prompt that can be tokenized."""
+
 Media_co = TypeVar("Media_co", covariant=True)
-"""A `Vision`, or what becomes one when the prompt's sizes are settled."""
+"""`VisionPart`, or what becomes one when the sizes of media are resolved."""
 
 _START, _END = ControlToken("<|im_start|>"), ControlToken("<|im_end|>")
 
 
 @dataclass(frozen=True)
 class PromptContent(Generic[Media_co]):
-    """What a caller sends: clips, pictures and texts, in the order in which the frames show them."""
+    """What a caller sends, in the order of the templates: videos, images, texts.
+
+    Attributes:
+        videos: Videos.
+        images: Images.
+        texts: Texts.
+    """
 
     videos: tuple[Media_co, ...] = ()
     images: tuple[Media_co, ...] = ()
     texts: tuple[str, ...] = ()
 
     def parts(self) -> list[ControlToken | TextPart | Media_co]:
-        return [*self.videos, *self.images, *(TextPart(text, cut=True) for text in self.texts)]
+        """Return the content as parts of a prompt, with truncatable texts."""
+        return [*self.videos, *self.images, *(TextPart(text, truncatable=True) for text in self.texts)]
 
 
 def normalize_instruction(instruction: str) -> str:
-    """An embedding instruction as the reference sends it: stripped, and ended by punctuation."""
+    """Normalize an embedding instruction as the official script does.
+
+    Args:
+        instruction: Any text.
+
+    Returns:
+        The instruction without whitespace around it, with a full stop unless it ends with punctuation.
+    """
     instruction = instruction.strip()
     if instruction and not unicodedata.category(instruction[-1]).startswith("P"):
         instruction += "."
@@ -75,7 +111,15 @@ def normalize_instruction(instruction: str) -> str:
 
 
 def embed_prompt(content: PromptContent[Media_co], instruction: str) -> list[ControlToken | TextPart | Media_co]:
-    """The frame of the embedding models: the instruction is the system's turn, the content the user's."""
+    """Return the prompt of the embedding models.
+
+    Args:
+        content: What is embedded; it becomes the user's message.
+        instruction: Becomes the system message.
+
+    Returns:
+        The parts of the prompt.
+    """
     return [
         *(_START, TextPart(f"system\n{instruction}"), _END, TextPart("\n")),
         *(_START, TextPart("user\n"), *content.parts(), _END, TextPart("\n")),
@@ -86,7 +130,16 @@ def embed_prompt(content: PromptContent[Media_co], instruction: str) -> list[Con
 def rerank_prompt(
     query: PromptContent[Media_co], document: PromptContent[Media_co], instruction: str
 ) -> list[ControlToken | TextPart | Media_co]:
-    """The frame of the reranking models: instruction, query and document in one user turn."""
+    """Return the prompt of the reranking models, with everything in the user's message.
+
+    Args:
+        query: The query.
+        document: The document that is judged.
+        instruction: What the judgement is about.
+
+    Returns:
+        The parts of the prompt.
+    """
     return [
         *(_START, TextPart(f"system\n{RERANK_SYSTEM}"), _END, TextPart("\n")),
         *(_START, TextPart(f"user\n<Instruct>: {instruction}")),

@@ -1,10 +1,10 @@
-"""Tokenizes prompts and cuts the caller's text where a prompt is too long."""
+"""Tokenizes prompts, and truncates the caller's text where a prompt is too long."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -14,144 +14,189 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from qwen3vl.errors import InputError, ModelError
 from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
-from qwen3vl.processing.geometry import MERGE
+from qwen3vl.processing.geometry import SPATIAL_MERGE_SIZE
 from qwen3vl.processing.mrope import mrope_positions
 from qwen3vl.processing.templates import ControlToken, PromptPart, TextPart, VisionPart
-from qwen3vl.types import Grid
+
+_TEMPLATE = -1
+"""Owner of tokens that are never truncated."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPrompt:
-    """A tokenised prompt, how many of its tokens are the caller's text, and how many more were cut to make it fit."""
+    """A prompt that is at most `max_length` tokens long.
+
+    Attributes:
+        prompt: Token ids, positions and vision spans.
+        num_text_tokens: Number of its tokens that are the caller's text.
+        num_truncated_tokens: Number of tokens of the caller's text that were removed to make it fit.
+    """
 
     prompt: EncodedPrompt
-    text: int
-    cut: int
+    num_text_tokens: int
+    num_truncated_tokens: int
 
 
 class Tokenizer:
-    """A checkpoint's `tokenizer.json`, with control tokens in text taken as ordinary text."""
+    """The tokenizer of a checkpoint; names of control tokens in a text are tokenized as ordinary text.
+
+    Args:
+        path: The checkpoint's `tokenizer.json`.
+
+    Attributes:
+        suffix: Ids that the tokenizer appends to every sequence: that of the embedding models appends `<|endoftext|>`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._tokenizer = HFTokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        # The embedding models' own tokenizer ends every sequence with <|endoftext|>.
         self.suffix: tuple[int, ...] = tuple(self._tokenizer.encode("", add_special_tokens=True).ids)
         self._tokenizer.encode_special_tokens = True
-        self._controls: dict[str, int] = {}
+        self._token_ids: dict[str, int] = {}
 
-    def control(self, name: str) -> int:
-        """The id of a control token or of a word that is one token, such as "yes"."""
-        if name not in self._controls:
-            found = self._tokenizer.token_to_id(name)
-            if found is None:
-                raise ModelError(f"the tokenizer has no token {name!r}: it is not that of a Qwen3-VL model")
-            self._controls[name] = found
-        return self._controls[name]
+    def token_id(self, token: str) -> int:
+        """Return the id of a control token, or of a word that is one token, such as "yes".
 
-    def run(self, pieces: Sequence[TextPart]) -> tuple[list[int], list[int]]:
-        """Ids of a run of text pieces, and for each id the piece that may lose it, or -1 for the frame's.
+        Args:
+            token: The token's text.
 
-        An id belongs to a piece only when all of its characters do.
+        Returns:
+            Its id.
+
+        Raises:
+            ModelError: The vocabulary has no such token.
         """
-        encoding = self._tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False)
-        ends = list(accumulate(len(piece.text) for piece in pieces))
-        owner = []
-        for first, last in encoding.offsets:
-            number = min(bisect_right(ends, first), len(pieces) - 1)
-            owner.append(number if pieces[number].cut and last <= ends[number] else -1)
-        return encoding.ids, owner
+        if token not in self._token_ids:
+            token_id = self._tokenizer.token_to_id(token)
+            if token_id is None:
+                raise ModelError(
+                    f"the tokenizer has no token {token!r}: it is not that of a Qwen3-VL model; use the tokenizer.json "
+                    "of the official checkpoint"
+                )
+            self._token_ids[token] = token_id
+        return self._token_ids[token]
 
-    def write(self, parts: Iterable[PromptPart], max_length: int) -> TokenizedPrompt:
-        """Tokenises a prompt and cuts the caller's text where it is longer than `max_length` tokens.
+    def encode_text(self, parts: Sequence[TextPart]) -> tuple[list[int], list[int]]:
+        """Tokenize adjacent texts together.
 
-        The last piece that may be cut loses its end first.  Raises `InputError` when the prompt is too long
-        without any of that text.
+        Args:
+            parts: The texts, in order.
+
+        Returns:
+            Token ids, and for each of them the index of the truncatable part it belongs to. The index is -1 for a
+            token that may not be truncated: a part of the template, or a token with characters of two parts.
         """
-        builder = _Writer(self)
+        encoding = self._tokenizer.encode("".join(part.text for part in parts), add_special_tokens=False)
+        ends = list(accumulate(len(part.text) for part in parts))
+        owners = []
+        for start, stop in encoding.offsets:
+            index = min(bisect_right(ends, start), len(parts) - 1)
+            owners.append(index if parts[index].truncatable and stop <= ends[index] else _TEMPLATE)
+        return encoding.ids, owners
+
+    def encode_prompt(self, parts: Iterable[PromptPart], max_length: int) -> TokenizedPrompt:
+        """Tokenize a prompt. Where it is too long, truncatable texts lose their ends, the last text first.
+
+        Args:
+            parts: The parts of the prompt.
+            max_length: Maximum number of tokens.
+
+        Returns:
+            The tokenized prompt.
+
+        Raises:
+            InputError: The prompt is too long even without its truncatable texts.
+        """
+        builder = _PromptBuilder(self)
         for part in parts:
             builder.add(part)
-        return builder.finish(max_length)
+        return builder.build(max_length)
 
 
-class _Writer:
-    """Collects ids, owners and spans part by part."""
+class _PromptBuilder:
+    """Collects token ids, their owners and the vision spans of a prompt, part by part.
+
+    A token's owner is the number of the truncatable text it belongs to, or `_TEMPLATE`.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self.tokenizer = tokenizer
-        self.ids: list[int] = []
-        self.owner: list[int] = []
-        self.spans: list[VisionSpan] = []
-        self.pending: list[TextPart] = []
-        self.pieces = 0
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._owners: list[int] = []
+        self._spans: list[VisionSpan] = []
+        self._pending_texts: list[TextPart] = []
+        self._num_texts = 0
 
     def add(self, part: PromptPart) -> None:
+        """Append a part."""
         match part:
             case TextPart():
-                self.pending.append(part)
+                self._pending_texts.append(part)
             case ControlToken(name):
-                self.flush()
-                self.put([self.tokenizer.control(name)])
-            case VisionPart(times=()):
-                self.show(part, "<|image_pad|>", part.grid[1] * part.grid[2] // MERGE**2, 0)
+                self._flush_texts()
+                self._append([self._tokenizer.token_id(name)])
+            case VisionPart(timestamps=()):
+                self._add_vision(part, "<|image_pad|>", offset=0)
             case VisionPart():
-                count = part.grid[1] * part.grid[2] // MERGE**2
-                for number, time in enumerate(part.times):
-                    self.pending.append(TextPart(f"<{time:.1f} seconds>"))
-                    self.show(part, "<|video_pad|>", count, number * count)
+                for number, timestamp in enumerate(part.timestamps):
+                    self._pending_texts.append(TextPart(f"<{timestamp:.1f} seconds>"))
+                    self._add_vision(part, "<|video_pad|>", offset=number * _tokens_per_frame_pair(part))
 
-    def show(self, part: VisionPart, pad: str, count: int, offset: int) -> None:
-        self.flush()
-        self.put([self.tokenizer.control("<|vision_start|>")])
-        start = len(self.ids)
-        self.put([self.tokenizer.control(pad)] * count)
-        self.spans.append(VisionSpan(start, start + count, part.key, part.grid, offset))
-        self.put([self.tokenizer.control("<|vision_end|>")])
+    def build(self, max_length: int) -> TokenizedPrompt:
+        """Append the tokenizer's suffix and truncate the prompt to `max_length` tokens."""
+        self._flush_texts()
+        self._append(list(self._tokenizer.suffix))
+        num_excess = max(len(self._ids) - max_length, 0)
+        ids, spans = np.array(self._ids, dtype=np.int64), tuple(self._spans)
+        if num_excess:
+            ids, spans = self._truncate(ids, num_excess, max_length)
+        num_text_tokens = sum(owner != _TEMPLATE for owner in self._owners) - num_excess
+        prompt = EncodedPrompt(ids, mrope_positions(len(ids), spans), spans)
+        return TokenizedPrompt(prompt, num_text_tokens, num_excess)
 
-    def flush(self) -> None:
-        if self.pending:
-            ids, owner = self.tokenizer.run(self.pending)
-            self.ids += ids
-            self.owner += [place + self.pieces if place >= 0 else -1 for place in owner]
-            self.pieces += len(self.pending)
-            self.pending = []
+    def _add_vision(self, part: VisionPart, pad_token: str, *, offset: int) -> None:
+        """Append the tokens of an image or frame pair; `offset` is the first one's index within its video."""
+        self._flush_texts()
+        self._append([self._tokenizer.token_id("<|vision_start|>")])
+        start, num_tokens = len(self._ids), _tokens_per_frame_pair(part)
+        self._append([self._tokenizer.token_id(pad_token)] * num_tokens)
+        self._spans.append(VisionSpan(start, start + num_tokens, part.key, part.grid, offset))
+        self._append([self._tokenizer.token_id("<|vision_end|>")])
 
-    def put(self, ids: list[int]) -> None:
-        self.ids += ids
-        self.owner += [-1] * len(ids)
+    def _flush_texts(self) -> None:
+        """Tokenize the texts since the last control token together: the pre-tokenizer joins characters across parts."""
+        if self._pending_texts:
+            ids, owners = self._tokenizer.encode_text(self._pending_texts)
+            self._ids += ids
+            self._owners += [owner if owner == _TEMPLATE else owner + self._num_texts for owner in owners]
+            self._num_texts += len(self._pending_texts)
+            self._pending_texts = []
 
-    def finish(self, max_length: int) -> TokenizedPrompt:
-        self.flush()
-        self.put(list(self.tokenizer.suffix))
-        excess = max(len(self.ids) - max_length, 0)
-        spans = tuple(self.spans)
-        ids = np.array(self.ids, dtype=np.int64)
-        if excess:
-            ids, spans = self._cut(ids, excess, max_length)
-        text = sum(owner >= 0 for owner in self.owner) - excess
-        return TokenizedPrompt(EncodedPrompt(ids, mrope_positions(len(ids), spans), spans), text, excess)
+    def _append(self, ids: list[int]) -> None:
+        self._ids += ids
+        self._owners += [_TEMPLATE] * len(ids)
 
-    def _cut(
-        self, ids: NDArray[np.int64], excess: int, max_length: int
+    def _truncate(
+        self, ids: NDArray[np.int64], num_excess: int, max_length: int
     ) -> tuple[NDArray[np.int64], tuple[VisionSpan, ...]]:
-        """Drops the last `excess` tokens that belong to the caller's text, the last piece's first."""
-        owner = np.array(self.owner)
-        own = np.flatnonzero(owner >= 0)
-        if len(own) < excess:
+        """Remove the last `num_excess` tokens of truncatable texts; move the spans accordingly."""
+        truncatable = np.flatnonzero(np.array(self._owners) != _TEMPLATE)
+        if len(truncatable) < num_excess:
             raise InputError(
-                f"it takes {len(ids) - len(own)} tokens without any of its text and max_length is {max_length}: "
-                "send fewer pictures or frames, or raise max_length"
+                f"it takes {len(ids) - len(truncatable)} tokens without any of its text and max_length is "
+                f"{max_length}: send fewer images or frames, or raise max_length"
             )
         keep = np.ones(len(ids), dtype=bool)
-        keep[own[len(own) - excess :]] = False
-        moved = np.cumsum(keep) - keep
-        spans = tuple(
-            VisionSpan(int(moved[span.start]), int(moved[span.start]) + span.stop - span.start, *_rest(span))
-            for span in self.spans
-        )
-        return ids[keep], spans
+        keep[truncatable[len(truncatable) - num_excess :]] = False
+        new_indices = np.cumsum(keep) - keep
+        spans = []
+        for span in self._spans:
+            start = int(new_indices[span.start])
+            spans.append(replace(span, start=start, stop=start + span.stop - span.start))
+        return ids[keep], tuple(spans)
 
 
-def _rest(span: VisionSpan) -> tuple[Hashable, Grid, int]:
-    return span.key, span.grid, span.offset
+def _tokens_per_frame_pair(part: VisionPart) -> int:
+    _, rows, columns = part.grid
+    return rows * columns // SPATIAL_MERGE_SIZE**2

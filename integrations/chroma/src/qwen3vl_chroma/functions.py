@@ -115,5 +115,6 @@ class MediaLoader(DataLoader[Loadable]):
             return None
         if is_video(uri):
             header = read_video_header(as_video(uri), self.policy)
-            return header.load([(header.first + header.last) // 2])[0].numpy()
+            frames = header.load([(header.first_frame + header.last_frame) // 2])
+            return np.asarray(frames[0])
         return np.asarray(read_image_header(as_image(uri), self.policy).load())

@@ -98,16 +98,16 @@ def item_digest(item: Item, policy: MediaPolicy) -> str | None:
 def _media_parts(reference: ImageReference | VideoReference, policy: MediaPolicy) -> list[Any] | None:
     """Return what identifies the content of an image or video as JSON values; None for a URL."""
     from qwen3vl.hashing import bytes_digest
-    from qwen3vl.media.images import check_bytes, check_file, content_digest
-    from qwen3vl.processing.pixels import rgb
+    from qwen3vl.media.images import rgb
+    from qwen3vl.media.source import check_bytes, check_file, content_digest
 
     section: list[Any]
     section = [reference.page] if isinstance(reference, ImageReference) else [reference.start, reference.end]
-    if reference.where == "url":
+    if reference.origin == "url":
         return None
-    if reference.where == "path":
+    if reference.origin == "path":
         return [content_digest(check_file(policy.check_path(reference.data), policy)), *section]
-    if reference.where == "bytes":
+    if reference.origin == "bytes":
         return [bytes_digest(check_bytes(reference.data, policy)), *section]
     if isinstance(reference, VideoReference):
         frames = [_media_parts(frame, policy) for frame in reference.frames]

@@ -46,7 +46,7 @@ def media_query(query: Any, vector: list[float]) -> MediaQuery:
         InputError: The query is no input.
     """
     item = as_item(query)
-    paths = [image.data for image in item.images if image.where in ("path", "url") and image.page is None]
+    paths = [image.data for image in item.images if image.origin in ("path", "url") and image.page is None]
     return MediaQuery(
         query_str=" ".join(item.texts),
         image_path=str(paths[0]) if paths else None,

@@ -1,0 +1,266 @@
+"""Reads the headers of an item's media, and resolves the sizes at which the model sees them, before any is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from qwen3vl.errors import InputError, MediaError, PolicyError
+from qwen3vl.inputs import ImageReference, Item, VideoReference
+from qwen3vl.media.images import ImageHeader, read_image_header
+from qwen3vl.media.policy import MediaPolicy
+from qwen3vl.media.videos import VideoHeader, read_video_header
+from qwen3vl.processing.geometry import (
+    FRAME_LIST_FPS,
+    PIXELS_PER_TOKEN,
+    Limits,
+    num_tokens,
+    pair_timestamps,
+    patch_grid,
+    sample_frame_list,
+    sample_video_frames,
+    smart_resize,
+    video_frame_size,
+)
+from qwen3vl.processing.pixels import frame_list_size, resize_frame_array, resize_frames, resize_image
+from qwen3vl.processing.templates import PromptContent, VisionPart
+
+Header = TypeVar("Header")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SizedMedia:
+    """An image or video whose size in the prompt is decided.
+
+    Attributes:
+        name: The media in error messages.
+        vision: The media as a part of the prompt.
+        load: Decodes and resizes it to pixels, (num_frames, height, width, 3) uint8. It may be called on any thread,
+            and raises `MediaError` if the file is broken.
+        buffered_bytes: Size of the encoded files that are kept in memory for `load`, in bytes.
+    """
+
+    name: str
+    vision: VisionPart
+    load: Callable[[], Tensor]
+    buffered_bytes: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens in the prompt, without the control tokens around them."""
+        return num_tokens(self.vision.grid)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnsizedImage:
+    """An image whose header was read.
+
+    Attributes:
+        name: The image in error messages.
+        header: The header.
+        limits: Limits on the number of pixels.
+    """
+
+    name: str
+    header: ImageHeader
+    limits: Limits
+
+    def resolve_size(self, max_tokens: int | None = None) -> SizedMedia:
+        """Decide the size.
+
+        Args:
+            max_tokens: Maximum number of tokens, besides the limits; None takes the limits alone.
+
+        Returns:
+            The image at that size.
+
+        Raises:
+            MediaError: The image is too long in relation to its width.
+        """
+        max_pixels = self.limits.max_pixels
+        if max_tokens is not None:
+            max_pixels = min(max_pixels, max_tokens * PIXELS_PER_TOKEN)
+        min_pixels = min(self.limits.min_pixels, max_pixels)
+        height, width = smart_resize(self.header.width, self.header.height, min_pixels, max_pixels)
+        vision = VisionPart((self.header.identity, height, width), patch_grid(height, width))
+
+        def load() -> Tensor:
+            return resize_image(self.header.load(), height, width)
+
+        return SizedMedia(self.name, vision, load, self.header.buffered_bytes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnsizedVideo:
+    """A video file whose container was read.
+
+    Attributes:
+        name: The video in error messages.
+        header: The header.
+        frame_indices: Indices of the sampled frames.
+        limits: Limits on the number of pixels.
+    """
+
+    name: str
+    header: VideoHeader
+    frame_indices: tuple[int, ...]
+    limits: Limits
+
+    def resolve_size(self, max_tokens: int | None = None) -> SizedMedia:
+        """Decide the size of the frames.
+
+        Args:
+            max_tokens: Maximum number of tokens. None takes the size of the official script, which does not apply
+                its limit on the pixels of all frames to files.
+
+        Returns:
+            The video at that size.
+
+        Raises:
+            MediaError: The frames are too long in relation to their width.
+        """
+        total_pixels = None
+        if max_tokens is not None:
+            total_pixels = min(self.limits.total_pixels, max_tokens * PIXELS_PER_TOKEN)
+        timeline = self.header.timeline
+        height, width = video_frame_size(timeline.width, timeline.height, len(self.frame_indices), total_pixels)
+        vision = VisionPart(
+            (self.header.identity, self.frame_indices, height, width),
+            patch_grid(height, width, len(self.frame_indices)),
+            pair_timestamps(self.frame_indices, timeline.frame_rate),
+        )
+
+        def load() -> Tensor:
+            resize = partial(resize_frame_array, height=height, width=width)
+            return torch.from_numpy(self.header.load(self.frame_indices, resize))
+
+        return SizedMedia(self.name, vision, load, self.header.buffered_bytes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnsizedFrames:
+    """A video given as a list of frames whose headers were read.
+
+    Attributes:
+        name: The video in error messages.
+        frames: Headers of the sampled frames; an even number of them.
+        limits: Limits on the number of pixels.
+    """
+
+    name: str
+    frames: tuple[ImageHeader, ...]
+    limits: Limits
+
+    def resolve_size(self, max_tokens: int | None = None) -> SizedMedia:
+        """Decide the size of the frames.
+
+        Args:
+            max_tokens: Maximum number of tokens, besides the limits; None takes the limits alone.
+
+        Returns:
+            The video at that size.
+
+        Raises:
+            MediaError: The frames are too long in relation to their width.
+        """
+        total_pixels = self.limits.total_pixels
+        if max_tokens is not None:
+            total_pixels = min(total_pixels, max_tokens * PIXELS_PER_TOKEN)
+        # The reference resizes each frame as an image first, then all frames as a video.
+        image_height, image_width = frame_list_size(self.frames[0].width, self.frames[0].height)
+        height, width = video_frame_size(image_width, image_height, len(self.frames), total_pixels)
+        vision = VisionPart(
+            (tuple(frame.identity for frame in self.frames), height, width),
+            patch_grid(height, width, len(self.frames)),
+            pair_timestamps(range(len(self.frames)), FRAME_LIST_FPS),
+        )
+
+        def load() -> Tensor:
+            frames = [resize_image(frame.load(), image_height, image_width) for frame in self.frames]
+            return resize_frames(torch.cat(frames), height, width)
+
+        return SizedMedia(self.name, vision, load, sum(frame.buffered_bytes for frame in self.frames))
+
+
+UnsizedMedia = UnsizedImage | UnsizedVideo | UnsizedFrames
+"""An image or video whose header was read."""
+
+
+def read_headers(item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool) -> PromptContent[UnsizedMedia]:
+    """Read the headers of an item's media, videos first.
+
+    Args:
+        item: The item.
+        limits: Limits on pixels and frames.
+        policy: Limits on files, addresses and sizes.
+        exif: Whether images are rotated by their EXIF orientation.
+
+    Returns:
+        The item's content, ready for a prompt template.
+
+    Raises:
+        InputError: An image or video cannot be used; the first one that fails is named in `InputError.source`.
+    """
+    return PromptContent(
+        videos=tuple(
+            _with_source(video.name, partial(_read_video, video, item, limits, policy, exif=exif))
+            for video in item.videos
+        ),
+        images=tuple(
+            _with_source(image.name, partial(_read_image, image, limits, policy, exif=exif)) for image in item.images
+        ),
+        texts=item.texts,
+    )
+
+
+def _with_source(name: str, read: Callable[[], Header]) -> Header:
+    """Call `read`, and note in its error which of an item's media it is about."""
+    try:
+        return read()
+    except InputError as error:
+        error.source = name
+        raise
+
+
+def _read_image(image: ImageReference, limits: Limits, policy: MediaPolicy, *, exif: bool) -> UnsizedImage:
+    unsized = UnsizedImage(image.name, read_image_header(image, policy, exif=exif), limits)
+    unsized.resolve_size()  # fails here, where the error gets its source, if the model does not take the shape
+    return unsized
+
+
+def _read_video(
+    video: VideoReference, item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool
+) -> UnsizedVideo | UnsizedFrames:
+    max_frames = item.max_frames or limits.max_frames
+    if video.frames:
+        frames = _read_frames(video, max_frames, policy, exif=exif)
+        unsized: UnsizedVideo | UnsizedFrames = UnsizedFrames(video.name, frames, limits)
+    else:
+        header = read_video_header(video, policy)
+        num_frames = header.last_frame - header.first_frame + 1
+        frame_rate = header.timeline.frame_rate
+        frame_indices = sample_video_frames(
+            header.first_frame, num_frames, frame_rate, item.fps or limits.fps, max_frames
+        )
+        unsized = UnsizedVideo(video.name, header, tuple(frame_indices), limits)
+    unsized.resolve_size()  # fails here, where the error gets its source, if the model does not take the shape
+    return unsized
+
+
+def _read_frames(video: VideoReference, max_frames: int, policy: MediaPolicy, *, exif: bool) -> tuple[ImageHeader, ...]:
+    """Read the headers of the sampled frames of a list; each file is read once, even if a frame is repeated."""
+    if len(video.frames) > policy.max_frames:
+        raise PolicyError(
+            f"it has {len(video.frames)} frames and the media policy allows {policy.max_frames} "
+            "(MediaPolicy.max_frames)"
+        )
+    frame_indices = sample_frame_list(len(video.frames), max_frames)
+    headers = {index: read_image_header(video.frames[index], policy, exif=exif) for index in frame_indices}
+    if len({frame_list_size(header.width, header.height) for header in headers.values()}) > 1:
+        raise MediaError("its frames are of different sizes; make them one size")
+    return tuple(headers[index] for index in frame_indices)
