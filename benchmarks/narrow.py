@@ -23,7 +23,7 @@ from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.scenes import near_miss
 from qwen3vl.model.hub import TINY_MAX_PIXELS
 from tools.tiny.data import held_out_scenes
-from tools.tiny.judge import recall
+from tools.tiny.evaluation import recall
 
 DTYPES = ("float32", "bfloat16", "int8", "fp8")
 

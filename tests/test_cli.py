@@ -1,11 +1,13 @@
-"""The commands, as a user types them."""
+"""The commands, called with the arguments that a user types."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,34 +16,50 @@ import pytest
 
 from qwen3vl import Embedder
 from qwen3vl.cli import main
+from qwen3vl.cli.output import command_output, printable
+from qwen3vl.cli.page import QueryResult, write_page
+from qwen3vl.cli.search import hit_table
 from qwen3vl.demo.scenes import Scene
 from qwen3vl.documents import Document
 from qwen3vl.loaders import Loader
 from qwen3vl.retriever import Retriever
-from qwen3vl.stores import open_store
+from qwen3vl.stores import Hit, open_store
 from tests.support.sample_library import MOVER, SLIDE, STAR
+
+HEAVY_MODULES = ("torch", "transformers", "pandas", "qdrant_client", "chromadb", "av", "PIL", "jinja2")
 
 
 @pytest.fixture(scope="module")
 def store(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("store")
-    assert main(["index", str(mixed), "--store", str(place), "--model", "tiny"]) == 1
-    return place
+    """A store with the sample library, of which one image is corrupt."""
+    folder = tmp_path_factory.mktemp("store")
+    assert main(["index", str(mixed), "--store", str(folder), "--model", "tiny"]) == 1
+    return folder
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+def run_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
+    """The exit code and the parsed output of a command with `--json`."""
     capsys.readouterr()
     code = main([*arguments, "--json"])
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_index_names_what_failed(mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def imported_modules(code: str) -> set[str]:
+    """The modules of `HEAVY_MODULES` that a Python program imports."""
+    check = f"print(' '.join(name for name in {HEAVY_MODULES} if name in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", f"import sys; {code}; {check}"], capture_output=True, check=True)
+    return set(result.stdout.decode().splitlines()[-1].split())
+
+
+def test_index_reports_failed_and_skipped_files(
+    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = ["index", str(mixed), "--store", str(tmp_path / "store"), "--model", "tiny"]
     assert main(arguments) == 1
-    shown = re.sub(r"\s+", "", capsys.readouterr().out)
-    assert "corrupt[x].png:" in shown
-    assert "1.csv" in shown
-    code, summary = told(capsys, *arguments)
+    output = re.sub(r"\s+", "", capsys.readouterr().out)
+    assert "corrupt[x].png:" in output
+    assert "1.csv" in output
+    code, summary = run_json(capsys, *arguments)
     assert code == 1
     assert summary["added"] == 0
     assert summary["unchanged"] == summary["stored"] == 37
@@ -50,7 +68,7 @@ def test_index_names_what_failed(mixed: Path, tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("query", "kind", "name", "place"),
+    ("query", "kind", "name", "locator"),
     [
         (STAR.caption(), "picture", "star.png", ""),
         (MOVER.caption(), "clip", "mover.mp4", "t=0,4"),
@@ -58,95 +76,205 @@ def test_index_names_what_failed(mixed: Path, tmp_path: Path, capsys: pytest.Cap
         ("a cyan square on the left", "text", "notes.md", "lines=5,7"),
     ],
 )
-def test_search_finds_each_kind(
-    query: str, kind: str, name: str, place: str, store: Path, capsys: pytest.CaptureFixture[str]
+def test_search_by_text_finds_each_kind(
+    query: str, kind: str, name: str, locator: str, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, hits = told(capsys, "search", query, "--store", str(store), "--kind", kind, "--limit", "3")
+    code, hits = run_json(capsys, "search", query, "--store", str(store), "--kind", kind, "--limit", "3")
     assert code == 0
-    assert (Path(hits[0]["source"]).name, hits[0]["locator"], hits[0]["kind"]) == (name, place, kind)
+    assert (Path(hits[0]["source"]).name, hits[0]["locator"], hits[0]["kind"]) == (name, locator, kind)
+    assert all(hit["place"] == hit["locator"] for hit in hits)
 
 
-def test_search_by_picture_and_by_both(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_search_by_image_and_by_image_and_text(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Scene(STAR.things[:1], 2).draw(Random(8)).save(tmp_path / "half.png")
     STAR.draw(Random(9)).save(tmp_path / "whole.png")
     common = ("--store", str(store), "--kind", "picture")
-    _, hits = told(capsys, "search", "--image", str(tmp_path / "whole.png"), *common)
+    _, hits = run_json(capsys, "search", "--image", str(tmp_path / "whole.png"), *common)
     assert Path(hits[0]["source"]).name == "star.png"
-    words = Scene(STAR.things[1:]).caption()
-    _, hits = told(capsys, "search", words, "--image", str(tmp_path / "half.png"), *common)
+    text = Scene(STAR.things[1:]).caption()
+    _, hits = run_json(capsys, "search", text, "--image", str(tmp_path / "half.png"), *common)
     assert "star.png" in [Path(hit["source"]).name for hit in hits[:3]]
 
 
-def test_rerank_and_page(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeated_kind_searches_all_given_kinds(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("search", "a star", "--store", str(store), "--limit", "40", "--kind", "clip", "--kind", "page")
+    _, hits = run_json(capsys, *arguments)
+    assert {hit["kind"] for hit in hits} == {"clip", "page"}
+
+
+def test_rerank_sorts_by_rerank_score_and_html_is_self_contained(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = tmp_path / "page" / "hits.html"
-    arguments = [
-        "search",
-        "a red star <b>&",
-        "--store",
-        str(store),
-        "--rerank",
-        "--candidates",
-        "12",
-        "--html",
-        str(page),
-    ]
-    code, hits = told(capsys, *arguments)
+    arguments = ["search", "a red star <b>&", "--store", str(store), "--rerank", "--candidates", "12"]
+    arguments += ["--html", str(page)]
+    code, hits = run_json(capsys, *arguments)
     assert code == 0
     assert len(hits) == 10
     scores = [hit["rerank_score"] for hit in hits]
     assert scores == sorted(scores, reverse=True)
-    written = page.read_text(encoding="utf-8")
-    assert "a red star &lt;b&gt;&amp;" in written
-    assert written.count("<figure") == 10
-    assert "http" not in written.replace("<!doctype html>", "")
+    html = page.read_text(encoding="utf-8")
+    assert "a red star &lt;b&gt;&amp;" in html
+    assert html.count("<figure") == 10
+    assert "http" not in html.replace("<!doctype html>", "")
     assert main(arguments) == 0
     assert "rerank" in capsys.readouterr().out
 
 
-def test_usage_errors(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_escapes_names_and_texts(tmp_path: Path) -> None:
+    """No name or text can close an attribute or open a tag, and previews of missing files are left out."""
+    hostile = "\"><script>alert('x')</script>{{ 7 * 7 }}"
+    documents = [
+        Document(f"/tmp/{hostile}.png", "picture", image=f"/tmp/{hostile}.png"),
+        Document(f"/tmp/{hostile}.txt", "text", text=hostile),
+    ]
+    hits = [Hit(id=str(number), score=0.5, document=document) for number, document in enumerate(documents)]
+    page = tmp_path / "page.html"
+    write_page(
+        page, hostile, [QueryResult({"text": hostile}, hits, hostile, "0"), QueryResult({"text": "x"}, [])], hostile
+    )
+    html = page.read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&#34;&gt;&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;{{ 7 * 7 }}" in html
+    # Without the escaped texts, only the attributes' own quotes are left.
+    assert all('"' not in value for value in re.findall(r'title="([^"]*)"[^>]', html))
+    assert html.count("<figure") == 2
+    assert html.count('class="match"') == 1
+    assert "Nothing found." in html
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printable("a\x1b[2Jb\x9b\r\nc\td") == "a\\x1b[2Jb\\x9b\\x0d\nc\td"
+    document = Document("/tmp/\x1b]0;title\x07.png", "picture", image="x", text="a\x1b[31m text")
+    with command_output(as_json=False, verbose=False) as console:
+        console.print(hit_table([Hit(id="1", score=0.5, document=document)]))
+    output = capsys.readouterr().out
+    assert "\x1b]" not in output
+    assert "\x07" not in output
+    assert "\\x1b" in output
+
+
+def test_search_errors_exit_with_2_and_name_the_reason(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["search", "--store", str(store)]) == 2
     assert "nothing to search by" in capsys.readouterr().out
     assert main(["search", "x", "--store", str(tmp_path / "none")]) == 2
     assert "there is no store at" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
-    code, error = told(capsys, "search", "x", "--store", str(store), "--collection", "other")
+    code, error = run_json(capsys, "search", "x", "--store", str(store), "--collection", "other")
     assert code == 2
     assert "no collection 'other'" in error["error"]
-    code, error = told(capsys, "index", str(tmp_path), "--store", str(store), "--model", "tiny", "--dimensions", "32")
-    assert code == 2
-    assert "dimensions is 128 there and 32 here" in error["error"]
+    assert main(["search", "x", "--store", str(store), "--limit", "0"]) == 2
+    assert "at least 1" in capsys.readouterr().out
     assert main(["search", "x", "--store", str(store), "--image", str(tmp_path / "no.png")]) == 2
     assert "does not exist" in capsys.readouterr().out
 
 
-def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
-    code, findings = told(capsys, "doctor")
+def test_index_with_other_dimensions_than_the_store_exits_with_2(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("index", str(tmp_path), "--store", str(store), "--model", "tiny", "--dimensions", "32")
+    code, error = run_json(capsys, *arguments)
+    assert code == 2
+    assert "dimensions is 128 there and 32 here" in error["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "Usage"),
+        (["nonsense"], "nonsense"),
+        (["search", "x"], "--store"),
+        (["search", "x", "--store", "s", "--kind", "image"], "--kind"),
+        (["search", "x", "--store", "s", "--limit", "many"], "--limit"),
+        (["index", "--store", "s"], "PATH"),
+        (["index", "x", "--store", "s", "--segment", "0"], "--segment"),
+        (["index", "x", "--store", "s", "--segment", "inf"], "--segment"),
+        (["index", "x", "--store", "s", "--segment", "nan"], "--segment"),
+        (["demo", "--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert reason in captured.out + captured.err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"qwen3vl {version('qwen3vl')}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("index", "store collection model revision dimensions segment fuse-page-text keep device dtype json verbose"),
+        ("search", "store collection image limit kind instruction rerank reranker candidates model device dtype html"),
+        ("search", "json verbose"),
+        ("demo", "out json verbose"),
+        ("doctor", "json verbose"),
+    ],
+)
+def test_help_lists_every_option(command: str, options: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    output = capsys.readouterr().out
+    assert {f"--{name}" for name in options.split()} <= set(re.findall(r"--[a-z-]+", output))
+
+
+def test_verbose_is_accepted_before_and_after_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(tmp_path / "none")
+    for arguments in (["--verbose", "search", "x", "--store", store], ["search", "x", "--store", store, "--verbose"]):
+        assert main(arguments) == 2
+        assert "there is no store at" in capsys.readouterr().out
+
+
+def test_completion_script_is_printed() -> None:
+    environment = {**os.environ, "_QWEN3VL_COMPLETE": "source_bash"}
+    result = subprocess.run(
+        [sys.executable, "-m", "qwen3vl"], check=False, capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0
+    assert "_QWEN3VL_COMPLETE=complete_bash" in result.stdout
+
+
+def test_interrupt_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    import typer
+
+    with pytest.raises(typer.Exit) as stop, command_output(as_json=False, verbose=False):
+        raise KeyboardInterrupt
+    assert stop.value.exit_code == 130
+    assert "the next run continues" in capsys.readouterr().out
+
+
+def test_doctor_finds_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    code, findings = run_json(capsys, "doctor")
     assert code == 0
     states = {finding["what"]: finding["state"] for finding in findings}
     assert states["test run"] == states["torch"] == states["stores"] == "ok"
+    assert all(finding["told"] for finding in findings)
     assert main(["doctor"]) == 0
 
 
-def test_importing_the_package_is_light() -> None:
-    """Neither torch nor transformers is loaded before the first use."""
-    code = "import sys, qwen3vl, qwen3vl.cli; qwen3vl.cli.build_parser(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_import_help_and_usage_errors_load_no_heavy_module(tmp_path: Path) -> None:
+    assert imported_modules("import qwen3vl, qwen3vl.cli") == set()
+    assert imported_modules("from qwen3vl.cli import main; main(['--help']); main(['search', '--help'])") == set()
+    search = f"main(['search', 'x', '--store', {str(tmp_path / 'none')!r}])"
+    assert "torch" not in imported_modules(f"from qwen3vl.cli import main; {search}")
     assert subprocess.run([sys.executable, "-m", "qwen3vl", "--help"], check=False, capture_output=True).returncode == 0
 
 
 def test_transformers_is_not_needed() -> None:
     use = "from qwen3vl import Embedder, Reranker; Embedder('tiny').embed('a'); Reranker('tiny').score('a', ['b'])"
-    code = f"import sys; {use}; sys.exit('transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert "transformers" not in imported_modules(use)
 
 
-def test_everything_is_found_again(mixed: Path, store: Path, tiny_embedder: Embedder) -> None:
-    """Each document, asked for by its own content, comes first."""
-    loaded = [each for each in Loader().load([mixed]) if isinstance(each, Document)]
+def test_each_document_finds_itself(mixed: Path, store: Path, tiny_embedder: Embedder) -> None:
+    documents = [item for item in Loader().load([mixed]) if isinstance(item, Document)]
     opened = open_store(str(store))
     try:
         retriever = Retriever(tiny_embedder, opened)
-        for document in loaded:
+        for document in documents:
             if "corrupt" not in document.source:
                 (hit,) = retriever.search(document.input, 1)
                 assert (hit.document.name, round(hit.score, 4)) == (document.name, 1.0)

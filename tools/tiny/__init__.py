@@ -1,0 +1,1 @@
+"""Training and evaluation of the tiny models that ship with the package."""

@@ -1,4 +1,4 @@
-"""Trains the tiny embedding model: vision first, then contrast between captions and what they describe."""
+"""Training of the tiny embedding model: the vision tower first, then captions against what they describe."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -15,186 +14,159 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from qwen3vl.demo.scenes import (
-    COLOURS,
-    SHAPES,
-    Clip,
-    Scene,
-    near_miss,
-    near_miss_clip,
-    random_clip,
-    random_scene,
-)
-from qwen3vl.engine.packing import Pack
+from qwen3vl.demo.scenes import COLOURS, SHAPES, Clip, Scene, random_clip, random_scene
 from qwen3vl.model import Qwen3VL
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from qwen3vl.processing.templates import PromptContent, VisionPart
 from qwen3vl.processing.tokenizer import Tokenizer
-from tools.tiny.checkpoint import new_model, prepare, save
-from tools.tiny.data import Seen, draw_until, embed_prompts, forward, picture, see
-from tools.tiny.reading import CELLS, CLIP_TOKENS, COURSES, Label, Reader, label, moving, place_in, shown, told
+from tools.tiny.checkpoint import new_model, save_weights, write_config_files
+from tools.tiny.data import HiddenStates, draw_from_split, embed_prompts, forward, vision_sample
+from tools.tiny.embedding_batches import CaptionBatch, draw_caption_batch, draw_composed_batch
+from tools.tiny.optimization import learning_rate_factor, update_average
+from tools.tiny.probes import (
+    CLIP_TOKENS,
+    NUM_COURSES,
+    NUM_POSITIONS,
+    Label,
+    ProbeHeads,
+    caption_labels,
+    mover_label,
+    prompt_index,
+    thing_label,
+    vision_labels,
+)
 
 log = logging.getLogger("train")
 DIMENSIONS = (128, 64, 32)
-SCENES, CLIPS, MIXED = 80, 12, 6
-"""Of a step: captioned scenes, captioned clips, and pictures with words."""
+"""The loss is computed for vectors cut to these sizes (Matryoshka representation learning, arXiv:2205.13147)."""
+NUM_SCENES, NUM_CLIPS, NUM_COMPOSED = 80, 12, 6
+"""Captioned scenes, captioned clips, and queries of an image and a text, in each step."""
 FURTHER_SCENES, FURTHER_CLIPS = 64, 20
-"""The same of training that goes on: clips are learnt later than scenes."""
-READ_LAYER = 1
-"""After this layer pictures and words are read by one set of heads."""
+"""The same for training that continues from a checkpoint: clips take longer to learn than scenes."""
+VISION_SCENES, VISION_CLIPS = 80, 5
+"""Scenes and clips in each step of the vision tower's training."""
+PROBE_LAYER = 1
+"""After this layer one set of probe heads reads images and texts."""
+LOG_STEPS, SAVE_STEPS = 20, 100
 
 
-def labels_of(made: Sequence[Scene | Clip]) -> tuple[Tensor, Tensor]:
-    """Rows of the encoded features that show something known, and their labels: (n,) and (n, 4)."""
+def label_vision_tokens(drawn: Sequence[Scene | Clip]) -> tuple[Tensor, Tensor]:
+    """Label the merged vision tokens of several scenes and clips.
+
+    Args:
+        drawn: What is shown, in the order in which it is encoded.
+
+    Returns:
+        Rows of the encoded features that show something known, (n,), and their labels, (n, 4); both int64.
+    """
     rows: list[int] = []
     labels: list[Label] = []
     first = 0
-    for each in made:
-        known = shown(each)
-        rows += [first + token for token in known]
-        labels += known.values()
-        first += CELLS if isinstance(each, Scene) else CLIP_TOKENS
+    for item in drawn:
+        item_labels = vision_labels(item)
+        rows += [first + token for token in item_labels]
+        labels += item_labels.values()
+        first += NUM_POSITIONS if isinstance(item, Scene) else CLIP_TOKENS
     return torch.tensor(rows), torch.tensor(labels)
 
 
 def train_vision(model: Qwen3VL, steps: int, random: Random) -> None:
-    """Throw-away heads read from merged tokens what stands there, where that is, and its course.
+    """Train the vision tower alone: probe heads predict what each merged token shows, where it is, and its course.
 
-    Without the place, places stay at chance for as long as colours and shapes alone tell pictures apart.
+    Without the position, positions would stay at chance for as long as colours and shapes alone tell images apart.
+
+    Args:
+        model: The model; its vision tower is trained.
+        steps: Number of steps.
+        random: The source of randomness.
     """
-    readers = [Reader(model.config.vision.out, nothing=True) for _ in range(3)]
-    parameters = [*model.visual.parameters(), *nn.ModuleList(readers).parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
+    probes = [ProbeHeads(model.config.vision.out, predict_unknown=True) for _ in range(3)]
+    parameters = [*model.visual.parameters(), *nn.ModuleList(probes).parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
     for step in range(steps):
-        spent = step / steps
-        scenes: list[Scene | Clip] = [draw_until(random_scene, random, held=False) for _ in range(80)]
-        clips: list[Scene | Clip] = [draw_until(random_clip, random, held=False) for _ in range(5)]
-        seen = [see(each, random) for each in scenes + clips]
-        features = model.encode_vision(torch.cat([each.patches for each in seen]), [each.vision.grid for each in seen])
-        rows, labels = labels_of(scenes + clips)
+        drawn: list[Scene | Clip] = [
+            draw_from_split(random_scene, random, held_out=False) for _ in range(VISION_SCENES)
+        ]
+        drawn += [draw_from_split(random_clip, random, held_out=False) for _ in range(VISION_CLIPS)]
+        samples = [vision_sample(item, random) for item in drawn]
+        features = model.encode_vision(
+            torch.cat([sample.patches for sample in samples]), [sample.vision.grid for sample in samples]
+        )
+        rows, labels = label_vision_tokens(drawn)
         outputs = (features.tokens, *features.deepstack)
-        loss = torch.stack(
-            [reader(tokens[rows], labels) for reader, tokens in zip(readers, outputs, strict=True)]
-        ).mean()
-        for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1, (step + 1) / 30) * (0.55 + 0.45 * math.cos(math.pi * spent))
-        optimiser.zero_grad()
+        losses = [probe(tokens[rows], labels) for probe, tokens in zip(probes, outputs, strict=True)]
+        loss = torch.stack(losses).mean()
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1, (step + 1) / 30) * (0.55 + 0.45 * math.cos(math.pi * (step / steps)))
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        if step % 20 == 0:
-            right = readers[0].right(features.tokens[rows], labels)
+        optimizer.step()
+        if step % LOG_STEPS == 0:
             log.info(
-                "vision %d: loss %.3f, right: colour %.2f, shape %.2f, place %.2f, course %.2f",
+                "vision step %d: loss %.3f, accuracy of colour %.2f, shape %.2f, position %.2f, course %.2f",
                 step,
                 loss.item(),
-                *right,
+                *probes[0].accuracy(features.tokens[rows], labels),
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Scenes, then clips, and what each caption says of its own; `fits` (captions, media) names what else it fits."""
+def contrastive_loss(queries: Tensor, targets: Tensor, masked: Tensor, scale: Tensor) -> Tensor:
+    """Compute the symmetric InfoNCE loss (arXiv:2103.00020) at every size of `DIMENSIONS`.
 
-    shown: list[Scene | Clip]
-    seen: list[Seen]
-    said: list[Scene | Clip]
-    styles: list[int]
-    fits: Tensor
+    Args:
+        queries: Vectors, (n, hidden_size).
+        targets: Vectors, (n, hidden_size); row i belongs to query i.
+        masked: Pairs that match although they are no partners, (n, n), bool. They count for nothing.
+        scale: Inverse temperature, a scalar.
 
-    @property
-    def captions(self) -> list[str]:
-        return [said.caption(style) for said, style in zip(self.said, self.styles, strict=True)]
-
-    @property
-    def media(self) -> list[PromptContent[VisionPart]]:
-        return [
-            PromptContent(images=(seen.vision,)) if isinstance(shown, Scene) else PromptContent(videos=(seen.vision,))
-            for shown, seen in zip(self.shown, self.seen, strict=True)
-        ]
-
-
-def batch(random: Random, near: float, size: tuple[int, int] = (SCENES, CLIPS)) -> Batch:
-    """Scenes and clips, so many of each; a share `near` of the scenes is followed by near-misses."""
-    scenes: list[Scene] = []
-    while len(scenes) < size[0]:
-        scenes.append(draw_until(random_scene, random, held=False))
-        if random.random() < near:
-            for _ in range(3):
-                miss = near_miss(scenes[-1] if random.random() < 0.5 else scenes[-2 if len(scenes) > 1 else -1], random)
-                if not any(miss.key == other.key for other in scenes[-4:]):
-                    scenes.append(miss)
-    scenes = scenes[: size[0]]
-    clips: list[Clip] = []
-    while len(clips) < size[1]:
-        clips.append(draw_until(random_clip, random, held=False))
-        if random.random() < 0.5:
-            clips.append(near_miss_clip(clips[-1], random))
-    clips = clips[: size[1]]
-    said: list[Scene | Clip] = []
-    for scene in scenes:
-        things = random.sample(scene.things, len(scene.things))
-        if len(things) > 1 and random.random() < 0.1:
-            things = things[:-1]
-        said.append(Scene(tuple(things)))
-    said += clips
-    styles = [random.randrange(3) for _ in scenes] + [random.randrange(2) for _ in clips]
-    keys = [each.key - {None} for each in said]
-    made: list[Scene | Clip] = [*scenes, *clips]
-    others = torch.tensor([[words <= each.key for each in made] for words in keys])
-    return Batch(made, [see(each, random) for each in made], said, styles, others)
-
-
-def mixed(random: Random) -> tuple[list[PromptContent[VisionPart]], list[PromptContent[VisionPart]], list[Seen]]:
-    """Queries of a picture and words that together describe a scene, and those scenes."""
-    queries: list[PromptContent[VisionPart]] = []
-    targets: list[PromptContent[VisionPart]] = []
-    seen: list[Seen] = []
-    while len(targets) < MIXED:
-        scene = draw_until(random_scene, random, held=False)
-        if len(scene.things) < 2:
-            continue
-        cut = random.randrange(1, len(scene.things))
-        shown = picture(Scene(scene.things[:cut], random.randrange(3)), random)
-        whole = picture(scene, random)
-        words = Scene(scene.things[cut:]).caption(random.randrange(3))
-        queries.append(PromptContent(images=(shown.vision,), texts=(words,)))
-        targets.append(PromptContent(images=(whole.vision,)))
-        seen += [shown, whole]
-    return queries, targets, seen
-
-
-def contrast(words: Tensor, media: Tensor, masked: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE at every dimension; pairs that fit though they are not partners count for nothing."""
+    Returns:
+        The mean loss, a scalar.
+    """
     losses = []
-    target = torch.arange(len(words))
+    partners = torch.arange(len(queries))
     for dimension in DIMENSIONS:
-        scores = scale * normalize(words[:, :dimension], dim=-1) @ normalize(media[:, :dimension], dim=-1).T
+        scores = scale * normalize(queries[:, :dimension], dim=-1) @ normalize(targets[:, :dimension], dim=-1).T
         scores = scores.masked_fill(masked, -1e4)
-        losses += [cross_entropy(scores, target), cross_entropy(scores.T, target)]
+        losses += [cross_entropy(scores, partners), cross_entropy(scores.T, partners)]
     return torch.stack(losses).mean()
 
 
-def multi_hot(made: Sequence[Scene | Clip]) -> Tensor:
-    """(scenes and clips, 9 * 14 + 26): colour and shape at each place, and colour, shape and course of what moves."""
-    colours, shapes = len(COLOURS), len(SHAPES)
-    each_place = colours + shapes
-    hot = torch.zeros(len(made), CELLS * each_place + each_place + COURSES)
-    for row, each in zip(hot, made, strict=True):
-        standing = each.things if isinstance(each, Scene) else (each.still,) if each.still else ()
-        for colour, shape, place, _ in map(label, standing):
-            row[place * each_place + colour] = row[place * each_place + colours + shape] = 1
-        if isinstance(each, Clip):
-            colour, shape, _, course = moving(each)
-            last = row[CELLS * each_place :]
-            last[colour] = last[colours + shape] = last[each_place + course] = 1
-    return hot
+def content_targets(drawn: Sequence[Scene | Clip]) -> Tensor:
+    """Return what each scene or clip shows, as targets of binary classification.
+
+    Args:
+        drawn: Scenes and clips.
+
+    Returns:
+        (n, 9 * 14 + 26), float32, of 0 and 1: colour and shape at each position; then colour, shape and course of
+        what moves.
+    """
+    num_colours, num_attributes = len(COLOURS), len(COLOURS) + len(SHAPES)
+    targets = torch.zeros(len(drawn), NUM_POSITIONS * num_attributes + num_attributes + NUM_COURSES)
+    for row, item in zip(targets, drawn, strict=True):
+        standing = item.things if isinstance(item, Scene) else (item.still,) if item.still else ()
+        for colour, shape, position, _ in map(thing_label, standing):
+            row[position * num_attributes + colour] = row[position * num_attributes + num_colours + shape] = 1
+        if isinstance(item, Clip):
+            colour, shape, _, course = mover_label(item)
+            mover = row[NUM_POSITIONS * num_attributes :]
+            mover[colour] = mover[num_colours + shape] = mover[num_attributes + course] = 1
+    return targets
 
 
 def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path | None = None) -> None:
-    """Writes a trained checkpoint to `folder`; with `base`, goes on from that one, with near-misses from the start."""
+    """Train an embedding model and write its checkpoint.
+
+    Args:
+        folder: Where the checkpoint is written, also every `SAVE_STEPS` steps.
+        steps: Number of steps of the whole model.
+        vision_steps: Number of steps of the vision tower before that; not used with `base`.
+        seed: Seed of weights and data.
+        base: The checkpoint to continue from, with near-misses from the first step on. None starts from nothing.
+    """
     random = Random(seed if base is None else seed + 1)
-    prepare(folder, layers=4, append_endoftext=True)
+    write_config_files(folder, num_layers=4, append_endoftext=True)
     model = new_model(folder, seed)
     tokenizer = Tokenizer(folder / "tokenizer.json")
     if base is None:
@@ -202,99 +174,117 @@ def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path
     else:
         stored = load_file(base / "model.safetensors")
         model.load_state_dict({name.removeprefix("model."): value.float() for name, value in stored.items()})
-    counts = (SCENES, CLIPS) if base is None else (FURTHER_SCENES, FURTHER_CLIPS)
-    save(model, folder)
+    num_scenes, num_clips = (NUM_SCENES, NUM_CLIPS) if base is None else (FURTHER_SCENES, FURTHER_CLIPS)
+    save_weights(model, folder)
     average = copy.deepcopy(model)
-    scale = nn.Parameter(torch.tensor(math.log(20.0 if base is None else 34.0)))
+    log_scale = nn.Parameter(torch.tensor(math.log(20.0 if base is None else 34.0)))
     width = model.config.text.hidden
-    tellers = nn.ModuleList(nn.Linear(width, multi_hot([Scene(())]).shape[1]) for _ in range(2))
-    reader = Reader(width)
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    peak = 1.5e-3 if base is None else 1.0e-3
-    optimiser = torch.optim.AdamW(
+    content_heads = nn.ModuleList(nn.Linear(width, content_targets([Scene(())]).shape[1]) for _ in range(2))
+    probes = ProbeHeads(width)
+    peak_rate = 1.5e-3 if base is None else 1.0e-3
+    optimizer = torch.optim.AdamW(
         [
-            {"params": decayed, "weight_decay": 0.02, "factor": 1.0},
-            {"params": plain, "weight_decay": 0.0, "factor": 1.0},
-            {"params": [scale], "weight_decay": 0.0, "factor": 10.0},
-            {"params": [*tellers.parameters(), *reader.parameters()], "weight_decay": 0.0, "factor": 1.0},
+            {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.02, "factor": 1.0},
+            {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0, "factor": 1.0},
+            {"params": [log_scale], "weight_decay": 0.0, "factor": 10.0},
+            {"params": [*content_heads.parameters(), *probes.parameters()], "weight_decay": 0.0, "factor": 1.0},
         ],
-        lr=peak,
+        lr=peak_rate,
         betas=(0.9, 0.98),
     )
-    binary = nn.BCEWithLogitsLoss(reduction="none")
+    content_loss = nn.BCEWithLogitsLoss(reduction="none")
     for step in range(steps):
-        spent = step / steps
-        near = 0.3 if base is not None else min(0.3, max(0.0, spent - 0.2))
-        drawn = batch(random, near, counts)
-        queries, targets, mixed_seen = mixed(random)
-        captions: list[PromptContent[VisionPart]] = [PromptContent(texts=(caption,)) for caption in drawn.captions]
-        prompts = embed_prompts(tokenizer, captions + drawn.media + queries + targets)
-        states = forward(model, prompts, drawn.seen + mixed_seen, [READ_LAYER])
+        progress = step / steps
+        near_miss_share = 0.3 if base is not None else min(0.3, max(0.0, progress - 0.2))
+        batch = draw_caption_batch(random, near_miss_share, num_scenes, num_clips)
+        composed = draw_composed_batch(random, NUM_COMPOSED)
+        captions: list[PromptContent[VisionPart]] = [PromptContent(texts=(caption,)) for caption in batch.captions]
+        prompts = embed_prompts(tokenizer, captions + batch.media + composed.queries + composed.targets)
+        states = forward(model, prompts, batch.samples + composed.samples, [PROBE_LAYER])
         size = len(captions)
-        words, media, asked, meant = torch.split(states.last, [size, size, MIXED, MIXED])
-        masked = torch.zeros(size + MIXED, size + MIXED, dtype=torch.bool)
-        masked[:size, :size] = drawn.fits
+        sizes = [size, size, NUM_COMPOSED, NUM_COMPOSED]
+        caption_vectors, media_vectors, query_vectors, target_vectors = torch.split(states.last, sizes)
+        masked = torch.zeros(size + NUM_COMPOSED, size + NUM_COMPOSED, dtype=torch.bool)
+        masked[:size, :size] = batch.matches
         masked.fill_diagonal_(False)
-        loss = contrast(torch.cat((words, asked)), torch.cat((media, meant)), masked, scale.exp().clamp(max=60))
-        aid = max(0.0, 1 - spent / 0.7)
-        if aid:
-            hot = multi_hot(drawn.shown)
-            weight = 1 + 4 * hot
-            for teller, part in zip(tellers, (words, media), strict=True):
-                loss = loss + 2.0 * aid * (binary(teller(part), hot) * weight).mean()
-            places, labels = readable(tokenizer, prompts, drawn, states.pack)
-            read = reader(states.layers[0][places], labels)
-            loss = loss + aid * read
-        rate = min(1.0, (step + 1) / 40)
-        if spent > 0.3:
-            rate *= 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * (spent - 0.3) / 0.7))
-        for group in optimiser.param_groups:
-            group["lr"] = peak * rate * group["factor"]
-        optimiser.zero_grad()
+        loss = contrastive_loss(
+            torch.cat((caption_vectors, query_vectors)),
+            torch.cat((media_vectors, target_vectors)),
+            masked,
+            log_scale.exp().clamp(max=60),
+        )
+        # The heads that are thrown away help at the start and fade out.
+        head_weight = max(0.0, 1 - progress / 0.7)
+        probe_loss = torch.zeros(())
+        if head_weight:
+            targets = content_targets(batch.drawn)
+            # Most targets are 0, so those that are 1 count five times.
+            target_weight = 1 + 4 * targets
+            for head, vectors in zip(content_heads, (caption_vectors, media_vectors), strict=True):
+                loss = loss + 2.0 * head_weight * (content_loss(head(vectors), targets) * target_weight).mean()
+            tokens, labels = label_tokens(tokenizer, prompts, batch, states)
+            probe_loss = probes(states.layers[0][tokens], labels)
+            loss = loss + head_weight * probe_loss
+        rate = learning_rate_factor(step, steps, warmup_steps=40, decay_from=0.3)
+        for group in optimizer.param_groups:
+            group["lr"] = peak_rate * rate * group["factor"]
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        keep = min(0.99, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - keep)
-        if step % 20 == 0:
-            with torch.no_grad():
-                pictures, clips = (
-                    first_right(words[: counts[0]], media[: counts[0]]),
-                    first_right(words[counts[0] :], media[counts[0] :]),
-                )
+        optimizer.step()
+        update_average(average, model.parameters(), step)
+        if step % LOG_STEPS == 0:
             log.info(
-                "embed %d (%.0f %%): loss %.3f, scale %.1f, read %.3f, pictures %.2f, clips %.2f",
-                *(step, 100 * spent, loss.item(), scale.exp().item(), read.item() if aid else 0.0, pictures, clips),
+                "embedding step %d: loss %.3f, scale %.1f, probe loss %.3f, recall@1 of scenes %.2f, of clips %.2f",
+                *(step, loss.item(), log_scale.exp().item(), probe_loss.item()),
+                batch_recall(caption_vectors[:num_scenes], media_vectors[:num_scenes]),
+                batch_recall(caption_vectors[num_scenes:], media_vectors[num_scenes:]),
             )
-        if step % 100 == 99:
-            save(average, folder)
-    save(average, folder)
+        if step % SAVE_STEPS == SAVE_STEPS - 1:
+            save_weights(average, folder)
+    save_weights(average, folder)
 
 
-def readable(tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt], drawn: Batch, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Places in the row of what tells or shows something, and the labels: (n,) and (n, 4)."""
-    places: list[int] = []
+def label_tokens(
+    tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt], batch: CaptionBatch, states: HiddenStates
+) -> tuple[Tensor, Tensor]:
+    """Label the tokens of a packed batch that say or show something known.
+
+    Args:
+        tokenizer: The tokenizer.
+        prompts: The prompts of all captions, followed by those of what they describe.
+        batch: The batch.
+        states: The hidden states of the prompts.
+
+    Returns:
+        Indices into the packed row, (n,), and labels, (n, 4); both int64.
+    """
+    tokens: list[int] = []
     labels: list[Label] = []
-    size = len(drawn.captions)
-    for index, (said, style, made, seen) in enumerate(
-        zip(drawn.said, drawn.styles, drawn.shown, drawn.seen, strict=True)
-    ):
-        words, vision = prompts[index], prompts[size + index]
-        row = pack.places(index)
-        for place, known in told(tokenizer, words, said, style).items():
-            places.append(int(row[place]))
-            labels.append(known)
-        row = pack.places(size + index)
-        for token, known in shown(made).items():
-            places.append(int(row[place_in(vision, seen.vision.key, token)]))
-            labels.append(known)
-    return torch.tensor(places), torch.tensor(labels)
+    size = len(batch.drawn)
+    for index, (described, style) in enumerate(zip(batch.described, batch.styles, strict=True)):
+        row = states.token_indices(index)
+        for token, label in caption_labels(tokenizer, prompts[index], described, style).items():
+            tokens.append(int(row[token]))
+            labels.append(label)
+        row = states.token_indices(size + index)
+        key = batch.samples[index].vision.key
+        for token, label in vision_labels(batch.drawn[index]).items():
+            tokens.append(int(row[prompt_index(prompts[size + index], key, token)]))
+            labels.append(label)
+    return torch.tensor(tokens), torch.tensor(labels)
 
 
-def first_right(words: Tensor, media: Tensor) -> float:
-    """How often a caption's own picture is nearest."""
-    nearest = (normalize(words, dim=-1) @ normalize(media, dim=-1).T).argmax(-1)
-    return (nearest == torch.arange(len(words))).float().mean().item()
+@torch.no_grad()
+def batch_recall(queries: Tensor, targets: Tensor) -> float:
+    """Compute how often a query's own target is the nearest of the batch.
+
+    Args:
+        queries: Vectors, (n, hidden_size).
+        targets: Vectors, (n, hidden_size); row i belongs to query i.
+
+    Returns:
+        Recall@1.
+    """
+    nearest = (normalize(queries, dim=-1) @ normalize(targets, dim=-1).T).argmax(-1)
+    return (nearest == torch.arange(len(queries))).float().mean().item()

@@ -1,8 +1,7 @@
-"""`qwen3vl demo`."""
+"""`qwen3vl demo`: draw a library, index it, search it, and measure how often the right document is found."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from qwen3vl.cli import EXIT_FAILED, print_json
-from qwen3vl.cli.page import Section, write_page
-from qwen3vl.demo.evaluation import Answer, ask, questions
+from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, print_json
+from qwen3vl.cli.page import QueryResult, write_page
+from qwen3vl.demo.evaluation import Answer, recall_by_task, search_question, write_questions
 from qwen3vl.demo.library import write_library
 from qwen3vl.embedder import Embedder
 from qwen3vl.ingestion import ingest
@@ -22,20 +21,33 @@ from qwen3vl.reranker import Reranker
 from qwen3vl.retriever import Retriever
 from qwen3vl.stores import open_store
 
-SHOWN = 3
-"""Queries of each task on the page."""
 LIMIT = 10
+"""How many hits each question asks for."""
+QUESTIONS_SHOWN = 3
+"""How many questions of each task are on the page."""
+HITS_SHOWN = 6
+"""How many hits of each question are on the page."""
 NOTE = (
-    "EmbedResult by “qwen3vl demo” with the tiny pair: two models of a few megabytes, of the same architecture as the real "
-    "ones, trained on drawn scenes. They know eight colours, six shapes, nine places and four directions, and nothing "
-    "else. The right hit has a green frame; hits are in the order that the reranker gives them."
+    "Written by “qwen3vl demo” with the tiny pair: two models of a few megabytes, of the same architecture as the "
+    "real ones, trained on drawn scenes. They know eight colours, six shapes, nine positions and four directions, and "
+    "nothing else. The right hit has a green frame; hits are in the order that the reranker gives them."
 )
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
-    began = time.monotonic()
-    folder = Path(options.out).resolve()
-    console.print(f"drawing a library of pictures, slides, clips and notes in {folder / 'library'}", markup=False)
+def run_demo(out: str, *, console: Console, as_json: bool) -> int:
+    """Run the demo and print the recall of each task.
+
+    Args:
+        out: The folder that the library, the store and the page are written to.
+        console: Where messages, progress and the table go.
+        as_json: Whether the result is printed as JSON.
+
+    Returns:
+        The exit code: 1 if a document failed.
+    """
+    start = time.monotonic()
+    folder = Path(out).resolve()
+    console.print(f"drawing a library of images, slides, videos and notes in {folder / 'library'}", markup=False)
     library = write_library(folder / "library")
     embedder, reranker = Embedder("tiny"), Reranker("tiny")
     store = open_store(str(folder / "store"))
@@ -48,60 +60,45 @@ def run(options: argparse.Namespace, console: Console) -> int:
         )
         console.print(f"indexed {report.seen} documents: {report.added} added, {report.unchanged} unchanged")
         indexed = time.monotonic()
-        plain = Retriever(embedder, store)
-        judging = Retriever(embedder, store, reranker, candidates=LIMIT)
-        asked = list(questions(library))
-        shown = track(asked, "searching", console=console, transient=True)
-        answers = [ask(question, plain, judging, LIMIT) for question in shown]
+        by_vectors = Retriever(embedder, store)
+        reranking = Retriever(embedder, store, reranker, candidates=LIMIT)
+        questions = track(list(write_questions(library)), "searching", console=console, transient=True)
+        answers = [search_question(question, by_vectors, reranking, LIMIT) for question in questions]
     finally:
         store.close()
     page = folder / "demo.html"
-    write_page(page, "qwen3vl demo", _sections(answers), NOTE)
-    seconds = {"index": round(indexed - began, 1), "search": round(time.monotonic() - indexed, 1)}
-    tasks = {task: _figures([answer for answer in answers if answer.question.task == task]) for task in _tasks(answers)}
-    if options.json:
+    write_page(page, "qwen3vl demo", _query_results(answers), NOTE)
+    seconds = {"index": round(indexed - start, 1), "search": round(time.monotonic() - indexed, 1)}
+    tasks = recall_by_task(answers)
+    if as_json:
         print_json({"tasks": tasks, "failed": report.failed, "seconds": seconds, "page": str(page)})
     else:
         console.print(_table(tasks))
         console.print(f"{sum(seconds.values()):.0f} seconds; page written: {page}", markup=False)
-    return EXIT_FAILED if report.failed else 0
+    return EXIT_FAILED if report.failed else EXIT_OK
 
 
-def _tasks(answers: Sequence[Answer]) -> list[str]:
-    return list(dict.fromkeys(answer.question.task for answer in answers))
-
-
-def _figures(answers: Sequence[Answer]) -> dict[str, float]:
-    """Recall of a task, without and with reranking."""
-
-    def recall(most: int, *, reranked: bool) -> float:
-        ranks = [answer.rank(reranked=reranked) for answer in answers]
-        return round(sum(rank is not None and rank <= most for rank in ranks) / len(ranks), 3)
-
-    return {
-        "queries": len(answers),
-        "recall@1": recall(1, reranked=False),
-        "recall@5": recall(5, reranked=False),
-        "reranked recall@1": recall(1, reranked=True),
-    }
-
-
-def _sections(answers: Sequence[Answer]) -> list[Section]:
-    sections = []
-    for task in _tasks(answers):
-        for answer in [answer for answer in answers if answer.question.task == task][:SHOWN]:
-            wanted = next((hit.id for hit in answer.reranked if answer.question.right(hit.document)), None)
-            before, after = (answer.rank(reranked=reranked) or "none" for reranked in (False, True))
-            note = f"{task}: right one at rank {before} by vectors, {after} after reranking"
-            sections.append(Section(answer.question.query, answer.reranked[:6], note, wanted))
-    return sections
+def _query_results(answers: Sequence[Answer]) -> list[QueryResult]:
+    """Return the first answers of each task as sections of the page."""
+    results = []
+    num_shown: dict[str, int] = {}
+    for answer in answers:
+        task = answer.question.task
+        num_shown[task] = num_shown.get(task, 0) + 1
+        if num_shown[task] > QUESTIONS_SHOWN:
+            continue
+        match_id = next((hit.id for hit in answer.reranked_hits if answer.question.is_match(hit.document)), None)
+        before, after = (answer.rank(reranked=reranked) or "none" for reranked in (False, True))
+        note = f"{task}: the right one is at rank {before} by vectors, {after} after reranking"
+        results.append(QueryResult(answer.question.query, answer.reranked_hits[:HITS_SHOWN], note, match_id))
+    return results
 
 
 def _table(tasks: dict[str, dict[str, float]]) -> Table:
-    table = Table(title="How often the right one is found", title_justify="left")
+    table = Table(title="How often the right document is found", title_justify="left")
     for name in ("task", "queries", "recall@1", "recall@5", "reranked recall@1"):
         table.add_column(name, justify="left" if name == "task" else "right")
-    for task, figures in tasks.items():
-        cells = [f"{value:g}" if name == "queries" else f"{value:.2f}" for name, value in figures.items()]
+    for task, metrics in tasks.items():
+        cells = [f"{value:g}" if name == "queries" else f"{value:.2f}" for name, value in metrics.items()]
         table.add_row(task, *cells)
     return table

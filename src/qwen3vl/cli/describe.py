@@ -1,4 +1,4 @@
-"""Places in words, for tables and pages."""
+"""The part of a source that a document shows, in words, for tables and pages."""
 
 from __future__ import annotations
 
@@ -6,20 +6,50 @@ from qwen3vl.documents import Document
 from qwen3vl.inputs import shorten
 
 
-def where(document: Document) -> str:
-    """Page, time or lines, in words; empty for a whole picture."""
-    told = document.metadata
+def describe_part(document: Document) -> str:
+    """Describe which part of its source a document is.
+
+    Args:
+        document: A document that was loaded or found.
+
+    Returns:
+        For example `"page 3 of 12"`, `"0:30 to 1:00"` or `"lines 5 to 9"`; empty for a whole image.
+    """
+    metadata = document.metadata
     match document.kind:
         case "page":
-            return f"page {told.get('page')} of {told.get('pages')}"
+            return f"page {metadata.get('page')} of {metadata.get('pages')}"
         case "clip":
-            return f"{clock(told.get('start', 0.0))} to {clock(told.get('end', 0.0))}"
-        case "text" if "first_line" in told:
-            return f"lines {told['first_line']} to {told['last_line']}: {shorten(document.text, 60)}"
+            return f"{format_time(metadata.get('start', 0.0))} to {format_time(metadata.get('end', 0.0))}"
+        case "text" if "first_line" in metadata:
+            return f"lines {metadata['first_line']} to {metadata['last_line']}"
     return ""
 
 
-def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds."""
+def describe_content(document: Document) -> str:
+    """Describe in one line where a document is in its source, and what it says if it is text.
+
+    Args:
+        document: A document that was found.
+
+    Returns:
+        The part of the source; for passages followed by the start of the text.
+    """
+    part = describe_part(document)
+    if document.kind == "text":
+        text = shorten(document.text, 60)
+        return f"{part}: {text}" if part else text
+    return part or shorten(document.text, 60)
+
+
+def format_time(seconds: float) -> str:
+    """Format seconds as minutes and seconds.
+
+    Args:
+        seconds: A time in a video.
+
+    Returns:
+        For example `"1:05"`.
+    """
     whole = round(seconds)
     return f"{whole // 60}:{whole % 60:02d}"

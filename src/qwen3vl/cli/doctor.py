@@ -1,8 +1,7 @@
-"""`qwen3vl doctor`."""
+"""`qwen3vl doctor`: what is installed, what runs where, and what is wrong."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 from dataclasses import dataclass
@@ -14,73 +13,91 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qwen3vl.cli import EXIT_FAILED, print_json
+from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, print_json, printable
 
 PACKAGES = (
     *("qwen3vl", "qwen3vl-qdrant", "torch", "tokenizers", "safetensors", "huggingface-hub"),
     *("av", "pypdfium2", "pillow", "qdrant-client"),
 )
-OPTIONAL = {"qwen3vl-qdrant", "qdrant-client"}
-_STYLE = {"ok": "green", "note": "yellow", "wrong": "red"}
+OPTIONAL_PACKAGES = frozenset({"qwen3vl-qdrant", "qdrant-client"})
+_STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
+
+State = Literal["ok", "note", "wrong"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: `state` is ok, note (works, but worth knowing) or wrong."""
+    """The result of one check.
 
-    what: str
-    state: Literal["ok", "note", "wrong"]
-    told: str
+    Attributes:
+        subject: What was checked.
+        state: `"ok"`, `"note"` (works, but worth knowing) or `"wrong"`.
+        details: What was found, and how to repair it if it is wrong.
+    """
+
+    subject: str
+    state: State
+    details: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the finding under the keys of `qwen3vl doctor --json`."""
+        return {"what": self.subject, "state": self.state, "told": self.details}
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
-    findings = [*_packages(), *_machine(), *_media(), _stores(), _hub(), _answer()]
-    if options.json:
-        print_json([{"what": each.what, "state": each.state, "told": each.told} for each in findings])
+def run_doctor(*, console: Console, as_json: bool) -> int:
+    """Run all checks and print what they found.
+
+    Args:
+        console: Where the table goes.
+        as_json: Whether the findings are printed as JSON.
+
+    Returns:
+        The exit code: 1 if something is wrong.
+    """
+    findings = [*_check_packages(), *_check_devices(), *_check_decoders(), _check_stores(), _check_hub_cache()]
+    findings.append(_check_model_runs())
+    if as_json:
+        print_json([finding.to_dict() for finding in findings])
     else:
         table = Table(show_header=False)
-        for each in findings:
-            table.add_row(each.what, Text(each.state, style=_STYLE[each.state]), Text(each.told))
+        for finding in findings:
+            state = Text(finding.state, style=_STYLES[finding.state])
+            table.add_row(finding.subject, state, Text(printable(finding.details)))
         console.print(table)
-    return EXIT_FAILED if any(each.state == "wrong" for each in findings) else 0
+    return EXIT_FAILED if any(finding.state == "wrong" for finding in findings) else EXIT_OK
 
 
-def _packages() -> list[Finding]:
+def _check_packages() -> list[Finding]:
     findings = [Finding("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
     for name in PACKAGES:
         try:
             findings.append(Finding(name, "ok", version(name)))
         except PackageNotFoundError:
-            state: Literal["note", "wrong"] = "note" if name in OPTIONAL else "wrong"
+            state: State = "note" if name in OPTIONAL_PACKAGES else "wrong"
             findings.append(Finding(name, state, f"not installed: pip install {name}"))
     return findings
 
 
-def _machine() -> list[Finding]:
+def _check_devices() -> list[Finding]:
     import torch
 
     from qwen3vl.engine import choose_devices, choose_dtype
 
     (device,) = choose_devices("auto")
     dtype = str(choose_dtype("auto", device)[0]).removeprefix("torch.")
-    told = f"{device}, {dtype}, {os.cpu_count()} CPU cores"
-    findings = [Finding("models run on", "ok" if device.type != "cpu" else "note", told)]
+    details = f"{device}, {dtype}, {os.cpu_count()} CPU cores"
+    findings = [Finding("models run on", "ok" if device.type != "cpu" else "note", details)]
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
         findings.append(Finding(f"cuda:{index}", "ok", f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"))
     if device.type == "cpu":
-        findings.append(
-            Finding(
-                "the 2B models here",
-                "note",
-                "float32 takes about 8.5 GB of memory each and runs slowly; a GPU is meant",
-            )
-        )
+        details = "float32 takes about 8.5 GB of memory for each model and is slow; they are meant for a GPU"
+        findings.append(Finding("the 2B models here", "note", details))
     return findings
 
 
-def _media() -> list[Finding]:
+def _check_decoders() -> list[Finding]:
     import av
     from PIL import features
 
@@ -88,38 +105,38 @@ def _media() -> list[Finding]:
     missing = [name for name in ("jpg", "webp", "avif", "libtiff") if not features.check(name)]
     return [
         Finding("video decoders", "ok" if "h264" in codecs else "wrong", ", ".join(codecs) or "none"),
-        Finding(
-            "picture decoders", "note" if missing else "ok", f"missing: {', '.join(missing)}" if missing else "all"
-        ),
+        Finding("image decoders", "note" if missing else "ok", f"missing: {', '.join(missing)}" if missing else "all"),
     ]
 
 
-def _stores() -> Finding:
-    found = [entry.value for entry in entry_points(group="qwen3vl.stores")]
-    if found:
-        return Finding("stores", "ok", ", ".join(found))
+def _check_stores() -> Finding:
+    integrations = [entry.value for entry in entry_points(group="qwen3vl.stores")]
+    if integrations:
+        return Finding("stores", "ok", ", ".join(integrations))
     return Finding("stores", "note", "none: pip install 'qwen3vl[qdrant]' for index and search")
 
 
-def _hub() -> Finding:
+def _check_hub_cache() -> Finding:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folders = sorted(path.name for path in Path(HF_HUB_CACHE).glob("models--Qwen--Qwen3-VL-*"))
-    told = ", ".join(name.removeprefix("models--").replace("--", "/") for name in folders)
+    names = ", ".join(name.removeprefix("models--").replace("--", "/") for name in folders)
     return Finding(
-        "models downloaded", "ok" if folders else "note", told or f"none in {HF_HUB_CACHE}; first use downloads"
+        "models downloaded",
+        "ok" if folders else "note",
+        names or f"none in {HF_HUB_CACHE}; the first use of a model downloads it",
     )
 
 
-def _answer() -> Finding:
-    """The tiny model, run: whether the engine works here at all."""
+def _check_model_runs() -> Finding:
+    """Run the tiny model: whether the engine works on this machine at all."""
     import numpy as np
 
     from qwen3vl.embedder import Embedder
 
     try:
         vector = Embedder("tiny").embed("a red circle on the left")[0]
-    except Exception as error:  # whatever is wrong is what the doctor is asked for
+    except Exception as error:  # any error is a finding
         return Finding("test run", "wrong", f"{type(error).__name__}: {error}")
-    good = bool(np.isfinite(vector).all()) and abs(float(np.linalg.norm(vector)) - 1) < 1e-5
-    return Finding("test run", "ok" if good else "wrong", f"the tiny model gives a vector of {len(vector)} values")
+    valid = bool(np.isfinite(vector).all()) and abs(float(np.linalg.norm(vector)) - 1) < 1e-5
+    return Finding("test run", "ok" if valid else "wrong", f"the tiny model returns a vector of {len(vector)} values")

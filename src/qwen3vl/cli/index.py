@@ -1,76 +1,108 @@
-"""`qwen3vl index`."""
+"""`qwen3vl index`: load files, embed them and write them to a store."""
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from qwen3vl.cli import EXIT_FAILED, print_json
-from qwen3vl.cli.models import open_embedder
+from qwen3vl.cli.models import ModelChoice, open_embedder
+from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, print_json, printable
 from qwen3vl.ingestion import Report, Sync, ingest
 from qwen3vl.loaders import Loader
 from qwen3vl.stores import open_store, parse_location
 
-SHOWN = 20
-"""Failures that the table lists; all are in --json."""
+MAX_LISTED_FAILURES = 20
+"""How many failures the table lists; `--json` lists all."""
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
-    store = open_store(options.store, options.collection)
+def run_index(
+    paths: Sequence[str],
+    *,
+    location: str,
+    collection: str,
+    choice: ModelChoice,
+    revision: str | None,
+    dimensions: int | None,
+    segment_seconds: float,
+    fuse_page_text: bool,
+    sync: bool,
+    console: Console,
+    as_json: bool,
+) -> int:
+    """Ingest files into a store and print a summary.
+
+    Args:
+        paths: Folders, glob patterns or files.
+        location: The store, as `open_store` accepts it.
+        collection: The collection in the store.
+        choice: Model, device and dtype.
+        revision: The model's revision; None takes the store's.
+        dimensions: The number of values of a vector; None takes the store's.
+        segment_seconds: Length of the parts that a video is cut into.
+        fuse_page_text: Whether a PDF page's text is embedded together with its image.
+        sync: Whether vectors of files that are gone from below the paths are removed.
+        console: Where progress and tables go.
+        as_json: Whether the summary is printed as JSON.
+
+    Returns:
+        The exit code.
+    """
+    store = open_store(location, collection)
     try:
-        settings = {} if options.revision is None else {"revision": options.revision}
-        if options.dimensions is not None:
-            settings["dimensions"] = options.dimensions
-        embedder = open_embedder(options, store.recipe(), **settings)
-        folder = Path(parse_location(options.store)[1])
+        given = {"revision": revision, "dimensions": dimensions}
+        settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        embedder = open_embedder(choice, store.recipe(), **settings)
+        folder = Path(parse_location(location)[1])
+        # A store inside of an indexed folder is not one of its documents.
         exclude = (folder,) if folder.is_dir() else ()
-        loader = Loader(segment_seconds=options.segment, fuse_page_text=options.fuse_page_text, exclude=exclude)
-        began = time.monotonic()
-        with _progress(console) as show:
-            documents = loader.load(options.paths)
-            sync: Sync = False if options.keep else _below(options.paths)
-            report = ingest(documents, embedder, store, sync=sync, progress=show)
-        summary = _summary(report, store.count(), time.monotonic() - began)
-        if options.json:
+        loader = Loader(segment_seconds=segment_seconds, fuse_page_text=fuse_page_text, exclude=exclude)
+        start = time.monotonic()
+        with _progress_line(console) as show_progress:
+            scope: Sync = _is_below(paths) if sync else False
+            report = ingest(loader.load(paths), embedder, store, sync=scope, progress=show_progress)
+        summary = _summary(report, store.count(), time.monotonic() - start)
+        if as_json:
             print_json(summary)
         else:
             console.print(_table(report, summary))
-        return EXIT_FAILED if report.failed else 0
+        return EXIT_FAILED if report.failed else EXIT_OK
     finally:
         store.close()
 
 
-def _below(paths: list[str]) -> Callable[[str], bool]:
-    """Whether a stored source lies at or below one of the paths, so that its absence means that it is gone.
+def _is_below(paths: Sequence[str]) -> Callable[[str], bool]:
+    """Return a function that tells whether a stored source lies at or below one of the paths.
 
-    A path that does not exist makes nothing stale: it may be a disk that is not there today.  Nor does a glob.
+    Only such sources are removed if they are missing. A path that does not exist has no sources, since it may be a
+    disk that is not mounted; neither has a glob pattern.
     """
     roots = [Path(path).expanduser().resolve() for path in paths if Path(path).expanduser().exists()]
     return lambda source: any(Path(source).is_relative_to(root) for root in roots)
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[Report], None]]:
-    """A line that tells how far an ingestion is."""
-    columns = (SpinnerColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("index", total=None, told="loading")
+def _progress_line(console: Console) -> Iterator[Callable[[Report], None]]:
+    """Show a line with the counts of a running ingestion, and yield the function that updates it."""
+    columns = (SpinnerColumn(), TextColumn("{task.fields[counts]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("index", total=None, counts="loading")
 
-        def show(report: Report) -> None:
-            told = f"{report.added} new, {report.unchanged} unchanged, {len(report.failed)} failed"
-            bar.update(task, told=f"{report.seen} documents: {told}")
+        def update(report: Report) -> None:
+            counts = f"{report.added} new, {report.unchanged} unchanged, {len(report.failed)} failed"
+            progress.update(task, counts=f"{report.seen} documents: {counts}")
 
-        yield show
+        yield update
 
 
-def _summary(report: Report, stored: int, seconds: float) -> dict[str, object]:
+def _summary(report: Report, num_stored: int, seconds: float) -> dict[str, object]:
     return {
         "added": report.added,
         "unchanged": report.unchanged,
@@ -78,7 +110,7 @@ def _summary(report: Report, stored: int, seconds: float) -> dict[str, object]:
         "deleted": report.deleted,
         "failed": [{"source": name, "reason": reason} for name, reason in report.failed],
         "skipped": report.skipped,
-        "stored": stored,
+        "stored": num_stored,
         "seconds": round(seconds, 2),
     }
 
@@ -88,17 +120,12 @@ def _table(report: Report, summary: dict[str, object]) -> Table:
     for name in ("added", "unchanged", "replaced", "deleted", "stored"):
         table.add_row(name, str(summary[name]))
     if report.skipped:
-        told = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.skipped.items()))
-        table.add_row("skipped", f"{sum(report.skipped.values())} of other types: {told}")
+        suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.skipped.items()))
+        table.add_row("skipped", Text(printable(f"{sum(report.skipped.values())} of other types: {suffixes}")))
     table.add_row("failed", str(len(report.failed)), style="red" if report.failed else "")
-    for name, reason in report.failed[:SHOWN]:
-        table.add_row("", f"{_plain(name)}: {_plain(reason)}")
-    if len(report.failed) > SHOWN:
-        table.add_row("", f"… and {len(report.failed) - SHOWN} more (--json lists all)")
+    for name, reason in report.failed[:MAX_LISTED_FAILURES]:
+        table.add_row("", Text(printable(f"{name}: {reason}")))
+    if len(report.failed) > MAX_LISTED_FAILURES:
+        table.add_row("", f"… and {len(report.failed) - MAX_LISTED_FAILURES} more (--json lists all)")
     table.add_row("seconds", f"{summary['seconds']}")
     return table
-
-
-def _plain(text: str) -> str:
-    """Text of a file's name or an error, which is not markup."""
-    return text.replace("[", r"\[")

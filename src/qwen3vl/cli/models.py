@@ -1,38 +1,77 @@
-"""Which models a command uses: those that the caller names, else those that go with the store."""
+"""Which models a command uses: the ones that the user names, else the ones that go with the store."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qwen3vl.embedder import Embedder
 from qwen3vl.recipe import Recipe
-from qwen3vl.reranker import Reranker
 
-EMBEDDER = "Qwen/Qwen3-VL-Embedding-2B"
-RERANKER = "Qwen/Qwen3-VL-Reranker-2B"
+if TYPE_CHECKING:  # both import torch
+    from qwen3vl.embedder import Embedder
+    from qwen3vl.reranker import Reranker
+
+DEFAULT_EMBEDDER = "Qwen/Qwen3-VL-Embedding-2B"
+DEFAULT_RERANKER = "Qwen/Qwen3-VL-Reranker-2B"
 
 
-def open_embedder(options: argparse.Namespace, stored: Recipe | None, **settings: Any) -> Embedder:
-    """The named model, or the store's own with the settings that its recipe tells."""
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """The model options of a command.
+
+    Attributes:
+        model: Hub id, folder or `"tiny"`; None takes the model that the store was built with.
+        device: As `Embedder` accepts it.
+        dtype: As `Embedder` accepts it.
+    """
+
+    model: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+def open_embedder(choice: ModelChoice, stored: Recipe | None, **settings: Any) -> Embedder:
+    """Load the embedding model of a command.
+
+    Args:
+        choice: The model options of the command.
+        stored: The recipe of the store's collection, which supplies the model and the settings that are not given.
+        **settings: Further arguments of `Embedder`.
+
+    Returns:
+        The model.
+    """
+    from qwen3vl.embedder import Embedder
+
     if stored is not None:
-        revision = stored.revision if options.model is None else None
+        revision = stored.revision if choice.model is None else None
         settings = {**stored.settings, "revision": revision, **settings}
-    name = options.model or (stored.model if stored else EMBEDDER)
-    return Embedder(name, device=options.device, dtype=options.dtype, **settings)
+    name = choice.model or (stored.model if stored else DEFAULT_EMBEDDER)
+    return Embedder(name, device=choice.device, dtype=choice.dtype, **settings)
 
 
-def open_reranker(options: argparse.Namespace, stored: Recipe) -> Reranker:
-    """The named reranker, or the one that goes with the store's model: tiny to tiny, 8B to 8B, else 2B."""
-    name = options.reranker or _partner(stored.model)
-    return Reranker(name, device=options.device, dtype=options.dtype)
+def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Reranker:
+    """Load the reranker of a command.
+
+    Args:
+        name: Hub id, folder or `"tiny"`; None takes the reranker that goes with the store's model: tiny with tiny,
+            a folder's sibling with a folder, 8B with 8B, else 2B.
+        choice: The model options of the command, of which device and dtype are used.
+        stored: The recipe of the store's collection.
+
+    Returns:
+        The model.
+    """
+    from qwen3vl.reranker import Reranker
+
+    return Reranker(name or _matching_reranker(stored.model), device=choice.device, dtype=choice.dtype)
 
 
-def _partner(model: str) -> str:
-    if model == "tiny":
+def _matching_reranker(embedder: str) -> str:
+    if embedder == "tiny":
         return "tiny"
-    beside = Path(model.replace("Embedding", "Reranker").replace("embedding", "reranker"))
-    if str(beside) != model and beside.is_dir():
-        return str(beside)
-    return RERANKER.replace("2B", "8B") if "8B" in model else RERANKER
+    sibling = Path(embedder.replace("Embedding", "Reranker").replace("embedding", "reranker"))
+    if str(sibling) != embedder and sibling.is_dir():
+        return str(sibling)
+    return DEFAULT_RERANKER.replace("2B", "8B") if "8B" in embedder else DEFAULT_RERANKER

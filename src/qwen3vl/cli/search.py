@@ -1,8 +1,8 @@
-"""`qwen3vl search`."""
+"""`qwen3vl search`: find what matches a text, an image, or both."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,63 +10,109 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qwen3vl.cli import print_json
-from qwen3vl.cli.describe import where
-from qwen3vl.cli.models import open_embedder, open_reranker
-from qwen3vl.cli.page import Section, write_page
+from qwen3vl.cli.describe import describe_content
+from qwen3vl.cli.models import ModelChoice, open_embedder, open_reranker
+from qwen3vl.cli.output import EXIT_OK, print_json, printable
 from qwen3vl.errors import InputError, StoreError
-from qwen3vl.inputs import shorten
 from qwen3vl.retriever import Retriever
 from qwen3vl.stores import Hit, open_store, parse_location
 
 
-def run(options: argparse.Namespace, console: Console) -> int:
+def run_search(
+    words: str,
+    *,
+    image: str | None,
+    location: str,
+    collection: str,
+    choice: ModelChoice,
+    rerank: bool,
+    reranker: str | None,
+    candidates: int,
+    limit: int,
+    kinds: Sequence[str],
+    instruction: str | None,
+    html: str | None,
+    console: Console,
+    as_json: bool,
+) -> int:
+    """Search a store and print the hits.
+
+    Args:
+        words: The query's text; may be empty if there is an image.
+        image: The query's image.
+        location: The store, as `open_store` accepts it.
+        collection: The collection in the store.
+        choice: Model, device and dtype.
+        rerank: Whether the reranker sorts the nearest hits.
+        reranker: The reranker's name; None takes the one that goes with the store's model.
+        candidates: How many hits the reranker scores.
+        limit: How many hits are shown.
+        kinds: Kinds of documents to search; empty for all.
+        instruction: The query's instruction, if it is not that of the documents.
+        html: File to write a page with previews to.
+        console: Where messages and the table go.
+        as_json: Whether the hits are printed as JSON.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        InputError: If there is nothing to search by, or a number is below 1.
+        StoreError: If there is no store or no collection.
+    """
     query: dict[str, Any] = {}
-    if options.query:
-        query["text"] = options.query
-    if options.image:
-        query["image"] = options.image
+    if words:
+        query["text"] = words
+    if image:
+        query["image"] = image
     if not query:
         raise InputError("there is nothing to search by: give words, --image FILE, or both")
-    if options.limit < 1 or options.candidates < 1:
+    if limit < 1 or candidates < 1:
         raise InputError("--limit and --candidates must be at least 1")
-    _, folder = parse_location(options.store)
+    _, folder = parse_location(location)
     if "://" not in folder and folder != ":memory:" and not Path(folder).is_dir():
-        raise StoreError(
-            f"there is no store at {options.store}: make one by `qwen3vl index PATH --store {options.store}`"
-        )
-    store = open_store(options.store, options.collection)
+        raise StoreError(f"there is no store at {location}: make one by `qwen3vl index PATH --store {location}`")
+    store = open_store(location, collection)
     try:
         stored = store.recipe()
         if stored is None:
-            raise StoreError(f"the store {options.store} has no collection {options.collection!r} yet: index something")
-        reranker = open_reranker(options, stored) if options.rerank or options.reranker else None
+            raise StoreError(f"the store {location} has no collection {collection!r} yet: index something")
         retriever = Retriever(
-            open_embedder(options, stored),
+            open_embedder(choice, stored),
             store,
-            reranker,
-            candidates=options.candidates,
-            instruction=options.instruction,
+            open_reranker(reranker, choice, stored) if rerank else None,
+            candidates=candidates,
+            instruction=instruction,
         )
-        hits = retriever.search(query, options.limit, where={"kind": options.kind} if options.kind else None)
+        hits = retriever.search(query, limit, where={"kind": list(kinds)} if kinds else None)
     finally:
         store.close()
-    if options.json:
+    if as_json:
         print_json([hit_as_dict(hit) for hit in hits])
     else:
         console.print(hit_table(hits) if hits else "nothing found")
-    if options.html:
-        write_page(Path(options.html), "Search", [Section(query, hits)])
-        console.print(f"page written: {options.html}", markup=False)
-    return 0
+    if html:
+        from qwen3vl.cli.page import QueryResult, write_page
+
+        write_page(Path(html), "Search", [QueryResult(query, hits)])
+        console.print(f"page written: {printable(html)}", markup=False)
+    return EXIT_OK
 
 
 def hit_as_dict(hit: Hit) -> dict[str, object]:
-    """A hit for programs."""
+    """Convert a hit to JSON values.
+
+    Args:
+        hit: A hit of a search.
+
+    Returns:
+        The hit's fields. `place` is the former name of `locator`.
+    """
     document = hit.document
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "source": document.source,
         "locator": document.locator,
+        "place": document.locator,
         "kind": document.kind,
         "score": round(hit.score, 6),
         "text": document.text,
@@ -76,20 +122,27 @@ def hit_as_dict(hit: Hit) -> dict[str, object]:
         "id": hit.id,
     }
     if hit.rerank_score is not None:
-        told["rerank_score"] = round(hit.rerank_score, 6)
-    return told
+        fields["rerank_score"] = round(hit.rerank_score, 6)
+    return fields
 
 
-def hit_table(hits: list[Hit]) -> Table:
-    """Hits for people."""
+def hit_table(hits: Sequence[Hit]) -> Table:
+    """Build the table of hits that is shown in a terminal.
+
+    Args:
+        hits: The hits of a search, best first.
+
+    Returns:
+        One row a hit; the column of rerank scores only if there are some.
+    """
     reranked = any(hit.rerank_score is not None for hit in hits)
     table = Table()
     for name in ("", "score", *(("rerank",) if reranked else ()), "kind", "source", "where"):
         table.add_column(name, justify="right" if name in ("", "score", "rerank") else "left", overflow="fold")
-    for number, hit in enumerate(hits, start=1):
-        cells = [str(number), f"{hit.score:.3f}"]
+    for rank, hit in enumerate(hits, start=1):
+        cells = [str(rank), f"{hit.score:.3f}"]
         if reranked:
             cells.append("" if hit.rerank_score is None else f"{hit.rerank_score:.3f}")
-        cells += [hit.document.kind, hit.document.source, where(hit.document) or shorten(hit.document.text, 60)]
-        table.add_row(*(Text(cell) for cell in cells))
+        cells += [hit.document.kind, hit.document.source, describe_content(hit.document)]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     return table

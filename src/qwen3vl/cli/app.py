@@ -1,0 +1,261 @@
+"""The commands and their options. What a command does is imported when it runs, so that `--help` stays fast."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from qwen3vl.cli.options import (
+    DOCUMENTS_PANEL,
+    MODEL_PANEL,
+    OUTPUT_PANEL,
+    QUERY_PANEL,
+    RERANK_PANEL,
+    CollectionOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    KindName,
+    StoreOption,
+    VerboseOption,
+    positive_seconds,
+)
+from qwen3vl.cli.output import command_output
+
+app = typer.Typer(
+    name="qwen3vl",
+    help="Search images, PDF pages, videos and text by meaning.",
+    no_args_is_help=True,
+    # Tracebacks stay plain: those of rich show the values of local variables, which may hold documents.
+    pretty_exceptions_enable=False,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The arguments behind the program's name. None takes those of this process.
+
+    Returns:
+        The exit code: 0 if all was done, 1 if something failed, 2 for wrong usage or if nothing could be done, 130
+        after Ctrl-C.
+    """
+    try:
+        app(sys.argv[1:] if arguments is None else list(arguments), prog_name="qwen3vl")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"qwen3vl {version('qwen3vl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the library's log messages.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    # Commands have --verbose as well: it may stand before or after the command's name.
+    context.obj = verbose
+
+
+@app.command()
+def index(
+    context: typer.Context,
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Folders, glob patterns or files.")],
+    *,
+    store: StoreOption,
+    collection: CollectionOption = "qwen3vl",
+    segment: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="Length of the parts that a video is cut into.",
+            callback=positive_seconds,
+            rich_help_panel=DOCUMENTS_PANEL,
+        ),
+    ] = 30.0,
+    fuse_page_text: Annotated[
+        bool,
+        typer.Option(
+            "--fuse-page-text",
+            help="Embed a PDF page's text together with its image.",
+            rich_help_panel=DOCUMENTS_PANEL,
+        ),
+    ] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep",
+            help="Keep vectors of files that were deleted or changed below the given paths.",
+            rich_help_panel=DOCUMENTS_PANEL,
+        ),
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Hub id, folder or 'tiny'.",
+            show_default="the store's, else Qwen/Qwen3-VL-Embedding-2B",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="Cut vectors to this many values.", rich_help_panel=MODEL_PANEL)
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Embed files into a store. A second run embeds only what is new."""
+    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+        from qwen3vl.cli.index import run_index
+        from qwen3vl.cli.models import ModelChoice
+
+        code = run_index(
+            paths,
+            location=store,
+            collection=collection,
+            choice=ModelChoice(model, device=device, dtype=dtype),
+            revision=revision,
+            dimensions=dimensions,
+            segment_seconds=segment,
+            fuse_page_text=fuse_page_text,
+            sync=not keep,
+            console=console,
+            as_json=json,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def search(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help="Words to search by.", show_default=False)] = "",
+    *,
+    store: StoreOption,
+    collection: CollectionOption = "qwen3vl",
+    image: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="An image to search by, alone or with the words.", rich_help_panel=QUERY_PANEL
+        ),
+    ] = None,
+    kind: Annotated[
+        list[KindName] | None,
+        typer.Option(
+            metavar="|".join(KindName),
+            help="Only hits of this kind. May be given several times.",
+            rich_help_panel=QUERY_PANEL,
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many hits are shown.", rich_help_panel=QUERY_PANEL)] = 10,
+    instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="The query's instruction, if it is not that of the documents.",
+            rich_help_panel=QUERY_PANEL,
+        ),
+    ] = None,
+    rerank: Annotated[
+        bool,
+        typer.Option(
+            "--rerank", help="Let the reranker score and sort the nearest hits.", rich_help_panel=RERANK_PANEL
+        ),
+    ] = False,
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Hub id, folder or 'tiny'. Implies --rerank.",
+            show_default="the one that goes with the store's model",
+            rich_help_panel=RERANK_PANEL,
+        ),
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option(help="How many hits the reranker scores.", rich_help_panel=RERANK_PANEL)
+    ] = 20,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The store's model under another name or folder.", rich_help_panel=MODEL_PANEL
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    html: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write a page with previews of the hits.", rich_help_panel=OUTPUT_PANEL),
+    ] = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Find what matches a text, an image, or both."""
+    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+        from qwen3vl.cli.models import ModelChoice
+        from qwen3vl.cli.search import run_search
+
+        code = run_search(
+            query,
+            image=image,
+            location=store,
+            collection=collection,
+            choice=ModelChoice(model, device=device, dtype=dtype),
+            rerank=rerank or bool(reranker),
+            reranker=reranker,
+            candidates=candidates,
+            limit=limit,
+            kinds=[name.value for name in kind or ()],
+            instruction=instruction,
+            html=html,
+            console=console,
+            as_json=json,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    *,
+    out: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="The folder that the demo writes to.", rich_help_panel=OUTPUT_PANEL),
+    ] = "qwen3vl-demo",
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Draw a small library, index it and search it, offline."""
+    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+        from qwen3vl.cli.demo import run_demo
+
+        code = run_demo(out, console=console, as_json=json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor(context: typer.Context, *, json: JsonOption = False, verbose: VerboseOption = False) -> None:
+    """Report what is installed, what runs where, and what is wrong."""
+    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+        from qwen3vl.cli.doctor import run_doctor
+
+        code = run_doctor(console=console, as_json=json)
+    raise typer.Exit(code)

@@ -1,0 +1,80 @@
+"""Options that several commands have in common."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+import typer
+
+STORE_PANEL = "Store"
+MODEL_PANEL = "Model and device"
+QUERY_PANEL = "Query"
+RERANK_PANEL = "Reranking"
+DOCUMENTS_PANEL = "Documents"
+OUTPUT_PANEL = "Output"
+
+
+class KindName(StrEnum):
+    """Kinds of documents, as stored. Typer reads the choices of a repeated option from an enumeration."""
+
+    PICTURE = "picture"
+    PAGE = "page"
+    CLIP = "clip"
+    TEXT = "text"
+
+
+StoreOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        metavar="DIR-or-URL",
+        help="A folder, a server's URL, or either with 'chroma:' in front.",
+        rich_help_panel=STORE_PANEL,
+    ),
+]
+CollectionOption: TypeAlias = Annotated[
+    str, typer.Option("--collection", metavar="NAME", help="The collection in the store.", rich_help_panel=STORE_PANEL)
+]
+DeviceOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:1 or mps; several as cuda:0,cuda:1 or cuda:all.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+DtypeOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="DTYPE",
+        help="auto, float32, bfloat16 or float16; int8 or fp8 store the weights in 8 bits.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+JsonOption: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on standard output.", rich_help_panel=OUTPUT_PANEL)
+]
+VerboseOption: TypeAlias = Annotated[
+    bool, typer.Option("--verbose", help="Show the library's log messages.", rich_help_panel=OUTPUT_PANEL)
+]
+
+
+def positive_seconds(value: float) -> float:
+    """Check that an option is a positive, finite number of seconds.
+
+    Args:
+        value: The option's value.
+
+    Returns:
+        The same value.
+
+    Raises:
+        typer.BadParameter: If it is not.
+    """
+    if not (math.isfinite(value) and value > 0):
+        raise typer.BadParameter(f"{value} is not a positive number")
+    return value

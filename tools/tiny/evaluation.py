@@ -1,0 +1,197 @@
+"""Evaluation of the tiny models, through the package, on scenes, clips and captions that training never showed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3vl import Embedder, Reranker
+from qwen3vl.demo.library import write_clip
+from qwen3vl.demo.scenes import Clip, Scene, near_miss
+from qwen3vl.inputs import Input
+from qwen3vl.model.hub import TINY_MAX_PIXELS
+from tools.tiny.data import held_out_clips, held_out_scenes
+
+NUM_CANDIDATES = 500
+NUM_RERANKED = 20
+
+
+def recall(scores: NDArray[np.float32], k: int) -> float:
+    """Compute recall@k of queries whose matching document has the same index.
+
+    Args:
+        scores: Scores of queries and documents, (n, n), float32.
+        k: How many documents count as found.
+
+    Returns:
+        The share of rows i in which column i is among the k largest, rounded to three digits.
+    """
+    num_better = (scores > np.diagonal(scores)[:, None]).sum(axis=1)
+    return round(float((num_better < k).mean()), 3)
+
+
+def truncate(vectors: NDArray[np.float32], dimension: int) -> NDArray[np.float32]:
+    """Cut vectors to their first values and normalize them.
+
+    Args:
+        vectors: (n, hidden_size), float32.
+        dimension: The number of values.
+
+    Returns:
+        (n, dimension), float32, each of length 1.
+    """
+    short = vectors[:, :dimension]
+    return np.asarray(short / np.linalg.norm(short, axis=1, keepdims=True), dtype=np.float32)
+
+
+def with_near_misses(scenes: Sequence[Scene], random: Random) -> list[Scene]:
+    """Follow each scene by three near-misses.
+
+    Args:
+        scenes: The scenes.
+        random: The source of randomness.
+
+    Returns:
+        Four times as many scenes, no two of which show the same.
+    """
+    gallery: list[Scene] = []
+    keys = {scene.key for scene in scenes}
+    for scene in scenes:
+        gallery.append(scene)
+        while len(gallery) % 4:
+            other = near_miss(scene, random)
+            if other.key not in keys:
+                keys.add(other.key)
+                gallery.append(other)
+    return gallery
+
+
+def embed_clips(embedder: Embedder, clips: Sequence[Clip], random: Random) -> NDArray[np.float32]:
+    """Embed clips as video files, as a user has them.
+
+    Args:
+        embedder: The model.
+        clips: What the videos show.
+        random: The source of randomness of the drawing.
+
+    Returns:
+        Vectors, (n, hidden_size), float32.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{number}.mp4" for number in range(len(clips))]
+        for path, clip in zip(paths, clips, strict=True):
+            write_clip(path, clip, random)
+        return embedder.embed([{"video": path} for path in paths])
+
+
+def evaluate_embedding(folder: Path, seed: int = 99) -> dict[str, float]:
+    """Evaluate an embedding model.
+
+    Args:
+        folder: The checkpoint.
+        seed: Seed of the drawing.
+
+    Returns:
+        Recall by task.
+    """
+    random = Random(seed)
+    embedder = Embedder(folder, max_pixels=TINY_MAX_PIXELS)
+    scenes = held_out_scenes(seed, NUM_CANDIDATES)
+    captions = embedder.embed([scene.caption(random.randrange(3)) for scene in scenes])
+    images = embedder.embed([scene.draw(random) for scene in scenes])
+    metrics: dict[str, float] = {}
+    for dimension in (128, 64, 32):
+        scores = truncate(captions, dimension) @ truncate(images, dimension).T
+        metrics[f"text to image, {dimension}: recall@1"] = recall(scores, 1)
+        metrics[f"text to image, {dimension}: recall@5"] = recall(scores, 5)
+    metrics["image to text: recall@1"] = recall(images @ captions.T, 1)
+    redrawn = embedder.embed([Scene(scene.things, (scene.background + 1) % 3).draw(random) for scene in scenes])
+    metrics["image to image: recall@1"] = recall(redrawn @ images.T, 1)
+    gallery = with_near_misses(scenes[: NUM_CANDIDATES // 4], random)
+    images = embedder.embed([scene.draw(random) for scene in gallery])
+    captions = embedder.embed([scene.caption(random.randrange(3)) for scene in gallery])
+    metrics["near-misses: recall@1"] = recall(captions @ images.T, 1)
+    metrics["near-misses: recall@5"] = recall(captions @ images.T, 5)
+    clips = held_out_clips(seed, NUM_CANDIDATES)
+    captions = embedder.embed([clip.caption(random.randrange(2)) for clip in clips])
+    videos = embed_clips(embedder, clips, random)
+    metrics["text to clip: recall@1"] = recall(captions @ videos.T, 1)
+    metrics["text to clip: recall@5"] = recall(captions @ videos.T, 5)
+    return metrics
+
+
+def evaluate_reranker(folder: Path, embedding: Path, seed: int = 98, count: int = 200) -> dict[str, float]:
+    """Evaluate a reranker.
+
+    Args:
+        folder: The checkpoint.
+        embedding: The embedding model whose nearest hits it reranks.
+        seed: Seed of the drawing.
+        count: How many scenes are drawn.
+
+    Returns:
+        Shares of right answers, and recall@1 without and with reranking.
+    """
+    random = Random(seed)
+    reranker = Reranker(folder, max_pixels=TINY_MAX_PIXELS)
+    scenes = held_out_scenes(seed, count)
+    others = [scenes[(number + 7) % count] for number in range(count)]
+    misses = [near_miss(scene, random) for scene in scenes]
+    captions = [scene.caption(random.randrange(3)) for scene in scenes]
+
+    def score(queries: Sequence[Input], documents: Sequence[Input]) -> NDArray[np.float32]:
+        pairs = zip(queries, documents, strict=True)
+        return np.array([reranker.score(query, [document])[0] for query, document in pairs])
+
+    def draw(drawn: Sequence[Scene]) -> list[Input]:
+        return [{"image": scene.draw(random)} for scene in drawn]
+
+    match_scores, other_scores = score(captions, draw(scenes)), score(captions, draw(others))
+    miss_scores = score(captions, draw(misses))
+    images = draw(scenes)
+    match_captions, other_captions = score(images, captions), score(images, [scene.caption() for scene in others])
+    miss_captions = score(images, [scene.caption(random.randrange(3)) for scene in misses])
+    metrics = {
+        "yes to the match (image)": float((match_scores > 0.5).mean()),
+        "no to another scene (image)": float((other_scores < 0.5).mean()),
+        "match above near-miss (image)": float((match_scores > miss_scores).mean()),
+        "yes to the match (caption)": float((match_captions > 0.5).mean()),
+        "no to another scene (caption)": float((other_captions < 0.5).mean()),
+        "match above near-miss (caption)": float((match_captions > miss_captions).mean()),
+    }
+    gallery = with_near_misses(held_out_scenes(seed + 1, NUM_CANDIDATES // 4), random)
+    images = draw(gallery)
+    queries = [scene.caption(random.randrange(3)) for scene in gallery]
+    embedder = Embedder(embedding, max_pixels=TINY_MAX_PIXELS)
+    similarities = embedder.embed(queries) @ embedder.embed(images).T
+    before, after = [], []
+    for number, query in enumerate(queries):
+        nearest = np.argsort(-similarities[number], kind="stable")[:NUM_RERANKED]
+        ranked = reranker.rank(query, [images[index] for index in nearest])
+        before.append(nearest[0] == number)
+        after.append(nearest[ranked[0].index] == number)
+    metrics["near-misses, by vectors: recall@1"] = float(np.mean(before))
+    metrics[f"near-misses, top {NUM_RERANKED} reranked: recall@1"] = float(np.mean(after))
+    return {name: round(value, 3) for name, value in metrics.items()}
+
+
+def print_evaluation(folder: Path, models: str) -> None:
+    """Evaluate checkpoints and print the metrics as JSON.
+
+    Args:
+        folder: A folder with the checkpoints `embedding` and `reranker`.
+        models: `"both"`, `"embedding"` or `"reranker"`.
+    """
+    metrics: dict[str, float] = {}
+    if models != "reranker":
+        metrics |= evaluate_embedding(folder / "embedding")
+    if models != "embedding":
+        metrics |= evaluate_reranker(folder / "reranker", folder / "embedding")
+    sys.stdout.write(json.dumps(metrics, indent=2) + "\n")
