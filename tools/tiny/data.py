@@ -227,4 +227,7 @@ def embed_prompts(tokenizer: Tokenizer, contents: Sequence[PromptContent[VisionP
     Returns:
         One prompt per content.
     """
-    return [tokenizer.encode_prompt(embed_prompt(content, EMBED_INSTRUCTION), MAX_PROMPT_TOKENS).prompt for content in contents]
+    return [
+        tokenizer.encode_prompt(embed_prompt(content, EMBED_INSTRUCTION), MAX_PROMPT_TOKENS).prompt
+        for content in contents
+    ]

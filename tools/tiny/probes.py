@@ -139,7 +139,9 @@ def caption_labels(
     ids, _ = tokenizer.encode_text([TextPart(described.caption(style))])
     windows = np.lib.stride_tricks.sliding_window_view(prompt.ids, len(ids))
     (first, *_) = np.flatnonzero((windows == np.array(ids)).all(axis=1))
-    last_tokens = [int(first) + len(tokenizer.encode_text([TextPart(prefix.caption(style))])[0]) - 1 for prefix in prefixes]
+    last_tokens = [
+        int(first) + len(tokenizer.encode_text([TextPart(prefix.caption(style))])[0]) - 1 for prefix in prefixes
+    ]
     return dict(zip(last_tokens, labels, strict=True))
 
 
