@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from qwen3vl.engine.packing import Pack, plan
 from qwen3vl.model import AttentionLayout, PrefixLink, Qwen3VL, read_config
 from qwen3vl.model.attention import lse
-from qwen3vl.model.attention import varlen as kernels
+from qwen3vl.model.attention import varlen_kernels as kernels
+from qwen3vl.model.attention.batched import BatchedAttention
 from qwen3vl.model.attention.batching import batch_segments
-from qwen3vl.model.attention.sdpa import Batched
-from qwen3vl.model.attention.varlen import Varlen, check_kernel
+from qwen3vl.model.attention.varlen import VarlenAttention
+from qwen3vl.model.attention.varlen_kernels import check_kernel
 from qwen3vl.model.weights import load_model
 from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
 from qwen3vl.processing.mrope import mrope_positions
@@ -107,7 +108,7 @@ def test_distinct_tokens_only(drawn: list[Any], budget: int) -> None:
     assert sorted(member for pack in packs for member in pack.members) == list(range(len(sequences)))
     for pack in packs:
         packed = [sequences[member] for member in pack.members]
-        assert pack.layout.tokens == pack.tokens == distinct(packed)
+        assert pack.layout.num_tokens == pack.tokens == distinct(packed)
         assert pack.tokens <= max(budget, *map(len, packed))
         assert all(2**link.level < len(packed) for link in pack.layout.links)
         for member, sequence in zip(pack.members, packed, strict=True):
@@ -123,11 +124,11 @@ def test_rows_see_what_stands_in_front(drawn: list[Any]) -> None:
     sequences = [prompted(parts) for parts in drawn]
     (pack,) = plan(sequences, 1 << 30)
     seen = np.zeros((pack.tokens, pack.tokens), dtype=int)
-    starts = np.cumsum((0, *pack.layout.lengths))
+    starts = np.cumsum((0, *pack.layout.segment_lengths))
     for start, stop in itertools.pairwise(starts):
         seen[start:stop, start:stop] += np.tri(stop - start, dtype=int)
     for link in pack.layout.links:
-        seen[link.start : link.stop, link.first : link.last] += 1
+        seen[link.query_start : link.query_stop, link.key_start : link.key_stop] += 1
     assert seen.sum() == pack.layout.num_attended_pairs(causal=True)
     for member in pack.members:
         places = pack.places(member)
@@ -191,9 +192,9 @@ def test_the_kernels_agree(drawn: list[Any], wide: bool) -> None:
     (pack,) = plan([prompted(parts) for parts in drawn], 1 << 30)
     query, key, value = (torch.randn(pack.tokens, heads, 16) for heads in (4, 4 if wide else 2, 4 if wide else 2))
     with torch.inference_mode():
-        batched = Batched(pack.layout, CPU, causal=True)(query, key, value)
-        by_level = Varlen(pack.layout, torch.device("cpu"), varlen, causal=True)(query, key, value)
-    trained = Batched(pack.layout, CPU, causal=True)(query.requires_grad_(), key, value)
+        batched = BatchedAttention(pack.layout, CPU, causal=True)(query, key, value)
+        by_level = VarlenAttention(pack.layout, torch.device("cpu"), varlen, causal=True)(query, key, value)
+    trained = BatchedAttention(pack.layout, CPU, causal=True)(query.requires_grad_(), key, value)
     torch.testing.assert_close(by_level, batched, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(trained.detach(), batched, atol=1e-5, rtol=1e-5)
 
@@ -202,14 +203,14 @@ def test_few_keys_are_repeated_and_more_are_linked() -> None:
     """A link that serves both kinds of paths stays for those that need it."""
     layout = AttentionLayout((3, 5, 5, 2, 4), (PrefixLink(0, 3, 19, 0, 3), PrefixLink(1, 15, 19, 13, 14)))
     runs, links = batch_segments(layout, CPU)
-    assert [(run.start, run.count, run.length, run.repeated) for run in runs] == [
+    assert [(run.start, run.num_segments, run.segment_length, run.num_replicated) for run in runs] == [
         (0, 1, 3, 0),
         (3, 2, 5, 3),
         (13, 1, 2, 0),
         (15, 1, 4, 4),
     ]
     assert links == [PrefixLink(0, 13, 15, 0, 3)]
-    assert [[] if run.rows is None else run.rows.tolist() for run in runs] == [
+    assert [[] if run.row_indices is None else run.row_indices.tolist() for run in runs] == [
         [],
         [0, 1, 2, *range(3, 8), 0, 1, 2, *range(8, 13)],
         [],
@@ -218,7 +219,7 @@ def test_few_keys_are_repeated_and_more_are_linked() -> None:
     most = batch_segments(
         AttentionLayout((32, 33, 40, 33), (PrefixLink(0, 32, 105, 0, 32), PrefixLink(1, 105, 138, 0, 33))), CPU
     )
-    assert [run.repeated for run in most[0]] == [0, 32, 32, 0]
+    assert [run.num_replicated for run in most[0]] == [0, 32, 32, 0]
     assert len(most[1]) == 1
 
 
@@ -273,12 +274,12 @@ def test_torchs_own_kernel(signature: str, monkeypatch: pytest.MonkeyPatch) -> N
     known: dict[str, Any] = {"2.10": oldest, "2.11": older, "2.15": newest}
     vars(module).update(AuxRequest=Aux, varlen_attn=known[signature])
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    check_kernel(kernels._torch_varlen(), torch.device("cpu"), torch.float32)
+    check_kernel(kernels.load_torch_kernel(), torch.device("cpu"), torch.float32)
     assert {causal for causal, _ in asked} == {True, False}
     assert all(open_ for _, open_ in asked)
     rows = torch.randn(5, 2, 8)
     cu_seqlens = torch.tensor([0, 5], dtype=torch.int32)
-    assert kernels._torch_varlen()(rows, rows, rows, cu_seqlens, cu_seqlens, 5, 5, False, False)[1] is None
+    assert kernels.load_torch_kernel()(rows, rows, rows, cu_seqlens, cu_seqlens, 5, 5, False, False)[1] is None
 
 
 def test_a_kernel_that_is_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -288,12 +289,11 @@ def test_a_kernel_that_is_wrong_is_not_taken(monkeypatch: pytest.MonkeyPatch, ca
     def absent() -> Any:
         raise ImportError("no flash-attn here")
 
-    monkeypatch.setattr(kernels, "_torch_varlen", lambda: wrong)
-    monkeypatch.setattr(kernels, "_flash_varlen", absent)
+    monkeypatch.setattr(kernels, "KERNEL_LOADERS", {"torch": lambda: wrong, "flash-attn": absent})
     kernels.select_varlen_kernel.cache_clear()
     assert kernels.select_varlen_kernel(torch.device("cpu"), torch.float32) is None
     assert "attention takes more calls and memory" in caplog.text
-    monkeypatch.setattr(kernels, "_flash_varlen", lambda: varlen)
+    monkeypatch.setattr(kernels, "KERNEL_LOADERS", {"torch": lambda: wrong, "flash-attn": lambda: varlen})
     kernels.select_varlen_kernel.cache_clear()
     assert kernels.select_varlen_kernel(torch.device("cpu"), torch.float32) is varlen
     kernels.select_varlen_kernel.cache_clear()
@@ -307,9 +307,9 @@ def test_softmax_in_blocks(causal: bool, dtype: torch.dtype, monkeypatch: pytest
     expected = lse.eager_attention_with_lse(query, key, value, causal=causal)
     with torch.inference_mode():
         ways = [lse.attention_with_lse(query, key, value, causal=causal)]
-        monkeypatch.setattr(lse, "_groups_heads", lambda: False)
+        monkeypatch.setattr(lse, "cpu_kernel_supports_gqa", lambda: False)
         ways.append(lse.attention_with_lse(query, key, value, causal=causal))
-    monkeypatch.setattr(lse, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(lse, "QUERY_BLOCK_SIZE", 10)
     ways.append(lse.blockwise_attention_with_lse(query, key, value, causal=causal))
     for way in ways:
         for one, other in zip(way, expected, strict=True):
@@ -322,14 +322,14 @@ def test_gradients_flow_through_what_is_shared(shared: int) -> None:
     """As if each prompt had been alone: training packs, too."""
     sequences = [prompted([(100, shared), (200 + 10 * number, 3)]) for number in range(3)]
     (pack,) = plan(sequences, 1 << 30)
-    assert bool(Batched(pack.layout, CPU, causal=True).links) == (shared > 3)
+    assert bool(BatchedAttention(pack.layout, CPU, causal=True).links) == (shared > 3)
     rows = [torch.randn(pack.tokens, 2, 8, requires_grad=True) for _ in range(3)]
     wanted = torch.from_numpy(pack.output_indices)
-    packed = torch.autograd.grad(Batched(pack.layout, CPU, causal=True)(*rows)[wanted].square().sum(), rows)
+    packed = torch.autograd.grad(BatchedAttention(pack.layout, CPU, causal=True)(*rows)[wanted].square().sum(), rows)
     alone = torch.zeros(())
     for member in pack.members:
         places = torch.from_numpy(pack.places(member))
-        out = Batched(AttentionLayout((len(places),)), CPU, causal=True)(*(each[places] for each in rows))
+        out = BatchedAttention(AttentionLayout((len(places),)), CPU, causal=True)(*(each[places] for each in rows))
         alone = alone + out[-1].square().sum()
     for one, other in zip(packed, torch.autograd.grad(alone, rows), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

@@ -80,7 +80,7 @@ def train_vision(model: Qwen3VL, steps: int, random: Random) -> None:
         steps: Number of steps.
         random: The source of randomness.
     """
-    probes = [ProbeHeads(model.config.vision.out, predict_unknown=True) for _ in range(3)]
+    probes = [ProbeHeads(model.config.vision.out_hidden_size, predict_unknown=True) for _ in range(3)]
     parameters = [*model.visual.parameters(), *nn.ModuleList(probes).parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
     for step in range(steps):
@@ -178,7 +178,7 @@ def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path
     save_weights(model, folder)
     average = copy.deepcopy(model)
     log_scale = nn.Parameter(torch.tensor(math.log(20.0 if base is None else 34.0)))
-    width = model.config.text.hidden
+    width = model.config.text.hidden_size
     content_heads = nn.ModuleList(nn.Linear(width, content_targets([Scene(())]).shape[1]) for _ in range(2))
     probes = ProbeHeads(width)
     peak_rate = 1.5e-3 if base is None else 1.0e-3

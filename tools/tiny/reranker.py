@@ -124,7 +124,7 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
     tokenizer = Tokenizer(folder / "tokenizer.json")
     yes, no = tokenizer.token_id("yes"), tokenizer.token_id("no")
     average = copy.deepcopy(model)
-    width = model.config.text.hidden
+    width = model.config.text.hidden_size
     agreement_head = nn.Linear(width, 3)
     shared_probes = ProbeHeads(width)
     fetch_probes = ProbeHeads(width, ("colour", "shape", "course"), predict_unknown=True)

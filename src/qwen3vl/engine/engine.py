@@ -40,8 +40,8 @@ from qwen3vl.engine.worker import Cancelled, DeviceTimestamp
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import Item
 from qwen3vl.model import Qwen3VL, VisionFeatures
+from qwen3vl.model.fingerprint import fingerprint
 from qwen3vl.model.hub import Checkpoint
-from qwen3vl.model.weights import fingerprint
 from qwen3vl.processing.fitting import fit
 from qwen3vl.processing.geometry import Limits
 from qwen3vl.processing.sizing import SizedMedia, UnsizedMedia, read_headers

@@ -63,9 +63,9 @@ class Budget:
 def token_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
     """Bytes that are alive at once for each token, at most: in an MLP, or in the vision tower's four patches."""
     text, vision = config.text, config.vision
-    heads = (text.heads + 2 * text.kv_heads) * text.head_dim
-    language = 4 * text.hidden + 3 * text.mlp + 3 * heads
-    patch = 4 * vision.hidden + 2 * vision.mlp + 9 * vision.hidden
-    seen = (1 + len(vision.deepstack)) * vision.out
-    pixels = 3 * vision.merge**2 * vision.patch_values
-    return (language + seen + vision.merge**2 * patch) * dtype.itemsize + pixels * torch.float32.itemsize
+    heads = (text.num_heads + 2 * text.num_kv_heads) * text.head_dim
+    language = 4 * text.hidden_size + 3 * text.intermediate_size + 3 * heads
+    patch = 4 * vision.hidden_size + 2 * vision.intermediate_size + 9 * vision.hidden_size
+    seen = (1 + len(vision.deepstack_visual_indexes)) * vision.out_hidden_size
+    pixels = 3 * vision.spatial_merge_size**2 * vision.patch_dim
+    return (language + seen + vision.spatial_merge_size**2 * patch) * dtype.itemsize + pixels * torch.float32.itemsize

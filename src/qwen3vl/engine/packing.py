@@ -39,8 +39,10 @@ class Pack:
     def places(self, member: int) -> Ints:
         """Where the tokens of a packed sequence lie in the row, from its first to its last: (length,)."""
         end = int(self.output_indices[self.members.index(member)])
-        ranges = [(link.first, link.last) for link in self.layout.links if link.start <= end < link.stop]
-        starts = np.cumsum((0, *self.layout.lengths))
+        ranges = [
+            (link.key_start, link.key_stop) for link in self.layout.links if link.query_start <= end < link.query_stop
+        ]
+        starts = np.cumsum((0, *self.layout.segment_lengths))
         start = int(starts[np.searchsorted(starts, end, side="right") - 1])
         return np.concatenate([np.arange(*each) for each in (*sorted(ranges), (start, end + 1))])
 
@@ -105,7 +107,7 @@ class PrefixTree:
         self.ends = [0] * len(lengths)
         """The place of each sequence's last token."""
         self._lay(0, len(lengths), 0, 0)
-        self.links.sort(key=lambda link: (link.level, link.start))
+        self.links.sort(key=lambda link: (link.level, link.query_start))
 
     def _lay(self, first: int, stop: int, begin: int, level: int) -> None:
         """The path of the sequences `first` to `stop`, whose first `begin` tokens are laid, and what leaves it."""

@@ -17,11 +17,11 @@ from qwen3vl.engine.packing import Pack
 from qwen3vl.engine.vision_cache import VisionFeatureCache, concat_features, split_features
 from qwen3vl.engine.worker import DeviceTimestamp, DeviceWorker, device_workers, raise_if_cancelled
 from qwen3vl.model import Grid, Qwen3VL, VisionFeatures
-from qwen3vl.model.attention.layout import move
 from qwen3vl.model.flops import text_flops, vision_flops
-from qwen3vl.model.layers.elementwise import compile_elementwise
+from qwen3vl.model.layers.compilation import compile_elementwise
 from qwen3vl.model.layers.onednn import use_onednn_linears
 from qwen3vl.model.layers.quantized import WeightFormat
+from qwen3vl.model.transfer import copy_to_device
 from qwen3vl.model.weights import load_model
 from qwen3vl.processing.geometry import num_tokens
 from qwen3vl.processing.pixels import patches
@@ -137,7 +137,7 @@ class Replica:
         return self.model.encode_vision(torch.cat(rows), grids)
 
     def _move(self, values: NDArray[np.int64]) -> Tensor:
-        return move(torch.from_numpy(values), self.device)
+        return copy_to_device(torch.from_numpy(values), self.device)
 
 
 _in_use: weakref.WeakValueDictionary[Hashable, Replica] = weakref.WeakValueDictionary()
