@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qwen3vl.demo.scenes import SIZE, Clip, Scene, random_clip, random_scene
-from qwen3vl.engine.packing import Pack, plan
+from qwen3vl.engine.packing import Pack, pack_prompts
 from qwen3vl.model import Qwen3VL
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from qwen3vl.processing.geometry import patch_grid, video_frame_size
@@ -85,7 +85,7 @@ def see(made: Scene | Clip, random: Random) -> Seen:
 class States:
     """Hidden states of a pack: `last` (prompts, hidden); `layers` the whole row after each layer asked for.
 
-    `pack.places(index)` says where a prompt's tokens lie in the row.
+    `pack.token_indices(index)` says where a prompt's tokens lie in the row.
     """
 
     pack: Pack
@@ -98,25 +98,25 @@ def forward(
     model: Qwen3VL, prompts: Sequence[EncodedPrompt], seen: Sequence[Seen], layers: Sequence[int] = ()
 ) -> States:
     """All prompts in one shared-prefix pack."""
-    (pack,) = plan(prompts, 1 << 60)
+    (pack,) = pack_prompts(prompts, 1 << 60)
     pixels = {each.vision.key: each.patches for each in seen}
-    features = model.encode_vision(torch.cat([pixels[key] for key in pack.media]), pack.grids)
+    features = model.encode_vision(torch.cat([pixels[key] for key in pack.media_keys]), pack.grids)
     kept: list[Tensor] = []
     text = model.language_model.layers
     hooks = [
         text[layer].register_forward_hook(lambda _module, _inputs, output: kept.append(output)) for layer in layers
     ]
     row = model(
-        torch.from_numpy(pack.ids),
-        torch.from_numpy(pack.positions),
+        torch.from_numpy(pack.input_ids),
+        torch.from_numpy(pack.position_ids),
         pack.layout,
-        torch.arange(pack.tokens),
+        torch.arange(pack.num_tokens),
         torch.from_numpy(pack.vision_token_indices),
         features.take(torch.from_numpy(pack.vision_feature_indices)),
     )
     for hook in hooks:
         hook.remove()
-    ends = dict(zip(pack.members, pack.output_indices.tolist(), strict=True))
+    ends = dict(zip(pack.prompt_indices, pack.output_indices.tolist(), strict=True))
     return States(pack, row[torch.tensor([ends[index] for index in range(len(prompts))])], row, tuple(kept))
 
 

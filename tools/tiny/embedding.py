@@ -283,11 +283,11 @@ def readable(tokenizer: Tokenizer, prompts: Sequence[EncodedPrompt], drawn: Batc
         zip(drawn.said, drawn.styles, drawn.shown, drawn.seen, strict=True)
     ):
         words, vision = prompts[index], prompts[size + index]
-        row = pack.places(index)
+        row = pack.token_indices(index)
         for place, known in told(tokenizer, words, said, style).items():
             places.append(int(row[place]))
             labels.append(known)
-        row = pack.places(size + index)
+        row = pack.token_indices(size + index)
         for token, known in shown(made).items():
             places.append(int(row[place_in(vision, seen.vision.key, token)]))
             labels.append(known)

@@ -169,7 +169,7 @@ def reading(pairs: list[Pair], states: States) -> Read:
     wanted: list[Label] = []
     agree: list[int] = []
     for index, pair in enumerate(pairs):
-        row = states.pack.places(index)
+        row = states.pack.token_indices(index)
         middle += row[[*pair.document, *pair.asked]].tolist()
         labels += [*pair.document.values(), *pair.asked.values()]
         parts += row[list(pair.document)].tolist()
