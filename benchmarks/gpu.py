@@ -144,7 +144,7 @@ def reranking(bench: Bench, told: str, *, forget: bool) -> str:
     shown = [{"image": path} for path in bench.pages[: bench.count(100)]]
     ours.score("the harbour in winter", shown)
     if forget:
-        ours.engine.forget()
+        ours.engine.clear_vision_cache()
     name = f"rerank {len(shown)} pages for a query{told}"
     work = partial(ours.score, "the market by the river", shown)
     return measure(name, bench, work, lambda: ours.engine.stats, len(shown))
@@ -166,17 +166,17 @@ def growth(bench: Bench) -> Iterator[Callable[[], str]]:
 
 def latency(bench: Bench) -> str:
     """A short query through the whole engine, and the model's own forward pass over the same tokens."""
-    from qwen3vl.engine.packing import plan
+    from qwen3vl.engine.packing import pack_prompts
     from qwen3vl.processing.fitting import fit
     from qwen3vl.processing.templates import PromptContent, embed_prompt
 
     ours = bench.embedder()
     query = "the lantern by the frozen harbour"
     content: PromptContent[Any] = PromptContent(videos=(), images=(), texts=(query,))
-    (pack,) = plan([fit(embed_prompt(content, ours.instruction), ours.engine.tokenizer, 8192).prompt], 1 << 30)
+    (pack,) = pack_prompts([fit(embed_prompt(content, ours.instruction), ours.engine.tokenizer, 8192).prompt], 1 << 30)
     ids, positions, wanted, visual = (
         torch.from_numpy(each).to(bench.device)
-        for each in (pack.ids, pack.positions, pack.output_indices, pack.vision_token_indices)
+        for each in (pack.input_ids, pack.position_ids, pack.output_indices, pack.vision_token_indices)
     )
 
     def bare() -> None:
@@ -187,7 +187,7 @@ def latency(bench: Bench) -> str:
         return statistics.median([timed(work, bench.device)[0] for _ in range(60)][10:])
 
     whole, alone = median(lambda: ours.embed(query)), median(bare)
-    return f"| {pack.tokens} tokens | {whole * 1e3:.2f} | {alone * 1e3:.2f} | {whole / alone:.2f} |"
+    return f"| {pack.num_tokens} tokens | {whole * 1e3:.2f} | {alone * 1e3:.2f} | {whole / alone:.2f} |"
 
 
 def exactness(bench: Bench) -> Iterator[Callable[[], str]]:

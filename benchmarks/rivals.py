@@ -94,7 +94,7 @@ def rerankings(models: Path, checkout: Path, folder: Path, names: Sequence[str])
         theirs: dict[str, Callable[[int | None], Answers]] = {"official script": scripted}
         if len(queries) > 1:
             theirs["ours, nothing kept"] = partial(by, alone)
-        return Case(name, partial(by, ours), theirs, ours.engine.forget, compared=len(documents) // 4)
+        return Case(name, partial(by, ours), theirs, ours.engine.clear_vision_cache, compared=len(documents) // 4)
 
     if "texts" in names:
         documents = [{"text": words(random, 20)} for _ in range(100)]
@@ -139,7 +139,7 @@ def embeddings(models: Path, folder: Path, names: Sequence[str], count: int) -> 
             "embed 24 pictures of 256 to 560 tokens",
             lambda count: plain.embed([{"image": path} for path in shown[:count]]),
             {"sentence-transformers": seen},
-            plain.engine.forget,
+            plain.engine.clear_vision_cache,
         )
 
 

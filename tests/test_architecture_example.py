@@ -12,7 +12,7 @@ import pytest
 
 from qwen3vl import Reranker
 from qwen3vl.demo.scenes import Scene, Thing
-from qwen3vl.engine.packing import Pack, plan
+from qwen3vl.engine.packing import Pack, pack_prompts
 from qwen3vl.inputs import as_item
 from qwen3vl.processing.fitting import fit
 from qwen3vl.processing.templates import rerank_prompt
@@ -41,15 +41,15 @@ def pack(tiny_reranker: Reranker) -> Pack:
             prompts.append(fit(parts, engine.tokenizer, engine.limits.max_length).prompt)
     assert "75, 75, 80, 75, 75 and 80 tokens, 460 in all" in PAGE
     assert [len(prompt) for prompt in prompts] == [75, 75, 80, 75, 75, 80]
-    (pack,) = plan(prompts, 1 << 30)
+    (pack,) = pack_prompts(prompts, 1 << 30)
     return pack
 
 
 def test_segments_are_those_of_the_page(pack: Pack) -> None:
-    assert f"one row of {pack.tokens} tokens instead of 460" in PAGE
+    assert f"one row of {pack.num_tokens} tokens instead of 460" in PAGE
     start = 0
     for number, length in enumerate(pack.layout.segment_lengths):
-        (prompt,) = [p for p in range(6) if start <= pack.output_indices[pack.members.index(p)] < start + length]
+        (prompt,) = [p for p in range(6) if start <= pack.output_indices[pack.prompt_indices.index(p)] < start + length]
         row = next(line for line in PAGE.splitlines() if line.startswith(f"| {number} | "))
         assert row.startswith(f"| {number} | {start} to {start + length - 1} | {length} | ")
         assert row.endswith(f" | {prompt} |")
@@ -74,7 +74,7 @@ def test_cu_seqlens_are_those_of_the_page(pack: Pack) -> None:
 
 
 def test_output_and_vision_rows_are_those_of_the_page(pack: Pack) -> None:
-    rows = [int(pack.output_indices[pack.members.index(prompt)]) for prompt in range(6)]
+    rows = [int(pack.output_indices[pack.prompt_indices.index(prompt)]) for prompt in range(6)]
     assert f"at rows {cells(*rows[:-1])} and {rows[-1]}" in PAGE
     assert pack.vision_token_indices.tolist() == [*range(95, 104), *range(121, 130)]
     assert pack.vision_feature_indices.tolist() == [*range(9), *range(9)]

@@ -1,4 +1,4 @@
-"""The loop around the model: several devices, callers that leave, callers that wait for slow media, streams."""
+"""The engine around the model: several devices, scheduling, cancellation, slow media, streams, forks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -16,47 +16,45 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from qwen3vl import Embedder, MediaPolicy, Reranker
-from qwen3vl.engine import engine as engine_module
+from qwen3vl import Embedder, Reranker
+from qwen3vl.engine import Engine, scheduler
 from qwen3vl.engine.devices import choose_devices
-from qwen3vl.engine.inflight import RunState
-from qwen3vl.engine.memory import RECOVERY, Budget, token_budget, token_bytes
+from qwen3vl.engine.memory import RECOVERY_BATCHES, TokenBudget, bytes_per_token, token_budget
 from qwen3vl.engine.replica import Replica
-from qwen3vl.engine.worker import OVERTAKING, DeviceWorker
+from qwen3vl.engine.worker import MAX_OVERTAKING, DeviceWorker
 from tests.conftest import CASES, REFERENCE, resolve
+from tests.support.engines import embedder_with
 from tests.test_golden import EMBED, RERANK, check
 
-TWO = "cpu,cpu"
+TWO_DEVICES = "cpu,cpu"
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Replica, int]]:
-    """(replica, tokens) of the packs that were run."""
-    found: list[tuple[Replica, int]] = []
-    run = Replica.execute
+class RecordingForward:
+    """Runs forward passes and records (replica, number of tokens) of each."""
 
-    def noted(self: Replica, pack: Any, *given: Any, **options: Any) -> Any:
-        found.append((self, pack.tokens))
-        return run(self, pack, *given, **options)
+    def __init__(self) -> None:
+        self.passes: list[tuple[Replica, int]] = []
 
-    monkeypatch.setattr(Replica, "execute", noted)
-    return found
+    def __call__(self, replica: Replica, pack: Any, *args: Any, **options: Any) -> Any:
+        self.passes.append((replica, pack.num_tokens))
+        return replica.execute(pack, *args, **options)
 
 
-def test_golden_answers_on_two_devices(
-    checkpoints: Path, media: dict[str, Path], started: list[tuple[Replica, int]]
-) -> None:
-    embedder = Embedder(checkpoints / "embedding", device=TWO, batch_tokens=700)
+def test_golden_vectors_and_scores_on_two_devices(checkpoints: Path, media: dict[str, Path]) -> None:
+    forward = RecordingForward()
+    embedder = embedder_with(
+        checkpoints / "embedding", stages={"forward": forward}, device=TWO_DEVICES, batch_tokens=700
+    )
     names = Random(5).sample(EMBED, len(EMBED))
-    for name, vector in zip(
-        names, embedder.embed([resolve(CASES["embed"][name], media) for name in names]), strict=True
-    ):
+    vectors = embedder.embed([resolve(CASES["embed"][name], media) for name in names])
+    for name, vector in zip(names, vectors, strict=True):
         check(name, vector)
-    tokens = {replica: sum(count for each, count in started if each is replica) for replica in embedder.engine.replicas}
+    tokens = [sum(count for used, count in forward.passes if used is replica) for replica in embedder.engine.replicas]
     assert len(tokens) == 2
-    assert min(tokens.values()) > sum(tokens.values()) / 8  # packs differ in length: a clip's is a third of all
-    reranker = Reranker(checkpoints / "reranker", device=TWO, batch_tokens=300)
+    assert min(tokens) > sum(tokens) / 8  # batches differ in size: that of a video has a third of all tokens
+    reranker = Reranker(checkpoints / "reranker", device=TWO_DEVICES, batch_tokens=300)
     for name in RERANK:
         case = CASES["rerank"][name]
         if case.get("checkpoint", "reranker") == "reranker":
@@ -65,19 +63,19 @@ def test_golden_answers_on_two_devices(
             np.testing.assert_allclose(scores, REFERENCE["rerank"][name]["scores"], atol=1e-5, rtol=0)
 
 
-def test_devices(checkpoints: Path, golden_embedder: Embedder) -> None:
+def test_devices_are_chosen_by_name_and_share_weights(checkpoints: Path, golden_embedder: Embedder) -> None:
     assert [device.type for device in choose_devices("cpu, cpu")] == ["cpu", "cpu"]
     with pytest.raises(ValueError, match="the device 'mars' cannot be used"):
         choose_devices("cpu,mars")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="the device 'cuda' cannot be used"):
             choose_devices("cuda:all")
-    two = Embedder(checkpoints / "embedding", device=TWO)
-    assert two.engine.replicas[0] is golden_embedder.engine.replicas[0]
-    assert two.engine.replicas[1].model is golden_embedder.engine.model
+    embedder = Embedder(checkpoints / "embedding", device=TWO_DEVICES)
+    assert embedder.engine.replicas[0] is golden_embedder.engine.replicas[0]
+    assert embedder.engine.replicas[1].model is golden_embedder.engine.model
 
 
-def test_a_budget_for_the_memory(golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_budget_grows_with_free_memory(golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     config = golden_embedder.engine.model.config
     device = torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
@@ -88,135 +86,134 @@ def test_a_budget_for_the_memory(golden_embedder: Embedder, monkeypatch: pytest.
         budgets.append(token_budget(config, device, torch.bfloat16, 0))
     assert budgets[0] == 1024
     assert budgets[0] < budgets[1] < budgets[2]
-    assert budgets[1] * token_bytes(config, torch.bfloat16) < 2**28
+    assert budgets[1] * bytes_per_token(config, torch.bfloat16) < 2**28
     assert token_budget(config, torch.device("cpu"), torch.float32, 0) == 4096
 
 
-def test_a_budget_that_shrinks_and_recovers() -> None:
-    budget = Budget(8000)
+def test_token_budget_shrinks_and_recovers() -> None:
+    budget = TokenBudget(8000)
     budget.shrink(7000)
     assert budget.tokens == 3500
     for _ in range(10):
         budget.shrink(1100)
     assert budget.tokens == 1024
-    for _ in range(RECOVERY):
-        budget.fitted(100)
-    assert budget.tokens == 1024  # small packs prove nothing
-    for _ in range(3 * RECOVERY):
-        budget.fitted(budget.tokens)
+    for _ in range(RECOVERY_BATCHES):
+        budget.record_success(100)
+    assert budget.tokens == 1024  # small batches prove nothing
+    for _ in range(3 * RECOVERY_BATCHES):
+        budget.record_success(budget.tokens)
     assert budget.tokens == 8000
-    small = Budget(100)
+    small = TokenBudget(100)
     small.shrink(90)
     assert small.tokens == 100
 
 
-def test_callers_share_the_devices(
-    checkpoints: Path, started: list[tuple[Replica, int]], media: dict[str, Path]
-) -> None:
-    """While one caller's pack runs on the first device, another caller's goes to the second."""
-    embedder = Embedder(checkpoints / "embedding", device=TWO)
-    busy, go = threading.Event(), threading.Event()
+def test_second_caller_gets_the_idle_device(checkpoints: Path) -> None:
+    forward = RecordingForward()
+    embedder = embedder_with(checkpoints / "embedding", stages={"forward": forward}, device=TWO_DEVICES)
+    busy, resume = threading.Event(), threading.Event()
     layer: Any = embedder.engine.model.language_model.layers[0]
 
-    def hold(*_: Any) -> None:
+    def block_first(*_: Any) -> None:
         if not busy.is_set():
             busy.set()
-            go.wait(20)
+            resume.wait(20)
 
-    hook = layer.register_forward_pre_hook(hold)
+    hook = layer.register_forward_pre_hook(block_first)
     first = threading.Thread(target=embedder.embed, args=(["one"],))
     try:
         first.start()
         assert busy.wait(20)
         embedder.embed(["two"])
     finally:
-        go.set()
+        resume.set()
         first.join(20)
         hook.remove()
-    assert {replica for replica, _ in started} == set(embedder.engine.replicas)
-    assert [replica.worker.tokens for replica in embedder.engine.replicas] == [0, 0]
+    assert {replica for replica, _ in forward.passes} == set(embedder.engine.replicas)
+    assert [replica.worker.pending_tokens for replica in embedder.engine.replicas] == [0, 0]
 
 
-def test_a_query_does_not_wait_for_a_collection() -> None:
-    """Small work goes first, and even the largest is not overtaken for ever."""
+def test_small_work_overtakes_large_work_a_limited_number_of_times() -> None:
     worker = DeviceWorker(torch.device("cpu"))
-    stop, gate = threading.Event(), threading.Event()
+    stop, resume = threading.Event(), threading.Event()
     order: list[Any] = []
-    threads = torch.get_num_threads()
-    futures: list[Any] = [worker.submit(lambda: gate.wait(20), stop, 0, threads)]
-    futures += [worker.submit(partial(order.append, name), stop, 1 << 20, threads) for name in ("large", "larger")]
-    futures += [worker.submit(partial(order.append, number), stop, 20, threads) for number in range(3 * OVERTAKING)]
-    gate.set()
+
+    def submit(work: Callable[[], Any], num_tokens: int) -> Any:
+        return worker.submit(work, stop=stop, num_tokens=num_tokens, num_threads=torch.get_num_threads())
+
+    futures = [submit(lambda: resume.wait(20), 0)]
+    futures += [submit(partial(order.append, name), 1 << 20) for name in ("large", "larger")]
+    futures += [submit(partial(order.append, number), 20) for number in range(3 * MAX_OVERTAKING)]
+    resume.set()
     for future in futures:
         future.result(20)
-    assert [each for each in order if isinstance(each, int)] == list(range(3 * OVERTAKING))
-    assert OVERTAKING - 2 <= order.index("large") < order.index("larger") <= OVERTAKING + 1
+    assert [entry for entry in order if isinstance(entry, int)] == list(range(3 * MAX_OVERTAKING))
+    assert MAX_OVERTAKING - 2 <= order.index("large") < order.index("larger") <= MAX_OVERTAKING + 1
 
 
-def test_a_caller_that_leaves(
-    checkpoints: Path, golden_embedder: Embedder, started: list[tuple[Replica, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stream that is closed stops the model at its next layer, and what it would have run is not run."""
-    embedder = Embedder(checkpoints / "embedding", device="cpu", batch_tokens=40)
-    inside = threading.Event()
-    go = threading.Event()
+def test_closing_a_stream_stops_the_model_at_its_next_layer(checkpoints: Path, golden_embedder: Embedder) -> None:
+    """What was dispatched but did not run is not run, and the device goes on serving others."""
+    forward = RecordingForward()
+    embedder = embedder_with(checkpoints / "embedding", stages={"forward": forward}, batch_tokens=40)
+    inside, resume = threading.Event(), threading.Event()
     layers: Any = embedder.engine.model.language_model.layers
-    passed: list[int] = []
-    beyond: list[bool] = []
+    num_passes = 0
+    later_layers_ran_after_closing: list[bool] = []
 
-    def slow(*_: Any) -> None:
-        passed.append(1)
-        if len(passed) == 3:
+    def block_third_pass(*_: Any) -> None:
+        nonlocal num_passes
+        num_passes += 1
+        if num_passes == 3:
             inside.set()
-            go.wait(20)
+            resume.wait(20)
 
-    hooks = [layers[1].register_forward_pre_hook(slow)]
-    hooks.append(layers[3].register_forward_pre_hook(lambda *_: beyond.append(go.is_set())))
+    hooks = [
+        layers[1].register_forward_pre_hook(block_third_pass),
+        layers[3].register_forward_pre_hook(lambda *_: later_layers_ran_after_closing.append(resume.is_set())),
+    ]
     try:
         stream: Any = embedder.stream(f"text number {number} of many" for number in range(10_000))
         next(stream)
         assert inside.wait(20)
         stream.close()
-        go.set()
+        resume.set()
         worker = embedder.engine.replicas[0].worker
-        worker.submit(lambda: None, threading.Event(), 1 << 20, 1).result(20)  # behind what was stopped
-        assert not any(beyond)
-        assert worker.tokens == 0
+        # Behind the work that was stopped.
+        worker.submit(lambda: None, stop=threading.Event(), num_tokens=1 << 20, num_threads=1).result(20)
+        assert not any(later_layers_ran_after_closing)
+        assert worker.pending_tokens == 0
         np.testing.assert_allclose(embedder.embed(["again"]), golden_embedder.embed(["again"]), atol=2e-6)
     finally:
         for hook in hooks:
             hook.remove()
-    assert len(started) < 12
+    assert len(forward.passes) < 12
     assert embedder.engine.stats.packs < 12
 
 
-def test_slow_media_hold_nobody_up(checkpoints: Path, media: dict[str, Path]) -> None:
-    """While one caller waits for a picture, the device serves others."""
-    gate, inside = threading.Event(), threading.Event()
-    embedder = Embedder(checkpoints / "embedding", device="cpu", policy=MediaPolicy(), vision_cache=0, threads=2)
-    decode = embedder.engine._decode
+def test_slow_media_of_one_caller_do_not_delay_others(checkpoints: Path, media: dict[str, Path]) -> None:
+    resume, inside = threading.Event(), threading.Event()
 
-    def held(planned: Any) -> Any:
+    def blocking_decode(sized: Any) -> Any:
         inside.set()
-        gate.wait(60)
-        return decode(planned)
+        resume.wait(60)
+        return sized.load()
 
-    embedder.engine._decode = held  # type: ignore[assignment,method-assign]
-    seen: list[Any] = []
-    waiting = threading.Thread(target=lambda: seen.append(embedder.embed([{"image": media["odd"]}])))
+    embedder = embedder_with(checkpoints / "embedding", stages={"decode": blocking_decode}, vision_cache=0, threads=2)
+    vectors: list[Any] = []
+    waiting = threading.Thread(target=lambda: vectors.append(embedder.embed([{"image": media["odd"]}])))
     waiting.start()
     try:
         assert inside.wait(60)
         assert embedder.embed(["a text"]).shape == (1, 96)
-        assert not seen
+        assert not vectors
     finally:
-        gate.set()
+        resume.set()
         waiting.join(60)
-    assert seen[0].shape == (1, 96)
+    assert vectors[0].shape == (1, 96)
 
 
 def test_inputs_are_taken_on_the_callers_thread(golden_embedder: Embedder) -> None:
-    """As a cursor of SQLite, say, has to be."""
+    """Some iterators demand it, such as a cursor of sqlite3."""
     threads = set()
 
     def inputs() -> Iterator[str]:
@@ -228,61 +225,106 @@ def test_inputs_are_taken_on_the_callers_thread(golden_embedder: Embedder) -> No
     assert threads == {threading.current_thread()}
 
 
-def test_a_slow_source_is_not_waited_for(golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each result comes while the source is still at the next inputs."""
-    monkeypatch.setattr(engine_module, "MAX_BATCH_WAIT_S", 0.0)
-    taken = 0
+def test_results_of_a_slow_source_come_before_its_end(
+    golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "MAX_BATCH_WAIT_S", 0.0)
+    num_taken = 0
 
     def inputs() -> Iterator[str]:
-        nonlocal taken
-        for taken in range(1, 6):
-            yield f"text {taken}"
+        nonlocal num_taken
+        for num_taken in range(1, 6):
+            yield f"text {num_taken}"
             time.sleep(0.3)
 
-    found = {index: taken for index, _ in golden_embedder.stream(inputs())}
-    assert sorted(found) == list(range(5))
-    assert found[0] < 5
+    taken_at_result = {index: num_taken for index, _ in golden_embedder.stream(inputs())}
+    assert sorted(taken_at_result) == list(range(5))
+    assert taken_at_result[0] < 5
 
 
-def test_a_thousand_mixed(golden_embedder: Embedder, media: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One call: order kept, a failing item costs only itself, and no more packs wait than are allowed."""
-    waiting: list[int] = []
-    land = RunState.wait_any
-
-    def noted(self: RunState) -> Any:
-        waiting.append(len(self.in_flight))
-        return land(self)
-
-    monkeypatch.setattr(RunState, "wait_any", noted)
+def test_large_mixed_call_keeps_order_and_isolates_errors(golden_embedder: Embedder, media: dict[str, Path]) -> None:
     random = Random(7)
-    shown = [media["odd"], media["photo"], media["photo-jpeg"]]
+    images = [media["odd"], media["photo"], media["photo-jpeg"]]
     inputs: list[Any] = []
     for number in range(1200):
         kind = random.randrange(10)
         text = f"item {number} of many"
-        inputs.append("" if kind == 0 else {"image": random.choice(shown), "text": text} if kind == 1 else text)
+        inputs.append("" if kind == 0 else {"image": random.choice(images), "text": text} if kind == 1 else text)
     batch = golden_embedder.embed(inputs, on_error="collect")
     assert [error.index for error in batch.errors] == [index for index, value in enumerate(inputs) if value == ""]
-    assert 1 < max(waiting) <= engine_module.PREFETCH_BATCHES + 2
     for index in random.sample(range(len(inputs)), 20):
         if batch.ok[index]:
             np.testing.assert_allclose(batch.values[index], golden_embedder.embed([inputs[index]])[0], atol=2e-6)
 
 
-def test_waiting_is_counted(checkpoints: Path, media: dict[str, Path]) -> None:
-    embedder = Embedder(checkpoints / "embedding", device="cpu", vision_cache=0)
-    decode = embedder.engine._decode
+def test_number_of_batches_in_flight_is_bounded(checkpoints: Path) -> None:
+    """While the device is busy, media are decoded for `PREFETCH_BATCHES` batches ahead, and for no more."""
+    resume = threading.Event()
+    decoded: list[str] = []
+    most_in_flight = scheduler.PREFETCH_BATCHES + 2  # one is running, and one dispatched when the limit is checked
 
-    def slow(planned: Any) -> Any:
+    def counting_decode(sized: Any) -> Any:
+        decoded.append(sized.name)
+        return sized.load()
+
+    def blocking_forward(replica: Replica, *args: Any, **options: Any) -> Any:
+        resume.wait(60)
+        return replica.execute(*args, **options)
+
+    embedder = embedder_with(
+        checkpoints / "embedding",
+        stages={"decode": counting_decode, "forward": blocking_forward},
+        vision_cache=0,
+        batch_tokens=1,  # a batch for each input
+    )
+    images = [{"image": Image.new("RGB", (64, 64), (20 * number, 0, 0))} for number in range(12)]
+    caller = threading.Thread(target=embedder.embed, args=(images,))
+    caller.start()
+    try:
+        deadline = time.monotonic() + 30
+        while len(decoded) < most_in_flight and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert len(decoded) == most_in_flight
+    finally:
+        resume.set()
+        caller.join(60)
+    assert len(decoded) == len(images)
+
+
+def test_waiting_for_media_is_counted(checkpoints: Path, media: dict[str, Path]) -> None:
+    def slow_decode(sized: Any) -> Any:
         time.sleep(0.2)
-        return decode(planned)
+        return sized.load()
 
-    embedder.engine._decode = slow  # type: ignore[assignment,method-assign]
+    embedder = embedder_with(checkpoints / "embedding", stages={"decode": slow_decode}, vision_cache=0)
     embedder.embed([{"image": media["odd"]}])
     assert embedder.engine.stats.seconds_waiting >= 0.2
 
 
-FORKING = """
+def test_error_of_the_tokenizer_is_an_item_error(checkpoints: Path) -> None:
+    from qwen3vl.processing.fitting import fit
+
+    def failing_fit(parts: Any, *args: Any) -> Any:
+        if "bad" in str(parts):
+            raise RuntimeError("the tokenizer failed")
+        return fit(parts, *args)
+
+    embedder = embedder_with(checkpoints / "embedding", stages={"fit": failing_fit})
+    batch = embedder.embed(["good", "bad"], on_error="collect")
+    assert batch.ok.tolist() == [True, False]
+    assert batch.errors[0].reason == "RuntimeError: the tokenizer failed"
+
+
+def test_engine_is_not_copied(golden_embedder: Embedder) -> None:
+    """Frameworks deep-copy objects that hold a model; the copy must not load it again."""
+    import copy
+
+    engine: Engine = golden_embedder.engine
+    assert copy.deepcopy(engine) is engine
+
+
+FORK = """
 import asyncio, os, sys
 from qwen3vl import Embedder
 from qwen3vl.concurrency.executor import run_in_executor
@@ -300,6 +342,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_process_goes_on() -> None:
-    """As workers of web servers and of process pools are: with the parent's model, by threads of their own."""
-    assert subprocess.run([sys.executable, "-c", FORKING], timeout=120, check=False).returncode == 0
+def test_forked_process_uses_the_model_with_threads_of_its_own() -> None:
+    """As workers of web servers and process pools do."""
+    assert subprocess.run([sys.executable, "-c", FORK], timeout=120, check=False).returncode == 0

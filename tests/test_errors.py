@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from qwen3vl import BatchError, Embedder, InputError, MediaError, MediaPolicy, PolicyError, Reranker
-from qwen3vl.engine.replica import Replica
 from qwen3vl.media.addresses import is_public
 from qwen3vl.media.fetch import fetch
 from qwen3vl.media.source import check_file
+from tests.support.engines import embedder_with
 from tests.support.hostile_media import png
 from tests.support.http_server import Server
 
@@ -347,24 +347,25 @@ def test_exif_rotates_images_of_every_type(checkpoints: Path, media: dict[str, P
     np.testing.assert_allclose(from_image, expected, atol=2e-6)
 
 
-def test_out_of_memory_halves_and_other_failures_stay_with_their_pack(
-    checkpoints: Path, golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The device's memory ends at packs of more than 60 tokens, as an allocator would say it."""
-    embedder = Embedder(checkpoints / "embedding", device="cpu")
-    texts = [f"text {number} " * 8 for number in range(6)]
-    expected = golden_embedder.embed(texts)
-    run = Replica.execute
+def test_out_of_memory_is_recovered_by_running_halves(checkpoints: Path, golden_embedder: Embedder) -> None:
+    """The device runs out of memory at more than 60 tokens, with the message of torch's allocator for CPUs."""
 
-    def narrow(self: Any, pack: Any, *given: Any, **options: Any) -> Any:
-        if pack.tokens > 60:
+    def limited_forward(replica: Any, pack: Any, *args: Any, **options: Any) -> Any:
+        if pack.num_tokens > 60:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-        return run(self, pack, *given, **options)
+        return replica.execute(pack, *args, **options)
 
-    monkeypatch.setattr(Replica, "execute", narrow)
-    np.testing.assert_allclose(embedder.embed(texts), expected, atol=2e-6)
-    monkeypatch.setattr(Replica, "execute", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("a kernel failed")))
-    batch = embedder.embed(texts, on_error="collect")
+    embedder = embedder_with(checkpoints / "embedding", stages={"forward": limited_forward})
+    texts = [f"text {number} " * 8 for number in range(6)]
+    np.testing.assert_allclose(embedder.embed(texts), golden_embedder.embed(texts), atol=2e-6)
+
+
+def test_failed_kernel_is_an_error_of_its_batch(checkpoints: Path) -> None:
+    def failing_forward(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("a kernel failed")
+
+    embedder = embedder_with(checkpoints / "embedding", stages={"forward": failing_forward})
+    batch = embedder.embed([f"text {number}" for number in range(6)], on_error="collect")
     assert len(batch.errors) == 6
     assert "a kernel failed" in batch.errors[0].reason
 

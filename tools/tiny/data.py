@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qwen3vl.demo.scenes import SIZE, Clip, Scene, random_clip, random_scene
-from qwen3vl.engine.packing import Pack, plan
+from qwen3vl.engine.packing import Pack, pack_prompts
 from qwen3vl.model import Qwen3VL
 from qwen3vl.processing.encoded_prompt import EncodedPrompt, Ints
 from qwen3vl.processing.geometry import patch_grid, video_frame_size
@@ -176,7 +176,7 @@ class HiddenStates:
         Returns:
             Indices into the rows of `final` and `layers`, (length,), int64.
         """
-        return self.pack.places(prompt)
+        return self.pack.token_indices(prompt)
 
 
 def forward(
@@ -193,9 +193,9 @@ def forward(
     Returns:
         Hidden states, with gradients.
     """
-    (pack,) = plan(prompts, 1 << 60)
+    (pack,) = pack_prompts(prompts, 1 << 60)
     patches_by_key = {sample.vision.key: sample.patches for sample in samples}
-    features = model.encode_vision(torch.cat([patches_by_key[key] for key in pack.media]), pack.grids)
+    features = model.encode_vision(torch.cat([patches_by_key[key] for key in pack.media_keys]), pack.grids)
     layer_states: list[Tensor] = []
     text_layers = model.language_model.layers
     hooks = [
@@ -203,16 +203,16 @@ def forward(
         for layer in layers
     ]
     final = model(
-        torch.from_numpy(pack.ids),
-        torch.from_numpy(pack.positions),
+        torch.from_numpy(pack.input_ids),
+        torch.from_numpy(pack.position_ids),
         pack.layout,
-        torch.arange(pack.tokens),
+        torch.arange(pack.num_tokens),
         torch.from_numpy(pack.vision_token_indices),
         features.take(torch.from_numpy(pack.vision_feature_indices)),
     )
     for hook in hooks:
         hook.remove()
-    last_tokens = dict(zip(pack.members, pack.output_indices.tolist(), strict=True))
+    last_tokens = dict(zip(pack.prompt_indices, pack.output_indices.tolist(), strict=True))
     last = final[torch.tensor([last_tokens[index] for index in range(len(prompts))])]
     return HiddenStates(pack, last, final, tuple(layer_states))
 

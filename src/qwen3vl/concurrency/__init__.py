@@ -1,1 +1,1 @@
-"""Threads of this package: an executor for event loops, and thread owners that survive a fork."""
+"""Threads and futures of this package: pools that survive a fork, an executor for event loops, and `when_all`."""

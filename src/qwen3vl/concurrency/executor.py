@@ -5,36 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_THREADS = 4
-"""Calls that plan for the devices or wait for them.  More would only hold more pictures in memory."""
 
-
-class _Background:
-    def __init__(self) -> None:
-        register_thread_owner(self)
-
-    def start_threads(self) -> None:
-        self.pool = ThreadPoolExecutor(_THREADS, "qwen3vl-background")
-
-
-_background = _Background()
+_MAX_WORKERS = 4
+"""Calls that prepare work for the devices or wait for them. More would only hold more images in memory."""
+_pool = ForkSafeThreadPool(_MAX_WORKERS, "qwen3vl-background")
 
 
 async def run_in_executor(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of blocking work, without blocking the event loop.
+    """Call a blocking function without blocking the event loop.
 
-    The threads are this package's own: hundreds of calls that wait for a model keep nobody else's work (name
-    lookups, other clients' files) from asyncio's default threads.  A call that is cancelled while it runs goes
-    on to its end unseen.
+    The threads belong to this package: hundreds of calls that wait for a model do not occupy asyncio's default
+    executor, which name lookups and other libraries need. If the awaiting task is cancelled while the function
+    runs, the function runs to its end and its result is dropped.
+
+    Args:
+        work: The function. It sees the caller's context variables.
+        *args: Its positional arguments.
+        **kwargs: Its keyword arguments.
+
+    Returns:
+        What the function returns.
     """
     context = contextvars.copy_context()
     call = partial(context.run, work, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_background.pool, call)
+    return await asyncio.get_running_loop().run_in_executor(_pool.executor, call)

@@ -1,4 +1,4 @@
-"""Threads do not survive a fork: what owns some makes new ones in the child, instead of waiting for ever."""
+"""Restart of threads in forked processes: threads do not survive a fork, so their owners create new ones there."""
 
 from __future__ import annotations
 
@@ -7,24 +7,30 @@ import weakref
 from typing import Protocol
 
 
-class Owner(Protocol):
+class ThreadOwner(Protocol):
+    """An object that owns threads."""
+
     def start_threads(self) -> None:
-        """Makes the threads, and what is theirs alone: their queue, their lock."""
+        """Create the threads, and the queues and locks that only they use. Called again in each forked process."""
 
 
-_owners: weakref.WeakSet[Owner] = weakref.WeakSet()
+_owners: weakref.WeakSet[ThreadOwner] = weakref.WeakSet()
 
 
-def register_thread_owner(owner: Owner) -> None:
-    """Starts the threads of an object, now and in each process that is forked off while it lives."""
+def register_thread_owner(owner: ThreadOwner) -> None:
+    """Start an object's threads, now and in each process that is forked while the object is alive.
+
+    Args:
+        owner: The object. It is held by a weak reference.
+    """
     owner.start_threads()
     _owners.add(owner)
 
 
-def _restart() -> None:
+def _restart_threads() -> None:
     for owner in list(_owners):
         owner.start_threads()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_restart)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_restart_threads)

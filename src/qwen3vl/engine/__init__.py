@@ -1,7 +1,12 @@
-"""What runs inputs through a model: on any number of devices, for any number of threads."""
+"""The engine: runs prompts through a model, on any number of devices and for any number of threads.
+
+`Engine` owns a `Scheduler`, which prepares requests (`preparation`), packs them (`batches`, `packing`, `prefix_tree`)
+and dispatches them to replicas of the model (`replica`, `replica_pool`, `executor`), each on its device's `worker`.
+"""
 
 from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.engine import Engine
 from qwen3vl.engine.requests import Request, RequestOutput, make_request
+from qwen3vl.engine.stats import Stats
 
-__all__ = ["Engine", "Request", "RequestOutput", "choose_devices", "choose_dtype", "make_request"]
+__all__ = ["Engine", "Request", "RequestOutput", "Stats", "choose_devices", "choose_dtype", "make_request"]

@@ -1,4 +1,4 @@
-"""Which devices a model runs on, and in which numbers."""
+"""Choice of devices and dtypes by name."""
 
 from __future__ import annotations
 
@@ -6,19 +6,35 @@ import torch
 
 from qwen3vl.model.layers.quantized import WeightFormat
 
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
 
 def choose_devices(names: str) -> tuple[torch.device, ...]:
-    """The devices of "auto", "cpu", "cuda", "cuda:1", "mps", several with commas between them, or "cuda:all".
+    """Return the devices that a setting names.
 
-    "auto" is the first CUDA device, else Apple's GPU, else the CPU.  Raises `ValueError` where one cannot be used.
+    Args:
+        names: `"auto"` (the first CUDA device, else Apple's GPU, else the CPU), `"cpu"`, `"cuda"`, `"cuda:1"` or
+            `"mps"`; several with commas between them; or `"cuda:all"`.
+
+    Returns:
+        The devices in this order. A name may occur more than once; then so does the device.
+
+    Raises:
+        ValueError: A device does not exist or cannot be used.
     """
-    found: list[torch.device] = []
+    devices: list[torch.device] = []
     for name in names.split(","):
         if name.strip() == "cuda:all":
-            found += [_device(f"cuda:{index}") for index in range(torch.cuda.device_count())] or [_device("cuda")]
+            # Without a CUDA device, choosing "cuda" raises an error that says why.
+            devices += [_device(f"cuda:{index}") for index in range(torch.cuda.device_count())] or [_device("cuda")]
         else:
-            found.append(_device(name.strip()))
-    return tuple(found)
+            devices.append(_device(name.strip()))
+    return tuple(devices)
 
 
 def _device(name: str) -> torch.device:
@@ -35,18 +51,26 @@ def _device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, WeightFormat | None]:
-    """What is computed in, and the bits of the weights if these are fewer ("int8", "fp8").
+    """Return the dtype of computations and, if weights are quantized, their format.
 
-    "auto" is bfloat16 on CUDA and float32 elsewhere, as is what narrow weights are computed in.
+    Args:
+        name: `"auto"`, `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`, `"int8"` or `"fp8"`.
+        device: The device that decides what `"auto"` is: bfloat16 on CUDA, float32 elsewhere. Quantized weights are
+            computed in the same dtype.
+
+    Returns:
+        The dtype, and `"int8"`, `"fp8"` or None.
+
+    Raises:
+        ValueError: There is no such dtype.
     """
-    names = {each: getattr(torch, each) for each in ("float32", "bfloat16", "float16", "float64")}
-    if name in names:
-        return names[name], None
-    wide = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name in _DTYPES:
+        return _DTYPES[name], None
+    default = torch.bfloat16 if device.type == "cuda" else torch.float32
     if name == "int8":
-        return wide, "int8"
+        return default, "int8"
     if name == "fp8":
-        return wide, "fp8"
+        return default, "fp8"
     if name != "auto":
-        raise ValueError(f"dtype is {name!r}; it may be auto, {', '.join(names)}, int8 or fp8")
-    return wide, None
+        raise ValueError(f"dtype is {name!r}; it may be auto, {', '.join(_DTYPES)}, int8 or fp8")
+    return default, None

@@ -1,164 +1,129 @@
-"""Packs on their way: prompts that wait to be packed, what was started, and what came of it."""
+"""State of a running call: its batches in flight, and its cancellation."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Hashable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Hashable
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from qwen3vl.engine.packing import Pack, common_prefix
-from qwen3vl.engine.replica import DeviceResult
-from qwen3vl.engine.requests import Request
-from qwen3vl.engine.worker import DeviceTimestamp, DeviceWorker
-from qwen3vl.processing.fitting import FittedPrompt
+from qwen3vl.engine.batches import BatchFailure, BatchResult
+from qwen3vl.engine.cancellation import Cancelled
+from qwen3vl.engine.timing import DeviceTimestamp
+from qwen3vl.engine.worker import DeviceWorker
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PreparedRequest:
-    """A request whose prompt is planned."""
-
-    request: Request
-    fitted: FittedPrompt
-
-
-class PendingBatch:
-    """Prompts that wait to be packed together."""
-
-    def __init__(self) -> None:
-        self.prompts: list[PreparedRequest] = []
-        self.held = 0
-        """Bytes of files in memory."""
-        self.tokens = 0
-        """About how many tokens the prompts do not share: each beyond what it has in common with the one before."""
-        self._since = 0.0
-
-    @property
-    def age(self) -> float:
-        """Seconds since the first prompt came."""
-        return time.perf_counter() - self._since if self.prompts else 0.0
-
-    def add(self, prompt: PreparedRequest) -> None:
-        ids = prompt.fitted.prompt.ids
-        if self.prompts:
-            self.tokens -= common_prefix(ids, self.prompts[-1].fitted.prompt.ids)
-        else:
-            self._since = time.perf_counter()
-        self.tokens += len(ids)
-        self.held += sum(each.buffered_bytes for each in prompt.fitted.media)
-        self.prompts.append(prompt)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ScheduledBatch:
-    """A pack and its prompts, in the order of its members."""
-
-    pack: Pack
-    prompts: list[PreparedRequest]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BatchResult:
-    """Prompts that were run together, or why they were not; `source` names what is to blame."""
-
-    prompts: list[PreparedRequest]
-    ran: DeviceResult | Exception
-    source: str | None = None
-    tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class InFlightBatch:
-    """A pack on its way: its pixels are being made, it waits for its device, or it runs there."""
+    """A batch that was dispatched: its media are being decoded, it is queued at a device, or it runs there.
+
+    Attributes:
+        worker: The device's worker.
+        num_tokens: Number of tokens of the batch.
+        pixels: By media key, futures of the media that are decoded for it.
+        future: Future of its results and failures. A batch may be split, so there may be several.
+    """
 
     worker: DeviceWorker
-    tokens: int
+    num_tokens: int
     pixels: dict[Hashable, Future[Tensor]]
-    future: Future[list[BatchResult]]
+    future: Future[list[BatchResult | BatchFailure]]
 
     @property
     def done(self) -> bool:
+        """Whether its outputs can be fetched without waiting."""
         if not self.future.done() or self.future.exception() is not None:
             return self.future.done()
-        return all(each.ran.ended.passed for each in self.future.result() if isinstance(each.ran, DeviceResult))
+        results = [outcome for outcome in self.future.result() if isinstance(outcome, BatchResult)]
+        return all(result.device_result.ended.reached for result in results)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunState:
-    """One call's packs on their way, in the order in which they were started, and when it began on each device.
+    """State of one call of `Engine.run`. Only `abort` may be called by other threads than the caller's.
 
-    threads: those of torch's that the caller's thread is set to.
+    Attributes:
+        began: By worker, when the call began.
+        in_flight: Its batches in flight, in the order of dispatch.
+        stop: Set when nobody needs the results any more; devices then stop at their next layer.
+        aborted: A future that is done when the engine is closed, so that the caller can wait for it, too.
+        num_threads: Number of torch's threads that the caller's thread is set to.
     """
 
     began: dict[DeviceWorker, DeviceTimestamp]
     in_flight: list[InFlightBatch] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
-    threads: int = field(default_factory=torch.get_num_threads)
+    aborted: Future[None] = field(default_factory=Future)
+    num_threads: int = field(default_factory=torch.get_num_threads)
 
     @property
     def idle(self) -> bool:
-        return all(batch_in_flight.done for batch_in_flight in self.in_flight)
+        """Whether no batch is being decoded, queued or run."""
+        return all(batch.done for batch in self.in_flight)
 
     @property
-    def landed(self) -> bool:
-        return any(batch_in_flight.done for batch_in_flight in self.in_flight)
+    def has_results(self) -> bool:
+        """Whether the outputs of any batch can be fetched without waiting."""
+        return any(batch.done for batch in self.in_flight)
 
     def wait_any(self) -> InFlightBatch:
-        """A pack that is done, or else the first to be; it is no longer on its way."""
-        batch_in_flight = next((batch_in_flight for batch_in_flight in self.in_flight if batch_in_flight.done), None)
-        if batch_in_flight is None:
-            done, _ = wait([batch_in_flight.future for batch_in_flight in self.in_flight], return_when=FIRST_COMPLETED)
-            batch_in_flight = next(
-                batch_in_flight for batch_in_flight in self.in_flight if batch_in_flight.future in done
-            )
-        self._forget(batch_in_flight)
-        return batch_in_flight
+        """Wait until a batch is done and remove it from those in flight.
+
+        Returns:
+            A batch that is done; the first in the order of dispatch, if there are several.
+
+        Raises:
+            Cancelled: The engine was closed.
+        """
+        batch = next((batch for batch in self.in_flight if batch.done), None)
+        if batch is None:
+            futures: list[Future[Any]] = [self.aborted, *(batch.future for batch in self.in_flight)]
+            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            if self.aborted.done():
+                raise Cancelled
+            batch = next(batch for batch in self.in_flight if batch.future in done)
+        self._remove(batch)
+        return batch
+
+    def wait_for(self, future: Future[T]) -> T:
+        """Wait for a future of this call's own work.
+
+        Args:
+            future: The future.
+
+        Returns:
+            Its result.
+
+        Raises:
+            Cancelled: The engine was closed.
+        """
+        futures: list[Future[Any]] = [self.aborted, future]
+        wait(futures, return_when=FIRST_COMPLETED)
+        if self.aborted.done():
+            raise Cancelled
+        return future.result()
 
     def cancel(self) -> None:
-        """Stops what runs and what waits."""
+        """Stop what runs, and cancel what is queued or waits for a thread."""
         self.stop.set()
-        for batch_in_flight in self.in_flight.copy():
-            self._forget(batch_in_flight)
-            for pixel in batch_in_flight.pixels.values():
-                pixel.cancel()
+        for batch in self.in_flight.copy():
+            self._remove(batch)
+            for pixels in batch.pixels.values():
+                pixels.cancel()
 
-    def _forget(self, batch_in_flight: InFlightBatch) -> None:
-        self.in_flight.remove(batch_in_flight)
-        batch_in_flight.worker.add_pending_tokens(-batch_in_flight.tokens)
+    def abort(self) -> None:
+        """Stop what runs and wake the caller, who gets `Cancelled`. May be called by any thread."""
+        self.stop.set()
+        with suppress(InvalidStateError):  # aborted before
+            self.aborted.set_result(None)
 
-
-def when_all(futures: Iterable[Future[Any]], start: Callable[[], Future[T]]) -> Future[T]:
-    """What `start` begins once all futures are done, by whichever thread ends the last: nobody waits for them."""
-    result: Future[T] = Future()
-    waiting = list(futures)
-    left = len(waiting) + 1
-    lock = threading.Lock()
-
-    def finish(begun: Future[T]) -> None:
-        try:
-            result.set_result(begun.result())
-        except BaseException as error:  # whatever it is, it is for whoever waits
-            result.set_exception(error)
-
-    def one(_: Future[Any] | None) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            if left:
-                return
-        try:
-            start().add_done_callback(finish)
-        except BaseException as error:  # the interpreter is ending, say
-            result.set_exception(error)
-
-    for future in waiting:
-        future.add_done_callback(one)
-    one(None)
-    return result
+    def _remove(self, batch: InFlightBatch) -> None:
+        self.in_flight.remove(batch)
+        batch.worker.add_pending_tokens(-batch.num_tokens)

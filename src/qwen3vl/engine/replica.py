@@ -1,9 +1,7 @@
-"""A model on one device: its weights, loaded once, and one pack through them."""
+"""A model on one device, and its forward pass over a pack."""
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from qwen3vl.engine.cancellation import raise_if_cancelled
 from qwen3vl.engine.packing import Pack
-from qwen3vl.engine.vision_cache import VisionFeatureCache, concat_features, split_features
-from qwen3vl.engine.worker import DeviceTimestamp, DeviceWorker, device_workers, raise_if_cancelled
+from qwen3vl.engine.timing import DeviceTimestamp
+from qwen3vl.engine.vision_cache import VisionFeatureCache
+from qwen3vl.engine.vision_features import concat_features, split_features
+from qwen3vl.engine.worker import DeviceWorker
 from qwen3vl.model import Grid, Qwen3VL, VisionFeatures
 from qwen3vl.model.flops import text_flops, vision_flops
 from qwen3vl.model.layers.compilation import compile_elementwise
-from qwen3vl.model.layers.onednn import use_onednn_linears
 from qwen3vl.model.layers.quantized import WeightFormat
 from qwen3vl.model.transfer import copy_to_device
 from qwen3vl.model.weights import load_model
@@ -30,40 +30,69 @@ from qwen3vl.processing.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceResult:
-    """A pack that was run: its hidden states on their way to the host, and what that took.
+    """The result of a forward pass; on CUDA it may still be on its way to the host.
 
-    `waited` marks since when the device had nothing to do.
+    Attributes:
+        states: Hidden states, (num_prompts, hidden_size), in the model's dtype, on the host.
+        idle_since: End of the device's previous work.
+        began: Begin of the forward pass.
+        ended: End of the forward pass and of the copy to the host.
+        media_encoded: Number of images and videos that went through the vision tower.
+        media_cached: Number of images and videos whose features were in the cache.
+        flops: Floating point operations of the pass.
     """
 
     states: Tensor
-    waited: DeviceTimestamp
+    idle_since: DeviceTimestamp
     began: DeviceTimestamp
     ended: DeviceTimestamp
-    encoded: int
-    kept: int
+    media_encoded: int
+    media_cached: int
     flops: int
 
     def fetch(self) -> NDArray[np.float32]:
-        """(members, hidden) float32, once they are there; errors that the device tells late come here."""
-        if self.ended.event is not None:
-            self.ended.event.synchronize()
-        found: NDArray[np.float32] = self.states.float().numpy()
-        return found
+        """Wait for the hidden states and return them.
+
+        Returns:
+            (num_prompts, hidden_size) float32.
+
+        Raises:
+            RuntimeError: A kernel failed. CUDA reports this only here.
+        """
+        self.ended.wait()
+        states: NDArray[np.float32] = self.states.float().numpy()
+        return states
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """How the weights of a folder are loaded; `compiled`: with elementwise work fused."""
+    """How a checkpoint is loaded.
+
+    Attributes:
+        folder: The checkpoint's folder.
+        digest: Digest of its files; see `qwen3vl.model.weights.fingerprint`.
+        dtype: Dtype of weights and computations.
+        weight_format: `"int8"` or `"fp8"` if weights are quantized, else None.
+        compiled: Whether `torch.compile` fuses elementwise operations.
+    """
 
     folder: Path
     digest: str
     dtype: torch.dtype
-    bits: WeightFormat | None = None
+    weight_format: WeightFormat | None = None
     compiled: bool = False
 
 
 class Replica:
-    """The weights and vocabulary of a checkpoint on a device, what its vision tower has seen, and the device's worker."""
+    """A model's weights on a device, with its tokenizer, its vision feature cache and the device's worker.
+
+    Args:
+        load_spec: How the weights were loaded.
+        model: The model. Several replicas may share it, or its vision tower.
+        tokenizer: The checkpoint's tokenizer.
+        vision_cache: Cache of the model's vision tower.
+        worker: The worker of the device that the weights are on.
+    """
 
     def __init__(
         self,
@@ -80,19 +109,60 @@ class Replica:
         self.worker = worker
         self.device = worker.device
 
-    def execute(
-        self, pack: Pack, pixels: Mapping[Hashable, Tensor], seen: Mapping[Hashable, VisionFeatures], *, keep: bool
-    ) -> DeviceResult:
-        """One forward pass; what it shows is in `seen` already or in `pixels`, uint8, and kept for others if `keep`.
+    @classmethod
+    def load(cls, load_spec: LoadSpec, worker: DeviceWorker) -> Replica:
+        """Load a checkpoint onto a worker's device.
 
-        On the worker's thread.  On CUDA the pass is only queued, so that the next one follows without a gap.
+        Args:
+            load_spec: What to load, and how.
+            worker: The device's worker.
+
+        Returns:
+            A replica with a model and a vision feature cache of its own.
+
+        Raises:
+            ModelError: The checkpoint is incomplete or of another architecture.
         """
-        waited, began = self.worker.ended, self.worker.timestamp()
+        model = load_model(load_spec.folder, worker.device, load_spec.dtype, load_spec.weight_format)
+        if load_spec.compiled:
+            compile_elementwise(model)
+        for layer in (*model.language_model.layers, *model.visual.blocks):
+            layer.register_forward_pre_hook(raise_if_cancelled)
+        return cls(load_spec, model, Tokenizer(load_spec.folder / "tokenizer.json"), VisionFeatureCache(), worker)
+
+    def execute(
+        self,
+        pack: Pack,
+        pixels: Mapping[Hashable, Tensor],
+        cached_features: Mapping[Hashable, VisionFeatures],
+        *,
+        use_cache: bool,
+    ) -> DeviceResult:
+        """Run a forward pass. Call it on the worker's thread, in inference mode.
+
+        On CUDA the pass is only queued, so that the next one follows without a gap.
+
+        Args:
+            pack: What to run.
+            pixels: By media key, uint8 (num_frames, height, width, 3) of all media without cached features.
+            cached_features: By media key, features that were taken from the cache before.
+            use_cache: Whether to look into the vision feature cache again and to store new features there.
+
+        Returns:
+            Hidden states of each prompt's last token, in the order of the pack.
+
+        Raises:
+            Cancelled: The work's stop event was set.
+            RuntimeError: A kernel failed or memory ran out.
+        """
+        idle_since, began = self.worker.idle_since, DeviceTimestamp.now(self.device)
         try:
-            features, encoded, flops = self._gather_vision_features(pack, pixels, seen, keep=keep)
+            features, media_encoded, flops = self._gather_vision_features(
+                pack, pixels, cached_features, use_cache=use_cache
+            )
             states = self.model(
-                self._move(pack.ids),
-                self._move(pack.positions),
+                self._move(pack.input_ids),
+                self._move(pack.position_ids),
                 pack.layout,
                 self._move(pack.output_indices),
                 self._move(pack.vision_token_indices),
@@ -104,104 +174,49 @@ class Replica:
             else:
                 states = states.cpu()
         finally:
-            self.worker.ended = self.worker.timestamp()
+            self.worker.idle_since = DeviceTimestamp.now(self.device)
         flops += text_flops(self.model.config, pack.layout, len(pack.output_indices))
-        return DeviceResult(states, waited, began, self.worker.ended, encoded, len(pack.media) - encoded, flops)
+        return DeviceResult(
+            states=states,
+            idle_since=idle_since,
+            began=began,
+            ended=self.worker.idle_since,
+            media_encoded=media_encoded,
+            media_cached=len(pack.media_keys) - media_encoded,
+            flops=flops,
+        )
 
     def _gather_vision_features(
-        self, pack: Pack, pixels: Mapping[Hashable, Tensor], seen: Mapping[Hashable, VisionFeatures], *, keep: bool
+        self,
+        pack: Pack,
+        pixels: Mapping[Hashable, Tensor],
+        cached_features: Mapping[Hashable, VisionFeatures],
+        *,
+        use_cache: bool,
     ) -> tuple[VisionFeatures | None, int, int]:
-        """Features of a pack's media in its order, how many were encoded for that, and the operations of it."""
-        if not pack.media:
+        """Return the features of all media of a pack in its order, the number of media encoded, and their FLOPs."""
+        if not pack.media_keys:
             return None, 0, 0
-        found = {key: seen[key] for key in pack.media if key in seen}
-        if keep:
-            # Also what a pack in front has encoded since this one was made.
-            later = {key: self.vision_cache.get(key) for key in pack.media if key not in found}
-            found |= {key: features for key, features in later.items() if features is not None}
-        grids = dict(zip(pack.media, pack.grids, strict=True))
-        fresh = [key for key in pack.media if key not in found]
-        if fresh:
-            encoded = self._encode([pixels[key] for key in fresh], [grids[key] for key in fresh])
-            for key, features in zip(
-                fresh, split_features(encoded, [num_tokens(grids[key]) for key in fresh]), strict=True
-            ):
-                found[key] = features
-                if keep:
-                    self.vision_cache.put(key, features)
-        flops = vision_flops(self.model.config, [grids[key] for key in fresh])
-        return concat_features([found[key] for key in pack.media]), len(fresh), flops
+        features = {key: cached_features[key] for key in pack.media_keys if key in cached_features}
+        if use_cache:
+            # An earlier pack may have encoded some of these media since this pack was dispatched.
+            lookups = {key: self.vision_cache.get(key) for key in pack.media_keys if key not in features}
+            features |= {key: hit for key, hit in lookups.items() if hit is not None}
+        grids = dict(zip(pack.media_keys, pack.grids, strict=True))
+        missing = [key for key in pack.media_keys if key not in features]
+        if missing:
+            encoded = self._encode([pixels[key] for key in missing], [grids[key] for key in missing])
+            split = split_features(encoded, [num_tokens(grids[key]) for key in missing])
+            for key, media_features in zip(missing, split, strict=True):
+                features[key] = media_features
+                if use_cache:
+                    self.vision_cache.put(key, media_features)
+        flops = vision_flops(self.model.config, [grids[key] for key in missing])
+        return concat_features([features[key] for key in pack.media_keys]), len(missing), flops
 
     def _encode(self, pixels: Iterable[Tensor], grids: Sequence[Grid]) -> VisionFeatures:
-        rows = [patches(each.to(self.device, non_blocking=True)) for each in pixels]
+        rows = [patches(frames.to(self.device, non_blocking=True)) for frames in pixels]
         return self.model.encode_vision(torch.cat(rows), grids)
 
     def _move(self, values: NDArray[np.int64]) -> Tensor:
         return copy_to_device(torch.from_numpy(values), self.device)
-
-
-_in_use: weakref.WeakValueDictionary[Hashable, Replica] = weakref.WeakValueDictionary()
-_in_use_lock = threading.Lock()
-_loading: dict[Hashable, threading.Lock] = {}
-
-
-def replicas(load_spec: LoadSpec, devices: Sequence[torch.device]) -> list[Replica]:
-    """A replica for each device, loaded once per process while anything uses it.
-
-    A device that is named again gets another worker, on the same weights.
-    """
-    weights = (load_spec.digest, load_spec.dtype, load_spec.bits, load_spec.compiled)
-    with _in_use_lock:
-        loading = _loading.setdefault(weights, threading.Lock())
-    made: list[Replica] = []
-    with loading:  # others load other models meanwhile
-        for worker in device_workers(devices):
-            key = (weights, worker)
-            replica = _in_use.get(key)
-            if replica is None:
-                twin = next((one for one in made if one.device == worker.device), None)
-                if twin is None:
-                    replica = _loaded(load_spec, worker)
-                    with _in_use_lock:
-                        _share_tower(replica, list(_in_use.values()))
-                    use_onednn_linears(replica.model)
-                else:
-                    replica = Replica(load_spec, twin.model, twin.tokenizer, twin.vision_cache, worker)
-                with _in_use_lock:
-                    _in_use[key] = replica
-            made.append(replica)
-    return made
-
-
-def _loaded(load_spec: LoadSpec, worker: DeviceWorker) -> Replica:
-    model = load_model(load_spec.folder, worker.device, load_spec.dtype, load_spec.bits)
-    if load_spec.compiled:
-        compile_elementwise(model)
-    for layer in (*model.language_model.layers, *model.visual.blocks):
-        layer.register_forward_pre_hook(raise_if_cancelled)
-    return Replica(load_spec, model, Tokenizer(load_spec.folder / "tokenizer.json"), VisionFeatureCache(), worker)
-
-
-def _share_tower(replica: Replica, others: Iterable[Replica]) -> None:
-    """Where another model has the same vision weights, as an embedding model and a reranker may, both use one tower."""
-    own = replica.model.visual.state_dict()
-    for other in others:
-        theirs = other.model.visual.state_dict()
-        alike = replica.model.config.vision == other.model.config.vision
-        if (
-            alike
-            and replica.load_spec.compiled == other.load_spec.compiled
-            and all(
-                name in theirs
-                and weight.device == theirs[name].device
-                and weight.dtype == theirs[name].dtype
-                and torch.equal(weight, _plain(theirs[name]))
-                for name, weight in own.items()
-            )
-        ):
-            replica.model.visual, replica.vision_cache = other.model.visual, other.vision_cache
-            return
-
-
-def _plain(weight: Tensor) -> Tensor:
-    return weight.to_dense() if weight.is_mkldnn else weight

@@ -1,4 +1,4 @@
-"""What an engine is asked, and what became of it."""
+"""Requests to an engine and their outputs."""
 
 from __future__ import annotations
 
@@ -16,37 +16,35 @@ from qwen3vl.inputs import Item, as_item
 from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import ControlToken, TextPart
 
+PromptParts = Sequence[ControlToken | TextPart | UnsizedMedia]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt to run: its caller's index, its name in errors, and how to write it.
+    """A prompt to run.
 
-    `write` may read headers and raise `InputError`.
+    Attributes:
+        index: The item's index in the caller's input.
+        source: What the item is, for errors: a path, a URL, or the beginning of its text.
+        to_prompt: Returns the parts of the prompt. It is called on a media thread; it may read headers of media and
+            raise `InputError`.
     """
 
     index: int
     source: str
-    write: Callable[[], Sequence[ControlToken | TextPart | UnsizedMedia]]
-
-
-def make_request(
-    index: int, value: Any, write: Callable[[Item], Sequence[ControlToken | TextPart | UnsizedMedia]]
-) -> Request:
-    """The request of one input.  An input that cannot be read is an error like every other: when the request runs."""
-    try:
-        item = as_item(value)
-    except Exception as error:  # a caller's object may raise anything
-        return Request(index, reprlib.repr(value), partial(_raise, error))
-    return Request(index, item.name, partial(write, item))
-
-
-def _raise(error: Exception) -> Sequence[ControlToken | TextPart | UnsizedMedia]:
-    raise error
+    to_prompt: Callable[[], PromptParts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestOutput:
-    """What became of a request: the last token's hidden state (hidden,) float32, or an error; a notice if cut to fit."""
+    """The result of a request: a hidden state or an error.
+
+    Attributes:
+        index: The item's index in the caller's input.
+        state: Final hidden state of the prompt's last token, (hidden_size,) float32; None if the request failed.
+        error: Why it failed; None if it did not.
+        notice: What was shrunk or truncated to fit `max_length`; empty if nothing.
+    """
 
     index: int
     state: NDArray[np.float32] | None
@@ -54,20 +52,58 @@ class RequestOutput:
     notice: str = ""
 
 
-def failed(request: Request, error: Exception, source: str | None = None) -> RequestOutput:
-    """The request's error, which tells its index, its source and the reason."""
+def make_request(index: int, value: Any, to_prompt: Callable[[Item], PromptParts]) -> Request:
+    """Create the request of one input.
+
+    Args:
+        index: The input's index.
+        value: The input, as `Embedder.embed` accepts it.
+        to_prompt: Returns the parts of an item's prompt; see `Request.to_prompt`.
+
+    Returns:
+        The request. That of an input that cannot be parsed fails when it is run, like all other errors of items.
+    """
+    try:
+        item = as_item(value)
+    except Exception as error:  # objects of the caller may raise anything
+        return Request(index, reprlib.repr(value), partial(_raise, error))
+    return Request(index, item.name, partial(to_prompt, item))
+
+
+def _raise(error: Exception) -> PromptParts:
+    raise error
+
+
+def failed_output(request: Request, error: Exception, source: str | None = None) -> RequestOutput:
+    """Create the output of a request that failed.
+
+    Args:
+        request: The request.
+        error: What was raised. Its tracebacks are removed.
+        source: The image or video that caused the error; None if it is not about one.
+
+    Returns:
+        An output whose error names the item's index, its source and the reason.
+    """
     reason = str(error) or type(error).__name__
     if not isinstance(error, InputError):
         reason = f"{type(error).__name__}: {reason}"
-    failure = ItemError(request.index, source or request.source, reason)
-    failure.__cause__ = bare(error)
-    return RequestOutput(request.index, None, failure)
+    item_error = ItemError(request.index, source or request.source, reason)
+    item_error.__cause__ = without_traceback(error)
+    return RequestOutput(request.index, None, item_error)
 
 
-def bare(error: Exception) -> Exception:
-    """The error without tracebacks: their frames would keep pixels and activations alive with it."""
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+def without_traceback(error: Exception) -> Exception:
+    """Remove the tracebacks of an error and its causes, whose frames would keep pixels and activations in memory.
+
+    Args:
+        error: The error; it is changed.
+
+    Returns:
+        The same error.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
     return error

@@ -1,22 +1,37 @@
-"""What an engine did: how much was asked of it, how much it computed, and what it waited for."""
+"""Counters of an engine's work: what was requested, what was computed, and how long devices waited for input."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, fields
 
+from qwen3vl._deprecation import deprecated_alias
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Counts since an engine was made; the difference of two is what happened between them.
+    """Counts since an engine was created. The difference of two snapshots is what happened between them.
 
-    items: prompts that were run.  packs: forward passes.
-    tokens_requested: of all prompts; tokens_computed: of the rows that went through the language model.  There is no
-    padding: they are less by what prompts share.
-    media_requested: pictures and clips in all prompts; media_encoded: that went through the vision tower;
-    media_cached: whose features were there from an earlier pack or run_state, once a pack.
-    seconds_waiting: for headers, pixels and prompts while nothing ran; seconds_running: in forward passes.
-    flops: floating point operations of the forward passes, see `model.flops`.
+    Attributes:
+        items: Number of prompts that were run.
+        packs: Number of forward passes.
+        tokens_requested: Number of tokens of all prompts.
+        tokens_computed: Number of tokens that went through the language model. Nothing is padded; the number is
+            lower than `tokens_requested` by the prefixes that prompts share.
+        media_requested: Number of images and videos in all prompts.
+        media_encoded: Number of images and videos that went through the vision tower.
+        media_cached: Number of images and videos, counted once per forward pass, whose features were in the cache.
+        seconds_waiting: Seconds in which a device was idle while headers were read, media decoded and prompts
+            tokenized.
+        seconds_running: Seconds of forward passes.
+        flops: Floating point operations of the forward passes, as `qwen3vl.model.flops` counts them.
+
+    Example:
+        ```python
+        before = embedder.engine.stats
+        embedder.embed(inputs)
+        print(embedder.engine.stats - before)
+        ```
     """
 
     items: int = 0
@@ -32,7 +47,7 @@ class Stats:
 
     @property
     def tokens_shared(self) -> int:
-        """Tokens that were not computed because another prompt of the pack had them."""
+        """Number of tokens that were not computed because another prompt of the pack has the same prefix."""
         return self.tokens_requested - self.tokens_computed
 
     def __add__(self, other: Stats) -> Stats:
@@ -41,14 +56,28 @@ class Stats:
     def __sub__(self, other: Stats) -> Stats:
         return Stats(*(getattr(self, field.name) - getattr(other, field.name) for field in fields(self)))
 
+    tokens_asked = deprecated_alias("Stats", "tokens_asked", "tokens_requested")
+    pictures_asked = deprecated_alias("Stats", "pictures_asked", "media_requested")
+    pictures_encoded = deprecated_alias("Stats", "pictures_encoded", "media_encoded")
+    pictures_kept = deprecated_alias("Stats", "pictures_kept", "media_cached")
+
 
 class StatsAccumulator:
-    """A sum of `Stats` that many threads add to."""
+    """A running total of `Stats`. Thread-safe.
+
+    Attributes:
+        total: The sum of all that was added.
+    """
 
     def __init__(self) -> None:
         self.total = Stats()
         self._lock = threading.Lock()
 
-    def add(self, **counts: float) -> None:
+    def add(self, stats: Stats) -> None:
+        """Add to the total.
+
+        Args:
+            stats: The counts of a forward pass.
+        """
         with self._lock:
-            self.total = self.total + Stats(**counts)  # type: ignore[arg-type]
+            self.total = self.total + stats

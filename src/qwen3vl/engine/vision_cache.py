@@ -1,112 +1,117 @@
-"""What a vision tower has encoded lately, kept for those who show it again."""
+"""A cache of vision tower outputs."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
-
-import torch
-from torch import Tensor
+from collections.abc import Hashable
 
 from qwen3vl.model.vision import VisionFeatures
 
 SCAN_THRESHOLD = 64
-"""Features that nobody asked for again, in a row, after which none are kept for those who show a picture once."""
+"""Evictions in a row of entries that were never read, after which the workload counts as a scan."""
 MAX_GHOSTS = 1 << 16
-"""Pictures that were not kept and are known again by their keys."""
+"""Maximum number of keys that are remembered without their features."""
 
 
 class VisionFeatureCache:
-    """Features by what they show and the size at which it is seen, the least recently used going first.
+    """Byte-bounded LRU cache of vision tower outputs, with scan resistance.
 
-    Where pictures do not come again, as while a collection is indexed, keeping does not pay: after SCAN_THRESHOLD features
-    in a row that made room unused, all are let go, and only what is shown a second time is kept, until that pays.
+    Indexing a collection shows every image once; a plain LRU would fill the memory with features that are never read
+    again. After `SCAN_THRESHOLD` evictions in a row of entries without a hit, the cache drops all entries and admits a
+    key only on its second appearance. Keys that were rejected are remembered as ghosts, without features. The first
+    hit ends this mode. The ghosts, and admission on the second appearance, follow the 2Q algorithm (Johnson and
+    Shasha, "2Q: A Low Overhead High Performance Buffer Management Replacement Algorithm", VLDB 1994).
 
-    Of a tower, whichever models use it.  They stay on the tower's device.  Any number of threads may use one object.
+    Thread-safe. All models that share a vision tower share its cache; the features stay on the tower's device.
+
+    Args:
+        max_bytes: Maximum size of the stored tensors, in bytes. 0 stores nothing.
+
+    Attributes:
+        max_bytes: As above. Engines raise it to the largest size that any of them is set to.
+        size_bytes: Present size of the stored tensors, in bytes.
     """
 
-    def __init__(self) -> None:
-        self.max_bytes = 0
-        """Bytes that are kept, at most: the most that any engine asked for."""
-        self.size = 0
+    def __init__(self, max_bytes: int = 0) -> None:
+        self.max_bytes = max_bytes
+        self.size_bytes = 0
         self._entries: OrderedDict[Hashable, VisionFeatures] = OrderedDict()
-        self._unused: set[Hashable] = set()
-        self._wasted = 0
+        self._never_read: set[Hashable] = set()
+        self._wasted_evictions = 0
         self._ghosts: OrderedDict[Hashable, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> VisionFeatures | None:
-        """The features, which then count as used last."""
-        with self._lock:
-            found = self._entries.get(key)
-            if found is not None:
-                self._entries.move_to_end(key)
-                self._unused.discard(key)
-                self._wasted = 0
-            return found
+        """Return the features of an image or video and mark them as recently used.
 
-    def clear(self) -> None:
-        """Forgets everything."""
+        Args:
+            key: Content digest and size, as `VisionPart.key` has it.
+
+        Returns:
+            Features with tensors of shape (num_tokens, hidden_size), or None on a miss.
+        """
         with self._lock:
-            self._drop()
-            self._wasted = 0
-            self._ghosts.clear()
+            features = self._entries.get(key)
+            if features is not None:
+                self._entries.move_to_end(key)
+                self._never_read.discard(key)
+                self._wasted_evictions = 0
+            return features
 
     def put(self, key: Hashable, features: VisionFeatures) -> None:
-        """Keeps a copy: features are cut from those of a whole pack, which would stay with them."""
-        if _bytes(features) > self.max_bytes or not self._admitted(key):
+        """Store features, unless they are too large or the cache resists a scan.
+
+        Args:
+            key: Content digest and size, as `VisionPart.key` has it.
+            features: Features of one image or video. They are copied: usually they are views of a whole batch's
+                tensors, which would stay in memory with them.
+        """
+        if _num_bytes(features) > self.max_bytes or not self._admit(key):
             return
-        copied = VisionFeatures(features.tokens.clone(), tuple(layer.clone() for layer in features.deepstack))
+        copy = VisionFeatures(features.tokens.clone(), tuple(layer.clone() for layer in features.deepstack))
         with self._lock:
             if key in self._entries:
                 return
-            self._entries[key] = copied
-            self._unused.add(key)
-            self.size += _bytes(copied)
-            while self.size > self.max_bytes:
-                oldest, gone = self._entries.popitem(last=False)
-                self.size -= _bytes(gone)
-                if oldest in self._unused:
-                    self._unused.discard(oldest)
-                    self._wasted += 1
-                    if self._wasted == SCAN_THRESHOLD:
-                        self._drop()
+            self._entries[key] = copy
+            self._never_read.add(key)
+            self.size_bytes += _num_bytes(copy)
+            while self.size_bytes > self.max_bytes:
+                self._evict_oldest()
 
-    def _admitted(self, key: Hashable) -> bool:
+    def clear(self) -> None:
+        """Remove all entries and ghosts."""
+        with self._lock:
+            self._drop_entries()
+            self._wasted_evictions = 0
+            self._ghosts.clear()
+
+    def _admit(self, key: Hashable) -> bool:
+        """Return whether to store a key now; during a scan, remember it as a ghost otherwise."""
         with self._lock:
             if key in self._entries:
                 return False
-            if self._wasted < SCAN_THRESHOLD or key in self._ghosts:
+            if self._wasted_evictions < SCAN_THRESHOLD or key in self._ghosts:
                 return True
             self._ghosts[key] = None
             while len(self._ghosts) > MAX_GHOSTS:
                 self._ghosts.popitem(last=False)
             return False
 
-    def _drop(self) -> None:
+    def _evict_oldest(self) -> None:
+        key, features = self._entries.popitem(last=False)
+        self.size_bytes -= _num_bytes(features)
+        if key in self._never_read:
+            self._never_read.discard(key)
+            self._wasted_evictions += 1
+            if self._wasted_evictions == SCAN_THRESHOLD:
+                self._drop_entries()
+
+    def _drop_entries(self) -> None:
         self._entries.clear()
-        self._unused.clear()
-        self.size = 0
+        self._never_read.clear()
+        self.size_bytes = 0
 
 
-def _bytes(features: VisionFeatures) -> int:
-    return sum(_tensor_bytes(each) for each in (features.tokens, *features.deepstack))
-
-
-def _tensor_bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def split_features(features: VisionFeatures, lengths: Sequence[int]) -> list[VisionFeatures]:
-    """Features of pictures that were encoded together, one by one."""
-    layers = [torch.split(layer, list(lengths)) for layer in (features.tokens, *features.deepstack)]
-    return [VisionFeatures(first, tuple(rest)) for first, *rest in zip(*layers, strict=True)]
-
-
-def concat_features(features: Sequence[VisionFeatures]) -> VisionFeatures:
-    """Features in one row, in this order."""
-    tokens, *deepstack = (
-        torch.cat(layer) for layer in zip(*([one.tokens, *one.deepstack] for one in features), strict=True)
-    )
-    return VisionFeatures(tokens, tuple(deepstack))
+def _num_bytes(features: VisionFeatures) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (features.tokens, *features.deepstack))

@@ -1,165 +1,172 @@
-"""A device's thread: one piece of work after the other, whichever model and caller it is for."""
+"""The thread of a device, and the queue of the work that waits for it."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import lru_cache
-from heapq import heappop, heappush
+from contextlib import suppress
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Any, TypeVar
 
 import torch
 
 from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.engine.cancellation import Cancelled, cancellation_scope, raise_if_cancelled
+from qwen3vl.engine.timing import DeviceTimestamp, use_device
 
 T = TypeVar("T")
 
+TOKENS_PER_POSITION = 256
+"""Tokens for which work is moved back by one position in the queue, so that a query passes an indexing run."""
+MAX_OVERTAKING = 8
+"""Maximum number of smaller, later submissions that may overtake the largest one."""
 
-class Cancelled(Exception):  # noqa: N818 (nobody's error)
-    """The caller has gone: a Ctrl-C, or a stream that nobody reads on."""
 
+@dataclass(frozen=True, slots=True, order=True)
+class _QueuedWork:
+    """Work in a device's queue, ordered by position and then by the order of submission."""
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DeviceTimestamp:
-    """A moment of a device: of the host's clock, or on CUDA an event in the queue of its work."""
+    position: float
+    number: int
+    stop: threading.Event = field(compare=False)
+    num_threads: int = field(compare=False)
+    work: Callable[[], Any] = field(compare=False)
+    result: Future[Any] = field(compare=False)
 
-    time: float
-    event: torch.cuda.Event | None = None
-
-    def since(self, earlier: DeviceTimestamp) -> float:
-        """Seconds between two moments, once both have passed."""
-        if self.event is None or earlier.event is None:
-            return self.time - earlier.time
-        earlier.event.synchronize()
-        self.event.synchronize()
-        return float(earlier.event.elapsed_time(self.event)) / 1000
-
-    @property
-    def passed(self) -> bool:
+    def run(self, device: torch.device) -> None:
         try:
-            return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
-        except RuntimeError:  # the device tells of an error late: whoever fetches the results is told
-            return True
-
-
-SMALL = 256
-"""Tokens for which one later, smaller piece of work may go first: a query does not wait for all that is indexed."""
-OVERTAKING = 8
-"""Later ones that may overtake the largest."""
+            if torch.get_num_threads() != self.num_threads:  # torch keeps this setting for each thread
+                torch.set_num_threads(self.num_threads)
+            with cancellation_scope(self.stop), torch.inference_mode(), use_device(device):
+                raise_if_cancelled()
+                self.result.set_result(self.work())
+        except Cancelled:
+            # Without the traceback, whose frames refer to the model: it would stay alive with the future.
+            self.result.set_exception(Cancelled())
+        except BaseException as error:  # whoever waits for the result handles it
+            self.result.set_exception(error)
 
 
 class DeviceWorker:
-    """The thread of a device, what waits for it, and since when the device has had nothing to do."""
+    """Runs work on a device, on one thread, for all models and callers.
+
+    Args:
+        device: The device.
+
+    Attributes:
+        device: The device.
+        idle_since: End of the last work on the device. On CUDA it may lie in the future, behind queued kernels.
+        pending_tokens: Tokens of the batches that are on their way to the device, that run on it, or whose results
+            were not fetched yet.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.ended = self.timestamp()
-        self._number = 0
+        self.idle_since = DeviceTimestamp.now(device)
+        self._num_submitted = 0
         register_thread_owner(self)
 
     def start_threads(self) -> None:
-        self.tokens = 0
-        """Of the packs that are on their way to the device, run there, or were not fetched yet."""
+        """Create the thread's executor, the queue and its lock. Called again in each forked process."""
+        self.pending_tokens = 0
         self._thread = ThreadPoolExecutor(1, f"qwen3vl-{self.device}")
-        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
-        self._queued: DeviceTimestamp | None = None
-        # Reentrant: a stream that nobody holds may be closed by the garbage collector, on any thread, anywhere.
+        self._queue: list[_QueuedWork] = []
+        self._running: tuple[threading.Event, threading.Event] | None = None  # (stop, ended) of the present work
+        self._previous_end: DeviceTimestamp | None = None
+        # Reentrant: the garbage collector may close an abandoned stream, which takes this lock, on any thread and at
+        # any time, also while that thread has the lock.
         self._lock = threading.RLock()
 
-    def add_pending_tokens(self, tokens: int) -> None:
-        """Adds to what waits for the device; less than nothing where that is done."""
+    def add_pending_tokens(self, num_tokens: int) -> None:
+        """Change the number of pending tokens.
+
+        Args:
+            num_tokens: Tokens of a batch; negative when it is done.
+        """
         with self._lock:
-            self.tokens += tokens
+            self.pending_tokens += num_tokens
 
-    def submit(self, work: Callable[[], T], stop: threading.Event, tokens: int, threads: int) -> Future[T]:
-        """The work on this thread, by so many threads of torch's.  Once `stop` is set, it ends with `Cancelled`: at the
-        next `check`.
+    def submit(self, work: Callable[[], T], *, stop: threading.Event, num_tokens: int, num_threads: int) -> Future[T]:
+        """Queue work for the device's thread.
 
-        First come, first served, but small ones a little earlier, the more so the fewer their `tokens`.
+        The queue is first in, first out, except that work moves back by a position for every `TOKENS_PER_POSITION`
+        tokens, up to `MAX_OVERTAKING` positions.
+
+        Args:
+            work: Called in inference mode, with the device as the current one.
+            stop: Once it is set, the work ends with `Cancelled`: before it begins, or at its next layer.
+            num_tokens: Size of the work.
+            num_threads: Number of torch's threads for operations on the CPU.
+
+        Returns:
+            The future of the result.
         """
         result: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                if torch.get_num_threads() != threads:  # a setting of torch's for each thread
-                    torch.set_num_threads(threads)
-                with _until(stop), torch.inference_mode(), _on(self.device):
-                    raise_if_cancelled()
-                    result.set_result(work())
-            except BaseException as error:  # whatever it is, it is for whoever waits
-                result.set_exception(error)
-
         with self._lock:
-            self._number += 1
-            heappush(self._waiting, (self._number + min(OVERTAKING, tokens / SMALL), self._number, run))
-        self._thread.submit(self._run)
+            self._num_submitted += 1
+            position = self._num_submitted + min(MAX_OVERTAKING, num_tokens / TOKENS_PER_POSITION)
+            heappush(self._queue, _QueuedWork(position, self._num_submitted, stop, num_threads, work, result))
+        self._thread.submit(self._run_queue)
         return result
 
-    def _run(self) -> None:
-        """All that waits, one by one: also what a Ctrl-C kept from being announced."""
+    def flush_cancelled(self, timeout_s: float) -> None:
+        """Drop queued work whose stop event is set, and wait for the end of the running work if it is stopped, too.
+
+        Args:
+            timeout_s: Maximum seconds to wait.
+        """
+        with self._lock:
+            cancelled = [queued for queued in self._queue if queued.stop.is_set()]
+            self._queue = [queued for queued in self._queue if not queued.stop.is_set()]
+            heapify(self._queue)
+            running = self._running
+        for queued in cancelled:
+            queued.result.set_exception(Cancelled())
+        if running is not None:
+            stop, ended = running
+            if stop.is_set():
+                ended.wait(timeout_s)
+
+    def _run_queue(self) -> None:
+        """Run all queued work, including work whose own call of this method was prevented by a Ctrl-C."""
         while True:
-            # One pack runs and one is queued behind it: what comes meanwhile may still go in front of others.
-            if self._queued is not None and self._queued.event is not None:
-                with suppress(RuntimeError):  # whoever fetches its results is told
-                    self._queued.event.synchronize()
+            # At most two batches are in the device's stream: later but smaller work can still overtake the others.
+            if self._previous_end is not None:
+                with suppress(RuntimeError):  # whoever fetches the results gets the error
+                    self._previous_end.wait()
             with self._lock:
-                if not self._waiting:
+                if not self._queue:
                     return
-                _, _, run = heappop(self._waiting)
-            self._queued = self.ended
-            run()
-
-    def timestamp(self) -> DeviceTimestamp:
-        """Now, by the device."""
-        if self.device.type != "cuda":
-            return DeviceTimestamp(time.perf_counter())
-        with _on(self.device):
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record(torch.cuda.default_stream(self.device))
-        return DeviceTimestamp(time.perf_counter(), event)
+                queued = heappop(self._queue)
+                ended = threading.Event()
+                self._running = (queued.stop, ended)
+            self._previous_end = self.idle_since
+            queued.run(self.device)
+            del queued  # it refers to a model, which `flush_cancelled` promises not to be used any more
+            self._running = None
+            ended.set()
 
 
-@lru_cache(maxsize=64)
-def _lane(device: torch.device, _number: int) -> DeviceWorker:
-    return DeviceWorker(device)
-
-
-_making = threading.Lock()
+_workers: dict[tuple[torch.device, int], DeviceWorker] = {}
+_workers_lock = threading.Lock()
 
 
 def device_workers(devices: Sequence[torch.device]) -> list[DeviceWorker]:
-    """The worker of each device, the same for all models; a device that is named again has another."""
-    with _making:
-        return [_lane(device, devices[:number].count(device)) for number, device in enumerate(devices)]
+    """Return the worker of each device. All models of a process use the same ones.
 
+    Args:
+        devices: The devices. One that is named again gets a further worker.
 
-@contextmanager
-def _on(device: torch.device) -> Iterator[None]:
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            yield
-    else:
-        yield
-
-
-_running = threading.local()
-
-
-@contextmanager
-def _until(stop: threading.Event) -> Iterator[None]:
-    _running.stop = stop
-    try:
-        yield
-    finally:
-        _running.stop = None
-
-
-def raise_if_cancelled(*_: Any) -> None:
-    """Raises `Cancelled` on a worker whose work nobody waits for any more; elsewhere does nothing."""
-    stop = getattr(_running, "stop", None)
-    if stop is not None and stop.is_set():
-        raise Cancelled
+    Returns:
+        One worker for each entry of `devices`.
+    """
+    workers = []
+    with _workers_lock:
+        for position, device in enumerate(devices):
+            key = (device, devices[:position].count(device))
+            if key not in _workers:
+                _workers[key] = DeviceWorker(device)
+            workers.append(_workers[key])
+    return workers

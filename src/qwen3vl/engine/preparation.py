@@ -1,0 +1,63 @@
+"""Preparation of requests: from an input to a prompt of token ids that fits the model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qwen3vl.engine.requests import PromptParts, Request, RequestOutput, failed_output
+from qwen3vl.processing.fitting import FittedPrompt, fit
+from qwen3vl.processing.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedRequest:
+    """A request whose media have their size and whose prompt is tokenized.
+
+    Attributes:
+        request: The request.
+        fitted: Its prompt, its media, and a notice if something was shrunk or truncated.
+    """
+
+    request: Request
+    fitted: FittedPrompt
+
+
+class RequestPreparer:
+    """Reads the headers of requests' media and tokenizes their prompts. Thread-safe.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        max_length: Maximum number of tokens of a prompt.
+        fit: Shrinks media and truncates text so that a prompt fits.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_length: int,
+        fit: Callable[[PromptParts, Tokenizer, int], FittedPrompt] = fit,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self._fit = fit
+
+    def prepare(self, request: Request) -> PreparedRequest | RequestOutput:
+        """Prepare a request.
+
+        Args:
+            request: The request.
+
+        Returns:
+            The prepared request, or an output with an error if it cannot be run.
+        """
+        try:
+            fitted = self._fit(request.to_prompt(), self.tokenizer, self.max_length)
+        except Exception as error:  # whatever fails in one item must not stop the others
+            return failed_output(request, error, getattr(error, "source", None))
+        if fitted.notice:
+            log.warning("item %d (%s): %s", request.index, request.source, fitted.notice)
+        return PreparedRequest(request, fitted)
