@@ -13,7 +13,6 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.hashing import bytes_digest
 from qwen3vl.inputs import ImageReference
-from qwen3vl.media.pdf import page_size, render_page
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.media.source import MediaSource, check_pixels, open_source
 
@@ -94,6 +93,8 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def _read_page(source: MediaSource, page: int, policy: MediaPolicy, *, exif: bool) -> ImageHeader:
+    from qwen3vl.media.pdf import page_size, render_page  # PDFium would delay the start of every process
+
     identity = ((source.content_digest(), exif), page)
     width, height = page_size(source.data, page)
     check_pixels(width, height, policy)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.hashing import bytes_digest, file_digest
 from qwen3vl.inputs import ImageReference, VideoReference
-from qwen3vl.media.fetch import fetch
 from qwen3vl.media.policy import SYMLINK_LOOP, MediaPolicy
 
 
@@ -92,6 +91,8 @@ def open_source(reference: ImageReference | VideoReference, policy: MediaPolicy)
     if reference.origin == "path":
         return MediaSource(check_file(policy.check_path(reference.data), policy))
     if reference.origin == "url":
+        from qwen3vl.media.fetch import fetch  # httpx would delay the start of every process
+
         return MediaSource(fetch(reference.data, policy))
     return MediaSource(check_bytes(reference.data, policy))
 

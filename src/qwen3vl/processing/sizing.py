@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from qwen3vl.errors import InputError, MediaError, PolicyError
 from qwen3vl.inputs import ImageReference, Item, VideoReference
 from qwen3vl.media.images import ImageHeader, read_image_header
 from qwen3vl.media.policy import MediaPolicy
-from qwen3vl.media.videos import VideoHeader, read_video_header
 from qwen3vl.processing.geometry import (
     FRAME_LIST_FPS,
     PIXELS_PER_TOKEN,
@@ -29,6 +28,9 @@ from qwen3vl.processing.geometry import (
 )
 from qwen3vl.processing.pixels import frame_list_size, resize_frame_array, resize_frames, resize_image
 from qwen3vl.processing.templates import PromptContent, VisionPart
+
+if TYPE_CHECKING:  # imports PyAV, which would delay the start of every process
+    from qwen3vl.media.videos import VideoHeader
 
 Header = TypeVar("Header")
 
@@ -241,6 +243,8 @@ def _read_video(
         frames = _read_frames(video, max_frames, policy, exif=exif)
         unsized: UnsizedVideo | UnsizedFrames = UnsizedFrames(video.name, frames, limits)
     else:
+        from qwen3vl.media.videos import read_video_header
+
         header = read_video_header(video, policy)
         num_frames = header.last_frame - header.first_frame + 1
         frame_rate = header.timeline.frame_rate
