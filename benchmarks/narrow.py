@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu import draw_pages
+from benchmarks.gpu_common import draw_pages
 from benchmarks.models import write
-from benchmarks.rivals import words
+from benchmarks.rivals import random_words
 from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.scenes import near_miss
 from qwen3vl.model.hub import TINY_MAX_PIXELS
@@ -35,7 +35,10 @@ def rows(folder: Path) -> Iterator[str]:
     pictures = [scene.draw(random) for scene in scenes]
     pairs = [(scene, scene.caption(1), near_miss(scene, random).caption(1)) for scene in scenes[:100]]
     model = write(folder, "golden") / "embedding"
-    mixed: list[Any] = [*(words(random, 60) for _ in range(30)), *({"image": page} for page in draw_pages(folder, 2))]
+    mixed: list[Any] = [
+        *(random_words(random, 60) for _ in range(30)),
+        *({"image": page} for page in draw_pages(folder, 2)),
+    ]
     exact: dict[str, Any] = {}
     for dtype in DTYPES:
         embedder = Embedder("tiny", device="cpu", dtype=dtype, max_pixels=TINY_MAX_PIXELS)
