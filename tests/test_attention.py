@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from qwen3vl.engine.packing import pack_prompts
 from qwen3vl.model import AttentionLayout, PrefixLink
 from qwen3vl.model.attention import lse
-from qwen3vl.model.attention import varlen as kernels
+from qwen3vl.model.attention import varlen_kernels as kernels
+from qwen3vl.model.attention.batched import BatchedAttention
 from qwen3vl.model.attention.batching import batch_segments
-from qwen3vl.model.attention.sdpa import Batched
-from qwen3vl.model.attention.varlen import Varlen, check_kernel
+from qwen3vl.model.attention.varlen import VarlenAttention
+from qwen3vl.model.attention.varlen_kernels import check_kernel
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from tests.support.packed_prompts import UNLIMITED, encode, prompts
 
@@ -60,9 +61,9 @@ def test_all_backends_give_the_same_attention(drawn: list[EncodedPrompt], multi_
     num_kv_heads = 4 if multi_head else 2
     query, key, value = (torch.randn(pack.num_tokens, heads, 16) for heads in (4, num_kv_heads, num_kv_heads))
     with torch.inference_mode():
-        batched = Batched(pack.layout, CPU, causal=True)(query, key, value)
-        varlen = Varlen(pack.layout, CPU, reference_kernel, causal=True)(query, key, value)
-    differentiable = Batched(pack.layout, CPU, causal=True)(query.requires_grad_(), key, value)
+        batched = BatchedAttention(pack.layout, CPU, causal=True)(query, key, value)
+        varlen = VarlenAttention(pack.layout, CPU, reference_kernel, causal=True)(query, key, value)
+    differentiable = BatchedAttention(pack.layout, CPU, causal=True)(query.requires_grad_(), key, value)
     torch.testing.assert_close(varlen, batched, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(differentiable.detach(), batched, atol=1e-5, rtol=1e-5)
 
@@ -71,14 +72,14 @@ def test_short_prefixes_are_replicated_and_long_ones_linked() -> None:
     """A link that serves both kinds of segments stays for those that need it."""
     layout = AttentionLayout((3, 5, 5, 2, 4), (PrefixLink(0, 3, 19, 0, 3), PrefixLink(1, 15, 19, 13, 14)))
     batches, links = batch_segments(layout, CPU)
-    assert [(batch.start, batch.count, batch.length, batch.repeated) for batch in batches] == [
+    assert [(batch.start, batch.num_segments, batch.segment_length, batch.num_replicated) for batch in batches] == [
         (0, 1, 3, 0),
         (3, 2, 5, 3),
         (13, 1, 2, 0),
         (15, 1, 4, 4),
     ]
     assert links == [PrefixLink(0, 13, 15, 0, 3)]
-    assert [[] if batch.rows is None else batch.rows.tolist() for batch in batches] == [
+    assert [[] if batch.row_indices is None else batch.row_indices.tolist() for batch in batches] == [
         [],
         [0, 1, 2, *range(3, 8), 0, 1, 2, *range(8, 13)],
         [],
@@ -87,7 +88,7 @@ def test_short_prefixes_are_replicated_and_long_ones_linked() -> None:
     batches, links = batch_segments(
         AttentionLayout((32, 33, 40, 33), (PrefixLink(0, 32, 105, 0, 32), PrefixLink(1, 105, 138, 0, 33))), CPU
     )
-    assert [batch.repeated for batch in batches] == [0, 32, 32, 0]
+    assert [batch.num_replicated for batch in batches] == [0, 32, 32, 0]
     assert len(links) == 1
 
 
@@ -150,7 +151,7 @@ def test_every_signature_of_torchs_varlen_attention_is_called_rightly(
     functions: dict[str, Any] = {"2.10": torch_2_10, "2.11": torch_2_11, "2.15": torch_2_15}
     vars(module).update(AuxRequest=Aux, varlen_attn=functions[signature])
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    kernel = kernels._torch_varlen()
+    kernel = kernels.load_torch_kernel()
     check_kernel(kernel, CPU, torch.float32)
     assert {causal for causal, _ in calls} == {True, False}
     assert all(unlimited for _, unlimited in calls)
@@ -168,12 +169,12 @@ def test_kernel_with_wrong_results_is_not_selected(
     def absent() -> Any:
         raise ImportError("no flash-attn here")
 
-    monkeypatch.setattr(kernels, "_torch_varlen", lambda: wrong)
-    monkeypatch.setattr(kernels, "_flash_varlen", absent)
+    monkeypatch.setattr(kernels, "KERNEL_LOADERS", {"torch": lambda: wrong, "flash-attn": absent})
     kernels.select_varlen_kernel.cache_clear()
     assert kernels.select_varlen_kernel(CPU, torch.float32) is None
     assert "attention takes more calls and memory" in caplog.text
-    monkeypatch.setattr(kernels, "_flash_varlen", lambda: reference_kernel)
+    loaders = {"torch": lambda: wrong, "flash-attn": lambda: reference_kernel}
+    monkeypatch.setattr(kernels, "KERNEL_LOADERS", loaders)
     kernels.select_varlen_kernel.cache_clear()
     assert kernels.select_varlen_kernel(CPU, torch.float32) is reference_kernel
     kernels.select_varlen_kernel.cache_clear()
@@ -187,9 +188,9 @@ def test_all_ways_to_a_log_sum_exp_agree(causal: bool, dtype: torch.dtype, monke
     expected = lse.eager_attention_with_lse(query, key, value, causal=causal)
     with torch.inference_mode():
         results = [lse.attention_with_lse(query, key, value, causal=causal)]
-        monkeypatch.setattr(lse, "_groups_heads", lambda: False)
+        monkeypatch.setattr(lse, "cpu_kernel_supports_gqa", lambda: False)
         results.append(lse.attention_with_lse(query, key, value, causal=causal))
-    monkeypatch.setattr(lse, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(lse, "QUERY_BLOCK_SIZE", 10)
     results.append(lse.blockwise_attention_with_lse(query, key, value, causal=causal))
     for result in results:
         for actual, reference in zip(result, expected, strict=True):
@@ -202,7 +203,7 @@ def test_gradients_through_shared_prefixes_equal_those_of_single_prompts(prefix_
     """The tiny models are trained on packs, too."""
     sequences = [encode([(100, prefix_length), (200 + 10 * number, 3)]) for number in range(3)]
     (pack,) = pack_prompts(sequences, UNLIMITED)
-    attention = Batched(pack.layout, CPU, causal=True)
+    attention = BatchedAttention(pack.layout, CPU, causal=True)
     assert bool(attention.links) == (prefix_length > 3)
     qkv = [torch.randn(pack.num_tokens, 2, 8, requires_grad=True) for _ in range(3)]
     output_indices = torch.from_numpy(pack.output_indices)
@@ -210,7 +211,7 @@ def test_gradients_through_shared_prefixes_equal_those_of_single_prompts(prefix_
     loss = torch.zeros(())
     for index in pack.prompt_indices:
         token_indices = torch.from_numpy(pack.token_indices(index))
-        single = Batched(AttentionLayout((len(token_indices),)), CPU, causal=True)
+        single = BatchedAttention(AttentionLayout((len(token_indices),)), CPU, causal=True)
         loss = loss + single(*(heads[token_indices] for heads in qkv))[-1].square().sum()
     for actual, expected in zip(packed, torch.autograd.grad(loss, qkv), strict=True):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)

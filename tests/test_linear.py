@@ -1,4 +1,4 @@
-"""Linear layers give the same whatever their weights lie as, and whatever blocks they are applied to."""
+"""Linear layers give the same result in every weight format and for every size of blocks."""
 
 from __future__ import annotations
 
@@ -9,114 +9,125 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qwen3vl.model.layers import onednn
-from qwen3vl.model.layers.elementwise import gate, norm, rotate
-from qwen3vl.model.layers.linear import Linear, RowChunked
-from qwen3vl.model.layers.onednn import MOST, STEP, OneDNNLinear, use_onednn_linears
+from qwen3vl.model.layers.elementwise import apply_rotary, rms_norm, swiglu
+from qwen3vl.model.layers.linear import Linear
+from qwen3vl.model.layers.onednn import BLOCK_MULTIPLE, BLOCK_ROWS, OneDNNLinear, use_onednn_linears
+from qwen3vl.model.layers.row_chunked import RowChunked
 
 needs_onednn = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch is built without oneDNN"
 )
 
 
-class Both(RowChunked):
-    """A layer's two halves of work: some tensors of rows, and one."""
+class ChunkedMLP(RowChunked):
+    """Two steps as in the model's layers: one that returns several tensors of rows, and one that returns one."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.one, self.other = Linear(width, 3 * width), Linear(width, 3 * width, bias=False)
+        self.gate_proj, self.up_proj = Linear(width, 3 * width), Linear(width, 3 * width, bias=False)
 
     def forward(self, rows: Tensor, residual: Tensor) -> Tensor:
-        one, other = self.map_row_blocks(self._both, rows)
-        return self.map_row_blocks(self._sum, one, other, residual)
+        activated, gated = self.map_row_blocks(self._activate, rows)
+        return self.map_row_blocks(self._project, activated, gated, residual)
 
-    def _both(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return self.one.gelu(rows), self.one.silu_mul(rows, self.other, gate)
+    def _activate(self, rows: Tensor) -> tuple[Tensor, ...]:
+        return self.gate_proj.gelu(rows), self.gate_proj.silu_mul(rows, self.up_proj, swiglu)
 
-    def _sum(self, one: Tensor, other: Tensor, residual: Tensor) -> Tensor:
-        return self.one.plus(residual, one + other)
+    def _project(self, activated: Tensor, gated: Tensor, residual: Tensor) -> Tensor:
+        return self.gate_proj.add_residual(residual, activated + gated)
 
 
 @needs_onednn
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 40), st.booleans())
 @torch.inference_mode()
-def test_reordered_weights(rows: int, inputs: int, outputs: int, bias: bool) -> None:
-    torch.manual_seed(rows)
-    plain, other = Linear(inputs, outputs, bias=bias), Linear(inputs, outputs, bias=False)
-    fast, fast_other = OneDNNLinear(plain), OneDNNLinear(other)
-    given_rows, residual = torch.randn(rows, inputs), torch.randn(rows, outputs)
-    for found, wanted in (
-        (fast(given_rows), plain(given_rows)),
-        (fast.gelu(given_rows), plain.gelu(given_rows)),
-        (fast.gelu(given_rows, "tanh"), plain.gelu(given_rows, "tanh")),
-        (fast.plus(given_rows, residual), plain.plus(given_rows, residual)),
-        (fast.silu_mul(given_rows, fast_other, gate), plain.silu_mul(given_rows, other, gate)),
-        (fast.silu_mul(given_rows, other, gate), plain.silu_mul(given_rows, other, gate)),
+def test_onednn_linear_equals_dense_linear(num_rows: int, in_features: int, out_features: int, bias: bool) -> None:
+    torch.manual_seed(num_rows)
+    dense, dense_up = Linear(in_features, out_features, bias=bias), Linear(in_features, out_features, bias=False)
+    fast, fast_up = OneDNNLinear(dense), OneDNNLinear(dense_up)
+    rows, residual = torch.randn(num_rows, in_features), torch.randn(num_rows, out_features)
+    for actual, expected in (
+        (fast(rows), dense(rows)),
+        (fast.gelu(rows), dense.gelu(rows)),
+        (fast.gelu(rows, "tanh"), dense.gelu(rows, "tanh")),
+        (fast.add_residual(rows, residual), dense.add_residual(rows, residual)),
+        (fast.silu_mul(rows, fast_up, swiglu), dense.silu_mul(rows, dense_up, swiglu)),
+        (fast.silu_mul(rows, dense_up, swiglu), dense.silu_mul(rows, dense_up, swiglu)),
     ):
-        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-    assert torch.equal(fast.matrix(), plain.weight)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(fast.dense_weight(), dense.weight)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(1, 9))
 @torch.inference_mode()
-def test_blocks(count: int, most: int, step: int) -> None:
-    """Blocks are as large as they may be, and the rows come out in their order."""
-    work = Both(4)
-    rows, residual = torch.randn(count, 4), torch.randn(count, 4)
-    whole = work(rows, residual)
-    work.most, work.step = most * step, step
-    torch.testing.assert_close(work(rows, residual), whole)
-    sizes: list[int] = []
+def test_row_blocks_have_the_largest_allowed_size_and_keep_the_order(
+    num_rows: int, multiples: int, block_multiple: int
+) -> None:
+    module = ChunkedMLP(4)
+    rows, residual = torch.randn(num_rows, 4), torch.randn(num_rows, 4)
+    unchunked = module(rows, residual)
+    block_rows = multiples * block_multiple
+    module.block_rows, module.block_multiple = block_rows, block_multiple
+    torch.testing.assert_close(module(rows, residual), unchunked)
+    block_sizes: list[int] = []
 
-    def itself(part: Tensor) -> Tensor:
-        sizes.append(len(part))
-        return part
+    def record_size(block: Tensor) -> Tensor:
+        block_sizes.append(len(block))
+        return block
 
-    assert torch.equal(work.map_row_blocks(itself, rows), rows)
-    assert sum(sizes) == count
-    assert all(size == most * step for size in sizes[:-2])
-    assert all(size % step == 0 for size in sizes[:-1])
+    assert torch.equal(module.map_row_blocks(record_size, rows), rows)
+    assert sum(block_sizes) == num_rows
+    assert all(size == block_rows for size in block_sizes[:-2])
+    assert all(size % block_multiple == 0 for size in block_sizes[:-1])
 
 
 @needs_onednn
 @torch.inference_mode()
-def test_a_model_is_reordered_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, residual = torch.randn(MOST + STEP + 5, 4), torch.randn(MOST + STEP + 5, 4)
-    wide = Both(4).double()
-    model = Both(4)
-    wanted = model(rows, residual)
+def test_onednn_replaces_only_float32_layers_and_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_rows = BLOCK_ROWS + BLOCK_MULTIPLE + 5
+    rows, residual = torch.randn(num_rows, 4), torch.randn(num_rows, 4)
+    float64_model = ChunkedMLP(4).double()
+    model = ChunkedMLP(4)
+    expected = model(rows, residual)
     monkeypatch.setattr(onednn, "onednn_is_faster", lambda: False)
     use_onednn_linears(model)
-    assert isinstance(model.one, Linear)
+    assert isinstance(model.gate_proj, Linear)
     monkeypatch.setattr(onednn, "onednn_is_faster", lambda: True)
-    use_onednn_linears(wide)
-    assert isinstance(wide.one, Linear)
+    use_onednn_linears(float64_model)
+    assert isinstance(float64_model.gate_proj, Linear)
     use_onednn_linears(model)
-    layer = model.one
+    layer = model.gate_proj
     assert isinstance(layer, OneDNNLinear)
-    assert (model.most, model.step) == (MOST, STEP)
+    assert (model.block_rows, model.block_multiple) == (BLOCK_ROWS, BLOCK_MULTIPLE)
     use_onednn_linears(model)
-    assert model.one is layer
-    torch.testing.assert_close(model(rows, residual), wanted, atol=1e-5, rtol=1e-5)
+    assert model.gate_proj is layer
+    torch.testing.assert_close(model(rows, residual), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_norms_and_positions() -> None:
-    """As the reference writes them out, and the same for rows cut from wider ones; with gradients."""
+def test_rotary_embedding_and_its_gradient_equal_the_reference() -> None:
+    """The reference is `apply_rotary_pos_emb` of transformers; the input is a slice of a wider tensor, as in use."""
     wide = torch.randn(5, 3, 4, 8, dtype=torch.float64)
     angles = torch.randn(5, 4, dtype=torch.float64)
-    weight = torch.randn(8, dtype=torch.float64)
     values = wide[:, 1].requires_grad_()
-    cos, sin = (torch.cat((each, each), dim=-1)[:, None] for each in (angles.cos(), angles.sin()))
-    halves = values.chunk(2, dim=-1)
-    wanted = values * cos + torch.cat((-halves[1], halves[0]), dim=-1) * sin
-    found = rotate(values, angles.cos(), angles.sin())
-    torch.testing.assert_close(found, wanted)
+    cos, sin = (torch.cat((half, half), dim=-1)[:, None] for half in (angles.cos(), angles.sin()))
+    first_half, second_half = values.chunk(2, dim=-1)
+    expected = values * cos + torch.cat((-second_half, first_half), dim=-1) * sin
+    actual = apply_rotary(values, angles.cos(), angles.sin())
+    torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(
-        *(torch.autograd.grad(each.square().sum(), values, retain_graph=True) for each in (found * 2, wanted * 2))
+        *(
+            torch.autograd.grad(output.square().sum(), values, retain_graph=True)
+            for output in (actual * 2, expected * 2)
+        )
     )
-    plain = values * torch.rsqrt(values.square().mean(-1, keepdim=True) + 1e-6) * weight
-    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)):
-        found = norm(values.to(dtype), weight.to(dtype), 1e-6)
-        assert found.dtype == dtype
-        torch.testing.assert_close(found.double(), plain, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_rms_norm_equals_the_reference(dtype: torch.dtype, tolerance: float) -> None:
+    values = torch.randn(5, 3, 4, 8, dtype=torch.float64)[:, 1].requires_grad_()
+    weight = torch.randn(8, dtype=torch.float64)
+    expected = values * torch.rsqrt(values.square().mean(-1, keepdim=True) + 1e-6) * weight
+    actual = rms_norm(values.to(dtype), weight.to(dtype), 1e-6)
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual.double(), expected, atol=tolerance, rtol=tolerance)

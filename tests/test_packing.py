@@ -81,7 +81,7 @@ def test_packs_contain_each_prompt_once_and_each_prefix_once(drawn: list[Encoded
     assert sorted(index for pack in packs for index in pack.prompt_indices) == list(range(len(drawn)))
     for pack in packs:
         packed = [drawn[index] for index in pack.prompt_indices]
-        assert pack.layout.tokens == pack.num_tokens == count_distinct_prefixes(packed)
+        assert pack.layout.num_tokens == pack.num_tokens == count_distinct_prefixes(packed)
         assert pack.num_tokens <= max(max_tokens, *map(len, packed))
         assert all(2**link.level < len(packed) for link in pack.layout.links)
         for index, prompt in zip(pack.prompt_indices, packed, strict=True):
@@ -96,11 +96,11 @@ def test_each_token_attends_to_its_own_prompt_up_to_itself(drawn: list[EncodedPr
     """Segments and links together: once to each of these tokens, and to no other."""
     (pack,) = pack_prompts(drawn, UNLIMITED)
     attended = np.zeros((pack.num_tokens, pack.num_tokens), dtype=int)
-    starts = np.cumsum((0, *pack.layout.lengths))
+    starts = np.cumsum((0, *pack.layout.segment_lengths))
     for start, stop in itertools.pairwise(starts):
         attended[start:stop, start:stop] += np.tri(stop - start, dtype=int)
     for link in pack.layout.links:
-        attended[link.start : link.stop, link.first : link.last] += 1
+        attended[link.query_start : link.query_stop, link.key_start : link.key_stop] += 1
     assert attended.sum() == pack.layout.num_attended_pairs(causal=True)
     for index in pack.prompt_indices:
         token_indices = pack.token_indices(index)

@@ -88,7 +88,7 @@ class Embedder:
                 "the model may be a reranker or a chat model",
                 model,
             )
-        hidden_size = self.engine.model.config.text.hidden
+        hidden_size = self.engine.model.config.text.hidden_size
         if dimensions is not None and not 1 <= dimensions <= hidden_size:
             raise ValueError(f"dimensions is {dimensions}; it must be between 1 and {hidden_size} for this model")
         self.dimension = dimensions or hidden_size

@@ -62,7 +62,7 @@ def train_vision(model: Qwen3VL, steps: int, random: Random) -> None:
 
     Without the place, places stay at chance for as long as colours and shapes alone tell pictures apart.
     """
-    readers = [Reader(model.config.vision.out, nothing=True) for _ in range(3)]
+    readers = [Reader(model.config.vision.out_hidden_size, nothing=True) for _ in range(3)]
     parameters = [*model.visual.parameters(), *nn.ModuleList(readers).parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
     for step in range(steps):
@@ -206,7 +206,7 @@ def train(folder: Path, steps: int, vision_steps: int, seed: int = 7, base: Path
     save(model, folder)
     average = copy.deepcopy(model)
     scale = nn.Parameter(torch.tensor(math.log(20.0 if base is None else 34.0)))
-    width = model.config.text.hidden
+    width = model.config.text.hidden_size
     tellers = nn.ModuleList(nn.Linear(width, multi_hot([Scene(())]).shape[1]) for _ in range(2))
     reader = Reader(width)
     decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]

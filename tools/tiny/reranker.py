@@ -185,7 +185,7 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
     tokenizer = Tokenizer(folder / "tokenizer.json")
     yes, no = tokenizer.control("yes"), tokenizer.control("no")
     average = copy.deepcopy(model)
-    width = model.config.text.hidden
+    width = model.config.text.hidden_size
     probe = nn.Linear(width, 3)
     reader, fetcher = Reader(width), Reader(width, ("colour", "shape", "course"), nothing=True)
     heads = [*probe.parameters(), *reader.parameters(), *fetcher.parameters()]

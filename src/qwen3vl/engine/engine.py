@@ -19,8 +19,8 @@ from qwen3vl.engine.scheduler import CLOSED, Scheduler, load_pixels
 from qwen3vl.engine.stats import Stats
 from qwen3vl.inputs import Item
 from qwen3vl.model import Qwen3VL
+from qwen3vl.model.fingerprint import fingerprint
 from qwen3vl.model.hub import Checkpoint
-from qwen3vl.model.weights import fingerprint
 from qwen3vl.processing.fitting import FittedPrompt, SizedMedia, UnsizedMedia, fit, read_headers
 from qwen3vl.processing.geometry import Limits
 from qwen3vl.processing.templates import PromptContent

@@ -57,8 +57,9 @@ class Pack:
             Indices from the prompt's first token to its last, (length,) int64.
         """
         last = int(self.output_indices[self.prompt_indices.index(prompt_index)])
-        prefixes = sorted((link.first, link.last) for link in self.layout.links if link.start <= last < link.stop)
-        segment_starts = np.cumsum((0, *self.layout.lengths))
+        links = [link for link in self.layout.links if link.query_start <= last < link.query_stop]
+        prefixes = sorted((link.key_start, link.key_stop) for link in links)
+        segment_starts = np.cumsum((0, *self.layout.segment_lengths))
         start = int(segment_starts[np.searchsorted(segment_starts, last, side="right") - 1])
         return np.concatenate([np.arange(*token_range) for token_range in (*prefixes, (start, last + 1))])
 

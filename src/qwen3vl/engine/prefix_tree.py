@@ -39,7 +39,7 @@ class PrefixTree:
     Attributes:
         num_tokens: Number of tokens in the row.
         segments: The row's segments, in order.
-        links: Which tokens attend to which prefix, sorted by level and start.
+        links: Which tokens attend to which prefix, sorted by level and first query.
         last_token_indices: Index in the row of each sequence's last token.
 
     Example:
@@ -56,7 +56,7 @@ class PrefixTree:
         self._lengths = lengths
         self._prefix_lengths = prefix_lengths
         self._add_segment(0, len(lengths), 0, 0)
-        self.links.sort(key=lambda link: (link.level, link.start))
+        self.links.sort(key=lambda link: (link.level, link.query_start))
 
     def _add_segment(self, first: int, stop: int, depth: int, level: int) -> None:
         """Append a segment and, recursively, all branches that leave it.

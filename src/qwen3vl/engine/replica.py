@@ -18,10 +18,10 @@ from qwen3vl.engine.vision_cache import VisionFeatureCache
 from qwen3vl.engine.vision_features import concat_features, split_features
 from qwen3vl.engine.worker import DeviceWorker
 from qwen3vl.model import Grid, Qwen3VL, VisionFeatures
-from qwen3vl.model.attention.layout import move
 from qwen3vl.model.flops import text_flops, vision_flops
-from qwen3vl.model.layers.elementwise import compile_elementwise
+from qwen3vl.model.layers.compilation import compile_elementwise
 from qwen3vl.model.layers.quantized import WeightFormat
+from qwen3vl.model.transfer import copy_to_device
 from qwen3vl.model.weights import load_model
 from qwen3vl.processing.geometry import num_tokens
 from qwen3vl.processing.pixels import patches
@@ -70,7 +70,7 @@ class LoadSpec:
 
     Attributes:
         folder: The checkpoint's folder.
-        digest: Digest of its files; see `qwen3vl.model.weights.fingerprint`.
+        digest: Digest of its files; see `qwen3vl.model.fingerprint`.
         dtype: Dtype of weights and computations.
         weight_format: `"int8"` or `"fp8"` if weights are quantized, else None.
         compiled: Whether `torch.compile` fuses elementwise operations.
@@ -219,4 +219,4 @@ class Replica:
         return self.model.encode_vision(torch.cat(rows), grids)
 
     def _move(self, values: NDArray[np.int64]) -> Tensor:
-        return move(torch.from_numpy(values), self.device)
+        return copy_to_device(torch.from_numpy(values), self.device)

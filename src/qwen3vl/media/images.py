@@ -14,8 +14,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.hashing import bytes_digest, file_digest
 from qwen3vl.inputs import ImageReference
-from qwen3vl.media.fetch import fetch
-from qwen3vl.media.pdf import page_size, render_page
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.processing.pixels import rgb
 
@@ -89,9 +87,17 @@ def read_image_header(picture: ImageReference, policy: MediaPolicy, *, exif: boo
         identity = (content_digest(known), exif)
         source: Path | bytes = path
     else:
-        source = data = fetch(picture.data, policy) if picture.where == "url" else check_bytes(picture.data, policy)
+        if picture.where == "url":
+            from qwen3vl.media.fetch import fetch  # imported late: httpx would delay the start of every process
+
+            data = fetch(picture.data, policy)
+        else:
+            data = check_bytes(picture.data, policy)
+        source = data
         identity = (bytes_digest(data), exif)
     if picture.page is not None:
+        from qwen3vl.media.pdf import page_size, render_page  # imported late, as above: PDFium
+
         page = picture.page
         width, height = page_size(source, page)
         check_pixels(width, height, policy)

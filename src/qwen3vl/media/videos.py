@@ -21,7 +21,6 @@ from torch import Tensor
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.hashing import bytes_digest
 from qwen3vl.inputs import VideoReference
-from qwen3vl.media.fetch import fetch
 from qwen3vl.media.images import check_bytes, check_file, check_pixels
 from qwen3vl.media.policy import MediaPolicy
 
@@ -78,7 +77,13 @@ def read_video_header(clip: VideoReference, policy: MediaPolicy) -> VideoHeader:
         source: Path | bytes = path
         timeline = _timeline_of_file(known)
     else:
-        source = data = fetch(clip.data, policy) if clip.where == "url" else check_bytes(clip.data, policy)
+        if clip.where == "url":
+            from qwen3vl.media.fetch import fetch  # imported late: httpx would delay the start of every process
+
+            data = fetch(clip.data, policy)
+        else:
+            data = check_bytes(clip.data, policy)
+        source = data
         identity = bytes_digest(data)
         timeline = _timeline(data)
     check_pixels(timeline.width, timeline.height, policy)

@@ -1,4 +1,4 @@
-"""Where a model's files are: a local folder, the tiny pair of this package, or a repository of the hub."""
+"""Where a model's files are: in a local folder, in this package (the tiny models), or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,15 +10,27 @@ from typing import Literal
 from qwen3vl.errors import ModelError
 from qwen3vl.processing.geometry import Limits
 
-FILES = ("config.json", "tokenizer.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
-"""All that is read of a repository."""
+CHECKPOINT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+)
+"""The files that are downloaded from a repository; nothing else is read."""
 TINY_MAX_PIXELS = 96 * 96
-"""The tiny pair knows pictures of this size: larger ones are shrunk to it unless the caller says otherwise."""
+"""The tiny models were trained on images of at most this many pixels; larger ones are shrunk to it by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A folder with a model's files; `name` is what the caller asked for, `revision` the hub's commit."""
+    """A folder with a model's files.
+
+    Attributes:
+        folder: The folder.
+        name: What the user asked for: a hub id, an absolute path, or `"tiny"`.
+        revision: Commit of the hub repository, or None.
+    """
 
     folder: Path
     name: str
@@ -28,9 +40,18 @@ class Checkpoint:
 def resolve_checkpoint(
     model: str | Path, kind: Literal["embedding", "reranker"], revision: str | None = None
 ) -> Checkpoint:
-    """Finds a model, downloading it where `model` is a hub id.
+    """Find a model's files, downloading them if `model` is a hub id.
 
-    A folder that exists wins over a hub id of the same name.  Raises `ModelError` where there is none.
+    Args:
+        model: A folder, a hub id, or `"tiny"`. A folder that exists takes precedence over a hub id of the same name.
+        kind: Which of the tiny models `"tiny"` means.
+        revision: Branch, tag or commit on the hub; ignored for local files.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        ModelError: `model` is neither, or cannot be downloaded.
     """
     if str(model) == "tiny":
         return Checkpoint(Path(str(files("qwen3vl"))) / "tiny" / kind, "tiny")
@@ -44,7 +65,14 @@ def resolve_checkpoint(
 
 
 def default_max_pixels(model: str | Path) -> int:
-    """Pixels of a picture where the caller names no limit: the official scripts' own, but for the tiny pair."""
+    """Return the maximum number of pixels of an image, where the user sets none.
+
+    Args:
+        model: As in `resolve_checkpoint`.
+
+    Returns:
+        The limit of the official scripts; for the tiny models `TINY_MAX_PIXELS`.
+    """
     return TINY_MAX_PIXELS if str(model) == "tiny" else Limits.max_pixels
 
 
@@ -52,9 +80,12 @@ def _download(name: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(FILES)))
-    except Exception as error:  # the hub client raises its own, httpx's, requests' and OS errors
-        wanted = name if revision is None else f"{name} at revision {revision}"
-        raise ModelError(f"{wanted} cannot be had from the model hub: {error}") from error
-    # A snapshot's folder is named by its commit.
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(CHECKPOINT_FILES)))
+    except Exception as error:  # the hub client raises its own errors, those of its HTTP library, and OSError
+        repository = name if revision is None else f"{name} at revision {revision}"
+        raise ModelError(
+            f"{repository} cannot be downloaded from the model hub: {error}. Check the name, the network and, for a "
+            "private repository, the access token; or download it elsewhere and pass its folder"
+        ) from error
+    # The folder of a snapshot is named by its commit.
     return Checkpoint(folder, name, folder.name)

@@ -1,4 +1,4 @@
-"""The whole model: vision tower, language model and, for a reranker, the two rows of the head."""
+"""The whole model: vision tower and language model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from qwen3vl.types import Grid
 
 
 class Qwen3VL(nn.Module):
-    """Parameter names are those of the published checkpoints below `model.`."""
+    """Qwen3-VL without its output head (Qwen3-VL technical report, arXiv 2511.21631).
+
+    Parameters have the names of the published checkpoints, without the prefix `model.`.
+
+    Args:
+        config: The architecture.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -25,35 +31,54 @@ class Qwen3VL(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the activations."""
         return self.language_model.embed_tokens.weight.dtype
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.language_model.embed_tokens.weight.device
 
     def encode_vision(self, patches: Tensor, grids: Sequence[Grid]) -> VisionFeatures:
-        """Vision features of pictures and clips; see `VisionModel.forward`."""
+        """Run the vision tower on images and videos; see `VisionModel.forward`.
+
+        Args:
+            patches: (num_patches, patch_dim), of all media in turn.
+            grids: The grid of each image or video.
+
+        Returns:
+            Their features, in the same order.
+        """
         features: VisionFeatures = self.visual(patches.to(self.dtype), grids)
         return features
 
     def forward(
         self,
-        ids: Tensor,
+        input_ids: Tensor,
         positions: Tensor,
         layout: AttentionLayout,
-        wanted: Tensor,
-        visual: Tensor | None = None,
-        features: VisionFeatures | None = None,
+        output_indices: Tensor,
+        vision_token_indices: Tensor | None = None,
+        vision_features: VisionFeatures | None = None,
     ) -> Tensor:
-        """One packed forward.
+        """Run the language model on one packed row.
 
-        `ids` is (tokens,) int64; `positions` (3, tokens); `layout` says how the row is cut; `visual` are the places
-        of the vision tokens in the row, in the order of `features`; `wanted` the places whose final hidden
-        states are returned: (wanted, hidden), normed.
+        Args:
+            input_ids: (num_tokens,) int64.
+            positions: (3, num_tokens) int64: position in time, height and width.
+            layout: The segments of the row and the prefixes they share.
+            output_indices: (num_outputs,) int64: the tokens whose final hidden states are returned.
+            vision_token_indices: (num_vision_tokens,) int64: the tokens that stand for images and videos.
+            vision_features: Their features, in the order of `vision_token_indices`.
+
+        Returns:
+            Normalized final hidden states, (num_outputs, hidden_size), in the model's dtype.
         """
-        hidden = self.language_model.embed_tokens(ids)
-        if features is None or visual is None:
-            features, visual = VisionFeatures(hidden[:0], ()), ids[:0]
-        hidden = hidden.index_copy(0, visual, features.tokens.to(hidden.dtype))
-        out: Tensor = self.language_model(hidden, positions, layout, visual, features.deepstack, wanted)
-        return out
+        hidden = self.language_model.embed_tokens(input_ids)
+        if vision_features is None or vision_token_indices is None:
+            vision_features, vision_token_indices = VisionFeatures(hidden[:0], ()), input_ids[:0]
+        hidden = hidden.index_copy(0, vision_token_indices, vision_features.tokens.to(hidden.dtype))
+        outputs: Tensor = self.language_model(
+            hidden, positions, layout, vision_token_indices, vision_features.deepstack, output_indices
+        )
+        return outputs

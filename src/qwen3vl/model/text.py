@@ -1,147 +1,253 @@
-"""The language model over one packed row of tokens."""
+"""The language model, on one packed row of tokens."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from qwen3vl.model.attention.base import AttentionFunction
 from qwen3vl.model.attention.layout import AttentionLayout
-from qwen3vl.model.attention.sdpa import Attend, attention
+from qwen3vl.model.attention.prepare import prepare_attention
 from qwen3vl.model.config import TextConfig
-from qwen3vl.model.layers.elementwise import Elementwise, gate, norm, norm_and_rotate
-from qwen3vl.model.layers.linear import Linear, RowChunked
+from qwen3vl.model.layers.elementwise import Elementwise, rms_norm, rms_norm_and_rotate, swiglu
+from qwen3vl.model.layers.initialization import Embedding
+from qwen3vl.model.layers.linear import Linear
+from qwen3vl.model.layers.row_chunked import RowChunked
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm over the last axis, in float32 or wider."""
+    """Root mean square norm over the last axis (arXiv 1910.07467).
+
+    Args:
+        size: Size of the last axis.
+        eps: Added to the mean square.
+    """
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
-        self.work = Elementwise(norm)
+        self.normalize = Elementwise(rms_norm)
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.work(values, self.weight, self.eps)  # type: ignore[no-any-return]
+        """Normalize.
+
+        Args:
+            values: (..., size).
+
+        Returns:
+            (..., size), in the dtype of `values`.
+        """
+        return self.normalize(values, self.weight, self.eps)  # type: ignore[no-any-return]
 
 
-class HeadNorm(RMSNorm):
-    """Root mean square norm of each head, followed by rotary positions."""
+class HeadNorm(nn.Module):
+    """RMSNorm of every query or key head (QK-Norm), followed by rotary position embedding.
 
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__(size, eps)
-        self.work = Elementwise(norm_and_rotate)
+    Args:
+        head_dim: Size of a head.
+        eps: Added to the mean square.
+    """
 
-    def rotated(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        return self.work(heads, self.weight, self.eps, cos, sin)  # type: ignore[no-any-return]
+    def __init__(self, head_dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(head_dim))
+        self.eps = eps
+        self.normalize_and_rotate = Elementwise(rms_norm_and_rotate)
+
+    def forward(self, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Normalize and rotate.
+
+        Args:
+            heads: (num_tokens, num_heads, head_dim).
+            cos: (num_tokens, head_dim / 2).
+            sin: (num_tokens, head_dim / 2).
+
+        Returns:
+            (num_tokens, num_heads, head_dim).
+        """
+        return self.normalize_and_rotate(heads, self.weight, self.eps, cos, sin)  # type: ignore[no-any-return]
 
 
-class Attention(nn.Module):
-    """Grouped-query attention with normed heads and rotary positions."""
+class TextAttention(nn.Module):
+    """The projections of grouped-query attention (GQA, arXiv 2305.13245); attention itself is an `AttentionFunction`.
+
+    Args:
+        config: The language model.
+    """
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.head_dim = config.head_dim
-        width, bias = config.head_dim, config.attention_bias
-        self.q_proj = Linear(config.hidden, config.heads * width, bias=bias)
-        self.k_proj = Linear(config.hidden, config.kv_heads * width, bias=bias)
-        self.v_proj = Linear(config.hidden, config.kv_heads * width, bias=bias)
-        self.o_proj = Linear(config.heads * width, config.hidden, bias=bias)
-        self.q_norm = HeadNorm(width, config.norm_eps)
-        self.k_norm = HeadNorm(width, config.norm_eps)
+        query_size, kv_size = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.q_proj = Linear(config.hidden_size, query_size, bias=config.attention_bias)
+        self.k_proj = Linear(config.hidden_size, kv_size, bias=config.attention_bias)
+        self.v_proj = Linear(config.hidden_size, kv_size, bias=config.attention_bias)
+        self.o_proj = Linear(query_size, config.hidden_size, bias=config.attention_bias)
+        self.q_norm = HeadNorm(config.head_dim, config.rms_norm_eps)
+        self.k_norm = HeadNorm(config.head_dim, config.rms_norm_eps)
 
     def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        """Queries (tokens, heads, head_dim), keys and values (tokens, kv_heads, head_dim)."""
-        heads = (-1, self.head_dim)
-        query = self.q_norm.rotated(self.q_proj(hidden).unflatten(-1, heads), cos, sin)
-        key = self.k_norm.rotated(self.k_proj(hidden).unflatten(-1, heads), cos, sin)
-        return query, key, self.v_proj(hidden).unflatten(-1, heads)
+        """Project to queries, keys and values.
+
+        Args:
+            hidden: (num_tokens, hidden_size), normalized.
+            cos: (num_tokens, head_dim / 2).
+            sin: (num_tokens, head_dim / 2).
+
+        Returns:
+            Queries, (num_tokens, num_heads, head_dim), and keys and values, (num_tokens, num_kv_heads, head_dim).
+        """
+        split_heads = (-1, self.head_dim)
+        query = self.q_norm(self.q_proj(hidden).unflatten(-1, split_heads), cos, sin)
+        key = self.k_norm(self.k_proj(hidden).unflatten(-1, split_heads), cos, sin)
+        return query, key, self.v_proj(hidden).unflatten(-1, split_heads)
 
 
-class MLP(nn.Module):
+class TextMLP(nn.Module):
+    """Feed-forward layer with SwiGLU (arXiv 2002.05202).
+
+    Args:
+        config: The language model.
+    """
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.hidden, config.mlp, bias=False)
-        self.up_proj = Linear(config.hidden, config.mlp, bias=False)
-        self.down_proj = Linear(config.mlp, config.hidden, bias=False)
-        self.gate = Elementwise(gate)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.swiglu = Elementwise(swiglu)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        gated = self.gate_proj.silu_mul(hidden, self.up_proj, self.gate)
-        return self.down_proj.plus(gated, residual)
+        """Apply the layer and add the residual.
+
+        Args:
+            hidden: (num_tokens, hidden_size), normalized.
+            residual: (num_tokens, hidden_size).
+
+        Returns:
+            (num_tokens, hidden_size).
+        """
+        activated = self.gate_proj.silu_mul(hidden, self.up_proj, self.swiglu)
+        return self.down_proj.add_residual(activated, residual)
 
 
-class Layer(RowChunked):
+class TextLayer(RowChunked):
+    """A decoder layer with norms before attention and MLP.
+
+    Args:
+        config: The language model.
+    """
+
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self.self_attn = Attention(config)
-        self.mlp = MLP(config)
-        self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
-        self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)
+        self.self_attn = TextAttention(config)
+        self.mlp = TextMLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """All rows, or those that are wanted: nobody attends to the last layer's."""
+    def forward(
+        self,
+        hidden: Tensor,
+        attention: AttentionFunction,
+        cos: Tensor,
+        sin: Tensor,
+        output_indices: Tensor | None = None,
+    ) -> Tensor:
+        """Run the layer.
+
+        Args:
+            hidden: (num_tokens, hidden_size).
+            attention: Attention for the row's layout.
+            cos: (num_tokens, head_dim / 2).
+            sin: (num_tokens, head_dim / 2).
+            output_indices: (num_outputs,) int64: compute only these tokens after attention. None computes all.
+
+        Returns:
+            (num_tokens, hidden_size), or (num_outputs, hidden_size).
+        """
         query, key, value = self.map_row_blocks(self._project_qkv, hidden, cos, sin)
-        seen = attend(query, key, value).flatten(1)
-        if wanted is not None:
-            seen, hidden = seen[wanted], hidden[wanted]
-        return self.map_row_blocks(self._output_and_mlp, seen, hidden)
+        attended = attention(query, key, value).flatten(1)
+        if output_indices is not None:
+            attended, hidden = attended[output_indices], hidden[output_indices]
+        return self.map_row_blocks(self._output_and_mlp, attended, hidden)
 
     def _project_qkv(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         return self.self_attn(self.input_layernorm(hidden), cos, sin)  # type: ignore[no-any-return]
 
-    def _output_and_mlp(self, seen: Tensor, hidden: Tensor) -> Tensor:
-        hidden = self.self_attn.o_proj.plus(seen, hidden)
+    def _output_and_mlp(self, attended: Tensor, hidden: Tensor) -> Tensor:
+        hidden = self.self_attn.o_proj.add_residual(attended, hidden)
         return self.mlp(self.post_attention_layernorm(hidden), hidden)  # type: ignore[no-any-return]
 
 
 class TextModel(nn.Module):
-    """Token embeddings, layers and the final norm."""
+    """The language model: token embedding, layers and final norm.
+
+    Args:
+        config: The language model.
+    """
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocabulary, config.hidden)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.norm = RMSNorm(config.hidden, config.norm_eps)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
         self,
         hidden: Tensor,
         positions: Tensor,
         layout: AttentionLayout,
-        visual: Tensor,
+        vision_token_indices: Tensor,
         deepstack: tuple[Tensor, ...],
-        wanted: Tensor,
+        output_indices: Tensor,
     ) -> Tensor:
-        """Runs the layers and norms the rows that are wanted.
+        """Run all layers on a packed row, and the final norm on the tokens that are returned.
 
-        `hidden` is (tokens, hidden) with vision features in place; `positions` is (3, tokens): time,
-        height, width; `visual` is the places of vision tokens, to which `deepstack[i]` is added after
-        layer i; `wanted` is the places to return.  Returns (wanted, hidden).
+        Args:
+            hidden: Token embeddings with vision features in place, (num_tokens, hidden_size).
+            positions: (3, num_tokens) int64: position in time, height and width.
+            layout: The segments of the row and the prefixes they share.
+            vision_token_indices: (num_vision_tokens,) int64: the tokens that stand for images and videos.
+            deepstack: The features that are added to the vision tokens after layer 0, 1, ... (DeepStack, arXiv
+                2406.04334), each (num_vision_tokens, hidden_size).
+            output_indices: (num_outputs,) int64: the tokens to return.
+
+        Returns:
+            (num_outputs, hidden_size).
         """
-        cos, sin = self.rotary(positions, hidden.dtype)
-        attend = attention(layout, hidden.device, hidden.dtype, causal=True)
+        cos, sin = self.rotary_embedding(positions, hidden.dtype)
+        attention = prepare_attention(layout, hidden.device, hidden.dtype, causal=True)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             if index == last and index >= len(deepstack):
-                return self.norm(layer(hidden, attend, cos, sin, wanted))  # type: ignore[no-any-return]
-            hidden = layer(hidden, attend, cos, sin)
+                # No layer attends to this one's output, so only the tokens to return are computed.
+                return self.norm(layer(hidden, attention, cos, sin, output_indices))  # type: ignore[no-any-return]
+            hidden = layer(hidden, attention, cos, sin)
             if index < len(deepstack):
-                hidden = hidden.index_add(0, visual, deepstack[index].to(hidden.dtype))
-        return self.norm(hidden[wanted])  # type: ignore[no-any-return]
+                hidden = hidden.index_add(0, vision_token_indices, deepstack[index].to(hidden.dtype))
+        return self.norm(hidden[output_indices])  # type: ignore[no-any-return]
 
-    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin, each (tokens, head_dim / 2), of interleaved mRoPE.
+    def rotary_embedding(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Compute interleaved multimodal rotary position embedding (MRoPE).
 
-        Frequency i belongs to height where i % 3 == 1 and to width where i % 3 == 2, as far as their
-        sections reach, and to time elsewhere.
+        MRoPE (Qwen2-VL, arXiv 2409.12191) assigns each rotary frequency to time, height or width. Qwen3-VL (arXiv
+        2511.21631) interleaves them: frequency i belongs to height if i % 3 == 1 and to width if i % 3 == 2, up to
+        three times the size of their section, and to time otherwise.
+
+        Args:
+            positions: (3, num_tokens) int64: position in time, height and width.
+            dtype: The dtype of the result.
+
+        Returns:
+            Cosines and sines of the angles, each (num_tokens, head_dim / 2).
         """
-        half = self.config.head_dim // 2
-        steps = torch.arange(half, device=positions.device)
-        frequencies = 1.0 / self.config.rope_theta ** (steps.float() * 2 / self.config.head_dim)
-        axis = torch.zeros_like(steps)
-        for kind in (1, 2):
-            axis[kind : 3 * self.config.mrope[kind] : 3] = kind
+        half_dim = self.config.head_dim // 2
+        frequency_indices = torch.arange(half_dim, device=positions.device)
+        frequencies = 1.0 / self.config.rope_theta ** (frequency_indices.float() * 2 / self.config.head_dim)
+        axis = torch.zeros_like(frequency_indices)
+        for spatial_axis in (1, 2):
+            axis[spatial_axis : 3 * self.config.mrope_section[spatial_axis] : 3] = spatial_axis
         angles = positions.float()[axis].T * frequencies
         return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -1,196 +1,281 @@
-"""The vision tower: patches to one vector per merged 2 x 2 block, and the deepstack features beside it."""
+"""The vision tower: pixels in patches to tokens of the language model, and the DeepStack features beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from qwen3vl.model.attention.layout import AttentionLayout, move
-from qwen3vl.model.attention.sdpa import Attend, attention
+from qwen3vl.model.attention.base import AttentionFunction
+from qwen3vl.model.attention.layout import AttentionLayout
+from qwen3vl.model.attention.prepare import prepare_attention
 from qwen3vl.model.config import VisionConfig
-from qwen3vl.model.layers.elementwise import Elementwise, rotate_wide
-from qwen3vl.model.layers.linear import Linear, RowChunked
+from qwen3vl.model.layers.elementwise import Elementwise, apply_rotary_float32
+from qwen3vl.model.layers.initialization import Conv3d, Embedding, LayerNorm
+from qwen3vl.model.layers.linear import Linear
+from qwen3vl.model.layers.row_chunked import RowChunked
+from qwen3vl.model.vision_positions import bilinear_corners, rotary_angles
 from qwen3vl.types import Grid
+
+NORM_EPS = 1e-6
+"""Epsilon of the tower's layer norms, which is not in config.json; see `Qwen3VLVisionBlock` in transformers."""
 
 
 class VisionFeatures(NamedTuple):
-    """`tokens` is (merged tokens, text width); `deepstack` holds one such tensor for each early text layer."""
+    """The output of the vision tower.
+
+    Attributes:
+        tokens: (num_merged_tokens, hidden_size of the language model).
+        deepstack: Features of the same shape for each of the language model's first layers.
+    """
 
     tokens: Tensor
     deepstack: tuple[Tensor, ...]
 
-    def take(self, rows: Tensor) -> VisionFeatures:
-        """The features of these merged tokens, in this order."""
-        return VisionFeatures(self.tokens[rows], tuple(layer[rows] for layer in self.deepstack))
+    def take(self, indices: Tensor) -> VisionFeatures:
+        """Return the features of some tokens, in the order of the indices.
+
+        Args:
+            indices: (num_taken,) int64.
+
+        Returns:
+            Features of num_taken tokens.
+        """
+        return VisionFeatures(self.tokens[indices], tuple(features[indices] for features in self.deepstack))
 
 
 class PatchEmbedding(nn.Module):
-    """A convolution whose kernel equals its stride: the same as one matrix product.
+    """A linear layer on flattened patches.
 
-    The weight keeps the shape of the published Conv3d, (hidden, channels, frames, patch, patch), whose
-    row-major order is that of the flattened patches.
+    In checkpoints it is a Conv3d whose kernel equals its stride, with a weight of shape (hidden_size, channels, frames,
+    height, width); flattened row-major, this is the order of the values in a patch.
+
+    Args:
+        config: The vision tower.
     """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.proj = nn.Conv3d(
-            config.channels, config.hidden, kernel_size=(config.temporal_patch, config.patch, config.patch)
+        self.proj = Conv3d(
+            config.in_channels,
+            config.hidden_size,
+            kernel_size=(config.temporal_patch_size, config.patch_size, config.patch_size),
         )
 
     def forward(self, patches: Tensor) -> Tensor:
+        """Embed patches.
+
+        Args:
+            patches: (num_patches, patch_dim).
+
+        Returns:
+            (num_patches, hidden_size).
+        """
         return linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
-class Attention(nn.Module):
-    """Full attention within each frame."""
+class VisionAttention(nn.Module):
+    """The projections of attention; attention itself is an `AttentionFunction`.
+
+    Args:
+        config: The vision tower.
+    """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.heads = config.heads
-        self.qkv = Linear(config.hidden, 3 * config.hidden)
-        self.proj = Linear(config.hidden, config.hidden)
-        self.rotate = Elementwise(rotate_wide)
+        self.num_heads = config.num_heads
+        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.proj = Linear(config.hidden_size, config.hidden_size)
+        self.apply_rotary = Elementwise(apply_rotary_float32)
 
     def forward(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values, (patches, heads, head_dim) each."""
-        query, key, value = self.qkv(hidden).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        return self.rotate(query, cos, sin), self.rotate(key, cos, sin), value
+        """Project to queries, keys and values.
+
+        Args:
+            hidden: (num_patches, hidden_size), normalized.
+            cos: (num_patches, head_dim / 2), float32.
+            sin: (num_patches, head_dim / 2), float32.
+
+        Returns:
+            Queries, keys and values, each (num_patches, num_heads, head_dim).
+        """
+        query, key, value = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
+        return self.apply_rotary(query, cos, sin), self.apply_rotary(key, cos, sin), value
 
 
-class MLP(nn.Module):
+class VisionMLP(nn.Module):
+    """Feed-forward layer with GELU.
+
+    Args:
+        config: The vision tower.
+    """
+
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.linear_fc1 = Linear(config.hidden, config.mlp)
-        self.linear_fc2 = Linear(config.mlp, config.hidden)
+        self.linear_fc1 = Linear(config.hidden_size, config.intermediate_size)
+        self.linear_fc2 = Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        return self.linear_fc2.plus(self.linear_fc1.gelu(hidden, "tanh"), residual)
+        """Apply the layer and add the residual.
+
+        Args:
+            hidden: (num_patches, hidden_size), normalized.
+            residual: (num_patches, hidden_size).
+
+        Returns:
+            (num_patches, hidden_size).
+        """
+        return self.linear_fc2.add_residual(self.linear_fc1.gelu(hidden, "tanh"), residual)
 
 
-class Block(RowChunked):
+class VisionBlock(RowChunked):
+    """A transformer block with norms before attention and MLP.
+
+    Args:
+        config: The vision tower.
+    """
+
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.hidden, eps=1e-6)
-        self.norm2 = nn.LayerNorm(config.hidden, eps=1e-6)
-        self.attn = Attention(config)
-        self.mlp = MLP(config)
+        self.norm1 = LayerNorm(config.hidden_size, eps=NORM_EPS)
+        self.norm2 = LayerNorm(config.hidden_size, eps=NORM_EPS)
+        self.attn = VisionAttention(config)
+        self.mlp = VisionMLP(config)
 
-    def forward(self, hidden: Tensor, attend: Attend, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, attention: AttentionFunction, cos: Tensor, sin: Tensor) -> Tensor:
+        """Run the block.
+
+        Args:
+            hidden: (num_patches, hidden_size).
+            attention: Attention within frames.
+            cos: (num_patches, head_dim / 2), float32.
+            sin: (num_patches, head_dim / 2), float32.
+
+        Returns:
+            (num_patches, hidden_size).
+        """
         query, key, value = self.map_row_blocks(self._project_qkv, hidden, cos, sin)
-        return self.map_row_blocks(self._output_and_mlp, attend(query, key, value).flatten(1), hidden)
+        return self.map_row_blocks(self._output_and_mlp, attention(query, key, value).flatten(1), hidden)
 
     def _project_qkv(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         return self.attn(self.norm1(hidden), cos, sin)  # type: ignore[no-any-return]
 
-    def _output_and_mlp(self, seen: Tensor, hidden: Tensor) -> Tensor:
-        hidden = self.attn.proj.plus(seen, hidden)
+    def _output_and_mlp(self, attended: Tensor, hidden: Tensor) -> Tensor:
+        hidden = self.attn.proj.add_residual(attended, hidden)
         return self.mlp(self.norm2(hidden), hidden)  # type: ignore[no-any-return]
 
 
-class Merger(RowChunked):
-    """Joins each merge x merge block of patches into one vector of the text model's width."""
+class PatchMerger(RowChunked):
+    """Merges each square of patches into one token of the language model's size.
 
-    def __init__(self, config: VisionConfig, *, norm_merged: bool) -> None:
+    Args:
+        config: The vision tower.
+        norm_after_merge: Whether the norm is over a merged square, as in the DeepStack mergers, or over each patch.
+    """
+
+    def __init__(self, config: VisionConfig, *, norm_after_merge: bool) -> None:
         super().__init__()
-        self.merged = config.hidden * config.merge**2
-        self.norm_merged = norm_merged
-        self.norm = nn.LayerNorm(self.merged if norm_merged else config.hidden, eps=1e-6)
-        self.linear_fc1 = Linear(self.merged, self.merged)
-        self.linear_fc2 = Linear(self.merged, config.out)
+        self.merged_size = config.hidden_size * config.spatial_merge_size**2
+        self.norm_after_merge = norm_after_merge
+        self.norm = LayerNorm(self.merged_size if norm_after_merge else config.hidden_size, eps=NORM_EPS)
+        self.linear_fc1 = Linear(self.merged_size, self.merged_size)
+        self.linear_fc2 = Linear(self.merged_size, config.out_hidden_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        if self.norm_merged:
-            hidden = self.norm(hidden.view(-1, self.merged))
+        """Merge patches.
+
+        Args:
+            hidden: (num_patches, hidden_size); the patches of a square stand together.
+
+        Returns:
+            (num_patches / spatial_merge_size ** 2, out_hidden_size).
+        """
+        if self.norm_after_merge:
+            merged = self.norm(hidden.view(-1, self.merged_size))
         else:
-            hidden = self.norm(hidden).view(-1, self.merged)
-        return self.map_row_blocks(lambda rows: self.linear_fc2(self.linear_fc1.gelu(rows)), hidden)  # type: ignore[no-any-return]
+            merged = self.norm(hidden).view(-1, self.merged_size)
+        return self.map_row_blocks(self._mlp, merged)
+
+    def _mlp(self, merged: Tensor) -> Tensor:
+        return self.linear_fc2(self.linear_fc1.gelu(merged))  # type: ignore[no-any-return]
 
 
 class VisionModel(nn.Module):
-    """Encodes any number of pictures and clips at once; their patches lie in one row, unpadded."""
+    """The vision tower, on any number of images and videos at once; their patches form one row without padding.
+
+    Args:
+        config: The vision tower.
+    """
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbedding(config)
-        self.pos_embed = nn.Embedding(config.positions, config.hidden)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.merger = Merger(config, norm_merged=False)
-        self.deepstack_merger_list = nn.ModuleList(Merger(config, norm_merged=True) for _ in config.deepstack)
+        self.pos_embed = Embedding(config.num_position_embeddings, config.hidden_size)
+        self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.depth))
+        self.merger = PatchMerger(config, norm_after_merge=False)
+        self.deepstack_merger_list = nn.ModuleList(
+            PatchMerger(config, norm_after_merge=True) for _ in config.deepstack_visual_indexes
+        )
 
     def forward(self, patches: Tensor, grids: Sequence[Grid]) -> VisionFeatures:
-        """`patches` is (sum of t * h * w, channels * frames * patch * patch) in merge-block order."""
+        """Encode images and videos.
+
+        Args:
+            patches: (num_patches, patch_dim), of all media in turn; within a frame, the patches of each square that is
+                merged stand together.
+            grids: The grid of each image or video.
+
+        Returns:
+            Features of all merged tokens, in the order of the media.
+        """
         device = patches.device
         hidden = self.patch_embed(patches) + self.position_embeddings(grids)
-        head_dim = self.config.hidden // self.config.heads
+        head_dim = self.config.hidden_size // self.config.num_heads
         angles = [
-            _angles(height, width, head_dim, self.config.merge, device).repeat(frames, 1)
+            rotary_angles(height, width, head_dim, self.config.spatial_merge_size, device).repeat(frames, 1)
             for frames, height, width in grids
         ]
         cos, sin = torch.cat(angles).cos(), torch.cat(angles).sin()
-        attend = attention(frames_of(grids), device, hidden.dtype, causal=False)
+        attention = prepare_attention(frame_layout(grids), device, hidden.dtype, causal=False)
         deepstack: list[Tensor] = []
         for index, block in enumerate(self.blocks):
-            hidden = block(hidden, attend, cos, sin)
-            if index in self.config.deepstack:
+            hidden = block(hidden, attention, cos, sin)
+            if index in self.config.deepstack_visual_indexes:
                 deepstack.append(self.deepstack_merger_list[len(deepstack)](hidden))
         return VisionFeatures(self.merger(hidden), tuple(deepstack))
 
     def position_embeddings(self, grids: Sequence[Grid]) -> Tensor:
-        """The learned square table, interpolated bilinearly to each grid: (patches, hidden)."""
-        weight = self.pos_embed.weight
-        side = round(self.config.positions**0.5)
-        rows = []
+        """Interpolate the learned position table bilinearly to the size of each grid.
+
+        Args:
+            grids: The grid of each image or video.
+
+        Returns:
+            (num_patches, hidden_size), in the order of the patches.
+        """
+        table = self.pos_embed.weight
+        table_side = round(self.config.num_position_embeddings**0.5)
+        embeddings = []
         for frames, height, width in grids:
-            index, share = _interpolation(height, width, side, self.config.merge, weight.device)
-            corners = weight[index] * share.to(weight.dtype)[..., None]
+            indices, weights = bilinear_corners(height, width, table_side, self.config.spatial_merge_size, table.device)
+            corners = table[indices] * weights.to(table.dtype)[..., None]
             # Added in the order of the reference, so that float32 sums are the same to the last bit.
-            frame = corners[0] + corners[1] + corners[2] + corners[3]
-            rows.append(frame.repeat(frames, 1))
-        return torch.cat(rows)
+            frame_embeddings = corners[0] + corners[1] + corners[2] + corners[3]
+            embeddings.append(frame_embeddings.repeat(frames, 1))
+        return torch.cat(embeddings)
 
 
-def frames_of(grids: Sequence[Grid]) -> AttentionLayout:
-    """A path for each frame pair: its patches attend to one another."""
+def frame_layout(grids: Sequence[Grid]) -> AttentionLayout:
+    """Return a layout with one segment for each frame pair, whose patches attend to one another.
+
+    Args:
+        grids: The grid of each image or video.
+
+    Returns:
+        The layout, without links.
+    """
     return AttentionLayout(tuple(height * width for frames, height, width in grids for _ in range(frames)))
-
-
-def _merge_order(plane: Tensor, merge: int) -> Tensor:
-    """A (height, width) plane flattened block by block, as the patches lie."""
-    height, width = plane.shape
-    return plane.view(height // merge, merge, width // merge, merge).transpose(1, 2).flatten()
-
-
-# Tables of the last sizes, on their device.  They outlive the inference that makes them: they are made as ordinary
-# tensors, so that training may use them.
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(mode=False)
-def _angles(height: int, width: int, head_dim: int, merge: int, device: torch.device) -> Tensor:
-    """Rotary angles of a frame's patches, (height * width, head_dim / 2): the row's frequencies, then the column's."""
-    quarter = torch.arange(0, head_dim // 2, 2, dtype=torch.float32) / (head_dim // 2)
-    frequencies = 1.0 / 10000.0**quarter
-    rows = _merge_order(torch.arange(height)[:, None].expand(height, width), merge)
-    columns = _merge_order(torch.arange(width)[None, :].expand(height, width), merge)
-    return move(torch.cat((rows[:, None] * frequencies, columns[:, None] * frequencies), dim=-1), device)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(mode=False)
-def _interpolation(height: int, width: int, side: int, merge: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The four table rows around each patch, and their shares: both (4, height * width)."""
-    y, x = torch.linspace(0, side - 1, height), torch.linspace(0, side - 1, width)
-    top, left = y.int(), x.int()
-    bottom, right = (top + 1).clip(max=side - 1), (left + 1).clip(max=side - 1)
-    dy, dx = (y - top)[:, None], (x - left)[None, :]
-    corners = [(top, left), (top, right), (bottom, left), (bottom, right)]
-    shares = [(1 - dy) * (1 - dx), (1 - dy) * dx, dy * (1 - dx), dy * dx]
-    index = torch.stack([_merge_order(row[:, None] * side + column[None, :], merge) for row, column in corners])
-    share = torch.stack([_merge_order(share, merge) for share in shares])
-    return move(index.long(), device), move(share, device)

@@ -1,11 +1,9 @@
-"""Reads a checkpoint folder: every weight of the model, none missing and none left over."""
+"""Loading a model's weights from a checkpoint folder."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -17,114 +15,140 @@ from qwen3vl.model.config import read_config
 from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears, quantize_rows
 from qwen3vl.model.qwen3_vl import Qwen3VL
 
-HEAD = "lm_head.weight"
+LM_HEAD = "lm_head.weight"
+"""Name of the output head in a checkpoint that does not tie it to the input embedding."""
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
-    """The file of each stored tensor, from the shards' index or the single file."""
+    """Return the file of each stored tensor.
+
+    Args:
+        folder: A checkpoint folder, with `model.safetensors` or with shards and their index.
+
+    Returns:
+        File by tensor name, as stored.
+
+    Raises:
+        ModelError: Files are missing or damaged.
+    """
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if index.is_file():
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        missing = sorted({name for name in names.values() if not (folder / name).is_file()})
+        file_names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        missing = sorted({name for name in file_names.values() if not (folder / name).is_file()})
         if missing:
-            raise ModelError(f"{folder} is incomplete: {', '.join(missing)} named in {index.name} is not there")
-        return {tensor: folder / name for tensor, name in names.items()}
+            raise ModelError(f"{folder} is incomplete: it lacks {', '.join(missing)}, which {index.name} lists")
+        return {tensor_name: folder / file_name for tensor_name, file_name in file_names.items()}
     if single.is_file():
-        with _opened(single) as file:
+        with _open_safetensors(single) as file:
             return dict.fromkeys(file.keys(), single)
-    raise ModelError(f"{folder} holds no weights: neither {single.name} nor {index.name} is there")
+    raise ModelError(f"{folder} has no weights: neither {single.name} nor {index.name} exists")
 
 
-def load_model(folder: Path, device: torch.device, dtype: torch.dtype, bits: WeightFormat | None = None) -> Qwen3VL:
-    """The model of a checkpoint folder, ready to run; with `bits`, its blocks' weights are narrowed as they are read.
+def load_model(
+    folder: Path, device: torch.device, dtype: torch.dtype, weight_format: WeightFormat | None = None
+) -> Qwen3VL:
+    """Load a model for inference.
 
-    Names are taken with or without the published `model.` prefix.  A head (`lm_head.weight`) is left for
-    `yes_no_weight`.  Raises `ModelError` that lists what is missing, left over, or of another shape.
+    The model is built on the meta device and its parameters are then replaced by the checkpoint's tensors, so that no
+    memory is used twice and nothing is initialised. An output head in the checkpoint is skipped; see `yes_no_weight`.
+
+    Args:
+        folder: A checkpoint folder. Tensor names may have the published prefix `model.` or not.
+        device: The device to load to.
+        dtype: The dtype of the weights, or of the activations where weights are quantized.
+        weight_format: Quantize the linear layers of both towers' blocks to this format while reading them. None keeps
+            `dtype`.
+
+    Returns:
+        The model, in evaluation mode and without gradients.
+
+    Raises:
+        ModelError: Tensors are missing, unexpected or of another shape than config.json says, or a file is damaged.
     """
     with torch.device("meta"):
         model = Qwen3VL(read_config(folder / "config.json"))
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    stored = {name.removeprefix("model."): (name, path) for name, path in weight_files(folder).items() if name != HEAD}
-    _compare(folder, wanted, stored)
-    narrowed = quantize_linears(model, bits) if bits else set()
+    expected_shapes = {name: tuple(parameter.shape) for name, parameter in model.state_dict().items()}
+    stored = {
+        stored_name.removeprefix("model."): (stored_name, path)
+        for stored_name, path in weight_files(folder).items()
+        if stored_name != LM_HEAD
+    }
+    _compare_names(folder, expected_shapes, stored)
+    quantized_names = quantize_linears(model, weight_format) if weight_format else set()
     weights: dict[str, Tensor] = {}
     for path in sorted({path for _, path in stored.values()}):
-        with _opened(path) as file:
-            for name, (key, place) in stored.items():
-                if place == path:
-                    tensor = file.get_tensor(key)
-                    if tuple(tensor.shape) != wanted[name]:
-                        raise ModelError(
-                            f"{path}: {key} has shape {tuple(tensor.shape)}; config.json asks for {wanted[name]}"
-                        )
-                    wide = tensor.to(device=device, dtype=dtype)
-                    if bits and name in narrowed:
-                        layer = name.removesuffix("weight")
-                        weights[f"{layer}packed"], weights[f"{layer}scale"] = quantize_rows(wide, bits)
-                    else:
-                        weights[name] = wide
+        with _open_safetensors(path) as file:
+            for name, (stored_name, stored_path) in stored.items():
+                if stored_path != path:
+                    continue
+                tensor = file.get_tensor(stored_name)
+                if tuple(tensor.shape) != expected_shapes[name]:
+                    raise ModelError(
+                        f"{path}: {stored_name} has shape {tuple(tensor.shape)}; config.json asks for "
+                        f"{expected_shapes[name]}"
+                    )
+                weight = tensor.to(device=device, dtype=dtype)
+                if weight_format and name in quantized_names:
+                    layer = name.removesuffix("weight")
+                    quantized_weight, weight_scale = quantize_rows(weight, weight_format)
+                    weights[f"{layer}quantized_weight"], weights[f"{layer}weight_scale"] = (
+                        quantized_weight,
+                        weight_scale,
+                    )
+                else:
+                    weights[name] = weight
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def _compare(folder: Path, wanted: Iterable[str], stored: Iterable[str]) -> None:
-    missing, unexpected = sorted(set(wanted) - set(stored)), sorted(set(stored) - set(wanted))
+def yes_no_weight(folder: Path, model: Qwen3VL, yes_id: int, no_id: int) -> Tensor:
+    """Return the difference of the output head's rows for "yes" and "no", which a reranker's score is computed with.
+
+    As `get_binary_linear` of the official `src/models/qwen3_vl_reranker.py`. Only these two rows are read.
+
+    Args:
+        folder: The model's checkpoint folder.
+        model: The model.
+        yes_id: Token id of "yes".
+        no_id: Token id of "no".
+
+    Returns:
+        (hidden_size,), in the model's dtype and on its device.
+
+    Raises:
+        ModelError: The head is neither tied to the input embedding nor stored, so this is not a reranker.
+    """
+    if model.config.tie_word_embeddings:
+        embedding = model.language_model.embed_tokens.weight
+        return embedding[yes_id] - embedding[no_id]
+    path = weight_files(folder).get(LM_HEAD)
+    if path is None:
+        raise ModelError(
+            f"{folder} has no {LM_HEAD}, and by its config.json the head is not tied to the input embedding: "
+            "it is not a reranker"
+        )
+    with _open_safetensors(path) as file:
+        head = file.get_slice(LM_HEAD)
+        rows = torch.stack([head[yes_id], head[no_id]]).to(device=model.device, dtype=model.dtype)
+    return rows[0] - rows[1]
+
+
+def _compare_names(folder: Path, expected: Iterable[str], stored: Iterable[str]) -> None:
+    missing, unexpected = sorted(set(expected) - set(stored)), sorted(set(stored) - set(expected))
     if missing or unexpected:
         raise ModelError(
-            f"the weights in {folder} are not those of its config.json: "
-            f"{len(missing)} missing{_some(missing)}, {len(unexpected)} unexpected{_some(unexpected)}"
+            f"the weights in {folder} do not fit its config.json: "
+            f"{len(missing)} missing{_first_names(missing)}, {len(unexpected)} unexpected{_first_names(unexpected)}"
         )
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
 
 
-def yes_no_weight(folder: Path, model: Qwen3VL, yes: int, no: int) -> Tensor:
-    """The difference of the head's rows for "yes" and "no", in the model's dtype: (hidden,).
-
-    A tied head is the input embedding; otherwise only these two rows of `lm_head.weight` are read.
-    """
-    if model.config.tied:
-        rows = model.language_model.embed_tokens.weight
-        return rows[yes] - rows[no]
-    path = weight_files(folder).get(HEAD)
-    if path is None:
-        raise ModelError(f"{folder} has an untied head by its config.json, but no {HEAD}: it is not a reranker")
-    with _opened(path) as file:
-        head = file.get_slice(HEAD)
-        pair = torch.stack([head[yes], head[no]]).to(device=model.device, dtype=model.dtype)
-    return pair[0] - pair[1]
-
-
-def fingerprint(folder: Path) -> str:
-    """A digest of config.json, tokenizer.json and every byte of the weights: 16 hexadecimal digits.
-
-    A hub's cache names files by their SHA-256, which is taken from there; others are read once per process.
-    """
-    digest = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} is not a complete model folder: it has no {name}")
-        digest.update((folder / name).read_bytes())
-    for path in sorted(set(weight_files(folder).values())):
-        stat = path.stat()
-        digest.update(f"{path.name}:{_sha256(path, stat.st_size, stat.st_mtime_ns)}".encode())
-    return digest.hexdigest()[:16]
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, _size: int, _changed: int) -> str:
-    blob = path.resolve().name
-    if path.is_symlink() and len(blob) == 64 and set(blob) <= set("0123456789abcdef"):
-        return blob
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _opened(path: Path) -> safe_open:
+def _open_safetensors(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a whole safetensors file: {error}") from error
+        raise ModelError(f"{path} is damaged or incomplete: {error}. Download it again") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from qwen3vl.errors import InputError, MediaError, PolicyError
 from qwen3vl.inputs import ImageReference, Item, VideoReference
 from qwen3vl.media.images import Header, read_image_header
 from qwen3vl.media.policy import MediaPolicy
-from qwen3vl.media.videos import VideoHeader, read_video_header
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from qwen3vl.processing.geometry import (
     FRAME_LIST_FPS,
@@ -31,6 +30,9 @@ from qwen3vl.processing.geometry import (
 from qwen3vl.processing.pixels import frame_list_size, resize_frames, resize_image
 from qwen3vl.processing.templates import ControlToken, PromptContent, TextPart, VisionPart
 from qwen3vl.processing.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # imports PyAV, which would delay the start of every process
+    from qwen3vl.media.videos import VideoHeader
 
 Result = TypeVar("Result")
 
@@ -161,6 +163,8 @@ def _video_headers(
             raise MediaError("its frames are of different sizes; make them one size")
         made: UnsizedVideo | UnsizedFrames = UnsizedFrames(clip.name, frames, limits)
     else:
+        from qwen3vl.media.videos import read_video_header
+
         header = read_video_header(clip, policy)
         count = header.last - header.first + 1
         sampled = sample_video_frames(header.first, count, header.timeline.rate, item.fps or limits.fps, most)

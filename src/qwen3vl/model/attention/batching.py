@@ -1,4 +1,4 @@
-"""Cuts a layout into batches of equally long paths, with a few shared keys repeated in front of each."""
+"""Grouping of a layout's segments into batches of equal length."""
 
 from __future__ import annotations
 
@@ -9,62 +9,107 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
-from qwen3vl.model.attention.layout import AttentionLayout, PrefixLink, move
+from qwen3vl.model.attention.layout import AttentionLayout, PrefixLink
+from qwen3vl.model.transfer import copy_to_device
 
 MAX_REPLICATED_KEYS = 32
-"""Keys that a path sees of others, at most, that are repeated for it, if they are not more than its own.  A link of so
-few takes a CPU longer (docs/performance.md)."""
+"""Maximum number of shared-prefix keys that are copied in front of a segment, instead of a second attention call.
+
+They are copied only if they are no more than the segment's own keys. For so few keys a second call and the merge take a
+CPU longer than the copies (docs/performance.md).
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentBatch:
-    """`count` paths of one `length`, side by side from the row `start` on, each behind as many `repeated` rows.
+    """Adjacent segments of equal length with equally many replicated keys in front of each.
 
-    `rows` are all of these, path by path; None where the paths have none but their own.
+    Attributes:
+        start: Row of the first segment's first token.
+        num_segments: Number of segments.
+        segment_length: Number of tokens of each.
+        num_replicated: Number of shared-prefix rows that are copied in front of each.
+        row_indices: The rows of all segments, each behind its replicated ones,
+            (num_segments * (num_replicated + segment_length),) int64 on the device; None if nothing is replicated.
     """
 
     start: int
-    count: int
-    length: int
-    repeated: int
-    rows: Tensor | None
+    num_segments: int
+    segment_length: int
+    num_replicated: int
+    row_indices: Tensor | None
 
-    def take(self, values: Tensor) -> Tensor:
-        """(count, heads, repeated + length, width) of (tokens, heads, width)."""
-        own = slice(self.start, self.start + self.count * self.length)
-        found = values[own] if self.rows is None else values.index_select(0, self.rows)
-        return found.view(self.count, -1, *values.shape[1:]).transpose(1, 2)
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the rows of the segments, and of what is replicated in front of them, as a batch.
 
-    def own(self, values: Tensor) -> Tensor:
-        """(count * length, heads, …) of (count, heads, repeated + length, …): what was repeated is dropped."""
-        return values[:, :, self.repeated :].transpose(1, 2).flatten(0, 1)
+        Args:
+            values: Queries, keys or values of the packed row, (num_tokens, num_heads, head_dim).
+
+        Returns:
+            (num_segments, num_heads, num_replicated + segment_length, head_dim).
+        """
+        if self.row_indices is None:
+            rows = values[self.start : self.start + self.num_segments * self.segment_length]
+        else:
+            rows = values.index_select(0, self.row_indices)
+        return rows.view(self.num_segments, -1, *values.shape[1:]).transpose(1, 2)
+
+    def drop_replicated(self, values: Tensor) -> Tensor:
+        """Return a batch's results as rows, without those of the replicated rows.
+
+        Args:
+            values: (num_segments, num_heads, num_replicated + segment_length, ...).
+
+        Returns:
+            (num_segments * segment_length, num_heads, ...).
+        """
+        return values[:, :, self.num_replicated :].transpose(1, 2).flatten(0, 1)
 
 
 def batch_segments(layout: AttentionLayout, device: torch.device) -> tuple[list[SegmentBatch], list[PrefixLink]]:
-    """Runs, and the links of the paths that have no repeated rows."""
-    starts = [0, *accumulate(layout.lengths)]
-    paths = [range(*(bisect_left(starts, place) for place in (link.start, link.stop))) for link in layout.links]
-    seen: list[list[tuple[int, int]]] = [[] for _ in layout.lengths]
-    for link, linked in zip(layout.links, paths, strict=True):
-        for path in linked:
-            seen[path].append((link.first, link.last))
-    counts = [sum(last - first for first, last in ranges) for ranges in seen]
-    repeated = [
-        count if count <= min(length, MAX_REPLICATED_KEYS) else 0
-        for count, length in zip(counts, layout.lengths, strict=True)
+    """Group the segments of a layout into batches.
+
+    Args:
+        layout: The layout of the packed row.
+        device: The device for the batches' index tensors.
+
+    Returns:
+        The batches, in the order of the row, and the links that remain for segments without replicated keys.
+    """
+    starts = [0, *accumulate(layout.segment_lengths)]
+    linked_segments = [
+        range(bisect_left(starts, link.query_start), bisect_left(starts, link.query_stop)) for link in layout.links
     ]
-    runs = []
-    for _, alike in groupby(range(len(repeated)), key=lambda path: (layout.lengths[path], repeated[path])):
-        some = list(alike)
-        first, rows = some[0], None
-        if repeated[first]:
-            ranges = [each for path in some for each in (*seen[path], (starts[path], starts[path + 1]))]
-            rows = move(torch.cat([torch.arange(*each) for each in ranges]), device)
-        runs.append(SegmentBatch(starts[first], len(some), layout.lengths[first], repeated[first], rows))
-    links = [
-        replace(link, start=starts[some[0]], stop=starts[some[-1] + 1])
-        for link, linked in zip(layout.links, paths, strict=True)
-        for aside, alike in groupby(linked, key=lambda path: bool(repeated[path]))
-        if not aside and (some := list(alike))
-    ]
-    return runs, links
+    prefix_ranges: list[list[tuple[int, int]]] = [[] for _ in layout.segment_lengths]
+    for link, segments in zip(layout.links, linked_segments, strict=True):
+        for segment in segments:
+            prefix_ranges[segment].append((link.key_start, link.key_stop))
+    num_replicated = []
+    for length, ranges in zip(layout.segment_lengths, prefix_ranges, strict=True):
+        num_prefix_keys = sum(stop - start for start, stop in ranges)
+        num_replicated.append(num_prefix_keys if num_prefix_keys <= min(length, MAX_REPLICATED_KEYS) else 0)
+    batches = []
+    for (length, replicated), group in groupby(
+        range(len(num_replicated)), key=lambda segment: (layout.segment_lengths[segment], num_replicated[segment])
+    ):
+        segments_of_batch = list(group)
+        row_indices = None
+        if replicated:
+            row_ranges = [
+                row_range
+                for segment in segments_of_batch
+                for row_range in (*prefix_ranges[segment], (starts[segment], starts[segment + 1]))
+            ]
+            row_indices = copy_to_device(torch.cat([torch.arange(*row_range) for row_range in row_ranges]), device)
+        batches.append(
+            SegmentBatch(starts[segments_of_batch[0]], len(segments_of_batch), length, replicated, row_indices)
+        )
+    remaining_links = []
+    for link, segments in zip(layout.links, linked_segments, strict=True):
+        for is_replicated, group in groupby(segments, key=lambda segment: bool(num_replicated[segment])):
+            if not is_replicated:
+                adjacent = list(group)
+                remaining_links.append(
+                    replace(link, query_start=starts[adjacent[0]], query_stop=starts[adjacent[-1] + 1])
+                )
+    return batches, remaining_links

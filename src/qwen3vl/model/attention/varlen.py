@@ -1,54 +1,71 @@
-"""Attention by the varlen kernels of GPUs: sequences of any lengths in one call."""
+"""Attention over a packed row by GPU kernels for sequences of varying lengths."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
-from inspect import signature
-from itertools import accumulate, groupby, pairwise
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
 
-from qwen3vl.model.attention.layout import AttentionLayout, PrefixLink, move
-from qwen3vl.model.attention.lse import eager_attention_with_lse, merge_attention_states
+from qwen3vl.model.attention.layout import AttentionLayout, PrefixLink
+from qwen3vl.model.attention.lse import merge_attention_states
+from qwen3vl.model.attention.varlen_kernels import VarlenKernel, cumulative_seqlens
+from qwen3vl.model.transfer import copy_to_device
 
-log = logging.getLogger(__name__)
-
-KEYS_AT_ONCE = 4
-"""Gathered keys of one call, at most, for each token of the row: links may share keys many times over."""
-
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int, bool, bool], tuple[Tensor, Tensor | None]]
-"""(query, key, value, cu_seqlens of the queries' and of the keys' sequences, the most rows of one of each, causal, whether
-log-sum-exps are wanted) -> attention, and log-sum-exps (tokens, heads) or None."""
+MAX_GATHERED_KEYS_PER_TOKEN = 4
+"""Maximum number of keys that one call gathers, as a multiple of the row's tokens: links may share the same keys many
+times over, and gathering copies them each time."""
 
 
-class Varlen:
-    """One call for all paths and one for each level of links, whatever their lengths."""
+class VarlenAttention:
+    """Attention with one kernel call for all segments and one for each level of links, whatever their lengths.
 
-    def __init__(self, layout: AttentionLayout, device: torch.device, kernel: Kernel, *, causal: bool) -> None:
+    Args:
+        layout: The layout of the packed row.
+        device: The device of queries, keys and values.
+        kernel: The kernel, as `select_varlen_kernel` returns it.
+        causal: Whether tokens attend only to themselves and what stands before them in their segment.
+    """
+
+    def __init__(self, layout: AttentionLayout, device: torch.device, kernel: VarlenKernel, *, causal: bool) -> None:
         self.kernel = kernel
         self.causal = causal
-        self.max_seqlen = max(layout.lengths)
-        self.cu_seqlens = _cu_seqlens(layout.lengths, device)
-        self.calls = [
-            _Linked(some, device)
-            for _, links in groupby(layout.links, key=lambda link: link.level)
-            for some in _portions(links, KEYS_AT_ONCE * layout.tokens)
+        self.max_seqlen = max(layout.segment_lengths)
+        self.cu_seqlens = cumulative_seqlens(layout.segment_lengths, device)
+        self.link_calls = [
+            _LinkCall(links, device)
+            for _, links_of_level in groupby(layout.links, key=lambda link: link.level)
+            for links in _split_by_keys(links_of_level, MAX_GATHERED_KEYS_PER_TOKEN * layout.num_tokens)
         ]
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        max_seqlen, cu_seqlens, linked = self.max_seqlen, self.cu_seqlens, bool(self.calls)
-        joined, total = self.kernel(
-            query, key, value, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, self.causal, linked
+        """Compute attention; see `AttentionFunction`.
+
+        Args:
+            query: (num_tokens, num_heads, head_dim).
+            key: (num_tokens, num_kv_heads, head_dim).
+            value: (num_tokens, num_kv_heads, head_dim).
+
+        Returns:
+            (num_tokens, num_heads, head_dim).
+        """
+        output, lse = self.kernel(
+            query,
+            key,
+            value,
+            self.cu_seqlens,
+            self.cu_seqlens,
+            self.max_seqlen,
+            self.max_seqlen,
+            self.causal,
+            bool(self.link_calls),
         )
-        for call in self.calls:
-            out, sums = self.kernel(
-                call.rows.take(query),
-                call.keys.take(key),
-                call.keys.take(value),
+        for call in self.link_calls:
+            link_output, link_lse = self.kernel(
+                call.query_rows.gather(query),
+                call.key_rows.gather(key),
+                call.key_rows.gather(value),
                 call.cu_seqlens_q,
                 call.cu_seqlens_k,
                 call.max_seqlen_q,
@@ -56,162 +73,67 @@ class Varlen:
                 False,
                 True,
             )
-            assert total is not None and sums is not None  # noqa: S101, PT018 (asked for)
-            both, both_sums = merge_attention_states(call.rows.take(joined), call.rows.take(total), out, sums)
-            call.rows.put(joined, both)
-            call.rows.put(total, both_sums)
-        return joined
+            assert lse is not None and link_lse is not None  # noqa: S101, PT018 (the calls ask for them)
+            merged_output, merged_lse = merge_attention_states(
+                call.query_rows.gather(output), call.query_rows.gather(lse), link_output, link_lse
+            )
+            call.query_rows.scatter(output, merged_output)
+            call.query_rows.scatter(lse, merged_lse)
+        return output
 
 
-def _portions(links: Iterable[PrefixLink], most: int) -> list[list[PrefixLink]]:
-    """Links of one level in groups of at most `most` keys, or one link."""
-    portions: list[list[PrefixLink]] = []
-    keys = 0
+def _split_by_keys(links: Iterable[PrefixLink], max_keys: int) -> list[list[PrefixLink]]:
+    """Split links of one level into groups of at most `max_keys` keys; a link with more is a group of its own."""
+    groups: list[list[PrefixLink]] = []
+    num_keys = 0
     for link in links:
-        if not portions or keys + link.last - link.first > most:
-            portions.append([])
-            keys = 0
-        portions[-1].append(link)
-        keys += link.last - link.first
-    return portions
+        if not groups or num_keys + link.num_keys > max_keys:
+            groups.append([])
+            num_keys = 0
+        groups[-1].append(link)
+        num_keys += link.num_keys
+    return groups
 
 
-class _Linked:
-    """Links that one call serves, with their rows and keys on the device."""
+class _LinkCall:
+    """The arguments of one kernel call that serves several links of one level.
+
+    Args:
+        links: The links, whose query ranges are disjoint.
+        device: The device for index tensors.
+    """
 
     def __init__(self, links: Sequence[PrefixLink], device: torch.device) -> None:
-        rows = [(link.start, link.stop) for link in links]
-        keys = [(link.first, link.last) for link in links]
-        self.rows, self.keys = _Rows(rows, device), _Rows(keys, device)
-        self.cu_seqlens_q = _cu_seqlens([stop - start for start, stop in rows], device)
-        self.cu_seqlens_k = _cu_seqlens([stop - start for start, stop in keys], device)
-        self.max_seqlen_q = max(stop - start for start, stop in rows)
-        self.max_seqlen_k = max(stop - start for start, stop in keys)
+        self.query_rows = _RowRanges([(link.query_start, link.query_stop) for link in links], device)
+        self.key_rows = _RowRanges([(link.key_start, link.key_stop) for link in links], device)
+        self.cu_seqlens_q = cumulative_seqlens([link.num_queries for link in links], device)
+        self.cu_seqlens_k = cumulative_seqlens([link.num_keys for link in links], device)
+        self.max_seqlen_q = max(link.num_queries for link in links)
+        self.max_seqlen_k = max(link.num_keys for link in links)
 
 
-class _Rows:
-    """Ranges of rows one after the other: a view where they adjoin, gathered where not."""
+class _RowRanges:
+    """Ranges of a packed row, one after the other: a view if they are adjacent, else an index.
+
+    Args:
+        ranges: Start and stop of each range.
+        device: The device for the index.
+    """
 
     def __init__(self, ranges: Sequence[tuple[int, int]], device: torch.device) -> None:
-        adjoin = all(one[1] == other[0] for one, other in pairwise(ranges))
+        adjacent = all(previous[1] == following[0] for previous, following in pairwise(ranges))
         self.slice = slice(ranges[0][0], ranges[-1][1])
-        self.index = None if adjoin else move(torch.cat([torch.arange(*each) for each in ranges]), device)
+        self.index = (
+            None if adjacent else copy_to_device(torch.cat([torch.arange(*row_range) for row_range in ranges]), device)
+        )
 
-    def take(self, values: Tensor) -> Tensor:
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the rows of the ranges, as a view if possible."""
         return values[self.slice] if self.index is None else values[self.index]
 
-    def put(self, values: Tensor, rows: Tensor) -> None:
+    def scatter(self, values: Tensor, rows: Tensor) -> None:
+        """Write the rows of the ranges into `values`, in place."""
         if self.index is None:
             values[self.slice] = rows
         else:
             values.index_copy_(0, self.index, rows)
-
-
-def _cu_seqlens(lengths: Sequence[int], device: torch.device) -> Tensor:
-    """Where each sequence starts, and the end of the last: (sequences + 1,) int32, as varlen kernels want it."""
-    return move(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), device)
-
-
-@lru_cache(maxsize=8)
-def select_varlen_kernel(device: torch.device, dtype: torch.dtype) -> Kernel | None:
-    """The first of torch's own varlen attention and FlashAttention that is right on this device, or None."""
-    for name, find in (("torch.nn.attention.varlen", _torch_varlen), ("flash-attn", _flash_varlen)):
-        try:
-            check_kernel(kernel := find(), device, dtype)
-            return kernel
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # an old card, an old torch, a build without it
-            log.info("no attention by %s on %s: %s", name, device, str(error) or type(error).__name__)
-    log.warning(
-        "neither torch.nn.attention.varlen nor flash-attn runs on %s: attention takes more calls and memory", device
-    )
-    return None
-
-
-PROBES = (((1, 2), None), ((200, 100), None), ((1, 1), (5, 300)), ((200, 3), (7, 129)))
-"""Lengths of queries and, where these are others, of keys."""
-
-
-def check_kernel(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> None:
-    """Raises `AssertionError` unless a kernel's attention and log-sum-exps are right, for short and long sequences."""
-    generator = torch.Generator().manual_seed(0)
-    for width in (64, 72, 128):
-        for lengths, others in PROBES:
-            seen = others or lengths
-            query = torch.randn(sum(lengths), 4, width, generator=generator).to(device, dtype)
-            key, value = (torch.randn(sum(seen), 2, width, generator=generator).to(device, dtype) for _ in range(2))
-            cu_seqlens = _cu_seqlens(lengths, device)
-            cu_seqlens_k = _cu_seqlens(seen, device) if others else cu_seqlens
-            for causal in (False,) if others else (True, False):
-                found = kernel(query, key, value, cu_seqlens, cu_seqlens_k, max(lengths), max(seen), causal, True)
-                place = begin = 0
-                for length, count in zip(lengths, seen, strict=True):
-                    rows, keys = slice(place, place + length), slice(begin, begin + count)
-                    q, k, v = (
-                        each[part].transpose(0, 1)[None].float().cpu()
-                        for each, part in ((query, rows), (key, keys), (value, keys))
-                    )
-                    for one, other in zip(found, eager_attention_with_lse(q, k, v, causal=causal), strict=True):
-                        assert one is not None  # noqa: S101 (asked for)
-                        torch.testing.assert_close(
-                            one[rows].float().cpu(), other[0].transpose(0, 1), atol=0.03, rtol=0.03
-                        )
-                    place, begin = rows.stop, keys.stop
-
-
-def _torch_varlen() -> Kernel:
-    from torch.nn.attention.varlen import AuxRequest, varlen_attn
-
-    # It has had three signatures; where it has no word for grouped queries, it takes them as they are.
-    known = signature(varlen_attn).parameters
-
-    def kernel(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        q: Tensor,
-        k: Tensor,
-        max_seqlen_q: int,
-        max_seqlen_k: int,
-        causal: bool,
-        lse: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        given: dict[str, Any] = {"is_causal": causal}
-        if "window_size" in known:
-            # As wide as all rows: to FlashAttention that is none.  cuDNN, which would be asked first for none, does not
-            # take it; it builds and keeps a graph for every new shape, and packs are hardly ever of one shape.
-            wide = max(max_seqlen_q, max_seqlen_k)
-            given = {"window_size": (wide, 0 if causal else wide)}
-        if "enable_gqa" in known:
-            given["enable_gqa"] = query.shape[1] != key.shape[1]
-        found = varlen_attn(
-            query, key, value, q, k, max_seqlen_q, max_seqlen_k, return_aux=AuxRequest(lse=lse), **given
-        )
-        if isinstance(found, Tensor):
-            return found, None
-        return found[0], found[1].T.contiguous()
-
-    return kernel
-
-
-def _flash_varlen() -> Kernel:
-    from flash_attn import flash_attn_varlen_func
-
-    def kernel(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        q: Tensor,
-        k: Tensor,
-        max_seqlen_q: int,
-        max_seqlen_k: int,
-        causal: bool,
-        lse: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        found = flash_attn_varlen_func(
-            query, key, value, q, k, max_seqlen_q, max_seqlen_k, causal=causal, return_attn_probs=lse
-        )
-        return (found[0], found[1].T.contiguous()) if lse else (found, None)
-
-    return kernel

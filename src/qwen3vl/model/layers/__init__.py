@@ -1,1 +1,1 @@
-"""Linear layers and elementwise functions of the model."""
+"""Building blocks of the model: linear layers in several weight formats, and elementwise functions."""

@@ -1,94 +1,128 @@
-"""Elementwise work: what stands between matrix products and moves memory rather than computing.
+"""Elementwise functions of the model: RMSNorm, rotary embedding and SwiGLU.
 
-Plain functions, which `compile_elementwise` replaces by torch.compile's fused kernels.
+They are bound by memory bandwidth rather than by arithmetic. In the model they are wrapped in `Elementwise` modules, so
+that `qwen3vl.model.layers.compilation` can replace them by fused kernels.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
-from torch.nn.functional import rms_norm, silu
-
-log = logging.getLogger(__name__)
-
-
-def norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root mean square norm over the last axis, in float32 or wider."""
-    if values.device.type == "cpu" and values.dtype == torch.float32:  # torch's own is made of more passes there
-        scale = (vector_norm(values, dim=-1, keepdim=True).square() / values.shape[-1] + eps).rsqrt()
-        return values * scale * weight  # type: ignore[no-any-return]
-    return rms_norm(values, weight.shape, weight, eps)
-
-
-def norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
-    """Normed heads (tokens, heads, dim) with rotary positions; `cos` and `sin` are (tokens, dim / 2)."""
-    return rotate(norm(values, weight, eps), cos, sin)
-
-
-def rotate(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on (tokens, heads, dim), in the dtype of the values."""
-    halves = values.view(*values.shape[:-1], 2, -1)
-    first, second = halves.unbind(-2)
-    turned = halves * cos[:, None, None]
-    turned[..., 0, :].addcmul_(second, sin[:, None], value=-1)
-    turned[..., 1, :].addcmul_(first, sin[:, None])
-    return turned.view(values.shape)
-
-
-def rotate_wide(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The same in float32 or wider."""
-    return rotate(values.to(torch.promote_types(values.dtype, torch.float32)), cos, sin).to(values.dtype)
-
-
-def gate(open_: Tensor, values: Tensor) -> Tensor:
-    """SiLU of the first times the second."""
-    return silu(open_) * values
+from torch.nn.functional import rms_norm as torch_rms_norm
+from torch.nn.functional import silu
 
 
 class Elementwise(nn.Module):
-    """A function as a part of a model, that may be compiled there."""
+    """A function as a module of the model.
+
+    Args:
+        function: The function, on tensors.
+
+    Attributes:
+        eager_function: The function that was passed.
+        function: The function that is called; `compile_elementwise` replaces it.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
-        self.plain = function
+        self.eager_function = function
         self.function = function
 
-    def forward(self, *values: Any) -> Any:
-        return self.function(*values)
+    def forward(self, *arguments: Any) -> Any:
+        """Call the function.
+
+        Args:
+            *arguments: The function's arguments.
+
+        Returns:
+            The function's result.
+        """
+        return self.function(*arguments)
 
 
-def compile_elementwise(model: nn.Module) -> None:
-    """Compiles all of a model's elementwise functions, at their first call; what cannot be compiled stays plain."""
-    for module in model.modules():
-        if isinstance(module, Elementwise):
-            module.function = _compiled(module.plain)
+def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Normalize by the root mean square over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467).
+
+    Computes in float32 or wider.
+
+    Args:
+        values: (..., size).
+        weight: (size,).
+        eps: Added to the mean square.
+
+    Returns:
+        (..., size), in the dtype of `values`.
+    """
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        # On the CPU torch composes rms_norm of more passes over memory than this.
+        scale = (vector_norm(values, dim=-1, keepdim=True).square() / values.shape[-1] + eps).rsqrt()
+        return values * scale * weight  # type: ignore[no-any-return]
+    return torch_rms_norm(values, weight.shape, weight, eps)
 
 
-@lru_cache(maxsize=16)
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    fast: Callable[..., Any] | None = None
-    broken = False
-    name = getattr(function, "__name__", repr(function))
+def rms_norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    """Normalize every head with `rms_norm`, then apply `apply_rotary`.
 
-    def call(*values: Any) -> Any:
-        nonlocal fast, broken
-        if not broken:
-            try:
-                fast = fast or torch.compile(function)
-                return fast(*values)
-            except Exception as error:  # no compiler, or one that is at odds with this torch
-                reason = error
-            # What else fails, for want of memory say, fails here too.
-            found = function(*values)
-            log.warning("%s is not compiled: %s", name, str(reason).partition("\n")[0])
-            broken = True
-            return found
-        return function(*values)
+    Args:
+        values: (num_tokens, num_heads, head_dim).
+        weight: (head_dim,).
+        eps: Added to the mean square.
+        cos: (num_tokens, head_dim / 2).
+        sin: (num_tokens, head_dim / 2).
 
-    return call
+    Returns:
+        (num_tokens, num_heads, head_dim), in the dtype of `values`.
+    """
+    return apply_rotary(rms_norm(values, weight, eps), cos, sin)
+
+
+def apply_rotary(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply rotary position embedding (Su et al. 2021, arXiv 2104.09864), in the dtype of the values.
+
+    Component i is rotated together with component i + head_dim / 2, as in transformers' `rotate_half`.
+
+    Args:
+        values: (num_tokens, num_heads, head_dim).
+        cos: (num_tokens, head_dim / 2).
+        sin: (num_tokens, head_dim / 2).
+
+    Returns:
+        (num_tokens, num_heads, head_dim).
+    """
+    halves = values.view(*values.shape[:-1], 2, -1)
+    first_half, second_half = halves.unbind(-2)
+    rotated = halves * cos[:, None, None]
+    rotated[..., 0, :].addcmul_(second_half, sin[:, None], value=-1)
+    rotated[..., 1, :].addcmul_(first_half, sin[:, None])
+    return rotated.view(values.shape)
+
+
+def apply_rotary_float32(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply `apply_rotary` in float32 or wider, as the reference does in the vision tower.
+
+    Args:
+        values: (num_tokens, num_heads, head_dim).
+        cos: (num_tokens, head_dim / 2), float32.
+        sin: (num_tokens, head_dim / 2), float32.
+
+    Returns:
+        (num_tokens, num_heads, head_dim), in the dtype of `values`.
+    """
+    return apply_rotary(values.to(torch.promote_types(values.dtype, torch.float32)), cos, sin).to(values.dtype)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return `silu(gate) * up`, the activation of SwiGLU (Shazeer 2020, arXiv 2002.05202).
+
+    Args:
+        gate: (num_rows, intermediate_size).
+        up: (num_rows, intermediate_size).
+
+    Returns:
+        (num_rows, intermediate_size).
+    """
+    return silu(gate) * up

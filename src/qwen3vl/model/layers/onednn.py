@@ -1,7 +1,8 @@
-"""Products by oneDNN, for float32 on AMD's processors with AVX-512; plain torch's are MKL's, which is slower there.
+"""Linear layers by oneDNN, for float32 on AMD processors with AVX-512.
 
-The weights lie as its kernels read them, and it applies an activation, a factor or a residual as it writes.
-docs/performance.md has the figures.
+There torch multiplies matrices with MKL, which is slower. oneDNN keeps the weights in the layout that its kernels
+read, and applies an activation, a factor or a residual while it writes the product. docs/performance.md has the
+measurements.
 """
 
 from __future__ import annotations
@@ -14,56 +15,116 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from qwen3vl.model.layers.linear import Linear, LinearBase, RowChunked
+from qwen3vl.model.layers.linear import Linear, LinearBase
+from qwen3vl.model.layers.row_chunked import RowChunked
 
-MOST, STEP = 1024, 64
-"""Rows that are multiplied at once: as many, or a multiple of the step, and then what is left.  oneDNN makes code for
-each number of rows that it meets, and keeps it: with packs as long as they come, memory grew by 50 MB a thousand texts.
+BLOCK_ROWS, BLOCK_MULTIPLE = 1024, 64
+"""Blocks of rows that are multiplied in one call: at most 1024 rows, a multiple of 64, and then the rest.
+
+oneDNN generates and keeps code for every number of rows it is called with. With packs of arbitrary length, memory
+grew by 50 MB in a thousand texts; with these blocks it does not grow.
 """
 
 
 class OneDNNLinear(LinearBase):
-    """A linear layer whose weights no one but oneDNN reads.  It knows no gradients."""
+    """A linear layer whose weights are in oneDNN's layout. For inference only: it has no gradients.
 
-    def __init__(self, plain: Linear) -> None:
-        super().__init__()
-        self.bias = plain.bias
-        self.register_buffer("weight", torch.ops.mkldnn._reorder_linear_weight(plain.weight.detach()))  # noqa: SLF001 (torch has no public names for these)
+    Args:
+        dense: The layer to convert, float32 on the CPU.
+    """
 
     weight: Tensor
 
-    def matrix(self) -> Tensor:
+    def __init__(self, dense: Linear) -> None:
+        super().__init__()
+        self.bias = dense.bias
+        self.register_buffer("weight", torch.ops.mkldnn._reorder_linear_weight(dense.weight.detach()))  # noqa: SLF001 (torch has no public names for these)
+
+    def dense_weight(self) -> Tensor:
+        """Convert the weights to torch's layout.
+
+        Returns:
+            (out_features, in_features), float32.
+        """
         return self.weight.to_dense()
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self._product(rows, "none")
+        """Apply the layer; see `LinearBase.forward`.
+
+        Args:
+            rows: (num_rows, in_features), float32.
+
+        Returns:
+            (num_rows, out_features), float32.
+        """
+        return self._linear_unary(rows, "none")
 
     def gelu(self, rows: Tensor, approximate: str = "none") -> Tensor:
-        return self._product(rows, "gelu", approximate)
+        """Apply the layer, then GELU; see `LinearBase.gelu`.
 
-    def silu_mul(self, rows: Tensor, other: LinearBase, gate: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        if not isinstance(other, OneDNNLinear):
-            return super().silu_mul(rows, other, gate)
-        return other.times(rows, self._product(rows, "swish"))
+        Args:
+            rows: (num_rows, in_features), float32.
+            approximate: `"none"` or `"tanh"`.
 
-    def times(self, rows: Tensor, other: Tensor) -> Tensor:
-        """The product, times `other`, value by value."""
-        return self._with(rows, other, "mul")
+        Returns:
+            (num_rows, out_features), float32.
+        """
+        return self._linear_unary(rows, "gelu", approximate)
 
-    def plus(self, rows: Tensor, other: Tensor) -> Tensor:
-        return self._with(rows, other, "add")
+    def silu_mul(self, rows: Tensor, up_proj: LinearBase, swiglu: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Apply this layer as the gate of a SwiGLU unit; see `LinearBase.silu_mul`.
 
-    def _product(self, rows: Tensor, activation: str, algorithm: str = "") -> Tensor:
+        Args:
+            rows: (num_rows, in_features), float32.
+            up_proj: The layer whose output is multiplied by the gate.
+            swiglu: Used only if `up_proj` is not a `OneDNNLinear`.
+
+        Returns:
+            (num_rows, out_features), float32.
+        """
+        if not isinstance(up_proj, OneDNNLinear):
+            return super().silu_mul(rows, up_proj, swiglu)
+        return up_proj.mul(rows, self._linear_unary(rows, "swish"))
+
+    def mul(self, rows: Tensor, factor: Tensor) -> Tensor:
+        """Apply the layer and multiply elementwise.
+
+        Args:
+            rows: (num_rows, in_features), float32.
+            factor: (num_rows, out_features), float32.
+
+        Returns:
+            `self(rows) * factor`, (num_rows, out_features), float32.
+        """
+        return self._linear_binary(rows, factor, "mul")
+
+    def add_residual(self, rows: Tensor, residual: Tensor) -> Tensor:
+        """Apply the layer and add the residual; see `LinearBase.add_residual`.
+
+        Args:
+            rows: (num_rows, in_features), float32.
+            residual: (num_rows, out_features), float32.
+
+        Returns:
+            (num_rows, out_features), float32.
+        """
+        return self._linear_binary(rows, residual, "add")
+
+    def _linear_unary(self, rows: Tensor, activation: str, algorithm: str = "") -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, activation, [], algorithm)  # type: ignore[no-any-return]  # noqa: SLF001
 
-    def _with(self, rows: Tensor, other: Tensor, operation: str) -> Tensor:
+    def _linear_binary(self, rows: Tensor, other: Tensor, operation: str) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise.binary(rows, other, self.weight, self.bias, operation)  # type: ignore[no-any-return]  # noqa: SLF001
 
 
 def use_onednn_linears(model: nn.Module) -> None:
-    """Replaces linear layers of float32 by `OneDNNLinear` ones, one after the other, where those are faster.
+    """Replace a model's float32 linear layers on the CPU by `OneDNNLinear`, in place, where that is faster.
 
-    For inference: call it when nobody needs the plain weights any more.
+    Layers are converted one after the other, so that at most one is in memory twice. Call this after everything that
+    reads the ordinary weights.
+
+    Args:
+        model: The model, used for inference only from now on.
     """
     if not (torch.backends.mkldnn.enabled and onednn_is_faster()):
         return
@@ -72,23 +133,23 @@ def use_onednn_linears(model: nn.Module) -> None:
             if isinstance(child, Linear) and child.weight.device.type == "cpu" and child.weight.dtype == torch.float32:
                 setattr(module, name, OneDNNLinear(child))
     for module in model.modules():
-        if isinstance(module, RowChunked) and any(isinstance(each, OneDNNLinear) for each in module.modules()):
-            module.most, module.step = MOST, STEP
+        if isinstance(module, RowChunked) and any(isinstance(layer, OneDNNLinear) for layer in module.modules()):
+            module.block_rows, module.block_multiple = BLOCK_ROWS, BLOCK_MULTIPLE
 
 
 @cache
 def onednn_is_faster() -> bool:
-    """Whether this processor, and this torch, are ones that were measured so."""
+    """Return whether this processor is one on which oneDNN was measured to be faster, and this torch supports it."""
     return (
         bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
         and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
-        and "AMD" in _vendor()
+        and "AMD" in _cpu_vendor()
     )
 
 
-def _vendor() -> str:
-    """AuthenticAMD, GenuineIntel, …"""
+def _cpu_vendor() -> str:
+    """Return the processor's vendor line, which contains for example AuthenticAMD or GenuineIntel."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

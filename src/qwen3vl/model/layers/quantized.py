@@ -1,7 +1,8 @@
-"""Weights of eight bits: half the memory of bfloat16, a quarter of float32.  docs/performance.md measures the loss.
+"""Linear layers with 8-bit weights: half the memory of bfloat16, a quarter of float32.
 
-Each row of a matrix, one output, has a scale of its own: its largest value is the largest that eight bits hold.
-Norms, token embeddings and what joins the vision tower to the language model stay as they are.
+Every row of a weight matrix (one output feature) has its own scale, which maps the row's largest absolute value to the
+largest value of the 8-bit format (symmetric per-channel quantization). Norms, token embeddings and the mergers between
+the vision tower and the language model keep their precision. docs/quantization.md has the measured loss.
 """
 
 from __future__ import annotations
@@ -19,100 +20,179 @@ from qwen3vl.model.layers.linear import Linear, LinearBase
 log = logging.getLogger(__name__)
 
 WeightFormat = Literal["int8", "fp8"]
-FP8 = torch.float8_e4m3fn
-LARGEST = {"int8": 127.0, "fp8": torch.finfo(FP8).max}
+"""8-bit formats of weights: signed integers, or floats with 4 exponent and 3 mantissa bits (E4M3)."""
+FP8_DTYPE = torch.float8_e4m3fn
+MAX_VALUE = {"int8": 127.0, "fp8": torch.finfo(FP8_DTYPE).max}
+"""The largest value of each format; int8 is used symmetrically, without -128."""
 
 
-class Quantized(LinearBase):
-    """A linear layer of int8 weights, made wide again as they are used."""
+class QuantizedLinear(LinearBase):
+    """A linear layer with 8-bit weights, which are converted to the activations' dtype for every call.
 
-    bits: WeightFormat = "int8"
+    Args:
+        dense: The layer to quantize.
+    """
 
-    def __init__(self, plain: Linear) -> None:
+    weight_format: WeightFormat
+    quantized_weight: Tensor
+    weight_scale: Tensor
+
+    def __init__(self, dense: Linear) -> None:
         super().__init__()
-        self.bias = plain.bias
-        packed, scale = quantize_rows(plain.weight, self.bits)
-        self.register_buffer("packed", packed)
-        self.register_buffer("scale", scale)
+        self.bias = dense.bias
+        quantized_weight, weight_scale = quantize_rows(dense.weight, self.weight_format)
+        self.register_buffer("quantized_weight", quantized_weight)
+        self.register_buffer("weight_scale", weight_scale)
 
-    packed: Tensor
-    scale: Tensor
+    def dense_weight(self) -> Tensor:
+        """Dequantize the weights.
 
-    def matrix(self) -> Tensor:
-        return self.packed.to(self.scale.dtype) * self.scale
+        Returns:
+            (out_features, in_features), in the dtype of the activations.
+        """
+        return self.quantized_weight.to(self.weight_scale.dtype) * self.weight_scale
 
 
-class Float8(Quantized):
-    """A linear layer of 8-bit floats; where the device multiplies them, the rows are sync_tracker to eight bits, too."""
+class Int8Linear(QuantizedLinear):
+    """A linear layer with int8 weights.
 
-    bits: WeightFormat = "fp8"
+    Args:
+        dense: The layer to quantize.
+    """
 
-    def __init__(self, plain: Linear) -> None:
-        super().__init__(plain)
-        self.narrow_rows = Elementwise(quantize_rows_fp8)
+    weight_format: WeightFormat = "int8"
+
+
+class Float8Linear(QuantizedLinear):
+    """A linear layer with 8-bit float weights. Devices that multiply 8-bit floats quantize the activations as well.
+
+    Args:
+        dense: The layer to quantize.
+    """
+
+    weight_format: WeightFormat = "fp8"
+
+    def __init__(self, dense: Linear) -> None:
+        super().__init__(dense)
+        self.quantize_activations = Elementwise(quantize_rows_fp8)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.scaled(rows) if rows.is_cuda and supports_fp8_matmul(rows.device) else super().forward(rows)
+        """Apply the layer, by an 8-bit product if the device has one.
 
-    def scaled(self, rows: Tensor) -> Tensor:
-        """The product of 8-bit rows, each with a scale of its own, and 8-bit weights."""
-        narrow, scale = self.narrow_rows(rows)
-        found = _multiply(narrow, scale, self.packed, self.scale).to(rows.dtype)
-        return found if self.bias is None else found + self.bias
+        Args:
+            rows: (num_rows, in_features).
+
+        Returns:
+            (num_rows, out_features), in the dtype of `rows`.
+        """
+        if rows.is_cuda and supports_fp8_matmul(rows.device):
+            return self.fp8_matmul(rows)
+        return super().forward(rows)
+
+    def fp8_matmul(self, rows: Tensor) -> Tensor:
+        """Apply the layer to rows that are quantized to 8-bit floats, each with its own scale.
+
+        Args:
+            rows: (num_rows, in_features).
+
+        Returns:
+            (num_rows, out_features), in the dtype of `rows`.
+        """
+        quantized_rows, row_scale = self.quantize_activations(rows)
+        product = _scaled_matmul(quantized_rows, row_scale, self.quantized_weight, self.weight_scale).to(rows.dtype)
+        return product if self.bias is None else product + self.bias
 
 
-def _multiply(rows: Tensor, row_scale: Tensor, weights: Tensor, weight_scale: Tensor) -> Tensor:
-    """(rows, in) and (out, in) of 8-bit floats with a scale a row, as (rows, out) in bfloat16."""
+def quantize_rows(values: Tensor, weight_format: WeightFormat) -> tuple[Tensor, Tensor]:
+    """Quantize a matrix to 8 bits, with a scale for every row.
+
+    Args:
+        values: (num_rows, num_columns). On the meta device only shapes and dtypes are computed.
+        weight_format: `"int8"` or `"fp8"`.
+
+    Returns:
+        The quantized values, (num_rows, num_columns) int8 or float8_e4m3fn, and the scales, (num_rows, 1) in the dtype
+        of `values`; their product is close to `values`.
+    """
+    if values.is_meta:
+        dtype = torch.int8 if weight_format == "int8" else FP8_DTYPE
+        return torch.empty_like(values, dtype=dtype), torch.empty_like(values[:, :1])
+    max_value = MAX_VALUE[weight_format]
+    scale = (values.abs().amax(1, keepdim=True) / max_value).clamp_min(torch.finfo(values.dtype).tiny)
+    scaled = values.float() / scale.float()
+    if weight_format == "int8":
+        return scaled.round().clamp(-127, 127).to(torch.int8), scale
+    return scaled.clamp(-max_value, max_value).to(FP8_DTYPE), scale
+
+
+def quantize_rows_fp8(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantize activations to 8-bit floats; a function of one argument, so that it can be compiled.
+
+    Args:
+        values: (num_rows, num_columns).
+
+    Returns:
+        The values, (num_rows, num_columns) float8_e4m3fn, and the scales, (num_rows, 1).
+    """
+    return quantize_rows(values, "fp8")
+
+
+def quantize_linears(model: nn.Module, weight_format: WeightFormat) -> set[str]:
+    """Replace the linear layers in the blocks of both towers by quantized ones, in place.
+
+    Args:
+        model: A `Qwen3VL`.
+        weight_format: The format of the new layers.
+
+    Returns:
+        The names of the weights that the new layers hold quantized, such as
+        `language_model.layers.0.mlp.up_proj.weight`.
+    """
+    quantized_names: set[str] = set()
+    layer_class = Int8Linear if weight_format == "int8" else Float8Linear
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Linear) and any(part in name for part in ("layers.", "blocks.")):
+            parent_name, _, child_name = name.rpartition(".")
+            setattr(model.get_submodule(parent_name), child_name, layer_class(module))
+            quantized_names.add(f"{name}.weight")
+    return quantized_names
+
+
+@lru_cache(maxsize=8)
+def supports_fp8_matmul(device: torch.device) -> bool:
+    """Return whether a device multiplies 8-bit floats with a scale for every row, and does so correctly.
+
+    Ada, Hopper and newer GPUs do. The result is computed once for every device.
+
+    Args:
+        device: A CUDA device.
+
+    Returns:
+        Whether 8-bit products work.
+
+    Raises:
+        torch.OutOfMemoryError: The device has no memory left for the check.
+    """
+    rows, weight = (torch.linspace(-1, 1, count * 64).view(count, 64).sin() for count in (16, 32))
+    try:
+        operands = [tensor.to(device) for matrix in (rows, weight) for tensor in quantize_rows(matrix, "fp8")]
+        product = _scaled_matmul(*operands).float().cpu()
+        torch.testing.assert_close(product, rows @ weight.T, atol=0.3, rtol=0.1)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # an older GPU: torch raises several types
+        log.info("%s does not multiply 8-bit floats: %s", device, str(error).partition("\n")[0])
+        return False
+    return True
+
+
+def _scaled_matmul(rows: Tensor, row_scale: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """Multiply (num_rows, in_features) by (out_features, in_features), float8 with row scales, to bfloat16."""
     return torch._scaled_mm(  # noqa: SLF001 (torch's public name for it is newer)
         rows,
-        weights.T,
+        weight.T,
         scale_a=row_scale.float(),
         scale_b=weight_scale.T.float(),
         out_dtype=torch.bfloat16,
         use_fast_accum=True,
     )
-
-
-def quantize_rows(values: Tensor, bits: WeightFormat) -> tuple[Tensor, Tensor]:
-    """(rows, values) as eight bits and the rows' scales, (rows, 1) in the dtype of the values."""
-    if values.is_meta:
-        kind = torch.int8 if bits == "int8" else FP8
-        return torch.empty_like(values, dtype=kind), torch.empty_like(values[:, :1])
-    scale = (values.abs().amax(1, keepdim=True) / LARGEST[bits]).clamp_min(torch.finfo(values.dtype).tiny)
-    scaled = values.float() / scale.float()
-    if bits == "int8":
-        return scaled.round().clamp(-127, 127).to(torch.int8), scale
-    return scaled.clamp(-LARGEST["fp8"], LARGEST["fp8"]).to(FP8), scale
-
-
-def quantize_rows_fp8(values: Tensor) -> tuple[Tensor, Tensor]:
-    """`pack`, for rows on their way."""
-    return quantize_rows(values, "fp8")
-
-
-def quantize_linears(model: nn.Module, bits: WeightFormat) -> set[str]:
-    """Replaces the linear layers of the towers' blocks; the names of the weights that are to be packed."""
-    names: set[str] = set()
-    kind = Quantized if bits == "int8" else Float8
-    for name, module in list(model.named_modules()):
-        if isinstance(module, Linear) and any(part in name for part in ("layers.", "blocks.")):
-            parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, kind(module))
-            names.add(f"{name}.weight")
-    return names
-
-
-@lru_cache(maxsize=8)
-def supports_fp8_matmul(device: torch.device) -> bool:
-    """Whether the device multiplies 8-bit floats with a scale a row, and rightly (Ada, Hopper and newer)."""
-    rows, weights = (torch.linspace(-1, 1, count * 64).view(count, 64).sin() for count in (16, 32))
-    try:
-        packed = [each.to(device) for one in (rows, weights) for each in quantize_rows(one, "fp8")]
-        found = _multiply(*packed).float().cpu()
-        torch.testing.assert_close(found, rows @ weights.T, atol=0.3, rtol=0.1)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # an older card
-        log.info("no 8-bit products on %s: %s", device, str(error).partition("\n")[0])
-        return False
-    return True

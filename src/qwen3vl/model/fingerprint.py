@@ -1,0 +1,47 @@
+"""A digest of a model's files, which tells whether two vectors come from the same model."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from qwen3vl.errors import ModelError
+from qwen3vl.model.weights import weight_files
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a digest of `config.json`, `tokenizer.json` and every byte of the weights.
+
+    The hub's cache names files by their SHA-256, which is used without reading them. Other files are read once in a
+    process, and again when their size or modification time changes.
+
+    Args:
+        folder: A checkpoint folder.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        ModelError: A file is missing.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} is not a complete model folder: it has no {name}")
+        digest.update((folder / name).read_bytes())
+    for path in sorted(set(weight_files(folder).values())):
+        stat = path.stat()
+        digest.update(f"{path.name}:{_sha256(path, stat.st_size, stat.st_mtime_ns)}".encode())
+    return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    """Return a file's SHA-256; size and modification time are part of the cache's key."""
+    # The hub's cache has symlinks to files that are named by their SHA-256 in hexadecimal.
+    blob_name = path.resolve().name
+    if path.is_symlink() and len(blob_name) == 64 and set(blob_name) <= set("0123456789abcdef"):
+        return blob_name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
