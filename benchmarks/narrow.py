@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu import draw_pages
+from benchmarks.gpu_common import draw_pages
 from benchmarks.models import write
-from benchmarks.rivals import words
+from benchmarks.rivals import random_words
 from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.scenes import near_miss
 from qwen3vl.model.hub import TINY_MAX_PIXELS
@@ -44,7 +44,10 @@ def table_rows(folder: Path) -> Iterator[str]:
     images = [scene.draw(random) for scene in scenes]
     caption_pairs = [(scene, scene.caption(1), near_miss(scene, random).caption(1)) for scene in scenes[:100]]
     random_model = write(folder, "golden") / "embedding"
-    mixed: list[Any] = [*(words(random, 60) for _ in range(30)), *({"image": page} for page in draw_pages(folder, 2))]
+    mixed: list[Any] = [
+        *(random_words(random, 60) for _ in range(30)),
+        *({"image": page} for page in draw_pages(folder, 2)),
+    ]
     exact: dict[str, Any] = {}
     for dtype in DTYPES:
         embedder = Embedder("tiny", device="cpu", dtype=dtype, max_pixels=TINY_MAX_PIXELS)

@@ -173,7 +173,8 @@ def test_kernel_with_wrong_results_is_not_selected(
     kernels.select_varlen_kernel.cache_clear()
     assert kernels.select_varlen_kernel(CPU, torch.float32) is None
     assert "attention takes more calls and memory" in caplog.text
-    monkeypatch.setattr(kernels, "KERNEL_LOADERS", {"torch": lambda: wrong, "flash-attn": lambda: reference_kernel})
+    loaders = {"torch": lambda: wrong, "flash-attn": lambda: reference_kernel}
+    monkeypatch.setattr(kernels, "KERNEL_LOADERS", loaders)
     kernels.select_varlen_kernel.cache_clear()
     assert kernels.select_varlen_kernel(CPU, torch.float32) is reference_kernel
     kernels.select_varlen_kernel.cache_clear()

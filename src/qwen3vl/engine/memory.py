@@ -60,7 +60,7 @@ def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
     """Estimate the peak memory of activations per token.
 
     The peak is in an MLP of the language model, or in the vision tower, where each token stands for
-    `merge_size ** 2` (four) patches.
+    `spatial_merge_size ** 2` (four) patches.
 
     Args:
         config: The model's sizes.
@@ -73,9 +73,10 @@ def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
     qkv_size = (text.num_heads + 2 * text.num_kv_heads) * text.head_dim
     # Each factor counts the tensors of that width that are alive at once.
     language = 4 * text.hidden_size + 3 * text.intermediate_size + 3 * qkv_size
+    patches_per_token = vision.spatial_merge_size**2
     patch = 4 * vision.hidden_size + 2 * vision.intermediate_size + 9 * vision.hidden_size
     features = (1 + len(vision.deepstack_visual_indexes)) * vision.out_hidden_size
-    pixels = 3 * vision.spatial_merge_size**2 * vision.patch_dim
+    pixels = 3 * patches_per_token * vision.patch_dim
     return (
         language + features + vision.spatial_merge_size**2 * patch
     ) * dtype.itemsize + pixels * torch.float32.itemsize

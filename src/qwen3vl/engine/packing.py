@@ -57,9 +57,8 @@ class Pack:
             Indices from the prompt's first token to its last, (length,) int64.
         """
         last = int(self.output_indices[self.prompt_indices.index(prompt_index)])
-        prefixes = sorted(
-            (link.key_start, link.key_stop) for link in self.layout.links if link.query_start <= last < link.query_stop
-        )
+        links = [link for link in self.layout.links if link.query_start <= last < link.query_stop]
+        prefixes = sorted((link.key_start, link.key_stop) for link in links)
         segment_starts = np.cumsum((0, *self.layout.segment_lengths))
         start = int(segment_starts[np.searchsorted(segment_starts, last, side="right") - 1])
         return np.concatenate([np.arange(*token_range) for token_range in (*prefixes, (start, last + 1))])

@@ -39,7 +39,7 @@ class PrefixTree:
     Attributes:
         num_tokens: Number of tokens in the row.
         segments: The row's segments, in order.
-        links: Which tokens attend to which prefix, sorted by level and start.
+        links: Which tokens attend to which prefix, sorted by level and first query.
         last_token_indices: Index in the row of each sequence's last token.
 
     Example:

@@ -70,7 +70,7 @@ class LoadSpec:
 
     Attributes:
         folder: The checkpoint's folder.
-        digest: Digest of its files; see `qwen3vl.model.weights.fingerprint`.
+        digest: Digest of its files; see `qwen3vl.model.fingerprint`.
         dtype: Dtype of weights and computations.
         weight_format: `"int8"` or `"fp8"` if weights are quantized, else None.
         compiled: Whether `torch.compile` fuses elementwise operations.
