@@ -1,4 +1,4 @@
-"""`python -m qwen3vl`."""
+"""Run the command line with `python -m qwen3vl`."""
 
 import sys
 

@@ -155,6 +155,9 @@ def prompt_index(prompt: EncodedPrompt, key: object, token: int) -> int:
 
     Returns:
         The token's index in the prompt.
+
+    Raises:
+        ValueError: If the prompt does not hold the token.
     """
     for span in prompt.spans:
         if span.key == key and span.offset <= token < span.offset + span.stop - span.start:

@@ -57,8 +57,8 @@ def run_index(
     """
     store = open_store(location, collection)
     try:
-        given = {"revision": revision, "dimensions": dimensions}
-        settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        options = {"revision": revision, "dimensions": dimensions}
+        settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         embedder = open_embedder(choice, store.recipe(), **settings)
         folder = Path(parse_location(location)[1])
         # A store inside of an indexed folder is not one of its documents.

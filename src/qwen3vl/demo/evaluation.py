@@ -67,8 +67,8 @@ class Answer:
 def write_questions(library: Library, seed: int = 5) -> Iterator[Question]:
     """Write questions of six tasks about random parts of a library.
 
-    Texts search images, videos, pages and notes; an image searches for another drawing of the same scene; an image
-    and a text together search for a scene that holds what both name.
+    A text searches for an image, a video or a page; an image searches for another drawing of the same scene, or for the
+    note that describes it; an image and a text together search for a scene that holds what both name.
 
     Args:
         library: The library that is searched.
