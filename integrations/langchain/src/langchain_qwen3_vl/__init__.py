@@ -10,9 +10,8 @@ from langchain_qwen3_vl.loader import Qwen3VLLoader
 from langchain_qwen3_vl.reranker import Qwen3VLReranker
 from langchain_qwen3_vl.retriever import Qwen3VLRetriever
 from langchain_qwen3_vl.vector_stores import aadd_documents, add_documents
+from qwen3vl import __version__
 from qwen3vl.adapters.media_keys import MediaKeys
-
-__version__ = "0.1.0"
 
 __all__ = [
     "MediaKeys",
