@@ -14,11 +14,11 @@ import langchain_qwen3_vl
 import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "langchain.md"
-_CODE_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_CODE_BLOCK = re.compile(r"^(?P<indent> *)```python\n(?P<code>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 
 
 def code_blocks(text: str) -> list[str]:
-    return _CODE_BLOCK.findall(text)
+    return [textwrap.dedent(match["code"]) for match in _CODE_BLOCK.finditer(text)]
 
 
 def public_objects() -> dict[str, Any]:
@@ -37,9 +37,7 @@ def public_objects() -> dict[str, Any]:
 
 
 EXAMPLES = {
-    name: block
-    for name, value in public_objects().items()
-    for block in code_blocks(textwrap.dedent(inspect.getdoc(value) or "").replace("\n    ", "\n"))
+    name: block for name, value in public_objects().items() for block in code_blocks(inspect.getdoc(value) or "")
 }
 
 
