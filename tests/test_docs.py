@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_ingest import draw
+from tests.support.drawn_scenes import draw_scenes
 
 ROOT = Path(__file__).parent.parent
 PAGES = (
@@ -21,7 +21,7 @@ PAGES = (
 def test_a_page(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With the tiny models in place of the real ones, in a folder with pictures."""
     monkeypatch.chdir(tmp_path)
-    draw(tmp_path / "photos", 12)
+    draw_scenes(tmp_path / "photos", 12)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
     assert len(blocks) >= 1
     assert len(blocks[0].splitlines()) <= 12
