@@ -321,7 +321,7 @@ async def test_the_cores_retriever(embeddings: Qwen3VLEmbeddings, policy: MediaP
     query: Any = [{"type": "image", "url": str(mixed / "star.png")}]
     assert source(retriever.invoke(query)[0]) == "star.png"
     (one,) = Qwen3VLRetriever(
-        retriever=Retriever(embeddings.embedder, store), options={"where": {"kind": "page"}, "one_per": "source"}
+        retriever=Retriever(embeddings.embedder, store), options={"where": {"kind": "page"}, "group_by": "source"}
     ).invoke("a scene")
     assert source(one) == "slides.pdf"
     store.close()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from qwen3vl.ingestion.buffer import PipelineStopped
 from qwen3vl.ingestion.pipeline import IngestionPipeline
@@ -14,7 +13,7 @@ from qwen3vl.ingestion.report import Report
 from qwen3vl.ingestion.sync import Sync
 from qwen3vl.ingestion.types import LoaderItem, StreamingEmbedder
 from qwen3vl.stores import AsyncStore, Store
-from qwen3vl.stores.on_loop import StoreOnLoop
+from qwen3vl.stores.on_loop import StoreOnLoop, run_on_loop
 
 
 def ingest(
@@ -148,15 +147,11 @@ def _iterate_in_loop(documents: AsyncIterable[LoaderItem], loop: asyncio.Abstrac
             return [item]
         return []
 
-    def wait_for(work: Coroutine[Any, Any, list[LoaderItem]]) -> list[LoaderItem]:
-        try:
-            return asyncio.run_coroutine_threadsafe(work, loop).result()
-        except RuntimeError:
-            if not loop.is_closed():
-                raise
-            # The loop ended while this thread waited for a slow stream.
-            work.close()
-            raise PipelineStopped from None
-
-    while items := wait_for(next_item()):
-        yield from items
+    try:
+        while items := run_on_loop(next_item(), loop):
+            yield from items
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+        # The loop ended while this thread waited for a slow stream.
+        raise PipelineStopped from None

@@ -24,4 +24,25 @@ class StoreOnLoop(Store):
         self._loop = loop
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return run_on_loop(work, self._loop)
+
+
+def run_on_loop(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> T:
+    """Run a coroutine in an event loop, and wait for it in this thread.
+
+    Args:
+        work: The coroutine.
+        loop: An event loop that runs in another thread.
+
+    Returns:
+        The coroutine's result.
+
+    Raises:
+        RuntimeError: The loop is closed.
+    """
+    try:
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+    except RuntimeError:
+        work.close()
+        raise
+    return future.result()

@@ -28,7 +28,7 @@ class Qwen3VLRetriever(BaseRetriever):
     k: int = Field(default=4, ge=1)
     """How many documents are found."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of `Retriever.search`: where, offset, threshold, one_per.  `invoke` takes them too."""
+    """Further arguments of `Retriever.search`: where, offset, threshold, group_by.  `invoke` takes them too."""
 
     def _get_relevant_documents(
         self,
