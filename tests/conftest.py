@@ -13,6 +13,8 @@ import torch
 from qwen3vl import Embedder, Reranker
 from tests.golden import checkpoint, inputs
 
+pytest_plugins = ["tests.support.store_fixtures"]
+
 GOLDEN = Path(__file__).parent / "golden"
 CASES: dict[str, dict[str, Any]] = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
 REFERENCE: dict[str, dict[str, Any]] = json.loads((GOLDEN / "reference.json").read_text(encoding="utf-8"))

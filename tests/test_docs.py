@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qwen3vl.cli import main
-from tests.test_ingest import draw
+from tests.support.drawn_scenes import draw_scenes
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
@@ -84,7 +84,7 @@ def test_page_runs_from_top_to_bottom(
 ) -> None:
     """With the tiny models in place of the real ones, in a folder with images."""
     monkeypatch.chdir(tmp_path)
-    draw(tmp_path / "photos", 12)
+    draw_scenes(tmp_path / "photos", 12)
     page = blocks(name, "python")
     assert len(page) >= 1
     assert len(page[0].splitlines()) <= 12

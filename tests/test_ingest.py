@@ -1,4 +1,4 @@
-"""Ingestion writes each document once, whatever interrupts it, and searching finds it."""
+"""`ingest` with the tiny model and files: each document is written once, whatever interrupts it, and is found."""
 
 from __future__ import annotations
 
@@ -18,37 +18,23 @@ from PIL import Image
 
 from qwen3vl import Document, Embedder, RecipeError, Report, Reranker, Retriever, Store, StoreError, ingest, open_store
 from qwen3vl.cli import main
-from qwen3vl.demo.scenes import Scene, random_scene
+from qwen3vl.demo.scenes import Scene
 from qwen3vl.loaders import Loader
+from tests.support.drawn_scenes import draw_scenes
 
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    opened = open_store(":memory:")
-    yield opened
-    opened.close()
+    store = open_store(":memory:")
+    yield store
+    store.close()
 
 
-def draw(folder: Path, count: int, seed: int = 4) -> list[tuple[Path, Scene]]:
-    random = Random(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    made: dict[object, tuple[Path, Scene]] = {}
-    while len(made) < count:
-        scene = random_scene(random)
-        if scene.key not in made:
-            path = folder / f"{len(made):04d}.png"
-            scene.draw(random).save(path)
-            made[scene.key] = (path, scene)
-    return list(made.values())
-
-
-def run(folder: Path, embedder: Embedder, store: Store) -> Report:
+def ingest_folder(folder: Path, embedder: Embedder, store: Store) -> Report:
     return ingest(Loader().load([folder]), embedder, store, sync=lambda source: source.startswith(str(folder)))
 
 
-class Counting(Embedder):
-    """An embedder that counts what it is given."""
-
+class CountingEmbedder(Embedder):
     embedded = 0
 
     def stream(self, inputs, **options):
@@ -58,37 +44,39 @@ class Counting(Embedder):
 
 
 def test_second_run_embeds_nothing(tmp_path: Path, store: Store) -> None:
-    draw(tmp_path / "in", 70)
-    embedder = Counting("tiny", device="cpu")
-    first = run(tmp_path / "in", embedder, store)
+    draw_scenes(tmp_path / "in", 70)
+    embedder = CountingEmbedder("tiny", device="cpu")
+    first = ingest_folder(tmp_path / "in", embedder, store)
     assert (first.added, first.unchanged, embedder.embedded) == (70, 0, 70)
-    second = run(tmp_path / "in", embedder, store)
+    second = ingest_folder(tmp_path / "in", embedder, store)
     assert (second.added, second.unchanged, second.deleted, embedder.embedded) == (0, 70, 0, 70)
 
 
-def test_changed_deleted_and_broken(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
+def test_sync_replaces_changed_deletes_missing_and_keeps_broken_files(
+    tmp_path: Path, store: Store, tiny_embedder: Embedder
+) -> None:
     folder = tmp_path / "in"
-    made = draw(folder, 6)
-    run(folder, tiny_embedder, store)
-    made[0][1].draw(Random(77)).save(made[0][0])
-    made[1][0].unlink()
-    made[2][0].write_bytes(b"broken now")
-    report = run(folder, tiny_embedder, store)
+    scenes = draw_scenes(folder, 6)
+    ingest_folder(folder, tiny_embedder, store)
+    scenes[0][1].draw(Random(77)).save(scenes[0][0])
+    scenes[1][0].unlink()
+    scenes[2][0].write_bytes(b"broken now")
+    report = ingest_folder(folder, tiny_embedder, store)
     assert (report.added, report.unchanged, report.replaced, report.deleted) == (1, 3, 1, 1)
     ((name, reason),) = report.failed
-    assert name == str(made[2][0])
+    assert name == str(scenes[2][0])
     assert "not an image" in reason
-    # What failed keeps its old vector until it can be read again or is gone.
+    # A file that cannot be read keeps its old vector until it can be read again or is deleted.
     assert store.count() == 5
-    made[2][1].draw(Random(78)).save(made[2][0])
-    report = run(folder, tiny_embedder, store)
+    scenes[2][1].draw(Random(78)).save(scenes[2][0])
+    report = ingest_folder(folder, tiny_embedder, store)
     assert (report.added, report.unchanged, report.replaced, report.failed) == (1, 4, 1, [])
     assert store.count() == 5
 
 
-def test_recipes_are_held_apart(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
-    draw(tmp_path / "in", 2)
-    run(tmp_path / "in", tiny_embedder, store)
+def test_other_recipe_is_an_error_that_names_the_field(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
+    draw_scenes(tmp_path / "in", 2)
+    ingest_folder(tmp_path / "in", tiny_embedder, store)
     for settings, field in (
         ({"dimensions": 64}, "dimensions"),
         ({"max_pixels": 20_000}, "max_pixels"),
@@ -96,12 +84,12 @@ def test_recipes_are_held_apart(tmp_path: Path, store: Store, tiny_embedder: Emb
     ):
         other = Embedder("tiny", device="cpu", **settings)
         with pytest.raises(RecipeError, match=field):
-            run(tmp_path / "in", other, store)
+            ingest_folder(tmp_path / "in", other, store)
         with pytest.raises(RecipeError, match=field):
             Retriever(other, store)
 
 
-def test_a_foreign_collection_is_left_alone(tiny_embedder: Embedder) -> None:
+def test_foreign_collection_is_not_changed(tiny_embedder: Embedder) -> None:
     from qdrant_client import QdrantClient, models
     from qwen3vl_qdrant import QdrantStore
 
@@ -112,64 +100,68 @@ def test_a_foreign_collection_is_left_alone(tiny_embedder: Embedder) -> None:
     assert client.count("qwen3vl").count == 0
 
 
-def test_empty_store_cannot_be_searched(store: Store, tiny_embedder: Embedder) -> None:
+def test_retriever_of_an_empty_store_is_an_error(store: Store, tiny_embedder: Embedder) -> None:
     with pytest.raises(RecipeError, match="nothing was indexed"):
         Retriever(tiny_embedder, store)
 
 
-def test_retrieval_end_to_end(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
-    """Scenes drawn for this test, found by their captions and by another drawing of them."""
-    made = draw(tmp_path / "in", 150, seed=12)
-    run(tmp_path / "in", tiny_embedder, store)
+def test_scenes_are_found_by_caption_and_by_another_drawing(
+    tmp_path: Path, store: Store, tiny_embedder: Embedder
+) -> None:
+    scenes = draw_scenes(tmp_path / "in", 150, seed=12)
+    ingest_folder(tmp_path / "in", tiny_embedder, store)
     retriever = Retriever(tiny_embedder, store)
     random = Random(5)
 
-    def found(queries: list[object], most: int) -> float:
-        hits = [retriever.search(query, most) for query in queries]  # type: ignore[arg-type]
-        right = [
-            any(hit.document.source == str(path) for hit in each) for each, (path, _) in zip(hits, made, strict=False)
+    def recall(queries: list[object], limit: int) -> float:
+        results = [retriever.search(query, limit) for query in queries]  # type: ignore[arg-type]
+        is_found = [
+            any(hit.document.source == str(path) for hit in hits)
+            for hits, (path, _) in zip(results, scenes, strict=False)
         ]
-        return sum(right) / len(right)
+        return sum(is_found) / len(is_found)
 
-    words: list[object] = [scene.caption(random.randrange(3)) for _, scene in made[:60]]
-    assert found(words, 1) >= 0.85
-    assert found(words, 5) >= 0.97
-    again: list[object] = [{"image": Scene(scene.things, 2).draw(random)} for _, scene in made[:40]]
-    assert found(again, 5) >= 0.95
+    captions: list[object] = [scene.caption(random.randrange(3)) for _, scene in scenes[:60]]
+    assert recall(captions, 1) >= 0.85
+    assert recall(captions, 5) >= 0.97
+    drawings: list[object] = [{"image": Scene(scene.things, 2).draw(random)} for _, scene in scenes[:40]]
+    assert recall(drawings, 5) >= 0.95
 
 
-def test_kinds_filter_and_reranking(
+def test_filtered_hits_are_reranked_and_unreadable_ones_come_last(
     tmp_path: Path, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker
 ) -> None:
-    made = draw(tmp_path / "in", 20)
-    (tmp_path / "in" / "notes.md").write_text("\n\n".join(f"## {n}\n\n{s.caption()}" for n, (_, s) in enumerate(made)))
-    run(tmp_path / "in", tiny_embedder, store)
+    scenes = draw_scenes(tmp_path / "in", 20)
+    (tmp_path / "in" / "notes.md").write_text(
+        "\n\n".join(f"## {number}\n\n{scene.caption()}" for number, (_, scene) in enumerate(scenes))
+    )
+    ingest_folder(tmp_path / "in", tiny_embedder, store)
     retriever = Retriever(tiny_embedder, store, tiny_reranker, candidates=8)
-    query = made[3][1].caption()
+    query = scenes[3][1].caption()
     hits = retriever.search(query, 5, where={"kind": ["picture"]})
     assert len(hits) == 5
     assert {hit.document.kind for hit in hits} == {"picture"}
     scores = [hit.rerank_score or 0 for hit in hits]
     assert scores == sorted(scores, reverse=True)
-    alone = tiny_reranker.score(query, [hit.document.input for hit in hits])
-    np.testing.assert_allclose(scores, alone, atol=1e-5)
-    made[3][0].unlink()
+    expected = tiny_reranker.score(query, [hit.document.input for hit in hits])
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    scenes[3][0].unlink()
     hits = retriever.search(query, 8, where={"kind": ["picture"]})
-    assert hits[-1].document.source == str(made[3][0])
+    assert hits[-1].document.source == str(scenes[3][0])
     assert hits[-1].rerank_score is None
 
 
-def test_documents_keep_everything(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
-    draw(tmp_path / "in", 3)
+def test_hits_have_the_documents_as_they_were_loaded(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
+    draw_scenes(tmp_path / "in", 3)
     (tmp_path / "in" / "a.txt").write_text("a red circle on the left")
-    loaded = [each for each in Loader().load([tmp_path / "in"]) if isinstance(each, Document)]
+    loaded = [document for document in Loader().load([tmp_path / "in"]) if isinstance(document, Document)]
     ingest(loaded, tiny_embedder, store)
     hits = Retriever(tiny_embedder, store).search("a red circle on the left", 10)
     assert sorted(hit.document.id for hit in hits) == sorted(document.id for document in loaded)
     assert {hit.document.name: hit.document for hit in hits} == {document.name: document for document in loaded}
 
 
-def index(folder: Path, place: Path) -> subprocess.Popen[str]:
+def start_index(folder: Path, store: Path) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
@@ -177,12 +169,12 @@ def index(folder: Path, place: Path) -> subprocess.Popen[str]:
         "index",
         str(folder),
         "--store",
-        str(place),
+        str(store),
         "--model",
         "tiny",
         "--json",
     ]
-    # A shell's background requests ignore Ctrl-C, and so would what they start.
+    # Background jobs of a shell ignore SIGINT, and so would their children.
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -192,70 +184,70 @@ def index(folder: Path, place: Path) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
-def test_resumes_after_a_blow(tmp_path: Path, blow: signal.Signals) -> None:
-    draw(tmp_path / "in", 600)
-    process = index(tmp_path / "in", tmp_path / "store")
+@pytest.mark.parametrize("sent_signal", [signal.SIGKILL, signal.SIGINT])
+def test_index_resumes_after_a_signal(tmp_path: Path, sent_signal: signal.Signals) -> None:
+    draw_scenes(tmp_path / "in", 600)
+    process = start_index(tmp_path / "in", tmp_path / "store")
     database = tmp_path / "store" / "collection" / "qwen3vl" / "storage.sqlite"
     for _ in range(6000):
         if database.exists() and database.stat().st_size > 100_000:
             break
         time.sleep(0.01)
-    os.kill(process.pid, blow)
+    os.kill(process.pid, sent_signal)
     process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGKILL, 130)
-    again = index(tmp_path / "in", tmp_path / "store")
-    told, _ = again.communicate(timeout=120)
-    summary = json.loads(told)
+    second = start_index(tmp_path / "in", tmp_path / "store")
+    output, _ = second.communicate(timeout=120)
+    summary = json.loads(output)
     assert summary["added"] + summary["unchanged"] == 600
     assert summary["unchanged"] > 0
     assert summary["stored"] == 600
     assert summary["failed"] == []
 
 
-def test_a_store_in_use(tmp_path: Path) -> None:
-    place = str(tmp_path / "store")
-    opened = open_store(place)
+def test_folder_open_in_another_client_is_an_error(tmp_path: Path) -> None:
+    folder = str(tmp_path / "store")
+    store = open_store(folder)
     with pytest.raises(StoreError, match="open in another process"):
-        open_store(place)
-    opened.close()
+        open_store(folder)
+    store.close()
 
 
-def test_picture_formats(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
-    (path, scene), *_ = draw(tmp_path / "in", 1)
-    picture = Image.open(path)
+def test_image_formats_are_found_alike(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
+    (path, scene), *_ = draw_scenes(tmp_path / "in", 1)
+    image = Image.open(path)
     for suffix in ("jpg", "webp", "bmp", "gif", "tiff", "avif", "ppm"):
-        picture.save(tmp_path / "in" / f"x.{suffix}")
-    report = run(tmp_path / "in", tiny_embedder, store)
+        image.save(tmp_path / "in" / f"x.{suffix}")
+    report = ingest_folder(tmp_path / "in", tiny_embedder, store)
     assert (report.added, report.failed) == (8, [])
     hits = Retriever(tiny_embedder, store).search(scene.caption(), 8)
     assert min(hit.score for hit in hits) > 0.9 * max(hit.score for hit in hits)
 
 
-def test_what_is_not_there_today_is_kept(tmp_path: Path, tiny_embedder: Embedder) -> None:
-    """A folder that was renamed, or whose disk is not mounted, loses nothing."""
-    draw(tmp_path / "lib", 3)
+def test_missing_or_empty_folder_deletes_nothing(tmp_path: Path, tiny_embedder: Embedder) -> None:
+    """A folder may be missing because it was renamed, or empty because its disk is not mounted."""
+    draw_scenes(tmp_path / "lib", 3)
     arguments = ["index", str(tmp_path / "lib"), "--store", str(tmp_path / "store"), "--model", "tiny", "--json"]
     assert main(arguments) == 0
     (tmp_path / "lib").rename(tmp_path / "lib2")
     assert main(arguments) == 1
     (tmp_path / "lib").mkdir()
     assert main(arguments) == 0
-    opened = open_store(str(tmp_path / "store"))
-    assert opened.count() == 3
-    opened.close()
+    store = open_store(str(tmp_path / "store"))
+    assert store.count() == 3
+    store.close()
 
 
-def test_documents_of_one_source_by_hand(store: Store, tiny_embedder: Embedder) -> None:
-    made = [Document("kb", "text", text=text) for text in ("a red star", "a blue ring", "a red star")]
-    assert ingest(made, tiny_embedder, store).added == 2
+def test_equal_documents_of_one_source_are_stored_once(store: Store, tiny_embedder: Embedder) -> None:
+    documents = [Document("kb", "text", text=text) for text in ("a red star", "a blue ring", "a red star")]
+    assert ingest(documents, tiny_embedder, store).added == 2
     assert store.count() == 2
 
 
-def test_a_name_that_is_not_utf8(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
-    draw(tmp_path / "in", 2)
-    (path, _), *_ = draw(tmp_path / "more", 1)
+def test_file_name_that_is_not_utf8_is_reported(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
+    draw_scenes(tmp_path / "in", 2)
+    (path, _), *_ = draw_scenes(tmp_path / "more", 1)
     os.rename(path, os.fsencode(tmp_path / "in") + b"/caf\xe9.png")  # noqa: PTH104 (the name is bytes)
-    report = run(tmp_path / "in", tiny_embedder, store)
+    report = ingest_folder(tmp_path / "in", tiny_embedder, store)
     assert report.added == 2
     assert "not valid UTF-8" in report.failed[0][1]

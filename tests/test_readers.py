@@ -1,4 +1,4 @@
-"""What `ingest` writes, opened by LangChain's and LlamaIndex's own stores, and by plain Chroma."""
+"""Collections that `ingest` wrote, read by LangChain's and LlamaIndex's own stores and by plain Chroma."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from qwen3vl_qdrant import Layout, QdrantStore
 
 from qwen3vl import Document, Embedder, Store, ingest
 from qwen3vl.loaders import Loader
-from tests.support.fake_embedder import Precomputed, passages, vector
-from tests.test_ingest import draw
+from tests.support.drawn_scenes import draw_scenes
+from tests.support.fake_embedder import FakeEmbedder, fake_vector, passages, query_vector
 
 
-class Words(Embeddings):
-    """LangChain's side of the precomputed vectors."""
+class FakeEmbeddings(Embeddings):
+    """The vectors of `FakeEmbedder`, for LangChain."""
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return [self.embed_query(text) for text in texts]
 
     def embed_query(self, text: str) -> list[float]:
-        return vector({"text": text}).tolist()  # type: ignore[no-any-return]
+        return fake_vector({"text": text}).tolist()  # type: ignore[no-any-return]
 
 
 DOCUMENTS = [
@@ -47,67 +47,69 @@ DOCUMENTS = [
 ]
 
 
-def filled(store: Store) -> Store:
-    assert ingest(DOCUMENTS, Precomputed(), store).added == len(DOCUMENTS)
+def fill(store: Store) -> Store:
+    assert ingest(DOCUMENTS, FakeEmbedder(), store).added == len(DOCUMENTS)
     return store
 
 
 @pytest.fixture(params=[None, 8], ids=["full", "short"])
 def qdrant(request: pytest.FixtureRequest) -> QdrantClient:
     client = QdrantClient(":memory:")
-    filled(QdrantStore(client, layout=Layout(short=request.param)))
+    fill(QdrantStore(client, layout=Layout(short=request.param)))
     return client
 
 
 @pytest.fixture
 def chroma(tmp_path: Path) -> Any:
     client = chromadb.PersistentClient(str(tmp_path / "chroma"))
-    filled(ChromaStore(client))
+    fill(ChromaStore(client))
     return client
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_langchain_qdrant(qdrant: QdrantClient, document: Document) -> None:
-    store = QdrantVectorStore(qdrant, "qwen3vl", Words())
-    ((found, score),) = store.similarity_search_with_score_by_vector(vector(document.input).tolist(), 1)
+def test_langchain_qdrant_finds_documents(qdrant: QdrantClient, document: Document) -> None:
+    store = QdrantVectorStore(qdrant, "qwen3vl", FakeEmbeddings())
+    ((result, score),) = store.similarity_search_with_score_by_vector(query_vector(document).tolist(), 1)
     assert score == pytest.approx(1, abs=1e-5)
-    metadata = {key: value for key, value in found.metadata.items() if key not in ("_id", "_collection_name")}
-    assert found.page_content == document.text
-    assert Document.from_payload({"page_content": found.page_content, "metadata": metadata}) == document
+    metadata = {key: value for key, value in result.metadata.items() if key not in ("_id", "_collection_name")}
+    assert result.page_content == document.text
+    assert Document.from_payload({"page_content": result.page_content, "metadata": metadata}) == document
 
 
-def test_langchain_qdrant_by_words_and_filter(qdrant: QdrantClient) -> None:
-    store = QdrantVectorStore(qdrant, "qwen3vl", Words())
-    wanted = models.Filter(must=[models.FieldCondition(key="metadata.number", match=models.MatchValue(value=4))])
-    (found,) = store.as_retriever(search_kwargs={"k": 3, "filter": wanted}).invoke(DOCUMENTS[4].text)
-    assert found.page_content == DOCUMENTS[4].text
-    assert found.metadata["deep"] == {"x": [1]}
+def test_langchain_qdrant_filters_by_metadata(qdrant: QdrantClient) -> None:
+    store = QdrantVectorStore(qdrant, "qwen3vl", FakeEmbeddings())
+    metadata_filter = models.Filter(
+        must=[models.FieldCondition(key="metadata.number", match=models.MatchValue(value=4))]
+    )
+    (result,) = store.as_retriever(search_kwargs={"k": 3, "filter": metadata_filter}).invoke(DOCUMENTS[4].text)
+    assert result.page_content == DOCUMENTS[4].text
+    assert result.metadata["deep"] == {"x": [1]}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_langchain_chroma(chroma: Any, document: Document) -> None:
-    store = Chroma("qwen3vl", Words(), client=chroma)
-    ((found, distance),) = store.similarity_search_by_vector_with_relevance_scores(vector(document.input).tolist(), 1)
+def test_langchain_chroma_finds_documents(chroma: Any, document: Document) -> None:
+    store = Chroma("qwen3vl", FakeEmbeddings(), client=chroma)
+    ((result, distance),) = store.similarity_search_by_vector_with_relevance_scores(query_vector(document).tolist(), 1)
     assert distance == pytest.approx(0, abs=1e-5)
-    assert found.page_content == document.text
-    told = {
+    assert result.page_content == document.text
+    fields = {
         "source": document.source,
         "locator": document.locator,
         "kind": document.kind,
         "content_hash": document.content_hash,
     }
     media = {key: value for key, value in (("image", document.image), ("video", document.video)) if value}
-    assert (told | media).items() <= found.metadata.items()
+    assert (fields | media).items() <= result.metadata.items()
     scalars = {key: value for key, value in document.metadata.items() if key not in ("tags", "deep")}
-    assert scalars.items() <= found.metadata.items()
+    assert scalars.items() <= result.metadata.items()
 
 
-def asked(document: Document, **options: Any) -> VectorStoreQuery:
-    return VectorStoreQuery(query_embedding=vector(document.input).tolist(), similarity_top_k=1, **options)
+def node_query(document: Document, **options: Any) -> VectorStoreQuery:
+    return VectorStoreQuery(query_embedding=query_vector(document).tolist(), similarity_top_k=1, **options)
 
 
 def check_node(node: Any, document: Document) -> None:
-    """A node holds the document's text, its metadata whole, and its picture where LlamaIndex can open it."""
+    """A node has the document's text and metadata, and its image if LlamaIndex can open it."""
     assert node.get_content(metadata_mode=MetadataMode.NONE) == document.text
     metadata = {key: value for key, value in node.metadata.items() if not key.startswith("_")}
     assert Document.from_payload({"page_content": document.text, "metadata": metadata}) == document
@@ -119,88 +121,85 @@ def check_node(node: Any, document: Document) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_llama_index_qdrant(qdrant: QdrantClient, document: Document) -> None:
-    result: Any = LlamaQdrant("qwen3vl", client=qdrant).query(asked(document))
+def test_llama_index_qdrant_finds_nodes(qdrant: QdrantClient, document: Document) -> None:
+    result: Any = LlamaQdrant("qwen3vl", client=qdrant).query(node_query(document))
     assert result.similarities == pytest.approx([1], abs=1e-5)
     check_node(result.nodes[0], document)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_llama_index_chroma(chroma: Any, document: Document) -> None:
+def test_llama_index_chroma_finds_nodes(chroma: Any, document: Document) -> None:
     store: Any = ChromaVectorStore(chroma_collection=chroma.get_collection("qwen3vl"))
-    check_node(store.query(asked(document)).nodes[0], document)
-    only = MetadataFilters(filters=[MetadataFilter(key="source", value=document.source)])
-    check_node(store.query(asked(document, filters=only)).nodes[0], document)
+    check_node(store.query(node_query(document)).nodes[0], document)
+    source_filter = MetadataFilters(filters=[MetadataFilter(key="source", value=document.source)])
+    check_node(store.query(node_query(document, filters=source_filter)).nodes[0], document)
 
 
-def test_llama_index_deletes_by_source(chroma: Any, qdrant: QdrantClient) -> None:
+def test_llama_index_deletes_nodes_by_source(chroma: Any, qdrant: QdrantClient) -> None:
     ChromaVectorStore(chroma_collection=chroma.get_collection("qwen3vl")).delete("notes/1.md")
     LlamaQdrant("qwen3vl", client=qdrant).delete("notes/1.md")
     assert ChromaStore(chroma).count() == QdrantStore(qdrant).count() == len(DOCUMENTS) - 3
 
 
-def test_chroma_alone_by_words_and_pictures(tmp_path: Path, tiny_embedder: Embedder) -> None:
-    """The collection remembers its embedding function: plain Chroma finds pictures with nothing but its name."""
-    made = draw(tmp_path / "in", 40)
+def test_plain_chroma_searches_by_text_and_image(tmp_path: Path, tiny_embedder: Embedder) -> None:
+    """The collection stores its embedding function, so that its name is enough."""
+    scenes = draw_scenes(tmp_path / "in", 40)
     client: Any = chromadb.PersistentClient(str(tmp_path / "chroma"))
     ingest(Loader().load([tmp_path / "in"]), tiny_embedder, ChromaStore(client))
     collection = client.get_collection("qwen3vl", data_loader=MediaLoader())
-    words = [scene.caption() for _, scene in made[:20]]
-    found = collection.query(query_texts=words, n_results=1, include=["uris", "data", "distances"])
-    right = [uri == [str(path)] for uri, (path, _) in zip(found["uris"] or [], made, strict=False)]
-    assert sum(right) >= 17
-    assert (found["data"] or [])[0][0].shape == (96, 96, 3)
-    seen = [np.asarray(scene.draw(Random(3))) for _, scene in made[:5]]
-    by_picture = collection.query(query_images=seen, n_results=1, include=["uris"])
-    assert [uris[0] for uris in by_picture["uris"] or []] == [str(path) for path, _ in made[:5]]
-    # The same vectors as ours, to the last bit.
+    captions = [scene.caption() for _, scene in scenes[:20]]
+    result = collection.query(query_texts=captions, n_results=1, include=["uris", "data", "distances"])
+    is_found = [uri == [str(path)] for uri, (path, _) in zip(result["uris"] or [], scenes, strict=False)]
+    assert sum(is_found) >= 17
+    assert (result["data"] or [])[0][0].shape == (96, 96, 3)
+    images = [np.asarray(scene.draw(Random(3))) for _, scene in scenes[:5]]
+    by_image = collection.query(query_images=images, n_results=1, include=["uris"])
+    assert [uris[0] for uris in by_image["uris"] or []] == [str(path) for path, _ in scenes[:5]]
+    # Exactly the embedder's vectors.
     function = Qwen3VLEmbeddingFunction.of(tiny_embedder.recipe)
-    np.testing.assert_array_equal(np.stack(function(words)), tiny_embedder.embed(words))
-    again = Qwen3VLEmbeddingFunction.build_from_config(function.get_config())
-    assert again.embedder is function.embedder
+    np.testing.assert_array_equal(np.stack(function(captions)), tiny_embedder.embed(captions))
+    rebuilt = Qwen3VLEmbeddingFunction.build_from_config(function.get_config())
+    assert rebuilt.embedder is function.embedder
 
 
-def test_the_instruction_of_queries() -> None:
+def test_query_instruction_applies_to_queries_only_and_may_change() -> None:
     function = Qwen3VLEmbeddingFunction("tiny", query_instruction="Find the picture.", device="cpu")
-    plain, asked_for = function(["a red star"])[0], function.embed_query(["a red star"])[0]
-    np.testing.assert_array_equal(
-        asked_for, function.embedder.embed(["a red star"], instruction="Find the picture.")[0]
-    )
-    assert not np.allclose(plain, asked_for, atol=1e-3)
+    document, query = function(["a red star"])[0], function.embed_query(["a red star"])[0]
+    np.testing.assert_array_equal(query, function.embedder.embed(["a red star"], instruction="Find the picture.")[0])
+    assert not np.allclose(document, query, atol=1e-3)
     with pytest.raises(ValueError, match="model"):
         function.validate_config_update(function.get_config(), {**function.get_config(), "model": "other"})
     function.validate_config_update(function.get_config(), {**function.get_config(), "query_instruction": "x"})
 
 
-def test_media_loader_opens_what_ours_opens(tmp_path: Path, media: dict[str, Path], server: Any) -> None:
-    """Files, file:// and other URLs, data URIs, pictures and clips alike, told apart as the core does."""
+def test_media_loader_opens_every_kind_of_reference(tmp_path: Path, media: dict[str, Path], server: Any) -> None:
     from qwen3vl import MediaPolicy
 
     server.pages["/a.png"] = (200, {}, media["odd"].read_bytes())
     server.pages["/clip.mp4?x=1"] = (200, {}, media["clip"].read_bytes())
     encoded = b64encode(media["odd"].read_bytes()).decode()
     load = MediaLoader(MediaPolicy(private_hosts=True))
-    pictures = [str(media["odd"]), media["odd"].as_uri(), server.url("/a.png"), f"data:image/png;base64,{encoded}"]
-    clips = [str(media["clip"]), server.url("/clip.mp4?x=1"), f"{media['clip']}#t=0,2"]
-    for wanted, uris in ((load(pictures[:1])[0], pictures), (load(clips[:1])[0], clips[:2])):
-        for found in load(uris):
-            np.testing.assert_array_equal(found, wanted)
-    (part,) = load(clips[2:])
+    images = [str(media["odd"]), media["odd"].as_uri(), server.url("/a.png"), f"data:image/png;base64,{encoded}"]
+    videos = [str(media["clip"]), server.url("/clip.mp4?x=1"), f"{media['clip']}#t=0,2"]
+    for expected, uris in ((load(images[:1])[0], images), (load(videos[:1])[0], videos[:2])):
+        for frame in load(uris):
+            np.testing.assert_array_equal(frame, expected)
+    (part,) = load(videos[2:])
     assert part is not None
     assert part.ndim == 3
 
 
-def test_media_loader(tmp_path: Path, media: dict[str, Path]) -> None:
+def test_media_loader_applies_the_policy(tmp_path: Path, media: dict[str, Path]) -> None:
     from qwen3vl import MediaPolicy, PolicyError
 
-    ((path, _),) = draw(tmp_path, 1)
+    ((path, _),) = draw_scenes(tmp_path, 1)
     load = MediaLoader(MediaPolicy(folders=(tmp_path, media["clip"].parent)))
-    picture, clip, none = load([str(path), str(media["clip"]), None])
-    assert picture is not None
-    assert picture.shape == (96, 96, 3)
-    assert clip is not None
-    assert clip.dtype == np.uint8
-    assert clip.ndim == 3
+    image, video, none = load([str(path), str(media["clip"]), None])
+    assert image is not None
+    assert image.shape == (96, 96, 3)
+    assert video is not None
+    assert video.dtype == np.uint8
+    assert video.ndim == 3
     assert none is None
     with pytest.raises(PolicyError):
         load(["http://127.0.0.1/a.png"])

@@ -1,4 +1,4 @@
-"""One query or many, waited for or awaited: the same hits, judged by the reranker with the media themselves."""
+"""Retrievers: one query or many, blocking or async, give the same hits, reranked by their media."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient
-from qwen3vl_qdrant import QdrantStore
+from qwen3vl_qdrant import AsyncQdrantStore
 
 from qwen3vl import (
+    AsyncRetriever,
     BatchError,
     Embedder,
     InputError,
@@ -27,26 +28,26 @@ from qwen3vl import (
 )
 from qwen3vl.demo.scenes import Scene
 from qwen3vl.loaders import Loader
-from tests.test_ingest import draw
+from tests.support.drawn_scenes import draw_scenes
 
-EmbedResult = list[tuple[Path, Scene]]
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> EmbedResult:
-    return draw(tmp_path_factory.mktemp("library"), 40, seed=21)
+Scenes = list[tuple[Path, Scene]]
 
 
 @pytest.fixture(scope="module")
-def store(library: EmbedResult, tiny_embedder: Embedder) -> Iterator[Store]:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    return draw_scenes(tmp_path_factory.mktemp("library"), 40, seed=21)
+
+
+@pytest.fixture(scope="module")
+def store(library: Scenes, tiny_embedder: Embedder) -> Iterator[Store]:
     opened = open_store(":memory:")
     ingest(Loader().load([library[0][0].parent]), tiny_embedder, opened)
     yield opened
     opened.close()
 
 
-def test_many_equal_one_by_one(
-    library: EmbedResult, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker
+def test_search_many_and_async_search_equal_single_searches(
+    library: Scenes, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker
 ) -> None:
     random = Random(2)
     queries: list[Any] = [scene.caption(random.randrange(3)) for _, scene in library[:6]]
@@ -55,56 +56,83 @@ def test_many_equal_one_by_one(
     for reranker in (None, tiny_reranker):
         retriever = Retriever(tiny_embedder, store, reranker, candidates=6)
         many = retriever.search_many(queries, 4)
-        awaited = asyncio.run(retriever.asearch_many(queries, 4))
-        for query, hits, others in zip(queries, many, awaited, strict=True):
-            alone = retriever.search(query, 4)
-            assert len(alone) == 4
-            for some in (hits, others):
-                assert [hit.id for hit in some] == [hit.id for hit in alone]
-                np.testing.assert_allclose([hit.score for hit in some], [hit.score for hit in alone], atol=1e-5)
-            assert all((hit.rerank_score is None) == (reranker is None) for hit in alone)
+        async_hits = asyncio.run(retriever.asearch_many(queries, 4))
+        for query, hits, others in zip(queries, many, async_hits, strict=True):
+            single = retriever.search(query, 4)
+            assert len(single) == 4
+            for same in (hits, others):
+                assert [hit.id for hit in same] == [hit.id for hit in single]
+                np.testing.assert_allclose([hit.score for hit in same], [hit.score for hit in single], atol=1e-5)
+            assert all((hit.rerank_score is None) == (reranker is None) for hit in single)
     assert [hits[0].document.source for hits in many[6:9]] == [str(path) for path, _ in library[6:9]]
 
 
-def test_pages_of_reranked_hits(
-    library: EmbedResult, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker
+def test_pages_of_reranked_hits_are_parts_of_one_ranking(
+    library: Scenes, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker
 ) -> None:
     retriever = Retriever(tiny_embedder, store, tiny_reranker, candidates=12)
     query = library[3][1].caption()
-    whole = retriever.search(query, 12)
+    ranking = retriever.search(query, 12)
     pages = [hit.id for offset in (0, 4, 8) for hit in retriever.search(query, 4, offset=offset)]
-    assert pages == [hit.id for hit in whole]
-    edge = sum(sorted(hit.score for hit in whole)[5:7]) / 2
-    above = retriever.search(query, 12, threshold=edge)
-    assert {hit.id for hit in above} == {hit.id for hit in whole if hit.score >= edge}
+    assert pages == [hit.id for hit in ranking]
+    threshold = sum(sorted(hit.score for hit in ranking)[5:7]) / 2
+    above = retriever.search(query, 12, threshold=threshold)
+    assert {hit.id for hit in above} == {hit.id for hit in ranking if hit.score >= threshold}
     assert [hit.document.source for hit in retriever.search(query, 5, where={"source": str(library[7][0])})] == [
         str(library[7][0])
     ]
 
 
-def test_a_query_that_cannot_be_used(library: EmbedResult, store: Store, tiny_embedder: Embedder) -> None:
+def test_unusable_query_is_an_error_beside_the_hits_of_others(
+    library: Scenes, store: Store, tiny_embedder: Embedder
+) -> None:
     retriever = Retriever(tiny_embedder, store)
     with pytest.raises(InputError, match=r"nowhere\.png.*does not exist"):
         retriever.search({"image": "/nowhere.png"})
-    good = library[0][1].caption()
+    query = library[0][1].caption()
     with pytest.raises(BatchError) as caught:
-        retriever.search_many([good, {"image": "/nowhere.png"}, good], 2)
+        retriever.search_many([query, {"image": "/nowhere.png"}, query], 2)
     assert [error.index for error in caught.value.errors] == [1]
     first, second, third = caught.value.results
-    assert [hit.id for hit in first] == [hit.id for hit in third] == [hit.id for hit in retriever.search(good, 2)]
+    assert [hit.id for hit in first] == [hit.id for hit in third] == [hit.id for hit in retriever.search(query, 2)]
     assert second == []
     with pytest.raises(ValueError, match="limit"):
-        retriever.search(good, 0)
+        retriever.search(query, 0)
 
 
-def test_a_store_that_is_awaited(library: EmbedResult, tiny_embedder: Embedder, tiny_reranker: Reranker) -> None:
+def test_async_retriever_searches_an_async_store(
+    library: Scenes, tiny_embedder: Embedder, tiny_reranker: Reranker
+) -> None:
     async def work() -> list[Any]:
-        store = QdrantStore(AsyncQdrantClient(":memory:"))
-        retriever = Retriever(tiny_embedder, store, tiny_reranker)
+        store = AsyncQdrantStore(AsyncQdrantClient(":memory:"))
+        retriever = AsyncRetriever(tiny_embedder, store, tiny_reranker)
         with pytest.raises(RecipeError, match="nothing was indexed"):
             await retriever.asearch("a red star")
         await aingest(Loader().load([library[0][0].parent]), tiny_embedder, store)
         return await asyncio.gather(*(retriever.asearch(scene.caption(), 1) for _, scene in library[:5]))
 
-    found = asyncio.run(work())
-    assert sum(hits[0].document.source == str(path) for hits, (path, _) in zip(found, library, strict=False)) >= 4
+    results = asyncio.run(work())
+    assert sum(hits[0].document.source == str(path) for hits, (path, _) in zip(results, library, strict=False)) >= 4
+
+
+def test_retriever_rejects_an_async_store(tiny_embedder: Embedder) -> None:
+    store: Any = AsyncQdrantStore(AsyncQdrantClient(":memory:"))
+    with pytest.raises(TypeError, match="use AsyncRetriever"):
+        Retriever(tiny_embedder, store)
+    assert not hasattr(AsyncRetriever(tiny_embedder, store), "search")
+
+
+async def test_async_retriever_searches_a_blocking_store(
+    library: Scenes, store: Store, tiny_embedder: Embedder
+) -> None:
+    query = library[0][1].caption()
+    hits = await AsyncRetriever(tiny_embedder, store).asearch(query, 3)
+    assert [hit.id for hit in hits] == [hit.id for hit in Retriever(tiny_embedder, store).search(query, 3)]
+
+
+def test_one_per_is_a_deprecated_name_of_group_by(store: Store, tiny_embedder: Embedder) -> None:
+    retriever = Retriever(tiny_embedder, store)
+    options: dict[str, Any] = {"one_per": "kind"}
+    with pytest.deprecated_call(match="use 'group_by'"):
+        (hit,) = retriever.search("a red star", 5, **options)
+    assert [hit.id] == [same.id for same in retriever.search("a red star", 5, group_by="kind")]

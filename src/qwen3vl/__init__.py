@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from qwen3vl.recipe import Recipe
     from qwen3vl.reranker import Reranker
     from qwen3vl.results import Batch
-    from qwen3vl.retriever import Retriever
-    from qwen3vl.stores import Hit, Point, Search, Store, open_store
+    from qwen3vl.retriever import AsyncRetriever, Retriever
+    from qwen3vl.stores import AsyncStore, Hit, Point, Search, Store, open_store
 
 __version__ = "0.1.0"
 
@@ -37,9 +37,9 @@ _HOME = {
     "Document": "documents",
     "Embedder": "embedder",
     "Loader": "loaders",
-    "Retriever": "retriever",
+    **dict.fromkeys(("AsyncRetriever", "Retriever"), "retriever"),
     **dict.fromkeys(("IngestError", "Report", "aingest", "ingest"), "ingestion"),
-    **dict.fromkeys(("Hit", "Point", "Search", "Store", "open_store"), "stores"),
+    **dict.fromkeys(("AsyncStore", "Hit", "Point", "Search", "Store", "open_store"), "stores"),
     "Reranker": "reranker",
     "MediaPolicy": "media",
     "Recipe": "recipe",
@@ -54,6 +54,8 @@ _HOME = {
 }
 
 __all__ = [
+    "AsyncRetriever",
+    "AsyncStore",
     "Batch",
     "BatchError",
     "Document",

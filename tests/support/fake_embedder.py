@@ -1,4 +1,4 @@
-"""An embedder without a model: vectors from a digest of the input, for tests of everything around one."""
+"""An embedder without a model: vectors from a digest of the input, for tests of everything around an embedder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qwen3vl import Document, Recipe
 DIMENSIONS = 32
 
 
-def recipe(**changes: Any) -> Recipe:
+def fake_recipe(**changes: Any) -> Recipe:
     fields: dict[str, Any] = {
         "model": "none",
         "revision": None,
@@ -33,28 +33,34 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe(**{**fields, **changes})
 
 
-def vector(value: Any, dimensions: int = DIMENSIONS) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A direction that depends on the value alone: (dimensions,) float32 of length 1."""
+def fake_vector(value: Any, dimensions: int = DIMENSIONS) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A random direction that depends on the value alone: (dimensions,) float32 of length 1."""
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
-    drawn = np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(dimensions).astype(np.float32)
-    return np.asarray(drawn / np.linalg.norm(drawn), dtype=np.float32)
+    generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    vector = generator.standard_normal(dimensions).astype(np.float32)
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
-class Precomputed:
-    """Counts what it is given."""
+def query_vector(document: Document) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The vector of a document, as the query that finds it."""
+    return fake_vector(document.input)
 
-    def __init__(self, **changes: Any) -> None:
-        self.recipe = recipe(**changes)
+
+class FakeEmbedder:
+    """Records the inputs that it embeds."""
+
+    def __init__(self, **recipe_changes: Any) -> None:
+        self.recipe = fake_recipe(**recipe_changes)
         self.embedded: list[Any] = []
 
     def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         for index, value in enumerate(inputs):
             self.embedded.append(value)
-            yield index, vector(value, self.recipe.dimensions)
+            yield index, fake_vector(value, self.recipe.dimensions)
 
 
 def passages(count: int, source: str = "notes") -> list[Document]:
-    """Three passages a source, with metadata of every type."""
+    """Three passages per source, with metadata of every type."""
     return [
         Document(
             f"{source}/{number // 3}.md",

@@ -1,4 +1,4 @@
-"""A proxy before a real server that loses, delays, refuses and cuts what passes through it."""
+"""A proxy in front of a server that drops, delays, rejects and truncates requests and answers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from random import Random
 from typing import Any, Self
 
 FAULTS = ("drop", "lose", "cut", "delay", "429", "500", "503")
-"""Closed before the server hears of it; after it answered; in the middle of the answer; late; and refusals.
-
-Beside these a test may ask for "stall": nothing comes for longer than its client waits.
+"""The connection is closed before the request is forwarded, after the server has answered, or within the answer; the
+answer is late; or it is an error. A test may also ask for "stall": no answer comes within the client's timeout.
 """
 
 
 class Proxy:
-    """Listens on a port of its own.  `choose` names a fault, or "" for none, for each request's method and path."""
+    """Listens on a port of its own. `choose` returns the fault for a request's method and path, "" for none."""
 
     def __init__(self, port: int, choose: Callable[[str, str], str]) -> None:
         self.faults: Counter[str] = Counter()
@@ -30,7 +29,7 @@ class Proxy:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def pass_on(self) -> None:
+            def forward(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 fault = choose(self.command, self.path)
                 proxy.faults[fault] += 1
@@ -38,8 +37,8 @@ class Proxy:
                 if fault == "drop":
                     return
                 if fault.isdecimal():
-                    told = json.dumps({"error": "trouble", "status": {"error": "made for a test"}}).encode()
-                    self.answer(int(fault), {"Content-Type": "application/json"}, told)
+                    answer = json.dumps({"error": "injected", "status": {"error": "injected by a test"}}).encode()
+                    self.answer(int(fault), {"Content-Type": "application/json"}, answer)
                     return
                 if fault == "stall":
                     time.sleep(3)
@@ -49,23 +48,23 @@ class Proxy:
                 upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
                 upstream.request(self.command, self.path, body, dict(self.headers))
                 response = upstream.getresponse()
-                told = response.read()
+                answer = response.read()
                 upstream.close()
                 if fault == "lose":
                     return
-                kept = {name: value for name, value in response.getheaders() if name.lower() == "content-type"}
-                self.answer(response.status, kept, told, cut=fault == "cut")
+                headers = {name: value for name, value in response.getheaders() if name.lower() == "content-type"}
+                self.answer(response.status, headers, answer, truncated=fault == "cut")
 
-            def answer(self, status: int, headers: dict[str, str], body: bytes, *, cut: bool = False) -> None:
+            def answer(self, status: int, headers: dict[str, str], body: bytes, *, truncated: bool = False) -> None:
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Connection", "close")
                 self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if cut else body)
+                self.wfile.write(body[: len(body) // 2] if truncated else body)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = pass_on  # noqa: N815
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = forward  # noqa: N815
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -82,12 +81,12 @@ class Proxy:
         self.server.server_close()
 
 
-def sometimes(share: float, seed: int, only: str = "") -> Callable[[str, str], str]:
-    """Each fault in its turn, for a share of the requests whose path holds `only`."""
+def random_faults(share: float, seed: int, path_part: str = "") -> Callable[[str, str], str]:
+    """All faults in turn, for a random share of the requests whose path contains `path_part`."""
     random, lock, faults = Random(seed), threading.Lock(), cycle(FAULTS)
 
     def choose(_: str, path: str) -> str:
         with lock:
-            return next(faults) if only in path and random.random() < share else ""
+            return next(faults) if path_part in path and random.random() < share else ""
 
     return choose

@@ -1,4 +1,7 @@
-"""A `QdrantClient`'s face on Qdrant's own engine in this process: real HNSW and quantisation without a server."""
+"""The part of `QdrantClient` that a store uses, over Qdrant's own engine in this process.
+
+Unlike the client's embedded mode, the engine has HNSW and quantization, as a server has.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +15,34 @@ from qdrant_client import models
 
 
 class EdgeClient:
-    """One collection, as one shard of the embedded engine.  RunState `index` when it is filled."""
+    """One collection, as one shard of the engine. Call `index` when it is filled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shard: Any = None
-        self.made: dict[str, Any] = {}
+        self.arguments: dict[str, Any] = {}
 
     def collection_exists(self, _: str) -> bool:
         return self.shard is not None
 
     def create_collection(self, _: str, *, vectors_config: Any, metadata: Any, hnsw_config: Any = None) -> None:
-        named = vectors_config if isinstance(vectors_config, dict) else {"": vectors_config}
-        params = {name: _params(each) for name, each in named.items()}
+        by_name = vectors_config if isinstance(vectors_config, dict) else {"": vectors_config}
+        vectors = {name: _to_edge_params(params) for name, params in by_name.items()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Kilobytes of vectors from which on a segment gets an index: here, at once.
+        # Kilobytes of vectors above which a segment is indexed: all segments here.
         optimizers = edge.EdgeOptimizersConfig(indexing_threshold=100, default_segment_number=1)
-        # The index is searched even where a scan of so few vectors would be faster.  One thread builds it: several race
-        # each other on a busy machine, and now and then leave points that are hard to reach.
+        # full_scan_threshold: use the index even where a scan of so few vectors would be faster. One indexing thread:
+        # on a busy machine several threads sometimes leave points that are hard to reach.
         hnsw = edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=1, max_indexing_threads=1)
-        config = edge.EdgeConfig(vectors=params, optimizers=optimizers, hnsw_config=hnsw)
+        config = edge.EdgeConfig(vectors=vectors, optimizers=optimizers, hnsw_config=hnsw)
         self.shard = edge.EdgeShard.create(str(self.folder), config)
-        self.made = {"vectors": vectors_config, "metadata": metadata, "hnsw": hnsw_config}
+        self.arguments = {"vectors": vectors_config, "metadata": metadata, "hnsw": hnsw_config}
 
     def get_collection(self, _: str) -> Any:
-        hnsw = self.made["hnsw"] or SimpleNamespace(m=16, payload_m=None)
-        params = SimpleNamespace(vectors=self.made["vectors"])
+        hnsw = self.arguments["hnsw"] or SimpleNamespace(m=16, payload_m=None)
+        params = SimpleNamespace(vectors=self.arguments["vectors"])
         config = SimpleNamespace(
-            params=params, quantization_config=None, hnsw_config=hnsw, metadata=self.made["metadata"]
+            params=params, quantization_config=None, hnsw_config=hnsw, metadata=self.arguments["metadata"]
         )
         return SimpleNamespace(config=config, payload_schema=self.shard.info().payload_schema)
 
@@ -49,76 +52,78 @@ class EdgeClient:
 
     def upsert(self, _: str, points: Sequence[models.PointStruct], *, wait: bool) -> None:
         assert wait
-        made: list[Any] = [edge.Point(*_parts(each)) for each in points]
-        self.shard.update(edge.UpdateOperation.upsert_points(made))
+        edge_points: list[Any] = [edge.Point(*_point_fields(point)) for point in points]
+        self.shard.update(edge.UpdateOperation.upsert_points(edge_points))
 
     def retrieve(self, _: str, ids: Sequence[str], *, with_payload: bool, with_vectors: Any) -> Any:
-        found = self.shard.retrieve(list(ids), with_payload, bool(with_vectors))
-        return [SimpleNamespace(id=each.id, payload=each.payload, vector=each.vector) for each in found]
+        records = self.shard.retrieve(list(ids), with_payload, bool(with_vectors))
+        return [SimpleNamespace(id=record.id, payload=record.payload, vector=record.vector) for record in records]
 
     def count(self, _: str, **__: Any) -> Any:
         return SimpleNamespace(count=self.shard.info().points_count)
 
     def index(self) -> int:
-        """Builds the index; returns how many vectors it holds."""
+        """Build the index; returns the number of vectors in it."""
         self.shard.optimize()
         return int(self.shard.info().indexed_vectors_count)
 
     def query_batch_points(self, _: str, requests: Sequence[models.QueryRequest]) -> list[Any]:
-        return [SimpleNamespace(points=self.shard.query(_request(each))) for each in requests]
+        return [SimpleNamespace(points=self.shard.query(_to_edge_request(request))) for request in requests]
 
     def close(self) -> None:
         self.shard.close()
 
 
-def _parts(point: models.PointStruct) -> tuple[Any, Any, Any]:
+def _point_fields(point: models.PointStruct) -> tuple[Any, Any, Any]:
     return point.id, point.vector, point.payload
 
 
-def _params(given: models.VectorParams) -> Any:
+def _to_edge_params(params: models.VectorParams) -> Any:
     return edge.EdgeVectorParams(
-        size=given.size, distance=edge.Distance.Cosine, quantization_config=_quantization(given.quantization_config)
+        size=params.size,
+        distance=edge.Distance.Cosine,
+        quantization_config=_to_edge_quantization(params.quantization_config),
     )
 
 
-def _quantization(given: Any) -> Any:
-    if given is None:
+def _to_edge_quantization(config: Any) -> Any:
+    if config is None:
         return None
-    if isinstance(given, models.ScalarQuantization):
-        return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=given.scalar.quantile, always_ram=True)
-    if isinstance(given, models.BinaryQuantization):
+    if isinstance(config, models.ScalarQuantization):
+        return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, quantile=config.scalar.quantile, always_ram=True)
+    if isinstance(config, models.BinaryQuantization):
         return edge.BinaryQuantizationConfig(always_ram=True)
-    assert given.turbo.bits == models.TurboQuantBitSize.BITS4
+    assert config.turbo.bits == models.TurboQuantBitSize.BITS4
     return edge.TurboQuantQuantizationConfig(always_ram=True, bits=edge.TurboQuantBitSize.Bits4)
 
 
-def _search_params(given: models.SearchParams | None) -> Any:
-    if given is None:
+def _to_edge_search_params(params: models.SearchParams | None) -> Any:
+    if params is None:
         return None
-    quantization: Any = given.quantization and edge.QuantizationSearchParams(
-        ignore=bool(given.quantization.ignore),
-        rescore=given.quantization.rescore,
-        oversampling=given.quantization.oversampling,
+    quantization: Any = params.quantization and edge.QuantizationSearchParams(
+        ignore=bool(params.quantization.ignore),
+        rescore=params.quantization.rescore,
+        oversampling=params.quantization.oversampling,
     )
-    return edge.SearchParams(hnsw_ef=given.hnsw_ef, exact=bool(given.exact), quantization=quantization)
+    return edge.SearchParams(hnsw_ef=params.hnsw_ef, exact=bool(params.exact), quantization=quantization)
 
 
-def _request(given: Any) -> Any:
-    assert given.filter is None
-    prefetch: Any = given.prefetch
+def _to_edge_request(request: Any) -> Any:
+    assert request.filter is None
+    prefetch: Any = request.prefetch
     prefetches = prefetch and [
         edge.Prefetch(
             limit=prefetch.limit,
             query=edge.Query.Nearest(prefetch.query, using=prefetch.using),
-            params=_search_params(prefetch.params),
+            params=_to_edge_search_params(prefetch.params),
         )
     ]
     return edge.QueryRequest(
-        limit=given.limit,
-        offset=given.offset,
-        query=edge.Query.Nearest(given.query, using=given.using),
+        limit=request.limit,
+        offset=request.offset,
+        query=edge.Query.Nearest(request.query, using=request.using),
         prefetches=prefetches,
-        with_payload=bool(given.with_payload),
-        score_threshold=given.score_threshold,
-        params=_search_params(given.params),
+        with_payload=bool(request.with_payload),
+        score_threshold=request.score_threshold,
+        params=_to_edge_search_params(request.params),
     )

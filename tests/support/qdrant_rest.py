@@ -1,6 +1,6 @@
-"""Qdrant's REST interface, as far as the store uses it, over the client's own embedded engine.
+"""The part of Qdrant's REST interface that a store uses, over the client's embedded engine.
 
-It stands in for a server where there is none, for what happens on the wire only.
+It replaces a server in tests of what happens on the wire.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 
-class Rest:
-    """The routes, on a client in memory."""
+class RestRoutes:
+    """The routes, over a client in memory."""
 
     def __init__(self) -> None:
         self.client = QdrantClient(":memory:")
@@ -25,14 +25,14 @@ class Rest:
 
     def answer(self, method: str, path: str, body: Any) -> Any:
         parts = path.partition("?")[0].strip("/").split("/")
-        name, rest = parts[1] if len(parts) > 1 else "", "/".join(parts[2:])
+        name, action = parts[1] if len(parts) > 1 else "", "/".join(parts[2:])
         routes: dict[tuple[str, str], Callable[[], Any]] = {
             ("GET", "exists"): lambda: {"exists": self.client.collection_exists(name)},
             ("GET", ""): lambda: self.client.get_collection(name),
             ("PUT", ""): lambda: self.client.create_collection(
-                name, **_known(models.CreateCollection(**body), vectors="vectors_config", metadata="metadata")
+                name, **_arguments(models.CreateCollection(**body), vectors="vectors_config", metadata="metadata")
             ),
-            ("PUT", "index"): lambda: _done(),
+            ("PUT", "index"): lambda: _completed(),
             ("PUT", "points"): lambda: self._upsert(name, body),
             ("POST", "points"): lambda: self.client.retrieve(
                 name, body["ids"], with_payload=body["with_payload"], with_vectors=body["with_vector"]
@@ -41,40 +41,43 @@ class Rest:
             ("POST", "points/count"): lambda: self.client.count(name),
             ("POST", "points/scroll"): lambda: self._scroll(name, body),
             ("POST", "points/query/batch"): lambda: self.client.query_batch_points(
-                name, [models.QueryRequest(**each) for each in body["searches"]]
+                name, [models.QueryRequest(**search) for search in body["searches"]]
             ),
         }
         with self.lock:
-            return routes[method, rest]()
+            return routes[method, action]()
 
     def _upsert(self, name: str, body: Any) -> Any:
         return self.client.upsert(name, [models.PointStruct(**point) for point in body["points"]])
 
     def _scroll(self, name: str, body: Any) -> Any:
-        points, after = self.client.scroll(name, limit=body["limit"], offset=body.get("offset"), with_payload=True)
-        return {"points": points, "next_page_offset": after}
+        points, next_offset = self.client.scroll(
+            name, limit=body["limit"], offset=body.get("offset"), with_payload=True
+        )
+        return {"points": points, "next_page_offset": next_offset}
 
 
-def _known(request: Any, **names: str) -> dict[str, Any]:
-    return {given: getattr(request, field) for field, given in names.items()}
+def _arguments(request: Any, **names: str) -> dict[str, Any]:
+    """Fields of a request under the names that the client's method gives them."""
+    return {argument: getattr(request, field) for field, argument in names.items()}
 
 
-def _done() -> models.UpdateResult:
+def _completed() -> models.UpdateResult:
     return models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _to_json(item) for key, item in value.items()}
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
 @contextmanager
-def serving() -> Iterator[int]:
-    """Yields the port."""
-    rest = Rest()
+def serve() -> Iterator[int]:
+    """Serve the interface on this machine; yields the port."""
+    routes = RestRoutes()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -83,10 +86,10 @@ def serving() -> Iterator[int]:
             size = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(size) or "null")
             try:
-                status, told = 200, {"result": _plain(rest.answer(self.command, self.path, body)), "status": "ok"}
+                status, answer = 200, {"result": _to_json(routes.answer(self.command, self.path, body)), "status": "ok"}
             except Exception as error:
-                status, told = 400, {"status": {"error": re.sub(r"\s+", " ", repr(error))}}
-            data = json.dumps({**told, "time": 0.0}).encode()
+                status, answer = 400, {"status": {"error": re.sub(r"\s+", " ", repr(error))}}
+            data = json.dumps({**answer, "time": 0.0}).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

@@ -1,4 +1,4 @@
-"""Every store that the tests run against: embedded, in process, and servers of their own."""
+"""Every database that the tests run against: embedded, in process, and servers of their own."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ import chromadb
 import httpx
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient
-from qwen3vl_chroma import ChromaStore
-from qwen3vl_qdrant import QdrantStore
+from qwen3vl_chroma import AsyncChromaStore, ChromaStore
+from qwen3vl_qdrant import AsyncQdrantStore, QdrantStore
 
-from qwen3vl import Store
+from qwen3vl import AsyncStore, Store
 
-Open = Callable[..., Store]
-"""Makes a store over the place's client, of a collection of the test's own."""
+OpenStore = Callable[..., Store]
+"""Creates a store over the backend's client, for a collection of the test's own."""
+BACKENDS = ("qdrant-memory", "qdrant-folder", "qdrant-server", "chroma-memory", "chroma-folder", "chroma-server")
 
 
 def free_port() -> int:
@@ -33,8 +34,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def answers(url: str) -> None:
-    """Waits, half a minute at most, until a server answers."""
+def wait_until_ready(url: str) -> None:
+    """Wait until a server answers, half a minute at most."""
     for _ in range(300):
         try:
             httpx.get(url).raise_for_status()
@@ -46,14 +47,14 @@ def answers(url: str) -> None:
 
 @contextmanager
 def chroma_server(folder: Path, port: int | None = None) -> Iterator[int]:
-    """A real `chroma run` process; yields its port."""
+    """A `chroma run` process; yields its port."""
     port = port or free_port()
     command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(folder)]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        answers(f"http://127.0.0.1:{port}/api/v2/heartbeat")
+        wait_until_ready(f"http://127.0.0.1:{port}/api/v2/heartbeat")
         yield port
     finally:
         process.kill()
@@ -62,7 +63,7 @@ def chroma_server(folder: Path, port: int | None = None) -> Iterator[int]:
 
 @cache
 def qdrant_server() -> str:
-    """The URL of a Qdrant server: QDRANT_URL, or a container; skips where there is neither."""
+    """The URL of a Qdrant server: QDRANT_URL, or a container; skips the test if there is neither."""
     if url := os.environ.get("QDRANT_URL"):
         return url
     try:
@@ -73,16 +74,13 @@ def qdrant_server() -> str:
     except Exception as error:  # no Docker, no image, no permission
         pytest.skip(f"no Qdrant server: QDRANT_URL is not set and no container starts ({type(error).__name__})")
     url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(6333)}"
-    answers(f"{url}/readyz")
+    wait_until_ready(f"{url}/readyz")
     return url
 
 
-NAMES = ("qdrant-memory", "qdrant-folder", "qdrant-server", "chroma-memory", "chroma-folder", "chroma-server")
-
-
 @contextmanager
-def opened(name: str, folder: Path, chroma_port: Callable[[], int]) -> Iterator[Open]:
-    """How to open stores of one place."""
+def open_backend(name: str, folder: Path, chroma_port: Callable[[], int]) -> Iterator[OpenStore]:
+    """Open the client of a backend; yields a function that creates stores over it."""
     client: Any
     match name:
         case "qdrant-memory":
@@ -97,18 +95,18 @@ def opened(name: str, folder: Path, chroma_port: Callable[[], int]) -> Iterator[
             client = chromadb.PersistentClient(str(folder / "chroma"))
         case _:
             client = chromadb.HttpClient("127.0.0.1", chroma_port())
-    kind: Any = QdrantStore if name.startswith("qdrant") else ChromaStore
+    store_class: Any = QdrantStore if name.startswith("qdrant") else ChromaStore
     collection = f"test-{uuid4().hex}"
-    yield lambda **options: kind(client, options.pop("collection", collection), **options)
+    yield lambda **options: store_class(client, options.pop("collection", collection), **options)
     if name.startswith("qdrant"):
         client.close()
 
 
-async def opened_async(name: str, chroma_port: Callable[[], int]) -> Store:
-    """A store whose client is awaited."""
+async def open_async_store(name: str, chroma_port: Callable[[], int]) -> AsyncStore:
+    """Open a store with an asynchronous client: "qdrant" (in memory), "qdrant-server" or "chroma"."""
     if name == "qdrant":
-        return QdrantStore(AsyncQdrantClient(":memory:"))
+        return AsyncQdrantStore(AsyncQdrantClient(":memory:"))
     if name == "qdrant-server":
-        return QdrantStore(AsyncQdrantClient(url=qdrant_server()), f"test-{uuid4().hex}")
+        return AsyncQdrantStore(AsyncQdrantClient(url=qdrant_server()), f"test-{uuid4().hex}")
     client = await chromadb.AsyncHttpClient("127.0.0.1", chroma_port())
-    return ChromaStore(client, f"test-{uuid4().hex}")
+    return AsyncChromaStore(client, f"test-{uuid4().hex}")

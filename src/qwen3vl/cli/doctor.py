@@ -20,6 +20,7 @@ PACKAGES = (
     *("av", "pypdfium2", "pillow", "qdrant-client"),
 )
 OPTIONAL_PACKAGES = frozenset({"qwen3vl-qdrant", "qdrant-client"})
+_INSTALL = "at the root of a clone run: pip install . ./integrations/qdrant"
 _STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 State = Literal["ok", "note", "wrong"]
@@ -74,7 +75,7 @@ def _check_packages() -> list[Finding]:
             findings.append(Finding(name, "ok", version(name)))
         except PackageNotFoundError:
             state: State = "note" if name in OPTIONAL_PACKAGES else "wrong"
-            findings.append(Finding(name, state, f"not installed: pip install {name}"))
+            findings.append(Finding(name, state, f"not installed; reinstall the package: {_INSTALL}"))
     return findings
 
 
@@ -113,7 +114,7 @@ def _check_stores() -> Finding:
     integrations = [entry.value for entry in entry_points(group="qwen3vl.stores")]
     if integrations:
         return Finding("stores", "ok", ", ".join(integrations))
-    return Finding("stores", "note", "none: pip install 'qwen3vl[qdrant]' for index and search")
+    return Finding("stores", "note", f"none; index and search need one: {_INSTALL}")
 
 
 def _check_hub_cache() -> Finding:

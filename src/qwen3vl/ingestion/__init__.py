@@ -1,13 +1,22 @@
-"""Documents into a store: only what is new is embedded, and nothing is marked done before it is written.
+"""Ingestion: documents into a store. Only what is new is embedded, and nothing counts as done before it is written.
 
-    documents -> ids, and which are stored already -> vectors -> points written
-
-LoaderAdapter, embedding and writing overlap; nothing between them grows with the stream.
+A thread loads documents and looks up which of them are stored, the caller's thread embeds, and a third thread
+writes. The queues between them are bounded, so that memory does not grow with the stream.
 """
 
 from qwen3vl.ingestion.api import aingest, ingest
-from qwen3vl.ingestion.buffer import BATCH
+from qwen3vl.ingestion.buffer import MAX_UNWRITTEN_POINTS
 from qwen3vl.ingestion.report import IngestError, Report
 from qwen3vl.ingestion.sync import Sync
+from qwen3vl.ingestion.types import LoaderItem, StreamingEmbedder
 
-__all__ = ["BATCH", "IngestError", "Report", "Sync", "aingest", "ingest"]
+__all__ = [
+    "MAX_UNWRITTEN_POINTS",
+    "IngestError",
+    "LoaderItem",
+    "Report",
+    "StreamingEmbedder",
+    "Sync",
+    "aingest",
+    "ingest",
+]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from qwen3vl.ingestion.buffer import PipelineStopped
-from qwen3vl.ingestion.pipeline import IngestionPipeline, LoaderItem, StreamingEmbedder
+from qwen3vl.ingestion.pipeline import IngestionPipeline
 from qwen3vl.ingestion.report import Report
 from qwen3vl.ingestion.sync import Sync
-from qwen3vl.stores import Store
+from qwen3vl.ingestion.types import LoaderItem, StreamingEmbedder
+from qwen3vl.stores import AsyncStore, Store
+from qwen3vl.stores.on_loop import StoreOnLoop, run_on_loop
 
 
 def ingest(
@@ -24,66 +25,99 @@ def ingest(
     thumbnails: int = 0,
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
-    """StreamingEmbedder and writes the documents that the store does not have yet.
+    """Embed and write the documents that a store does not have yet.
 
-    Points are named by document and recipe, so that a second run, or a run after a crash, goes on where the
-    last one stopped: at most BATCH points, and what was in the forward pass, are embedded twice.  Equal documents
-    are stored once; documents that show the same under different names are embedded once, as long as no more
-    than 65,536 other contents lie between them.  A document that fails is in the report, is not stored, and is
-    tried again by the next run.  Metadata are not part of the name: where only they change, nothing is written.
+    A point's id is derived from the document and the recipe, so that a second run, or a run after a crash, continues
+    where the last one stopped: at most `MAX_UNWRITTEN_POINTS` points, and what was in the forward pass, are
+    embedded twice. Equal documents are stored once. Documents with equal content and different names are embedded
+    once, as long as no more than 65,536 other contents lie between them. Metadata are not part of the id: if only
+    they change, nothing is written.
 
-    `sync` removes, at the end, points that this stream did not bring: True all of them, "sources" those of the
-    sources that it sync_tracker, a function those whose source satisfies it.  Points at or below a source that
-    failed are kept, and so is everything when the stream brings no document at all: a folder that is empty is
-    more often one that is not mounted.
+    A document that fails is in the report, is not stored, and is attempted again by the next run. Ctrl-C writes what
+    is embedded, and is then raised.
 
-    With `thumbnails`, a small picture of each picture, page and clip is stored under `thumbnail` in its metadata:
-    a JPEG as a data URI, of at most so many characters.  Otherwise media are stored as references only.
+    Args:
+        documents: What a `Loader` yields, or documents of your own.
+        embedder: An `Embedder`, or another object with `recipe` and `stream`.
+        store: The store; its collection is created if it does not exist.
+        sync: Which points are deleted at the end if the stream did not contain them: True for all, `"sources"` for
+            those of the stream's sources, or a function that returns true for a source. Points of a source that
+            failed, or of files below it, are kept. An empty stream deletes nothing, because a folder that is empty
+            is more often one that is not mounted.
+        thumbnails: If not 0, a small JPEG of each image, page and video is stored under `thumbnail` in its metadata,
+            as a data URI of at most so many characters. Media are otherwise stored as references only.
+        progress: Called after each step with the report so far, in the calling thread.
 
-    `progress` is called after each step, in the calling thread.  Ctrl-C writes what is embedded, then is raised.
+    Returns:
+        What was done.
 
-    Raises `RecipeError` where the collection is of another recipe, and `IngestError` where the store refuses or
-    stays out of reach; what a passing trouble kept from being written is in the report instead.
+    Raises:
+        TypeError: The store is asynchronous.
+        RecipeError: The collection has another recipe.
+        IngestError: The store rejects all requests or cannot be reached. Shorter outages are retried, and points
+            that could not be written are in the report.
+
+    Example:
+        ```python
+        report = ingest(Loader().load(["photos"]), Embedder(), open_store("library.qdrant"), sync=True)
+        ```
     """
+    if not isinstance(store, Store):
+        raise TypeError(f"ingest needs a Store, and {type(store).__name__} is asynchronous: use aingest")
     return IngestionPipeline(embedder, store, sync, thumbnails, progress).run(documents)
 
 
 async def aingest(
     documents: Iterable[LoaderItem] | AsyncIterable[LoaderItem],
     embedder: StreamingEmbedder,
-    store: Store,
+    store: AsyncStore,
     *,
     sync: Sync = False,
     thumbnails: int = 0,
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
-    """`ingest` without blocking the event loop, for stores of either kind and asynchronous streams too.
+    """Embed and write documents as `ingest` does, without blocking the event loop.
 
-    `progress` is called in the loop.  When cancelled, it writes what is embedded first.
+    When it is cancelled, it first writes what is embedded.
+
+    Args:
+        documents: As for `ingest`, or an asynchronous iterable.
+        embedder: As for `ingest`.
+        store: A store of either kind: `Store` or `AsyncStore`.
+        sync: As for `ingest`.
+        thumbnails: As for `ingest`.
+        progress: As for `ingest`; called in the event loop.
+
+    Returns:
+        What was done.
+
+    Raises:
+        RecipeError: As for `ingest`.
+        IngestError: As for `ingest`.
     """
     loop = asyncio.get_running_loop()
-    told = None if progress is None else _in_loop(loop, progress)
-    run = IngestionPipeline(embedder, store, sync, thumbnails, told)
-    stream = documents if isinstance(documents, Iterable) else _bridged(documents, loop)
-    ended, outcome = asyncio.Event(), _Outcome()
+    blocking_store = store if isinstance(store, Store) else StoreOnLoop(store, loop)
+    report_progress = None if progress is None else _call_in_loop(loop, progress)
+    pipeline = IngestionPipeline(embedder, blocking_store, sync, thumbnails, report_progress)
+    stream = documents if isinstance(documents, Iterable) else _iterate_in_loop(documents, loop)
+    finished, outcome = asyncio.Event(), _Outcome()
 
     def work() -> None:
         try:
-            outcome.report = run.run(stream)
+            outcome.report = pipeline.run(stream)
         except BaseException as error:
             outcome.error = error
-        loop.call_soon_threadsafe(ended.set)
+        loop.call_soon_threadsafe(finished.set)
 
     cancelled: asyncio.CancelledError | None = None
-    with store.serving(loop):
-        # A thread of its own: the loop's few may all be needed by what the stream and the client await.
-        threading.Thread(target=work, daemon=True).start()
-        while not ended.is_set():
-            try:
-                await ended.wait()
-            except asyncio.CancelledError as error:
-                cancelled = error
-                run.stop.set()
+    # Not one of the loop's own threads: all of them may be needed by what the stream and the client await.
+    threading.Thread(target=work, daemon=True).start()
+    while not finished.is_set():
+        try:
+            await finished.wait()
+        except asyncio.CancelledError as error:
+            cancelled = error
+            pipeline.stop()
     if cancelled is not None:
         raise cancelled
     if outcome.error is not None:
@@ -97,30 +131,27 @@ class _Outcome:
     error: BaseException | None = None
 
 
-def _in_loop(loop: asyncio.AbstractEventLoop, progress: Callable[[Report], None]) -> Callable[[Report], None]:
-    def tell(report: Report) -> None:
+def _call_in_loop(loop: asyncio.AbstractEventLoop, progress: Callable[[Report], None]) -> Callable[[Report], None]:
+    def call(report: Report) -> None:
         loop.call_soon_threadsafe(progress, report)
 
-    return tell
+    return call
 
 
-def _bridged(documents: AsyncIterable[LoaderItem], loop: asyncio.AbstractEventLoop) -> Iterator[LoaderItem]:
+def _iterate_in_loop(documents: AsyncIterable[LoaderItem], loop: asyncio.AbstractEventLoop) -> Iterator[LoaderItem]:
+    """Iterate in a thread over a stream that is awaited in an event loop."""
     iterator = aiter(documents)
 
-    async def step() -> list[LoaderItem]:
-        async for each in iterator:
-            return [each]
+    async def next_item() -> list[LoaderItem]:
+        async for item in iterator:
+            return [item]
         return []
 
-    def wait(work: Coroutine[Any, Any, Any]) -> Any:
-        try:
-            return asyncio.run_coroutine_threadsafe(work, loop).result()
-        except RuntimeError:
-            if not loop.is_closed():
-                raise
-            # This thread was left behind.
-            work.close()
-            raise PipelineStopped from None
-
-    while found := wait(step()):
-        yield from found
+    try:
+        while items := run_on_loop(next_item(), loop):
+            yield from items
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+        # The loop ended while this thread waited for a slow stream.
+        raise PipelineStopped from None

@@ -6,50 +6,67 @@ import threading
 
 from qwen3vl.stores import Point
 
-BATCH = 512
-"""Points that are embedded and not yet written, at most: what a kill costs."""
+MAX_UNWRITTEN_POINTS = 512
+"""Maximum number of points that are embedded and not yet written: what a killed process has to embed again."""
 MIN_WRITE_BATCH = 256
-"""Points that are worth a write of their own, before MAX_WRITE_DELAY_S is over."""
+"""Number of points that are written at once without waiting for more."""
 MAX_WRITE_DELAY_S = 0.5
-"""Seconds that an embedded point waits for company."""
+"""Seconds after which fewer points are written."""
 
 
 class PipelineStopped(Exception):  # noqa: N818 (not an error)
-    """A thread is asked to end."""
+    """The ingestion was asked to stop; raised in its threads to end their work."""
 
 
-class Buffer:
-    """Points between embedding and writing: at most BATCH, those being written among them."""
+class WriteBuffer:
+    """A bounded buffer of embedded points. One thread puts, another takes.
+
+    At most `MAX_UNWRITTEN_POINTS` are in it, including those that the writer took last.
+    """
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()
-        self.points: list[Point] = []
-        self.writing = 0
-        self.closed = False
+        self._changed = threading.Condition()
+        self._points: list[Point] = []
+        self._num_writing = 0
+        self._closed = False
 
     def put(self, points: list[Point]) -> None:
-        """Adds points, when there is room; raises `PipelineStopped` where nobody takes them any more."""
+        """Add points; wait while the buffer is full.
+
+        Args:
+            points: The points.
+
+        Raises:
+            PipelineStopped: The buffer is closed.
+        """
         for point in points:
-            with self.changed:
-                while len(self.points) + self.writing >= BATCH and not self.closed:
-                    self.changed.wait()
-                if self.closed:
+            with self._changed:
+                while len(self._points) + self._num_writing >= MAX_UNWRITTEN_POINTS and not self._closed:
+                    self._changed.wait()
+                if self._closed:
                     raise PipelineStopped
-                self.points.append(point)
-                self.changed.notify_all()
+                self._points.append(point)
+                self._changed.notify_all()
 
     def take(self) -> list[Point]:
-        """All points that wait, when they are enough or have waited long; none when no more will come."""
-        with self.changed:
-            self.writing = 0
-            self.changed.notify_all()
-            self.changed.wait_for(lambda: self.points or self.closed)
-            self.changed.wait_for(lambda: len(self.points) >= MIN_WRITE_BATCH or self.closed, MAX_WRITE_DELAY_S)
-            taken, self.points = self.points, []
-            self.writing = len(taken)
-            return taken
+        """Remove and return all points, once they are `MIN_WRITE_BATCH` or have waited for `MAX_WRITE_DELAY_S`.
+
+        Calling it again says that the points taken before are written.
+
+        Returns:
+            The points; none if the buffer is closed and empty.
+        """
+        with self._changed:
+            self._num_writing = 0
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._points or self._closed)
+            self._changed.wait_for(lambda: len(self._points) >= MIN_WRITE_BATCH or self._closed, MAX_WRITE_DELAY_S)
+            points, self._points = self._points, []
+            self._num_writing = len(points)
+            return points
 
     def close(self) -> None:
-        with self.changed:
-            self.closed = True
-            self.changed.notify_all()
+        """Refuse further points; those in the buffer can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Which documents of a stream show the same, so that each content is embedded once."""
+"""Documents of a stream with equal content, so that each content is embedded once."""
 
 from __future__ import annotations
 
@@ -12,120 +12,171 @@ from qwen3vl.documents import Document
 from qwen3vl.stores import Point, Store, Vector
 
 MAX_WAITING = 256
-"""Documents that wait for one content to be embedded; further ones are embedded with it, so that memory is bounded."""
-MAX_REMEMBERED = 65_536
-"""ContentDeduplicator whose points are remembered, so that an equal one takes their vector: some 15 MB."""
+"""Maximum number of documents that wait for one content. Further ones are embedded as well, which bounds memory."""
+MAX_WRITTEN_CONTENTS = 65_536
+"""Maximum number of contents whose point is remembered after it was written, about 15 MB."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Claimed:
-    """Documents to embed by point id, points whose vector is known already, and how many points are under way."""
+class Claim:
+    """What is to be done for a batch of documents.
 
-    fresh: tuple[tuple[str, Document], ...]
+    Attributes:
+        to_embed: Point ids and documents to embed.
+        ready: Points whose vector is known already.
+        num_repeated: Number of documents whose own point is being embedded or is written already.
+    """
+
+    to_embed: tuple[tuple[str, Document], ...]
     ready: list[Point]
-    repeated: int
+    num_repeated: int
 
 
 class ContentDeduplicator:
-    """ContentDeduplicator under way, embedded and written.  One thread claims, one embeds, one writes."""
+    """Contents (`Document.content_key`) that are being embedded, are embedded, or are written.
+
+    One thread claims, one embeds, and one writes.
+
+    Args:
+        store: Where vectors of written contents are read.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._under_way: dict[str, dict[str, Document]] = {}
+        self._embedding: dict[str, dict[str, Document]] = {}
+        """By content: the documents that wait for its vector, by point id."""
         self._embedded: dict[str, dict[str, Vector]] = {}
+        """By content: the vector, by ids of points that are not written yet."""
         self._written: OrderedDict[str, bytes] = OrderedDict()
+        """By content: a written point's UUID, least recently used first."""
 
-    def claim(self, documents: Mapping[str, Document]) -> Claimed:
-        """Decides for each document, by point id, whether it is to be embedded, waits for another, or is ready."""
-        fresh: list[tuple[str, Document]] = []
+    def claim(self, documents: Mapping[str, Document]) -> Claim:
+        """Decide for each document whether to embed it, to wait for another one, or to reuse a vector.
+
+        Args:
+            documents: Documents that are not stored yet, by point id.
+
+        Returns:
+            What is to be done. Documents that wait are returned by `add_vector` or `remove_content` later.
+        """
+        to_embed: list[tuple[str, Document]] = []
         ready: list[Point] = []
-        elsewhere: dict[str, str] = {}
+        twins: dict[str, str] = {}
         with self._lock:
-            repeated = sum(self._place(*each, fresh, ready, elsewhere) for each in documents.items())
-        vectors = self._store.vectors(list(elsewhere.values()))
+            num_repeated = sum(
+                self._assign(point_id, document, to_embed, ready, twins) for point_id, document in documents.items()
+            )
+        vectors = self._store.vectors(list(twins.values()))
         with self._lock:
-            for point_id, twin in elsewhere.items():
+            for point_id, twin_id in twins.items():
                 document = documents[point_id]
-                if twin in vectors:
-                    self._embedded.setdefault(document.content_key, {})[point_id] = vectors[twin]
-                    ready.append(Point(point_id, vectors[twin], document))
+                if twin_id in vectors:
+                    self._embedded.setdefault(document.content_key, {})[point_id] = vectors[twin_id]
+                    ready.append(Point(point_id, vectors[twin_id], document))
                 else:
-                    # It was removed meanwhile.
+                    # The written point was deleted by others meanwhile.
                     self._written.pop(document.content_key, None)
-                    self._place(point_id, document, fresh, ready, {})
-        return Claimed(tuple(fresh), ready, repeated)
+                    self._assign(point_id, document, to_embed, ready, {})
+        return Claim(tuple(to_embed), ready, num_repeated)
 
-    def _place(
+    def _assign(
         self,
         point_id: str,
         document: Document,
-        fresh: list[tuple[str, Document]],
+        to_embed: list[tuple[str, Document]],
         ready: list[Point],
-        elsewhere: dict[str, str],
+        twins: dict[str, str],
     ) -> bool:
-        """Puts a document where it belongs; whether its point is under way or written already."""
+        """Add a document to one of the collections; return whether its own point is in progress or written."""
         key = document.content_key
-        waiting, known = self._under_way.get(key), self._embedded.get(key)
-        written = self._written.get(key)
-        if point_id in (waiting or ()) or point_id in (known or ()) or written == UUID(point_id).bytes:
+        waiting, embedded, written = self._embedding.get(key), self._embedded.get(key), self._written.get(key)
+        if point_id in (waiting or ()) or point_id in (embedded or ()) or written == UUID(point_id).bytes:
             return True
-        if known:
-            known[point_id] = vector = next(iter(known.values()))
+        if embedded:
+            embedded[point_id] = vector = next(iter(embedded.values()))
             ready.append(Point(point_id, vector, document))
         elif waiting is not None and len(waiting) < MAX_WAITING:
             waiting[point_id] = document
         elif waiting is not None:
-            fresh.append((point_id, document))
+            to_embed.append((point_id, document))
         elif written is not None:
-            elsewhere[point_id] = str(UUID(bytes=written))
+            twins[point_id] = str(UUID(bytes=written))
         else:
-            self._under_way[key] = {point_id: document}
-            fresh.append((point_id, document))
+            self._embedding[key] = {point_id: document}
+            to_embed.append((point_id, document))
         return False
 
-    def embedded(self, point_id: str, document: Document, vector: Vector) -> list[Point]:
-        """Notes a vector; returns the point, and those of the documents that waited for it."""
-        with self._lock:
-            twins = self._under_way.pop(document.content_key, {})
-            twins.setdefault(point_id, document)
-            self._embedded.setdefault(document.content_key, {}).update(dict.fromkeys(twins, vector))
-        return [Point(each, vector, twin) for each, twin in twins.items()]
+    def add_vector(self, point_id: str, document: Document, vector: Vector) -> list[Point]:
+        """Record the vector of a document.
 
-    def failed(self, document: Document) -> list[Document]:
-        """Forgets a content that cannot be embedded; returns the document, and those that waited for it."""
-        with self._lock:
-            waiting = self._under_way.pop(document.content_key, {})
-        return [document, *(each for each in waiting.values() if each is not document)]
+        Args:
+            point_id: The document's point id.
+            document: The document.
+            vector: (dimensions,) float32.
 
-    def stored(self, documents: Mapping[str, Document]) -> None:
-        """Notes points that an earlier run wrote."""
+        Returns:
+            The document's point, and those of the documents that waited for its content.
+        """
+        with self._lock:
+            documents = self._embedding.pop(document.content_key, {})
+            documents.setdefault(point_id, document)
+            self._embedded.setdefault(document.content_key, {}).update(dict.fromkeys(documents, vector))
+        return [Point(waiting_id, vector, waiting) for waiting_id, waiting in documents.items()]
+
+    def remove_content(self, document: Document) -> list[Document]:
+        """Forget a content that cannot be embedded.
+
+        Args:
+            document: The document that failed.
+
+        Returns:
+            The document, and those that waited for its content.
+        """
+        with self._lock:
+            waiting = self._embedding.pop(document.content_key, {})
+        return [document, *(other for other in waiting.values() if other is not document)]
+
+    def add_stored(self, documents: Mapping[str, Document]) -> None:
+        """Record points that an earlier run wrote.
+
+        Args:
+            documents: The documents, by point id.
+        """
         with self._lock:
             for point_id, document in documents.items():
                 self._remember(document.content_key, point_id)
 
-    def written(self, points: Sequence[Point]) -> None:
-        """Notes points that are durable."""
-        with self._lock:
-            for point in points:
-                self._remember(self._forget(point), point.id)
+    def mark_written(self, points: Sequence[Point]) -> None:
+        """Record that points are durable.
 
-    def dropped(self, points: Sequence[Point]) -> None:
-        """Forgets points that could not be written."""
+        Args:
+            points: The points.
+        """
         with self._lock:
             for point in points:
-                self._forget(point)
+                self._remove_unwritten(point)
+                self._remember(point.document.content_key, point.id)
+
+    def remove_points(self, points: Sequence[Point]) -> None:
+        """Forget points that could not be written.
+
+        Args:
+            points: The points.
+        """
+        with self._lock:
+            for point in points:
+                self._remove_unwritten(point)
 
     def _remember(self, key: str, point_id: str) -> None:
         self._written[key] = UUID(point_id).bytes
         self._written.move_to_end(key)
-        while len(self._written) > MAX_REMEMBERED:
+        while len(self._written) > MAX_WRITTEN_CONTENTS:
             self._written.popitem(last=False)
 
-    def _forget(self, point: Point) -> str:
+    def _remove_unwritten(self, point: Point) -> None:
         key = point.document.content_key
-        known = self._embedded.get(key, {})
-        known.pop(point.id, None)
-        if not known:
+        vectors = self._embedded.get(key, {})
+        vectors.pop(point.id, None)
+        if not vectors:
             self._embedded.pop(key, None)
-        return key

@@ -1,4 +1,4 @@
-"""What an ingestion tells."""
+"""The result of an ingestion."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from qwen3vl.errors import StoreError
 
 @dataclass(slots=True)
 class Report:
-    """What an ingestion did: how many points it added, found unchanged, replaced and deleted.
+    """What an ingestion did.
 
-    `replaced` are points of which the source has another version now, `deleted` those that it no longer has;
-    both are counted with `sync` only.  `failed` are (document or source, reason); `skipped` counts files by suffix.
+    Attributes:
+        added: Number of points that were written.
+        unchanged: Number of documents that were stored already, or that repeat an earlier one of the stream.
+        replaced: Number of points that `sync` deleted because their source has another version of them now.
+        deleted: Number of points that `sync` deleted because their source does not have them any more.
+        failed: Document or source, and reason, of everything that could not be loaded, embedded or written.
+        skipped: Number of files that the loader did not load, by suffix.
     """
 
     added: int = 0
@@ -24,12 +29,17 @@ class Report:
 
     @property
     def seen(self) -> int:
-        """Documents dealt with so far."""
+        """Number of documents and failures that are finished."""
         return self.added + self.unchanged + len(self.failed)
 
 
 class IngestError(StoreError):
-    """An ingestion that a store's trouble ended; `report` says what was done before, all of it written."""
+    """A store's failure ended an ingestion. What was added before is written; the next run continues from there.
+
+    Args:
+        message: What failed.
+        report: What was done before.
+    """
 
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""What a stream sync_tracker, and what is to go because it did not come."""
+"""Which stored points are deleted at the end, because the stream did not contain them."""
 
 from __future__ import annotations
 
@@ -11,44 +11,84 @@ from qwen3vl.documents import Document
 from qwen3vl.stores import Store
 
 Sync = bool | Literal["sources"] | Callable[[str], bool]
+"""Which points `ingest` deletes if the stream did not contain them: those of all sources, of the stream's sources
+(`"sources"`), or of sources for which a function returns true."""
 
 
 class SyncTracker:
-    """Ids and places of what came, and sources that failed; kept only as far as `sync` needs them.
+    """Ids, locators and sources of a stream, recorded as far as `sync` needs them.
 
-    Raises `ValueError` for a `sync` that means nothing.
+    Args:
+        sync: Which points may be deleted.
+
+    Raises:
+        ValueError: `sync` has another value.
     """
 
     def __init__(self, sync: Sync) -> None:
         if not (isinstance(sync, bool) or sync == "sources" or callable(sync)):
             raise ValueError(f"sync is {sync!r}; it may be True, False, 'sources' or a function of a source")
-        self.sync = sync
-        self.ids: set[bytes] = set()
-        self.places: set[int] = set()
-        self.sources: set[str] = set()
-        self.failed: set[str] = set()
+        self._sync = sync
+        self._ids: set[bytes] = set()
+        self._locations: set[int] = set()
+        """Hashes of (source, locator)."""
+        self._sources: set[str] = set()
+        self._failed_sources: set[str] = set()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether points may be deleted."""
+        return bool(self._sync)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the stream contained no document."""
+        return not self._ids
 
     def add(self, point_id: str, document: Document) -> None:
-        if self.sync:
-            self.ids.add(UUID(point_id).bytes)
-            self.places.add(hash((document.source, document.locator)))
-            self.sources.add(document.source)
+        """Record a document of the stream.
 
-    def gone(self, store: Store) -> dict[str, bool]:
-        """Ids of stored points that are to go, and whether another version of each came."""
+        Args:
+            point_id: Its point id.
+            document: The document.
+        """
+        if self._sync:
+            self._ids.add(UUID(point_id).bytes)
+            self._locations.add(hash((document.source, document.locator)))
+            self._sources.add(document.source)
+
+    def add_failed(self, source: str) -> None:
+        """Record a source of which something failed: its points, and those of files below it, are kept.
+
+        Args:
+            source: The source, or a folder.
+        """
+        self._failed_sources.add(source)
+
+    def stale_points(self, store: Store) -> dict[str, bool]:
+        """Return the points to delete.
+
+        Args:
+            store: The store to scan.
+
+        Returns:
+            Whether the stream contained another version of the same source and locator, by point id.
+        """
         return {
-            stored.id: hash((stored.source, stored.locator)) in self.places
-            for stored in store.scan()
-            if UUID(stored.id).bytes not in self.ids and self._stale(stored.source)
+            point.id: hash((point.source, point.locator)) in self._locations
+            for point in store.scan()
+            if UUID(point.id).bytes not in self._ids and self._is_stale(point.source)
         }
 
-    def _stale(self, source: str) -> bool:
-        if self.sync == "sources":
-            wanted = source in self.sources
+    def _is_stale(self, source: str) -> bool:
+        if self._sync == "sources":
+            selected = source in self._sources
         else:
-            wanted = self.sync(source) if callable(self.sync) else bool(self.sync)
-        return wanted and not self._spared(source)
+            selected = self._sync(source) if callable(self._sync) else bool(self._sync)
+        return selected and not self._has_failed(source)
 
-    def _spared(self, source: str) -> bool:
-        """Whether the source, or a folder above it, failed in this run."""
-        return source in self.failed or any(str(parent) in self.failed for parent in PurePath(source).parents)
+    def _has_failed(self, source: str) -> bool:
+        """Return whether the source, or a folder above it, failed in this run."""
+        return source in self._failed_sources or any(
+            str(parent) in self._failed_sources for parent in PurePath(source).parents
+        )

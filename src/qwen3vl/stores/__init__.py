@@ -1,33 +1,37 @@
-"""Vector stores: one contract for blocking and async clients, its types, and the registry of integrations."""
+"""Vector stores: `Store` and `AsyncStore` over one core per database, and the registry of integrations."""
 
-from qwen3vl.stores.base import (
-    KINDS,
-    RANGE,
+from qwen3vl.stores.base import AsyncStore, Store
+from qwen3vl.stores.core import CollectionInfo, StoreCore
+from qwen3vl.stores.failures import ClientFailure
+from qwen3vl.stores.registry import open_client, open_store, parse_location
+from qwen3vl.stores.retry import Retry
+from qwen3vl.stores.types import (
     Hit,
     Point,
     PointRef,
     Search,
-    Store,
+    SearchOptions,
     Vector,
     Where,
     matches_nothing,
-    open_store,
-    parse_location,
-    run_sync,
 )
 
 __all__ = [
-    "KINDS",
-    "RANGE",
+    "AsyncStore",
+    "ClientFailure",
+    "CollectionInfo",
     "Hit",
     "Point",
     "PointRef",
+    "Retry",
     "Search",
+    "SearchOptions",
     "Store",
+    "StoreCore",
     "Vector",
     "Where",
     "matches_nothing",
+    "open_client",
     "open_store",
     "parse_location",
-    "run_sync",
 ]

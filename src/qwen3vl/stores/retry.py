@@ -1,54 +1,60 @@
-"""What a client's error means, and when a request is tried again."""
+"""When a failed request to a vector database is repeated."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
 
+from qwen3vl._deprecation import deprecated_alias, renamed_arguments
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how patiently a request is tried again that may succeed later.
+    """How often a request is attempted, and how long to wait in between: exponential backoff with jitter.
 
-    The n-th pause is between half and all of min(longest, first * 2**n) seconds, by chance, so that many
-    clients do not come back at once; a server's own Retry-After counts where it is longer, up to 3 * longest.
+    The delay after failure n (from 0) is random between half and all of
+    `min(max_delay_s, initial_delay_s * 2**n)`, so that many clients do not come back at the same moment. If the
+    server asks for a longer delay (`Retry-After`), that is used instead, up to `3 * max_delay_s`.
+
+    Attributes:
+        attempts: Maximum number of attempts, including the first.
+        initial_delay_s: Upper bound in seconds of the first delay.
+        max_delay_s: Upper bound in seconds of later delays.
+
+    Raises:
+        ValueError: `attempts` is less than 1.
+
+    Example:
+        ```python
+        QdrantStore(client, retry=Retry(attempts=3, max_delay_s=5))
+        ```
     """
 
     attempts: int = 6
-    first: float = 0.5
-    longest: float = 20.0
+    initial_delay_s: float = 0.5
+    max_delay_s: float = 20.0
 
-    def pause(self, failed: int, asked: float = 0.0) -> float:
-        """Seconds to wait after the `failed`-th failure (from 0)."""
-        own = min(self.longest, self.first * 2.0**failed) * random.uniform(0.5, 1.0)
-        return max(own, min(asked, 3 * self.longest))
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts is {self.attempts}; it must be at least 1")
 
+    def delay_s(self, failures: int, retry_after_s: float = 0.0) -> float:
+        """Return the number of seconds to wait before the next attempt.
 
-@dataclass(frozen=True, slots=True)
-class ClientFailure:
-    """What a client's exception means.
+        Args:
+            failures: Number of failures before the latest one.
+            retry_after_s: Seconds that the server asks for; 0 if it does not.
 
-    transient: it may succeed later; invalid_request: what was sent is not taken, by this store or any like it;
-    wait: seconds that the server asks for.
-    """
+        Returns:
+            Seconds, at most `3 * max_delay_s`.
+        """
+        bound = min(self.max_delay_s, self.initial_delay_s * 2.0**failures)
+        return max(bound * random.uniform(0.5, 1.0), min(retry_after_s, 3 * self.max_delay_s))
 
-    reason: str
-    transient: bool = False
-    invalid_request: bool = False
-    wait: float = 0.0
-
-
-def out_of_disk(reason: str) -> bool:
-    """Whether an error's text tells of a full disk, which servers report under statuses that usually pass."""
-    told = reason.lower()
-    return any(words in told for words in ("no space left", "disk is full", "disk full", "out of disk"))
+    first = deprecated_alias("Retry", "first", "initial_delay_s")
+    longest = deprecated_alias("Retry", "longest", "max_delay_s")
 
 
-def answered(who: str, status: int, reason: str, fix: str, wait: float = 0.0) -> ClientFailure:
-    """What an HTTP status means; `fix` is what to do where the credentials are refused."""
-    if status in (401, 403):
-        return ClientFailure(f"{who} refuses the credentials ({status}: {reason}); {fix}")
-    transient = (status in (408, 429) or status >= 500) and status != 507 and not out_of_disk(reason)
-    return ClientFailure(
-        f"{who} answers {status}: {reason}", transient, invalid_request=status in (400, 413, 422), wait=wait
-    )
+Retry.__init__ = renamed_arguments(first="initial_delay_s", longest="max_delay_s")(  # type: ignore[method-assign]
+    Retry.__init__
+)

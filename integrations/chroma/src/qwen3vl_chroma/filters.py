@@ -1,34 +1,43 @@
-"""Filters of this package as Chroma's."""
+"""`Where` filters as Chroma's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwen3vl.stores import RANGE
+from qwen3vl.stores.types import RANGE_OPERATORS
 
-TENANT = "_tenant"
+TENANT_KEY = "_tenant"
+"""Metadata key of a point's tenant."""
 
 
 def to_where(where: Any, tenant: str | None = None) -> dict[str, Any] | None:
-    """A `Where`, or a Chroma filter (a mapping with `$` operators) as it is, within a tenant.
+    """Return a filter in Chroma's form.
 
-    Raises `ValueError` for a value that cannot be asked for.
+    Args:
+        where: A `Where`, a Chroma filter (a mapping with `$` operators), or None.
+        tenant: The tenant whose points may match; None for no restriction.
+
+    Returns:
+        The filter, or None if it has no condition.
+
+    Raises:
+        ValueError: The filter has another type, or a value that Chroma cannot compare.
     """
     if where is not None and not isinstance(where, Mapping):
         raise ValueError(f"a filter is a mapping of metadata keys, not {type(where).__name__}")
-    all_of: list[dict[str, Any]] = [] if tenant is None else [{TENANT: {"$eq": tenant}}]
+    conditions: list[dict[str, Any]] = [] if tenant is None else [{TENANT_KEY: {"$eq": tenant}}]
     for key, value in (where or {}).items():
-        all_of += [{key: value}] if key.startswith("$") else _conditions(key, value)
-    return {"$and": all_of} if len(all_of) > 1 else all_of[0] if all_of else None
+        conditions += [{key: value}] if key.startswith("$") else _conditions(key, value)
+    return {"$and": conditions} if len(conditions) > 1 else conditions[0] if conditions else None
 
 
 def _conditions(key: str, value: Any) -> list[dict[str, Any]]:
     if isinstance(value, (str, bool, int, float)):
         return [{key: {"$eq": value}}]
-    if isinstance(value, Mapping) and value and set(value) <= RANGE:
-        return [{key: {f"${name}": edge}} for name, edge in value.items()]
-    if isinstance(value, Mapping) and value and all(str(name).startswith("$") for name in value):
+    if isinstance(value, Mapping) and value and set(value) <= RANGE_OPERATORS:
+        return [{key: {f"${operator}": bound}} for operator, bound in value.items()]
+    if isinstance(value, Mapping) and value and all(str(operator).startswith("$") for operator in value):
         return [{key: value}]
     if isinstance(value, Sequence):
         return [{key: {"$in": list(value)}}]

@@ -1,4 +1,4 @@
-"""What Chroma calls: an embedding function that a collection remembers, and a loader of media behind URIs."""
+"""What Chroma calls: an embedding function that a collection remembers, and a loader of the media behind URIs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,28 @@ from qwen3vl.adapters.registry import MODELS
 from qwen3vl.inputs import as_image, as_video, is_video
 from qwen3vl.recipe import Recipe
 
-if TYPE_CHECKING:  # torch comes with a model
+if TYPE_CHECKING:  # torch is imported with a model
     from qwen3vl import Embedder
+
+_QUERY_ONLY_SETTINGS = {"query_instruction"}
+"""Settings that do not change the vectors of stored documents."""
 
 
 @register_embedding_function
 class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
-    """Texts (str) and pictures (arrays of height x width x 3, uint8) to vectors; the model loads on first use.
+    """Embeds texts (str) and images ((height, width, 3) uint8 arrays) for Chroma. The model is loaded on first use.
 
-    model and the settings are those of `qwen3vl.Embedder`, and must be JSON; query_instruction is for queries.
-    device and dtype are this machine's affair: they are not kept with the collection.
+    Args:
+        model: As for `qwen3vl.Embedder`.
+        query_instruction: Instruction for queries, if it differs from that of documents.
+        device: As for `qwen3vl.Embedder`. Device and dtype are not stored with a collection.
+        dtype: As for `qwen3vl.Embedder`.
+        **settings: Further arguments of `qwen3vl.Embedder`, as JSON values.
+
+    Example:
+        ```python
+        client.create_collection("notes", embedding_function=Qwen3VLEmbeddingFunction("tiny"))
+        ```
     """
 
     def __init__(
@@ -41,62 +53,124 @@ class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
         self.model = model
         self.query_instruction = query_instruction
         self.settings = json.loads(json.dumps(settings))
-        self._local = {"device": device, "dtype": dtype}
+        self._device_settings = {"device": device, "dtype": dtype}
 
     @classmethod
     def of(cls, recipe: Recipe, *, query_instruction: str | None = None) -> Qwen3VLEmbeddingFunction:
-        """The function that makes queries for a collection of this recipe."""
+        """Return the function that embeds queries for a collection.
+
+        Args:
+            recipe: The collection's recipe.
+            query_instruction: Instruction for queries, if it differs from that of documents.
+
+        Returns:
+            A function whose vectors may be compared with the collection's.
+        """
         return cls(recipe.model, query_instruction=query_instruction, **recipe.settings)
 
     @property
     def embedder(self) -> Embedder:
-        # Chroma creates a new function whenever it reads a collection's configuration, and drops the last one.
-        return MODELS.embedder(keep=True, model=self.model, **self._local, **self.settings)
+        """The model, loaded on first use."""
+        # Chroma creates a new function whenever it reads a collection's configuration, and drops the former one.
+        return MODELS.embedder(keep=True, model=self.model, **self._device_settings, **self.settings)
 
     def __call__(self, input: Embeddable) -> Embeddings:  # noqa: A002 (Chroma's name)
+        """Embed documents.
+
+        Args:
+            input: Texts and images.
+
+        Returns:
+            (dimensions,) float32 arrays.
+        """
         return self._embed(input, None)
 
     def embed_query(self, input: Embeddable) -> Embeddings:  # noqa: A002 (Chroma's name)
+        """Embed queries, with `query_instruction`.
+
+        Args:
+            input: Texts and images.
+
+        Returns:
+            (dimensions,) float32 arrays.
+        """
         return self._embed(input, self.query_instruction)
 
     def _embed(self, inputs: Embeddable, instruction: str | None) -> Embeddings:
-        items = [each if isinstance(each, str) else {"image": np.asarray(each)} for each in inputs]
+        items = [value if isinstance(value, str) else {"image": np.asarray(value)} for value in inputs]
         return cast("Embeddings", list(self.embedder.embed(items, instruction=instruction)))
 
     @staticmethod
     def name() -> str:
+        """Return the name under which Chroma finds this class again."""
         return "qwen3vl"
 
     def get_config(self) -> dict[str, Any]:
+        """Return the settings that Chroma stores with a collection."""
         return {"model": self.model, "query_instruction": self.query_instruction, **self.settings}
 
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> Qwen3VLEmbeddingFunction:
+        """Create the function from what `get_config` returned.
+
+        Args:
+            config: The stored settings.
+
+        Returns:
+            An equal function.
+        """
         return Qwen3VLEmbeddingFunction(**config)
 
     def default_space(self) -> Space:
+        """Return the space of new collections."""
         return "cosine"
 
     def supported_spaces(self) -> list[Space]:
+        """Return the spaces in which the vectors may be compared."""
         return ["cosine"]
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-        """Only the instruction of queries may change: everything else made the stored vectors."""
-        fixed = (old_config.keys() | new_config.keys()) - {"query_instruction"}
+        """Check that new settings fit the vectors of a collection: only the instruction of queries may change.
+
+        Args:
+            old_config: The stored settings.
+            new_config: The new settings.
+
+        Raises:
+            ValueError: Another setting differs.
+        """
+        fixed = (old_config.keys() | new_config.keys()) - _QUERY_ONLY_SETTINGS
         changed = sorted(key for key in fixed if old_config.get(key) != new_config.get(key))
         if changed:
-            raise ValueError(f"the collection's vectors were made with another {', '.join(changed)}: make a new one")
+            raise ValueError(
+                f"the collection's vectors were made with another {', '.join(changed)}: create a new collection"
+            )
 
     @staticmethod
     def validate_config(config: dict[str, Any]) -> None:
+        """Check settings before they are stored.
+
+        Args:
+            config: The settings.
+
+        Raises:
+            ValueError: They name no model.
+        """
         if not isinstance(config.get("model"), str):
             raise ValueError(f"the configuration names no model: {config}")
 
 
 class MediaLoader(DataLoader[Loadable]):
-    """Opens paths, file:// and http(s) URLs and data URIs under a media policy.
+    """Opens paths, file:// and http(s) URLs and data URIs of images, PDF pages and videos for Chroma.
 
-    A picture or a page becomes (height, width, 3) uint8; of a clip it is the middle frame; None stays None.
+    Args:
+        policy: Which files and addresses may be opened; None is `MediaPolicy()`.
+        threads: Number of media that are opened at the same time.
+
+    Example:
+        ```python
+        collection = client.get_collection("library", data_loader=MediaLoader())
+        ```
     """
 
     def __init__(self, policy: MediaPolicy | None = None, *, threads: int = 4) -> None:
@@ -104,6 +178,14 @@ class MediaLoader(DataLoader[Loadable]):
         self.threads = threads
 
     def __call__(self, uris: Sequence[str | None]) -> Loadable:
+        """Open media.
+
+        Args:
+            uris: References; None stays None.
+
+        Returns:
+            (height, width, 3) uint8 arrays: the image, the page, or the middle frame of the video.
+        """
         with ThreadPoolExecutor(self.threads) as pool:
             return cast("Loadable", list(pool.map(self._load, uris)))
 

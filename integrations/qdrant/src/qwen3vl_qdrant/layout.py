@@ -1,4 +1,4 @@
-"""How a collection keeps its vectors, and how a search makes up for what that costs."""
+"""How a collection stores its vectors, and how searches make up for what a compact form loses."""
 
 from __future__ import annotations
 
@@ -10,26 +10,41 @@ from numpy.typing import NDArray
 from qdrant_client import models
 
 from qwen3vl.errors import StoreError
-from qwen3vl.stores import Search
+from qwen3vl.stores import Search, Vector
 
 Quantization = Literal["scalar", "binary", "turbo"]
-SHORT = "short"
-"""The name of the Matryoshka vector.  The full one has no name: other readers of the collection look there."""
+SHORT_VECTOR_NAME = "short"
+"""Name of the Matryoshka vector. The full vector has no name, because other readers of the collection expect that."""
 OVERSAMPLING: dict[Quantization, float] = {"scalar": 2.0, "turbo": 4.0, "binary": 16.0}
-"""Candidates for each wanted hit that are read again in full."""
+"""Candidates per hit that are rescored with full vectors; see docs/quantization.md for the measured recall."""
 SHORT_OVERSAMPLING = 20.0
-LEAST = 100
-"""Candidates of a short vector, however few hits are wanted."""
+"""Candidates per hit of a short vector."""
+MIN_SHORT_CANDIDATES = 100
+"""Minimum number of candidates of a short vector."""
+_MIN_NORM = 1e-12
+"""Avoids division by zero for vectors of zeros."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a collection keeps beside the full vectors, to search faster and in less memory.
+    """What a collection stores beside the full vectors, for faster search in less memory.
 
-    short: values of a Matryoshka vector that finds the candidates which the full vector then scores; None for none.
-    quantization: of the vector that finds: "scalar" (int8, a quarter of the bytes), "turbo" (4 bits, an eighth),
-    "binary" (1 bit, a 32nd); candidates are scored in full.
-    tenants: the index is made for searches within one tenant, never across all.
+    Short and quantized vectors only find candidates; their scores are computed with the full vectors.
+
+    Attributes:
+        short: Number of values of a Matryoshka vector (the first values of the full one) that finds the candidates;
+            None for no such vector.
+        quantization: Quantization of the vector that finds the candidates: `"scalar"` (8 bits a value), `"turbo"`
+            (4 bits), `"binary"` (1 bit), or None.
+        tenants: Whether to build one index per tenant and none for searches across tenants.
+
+    Raises:
+        ValueError: A value is not supported.
+
+    Example:
+        ```python
+        QdrantStore(client, layout=Layout(short=512, quantization="scalar"))
+        ```
     """
 
     short: int | None = None
@@ -42,70 +57,129 @@ class Layout:
         if self.short is not None and self.short < 1:
             raise ValueError(f"short is {self.short}; it must be at least 1")
 
-    def create(self, dimensions: int) -> dict[str, Any]:
-        """Arguments of `create_collection` for vectors of this many values."""
+    def collection_arguments(self, dimensions: int) -> dict[str, Any]:
+        """Return the arguments of `QdrantClient.create_collection` for this layout.
+
+        Args:
+            dimensions: Number of values of the full vectors.
+
+        Returns:
+            `vectors_config` and `hnsw_config`.
+
+        Raises:
+            ValueError: `short` is not less than `dimensions`.
+        """
         if self.short is not None and self.short >= dimensions:
             raise ValueError(f"short is {self.short}; it must be less than the vectors' {dimensions} values")
-        quantized = _config(self.quantization)
+        quantization = _quantization_config(self.quantization)
         hnsw = models.HnswConfigDiff(m=0, payload_m=16) if self.tenants else None
-        full = _params(dimensions, quantized if self.short is None else None)
-        vectors = full if self.short is None else {"": full, SHORT: _params(self.short, quantized)}
+        vectors: Any
+        if self.short is None:
+            vectors = _vector_params(dimensions, quantization)
+        else:
+            vectors = {
+                "": _vector_params(dimensions, None),
+                SHORT_VECTOR_NAME: _vector_params(self.short, quantization),
+            }
         return {"vectors_config": vectors, "hnsw_config": hnsw}
 
     @classmethod
-    def of(cls, params: models.CollectionParams, config: models.CollectionConfig) -> tuple[int, str, Layout]:
-        """Dimensions, distance and layout of an existing collection."""
-        vectors = params.vectors
-        named = vectors if isinstance(vectors, dict) else {"": vectors}
-        full, short = named.get(""), named.get(SHORT)
-        if full is None:
-            raise StoreError("it has no vector without a name, as qwen3vl makes it")
-        finding = short or full
-        quantized = _name(finding.quantization_config or config.quantization_config)
-        tenants = config.hnsw_config.m == 0 and bool(config.hnsw_config.payload_m)
-        return full.size, str(full.distance), cls(short.size if short else None, quantized, tenants)
+    def from_config(cls, params: models.CollectionParams, config: models.CollectionConfig) -> tuple[int, str, Layout]:
+        """Read the layout of an existing collection.
 
-    def vectors(self, vector: NDArray[np.float32]) -> Any:
-        """What is stored for a full vector."""
+        Args:
+            params: Its parameters.
+            config: Its configuration.
+
+        Returns:
+            Number of values and distance of the full vectors, and the layout.
+
+        Raises:
+            StoreError: The collection has no vector without a name.
+        """
+        vectors = params.vectors
+        by_name = vectors if isinstance(vectors, dict) else {"": vectors}
+        full, short = by_name.get(""), by_name.get(SHORT_VECTOR_NAME)
+        if full is None:
+            raise StoreError("the collection has no vector without a name, where qwen3vl stores the full vectors")
+        quantization = _quantization_name((short or full).quantization_config or config.quantization_config)
+        tenants = config.hnsw_config.m == 0 and bool(config.hnsw_config.payload_m)
+        return full.size, str(full.distance), cls(short.size if short else None, quantization, tenants)
+
+    def to_vectors(self, vector: Vector) -> Any:
+        """Return what is stored for a full vector.
+
+        Args:
+            vector: (dimensions,) float32.
+
+        Returns:
+            A list, or lists by vector name.
+        """
         if self.short is None:
             return vector.tolist()
-        return {"": vector.tolist(), SHORT: cut(vector, self.short).tolist()}
+        return {"": vector.tolist(), SHORT_VECTOR_NAME: truncate(vector, self.short).tolist()}
 
-    def query(self, search: Search, wanted: models.Filter | None, oversampling: float | None = None) -> dict[str, Any]:
-        """Arguments of a query: candidates by the short or quantised vector, scores by the full one."""
-        asked: dict[str, Any] = {
+    def query_arguments(
+        self, search: Search, query_filter: models.Filter | None, oversampling: float | None = None
+    ) -> dict[str, Any]:
+        """Return the arguments of a `QueryRequest` that finds candidates and scores them with full vectors.
+
+        Args:
+            search: The search. Its offset is not part of the arguments.
+            query_filter: Its filter in Qdrant's form.
+            oversampling: Candidates per hit; None is the default of the layout.
+
+        Returns:
+            `query`, `limit`, `score_threshold`, `filter`, and `params` or `prefetch`.
+        """
+        arguments: dict[str, Any] = {
             "query": search.vector.tolist(),
             "limit": search.limit,
             "score_threshold": search.threshold,
+            "filter": query_filter,
         }
         params = None
         if self.quantization is not None:
-            # A short vector's candidates are many already: they need no more than the usual on top.
+            # Candidates of a short vector are many already, so its quantization needs the default factor only.
             factor = oversampling if self.short is None and oversampling else OVERSAMPLING[self.quantization]
             rescoring = models.QuantizationSearchParams(rescore=True, oversampling=factor)
             params = models.SearchParams(quantization=rescoring)
         if self.short is None:
-            return {**asked, "filter": wanted, "params": params}
-        limit = max(LEAST, round((search.limit + search.offset) * (oversampling or SHORT_OVERSAMPLING)))
-        short = cut(search.vector, self.short).tolist()
-        found = models.Prefetch(query=short, using=SHORT, limit=limit, filter=wanted, params=params)
-        return {**asked, "prefetch": found, "filter": wanted}
+            return {**arguments, "params": params}
+        prefetch = models.Prefetch(
+            query=truncate(search.vector, self.short).tolist(),
+            using=SHORT_VECTOR_NAME,
+            limit=max(
+                MIN_SHORT_CANDIDATES, round((search.limit + search.offset) * (oversampling or SHORT_OVERSAMPLING))
+            ),
+            filter=query_filter,
+            params=params,
+        )
+        return {**arguments, "prefetch": prefetch}
 
 
-def cut(vector: NDArray[np.float32], length: int) -> NDArray[np.float32]:
-    """The first values of a Matryoshka vector, as a vector of length 1."""
+def truncate(vector: Vector, length: int) -> NDArray[np.float32]:
+    """Return the first values of a Matryoshka vector, normalized.
+
+    Args:
+        vector: (dimensions,) float32.
+        length: Number of values.
+
+    Returns:
+        (length,) float32 of length 1.
+    """
     short = vector[:length]
-    return np.asarray(short / max(float(np.linalg.norm(short)), 1e-12), dtype=np.float32)
+    return np.asarray(short / max(float(np.linalg.norm(short)), _MIN_NORM), dtype=np.float32)
 
 
-def _params(size: int, quantized: Any) -> models.VectorParams:
-    return models.VectorParams(size=size, distance=models.Distance.COSINE, quantization_config=quantized)
+def _vector_params(size: int, quantization: Any) -> models.VectorParams:
+    return models.VectorParams(size=size, distance=models.Distance.COSINE, quantization_config=quantization)
 
 
-def _config(quantization: Quantization | None) -> Any:
-    """Quantised vectors stay in memory; the full ones are read for candidates only."""
+def _quantization_config(quantization: Quantization | None) -> Any:
+    """Return Qdrant's configuration. Quantized vectors stay in memory; full ones are read for candidates only."""
     if quantization == "scalar":
-        # A share of outliers is clipped, so that the 256 steps are spent on the rest.
+        # Clipping 1 % of the values as outliers leaves more of the 256 steps for the others.
         scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
         return models.ScalarQuantization(scalar=scalar)
     if quantization == "binary":
@@ -116,6 +190,5 @@ def _config(quantization: Quantization | None) -> Any:
     return None
 
 
-def _name(config: Any) -> Quantization | None:
-    kinds: tuple[Quantization, ...] = ("scalar", "binary", "turbo")
-    return next((kind for kind in kinds if getattr(config, kind, None) is not None), None)
+def _quantization_name(config: Any) -> Quantization | None:
+    return next((name for name in OVERSAMPLING if getattr(config, name, None) is not None), None)

@@ -1,1 +1,1 @@
-"""The forms in which other frameworks keep documents in a vector store."""
+"""Forms in which other frameworks keep documents in a vector store."""

@@ -1,4 +1,4 @@
-"""Documents in the form in which LlamaIndex keeps nodes in a vector store; nothing of it is imported here."""
+"""Documents in the form in which LlamaIndex's vector stores keep nodes. LlamaIndex is not imported here."""
 
 from __future__ import annotations
 
@@ -7,32 +7,39 @@ from typing import Any
 
 from qwen3vl.documents import Document
 
-SILENT = ("content_hash", "fused", "image", "kind", "thumbnail", "video")
-"""Metadata that tell a language model nothing."""
+METADATA_KEYS_HIDDEN_FROM_LLM = ("content_hash", "fused", "image", "kind", "thumbnail", "video")
+"""Metadata that LlamaIndex does not show to a language model: digests, references and flags."""
 
 
 def llama_index_payload(document: Document, point_id: str, source_key: str) -> dict[str, str]:
-    """The keys `_node_content` and `_node_type`, from which LlamaIndex's stores rebuild a node.
+    """Return the payload keys from which LlamaIndex's vector stores rebuild a node.
 
-    Under `source_key` stands the source: by it those stores delete a document's nodes.
+    An image in a file or behind a URL becomes an `ImageNode`, everything else a `TextNode`. All nodes have the
+    document's metadata, media references included. All metadata are excluded from embedding, so that LlamaIndex
+    embeds the text alone; only nodes with media keep their source, because LlamaIndex's indexes drop nodes without
+    any text.
 
-    A picture in a file or behind a URL becomes an `ImageNode`, all else a `TextNode`; every node has the
-    document's metadata, media references among them.  All metadata are excluded from embedding, so that a text is
-    embedded as it stands; but for the source of a node with media: LlamaIndex's indexes drop nodes that have no words.
+    Args:
+        document: The document.
+        point_id: UUID of its point.
+        source_key: The key by which the vector store deletes the nodes of a source: `"doc_id"` or `"document_id"`.
+
+    Returns:
+        `_node_content` (JSON), `_node_type`, and the source under `source_key`.
     """
     image = document.image or ""
-    # A page of a PDF is no picture that others could open, and a data URI would be stored twice.
-    picture = bool(image) and document.kind == "picture" and not image.startswith("data:")
+    # LlamaIndex cannot open a page of a PDF as an image, and a data URI would be stored twice.
+    is_image_node = bool(image) and document.kind == "picture" and not image.startswith("data:")
+    has_media = document.image is not None or document.video is not None
     metadata = document.to_payload()["metadata"]
-    media = document.image is not None or document.video is not None
     node: dict[str, Any] = {
         "id_": point_id,
         "metadata": metadata,
         "text": document.text,
-        "excluded_embed_metadata_keys": sorted(metadata.keys() - {"source"} if media else metadata.keys()),
-        "excluded_llm_metadata_keys": [*SILENT],
-        "class_name": "ImageNode" if picture else "TextNode",
+        "excluded_embed_metadata_keys": sorted(metadata.keys() - {"source"} if has_media else metadata.keys()),
+        "excluded_llm_metadata_keys": list(METADATA_KEYS_HIDDEN_FROM_LLM),
+        "class_name": "ImageNode" if is_image_node else "TextNode",
     }
-    if picture:
+    if is_image_node:
         node["image_url" if image.startswith(("http://", "https://")) else "image_path"] = image
     return {"_node_content": json.dumps(node), "_node_type": node["class_name"], source_key: document.source}

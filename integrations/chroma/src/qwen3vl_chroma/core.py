@@ -1,0 +1,228 @@
+"""What `ChromaStore` and `AsyncChromaStore` share: one collection behind either kind of client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+from chromadb.api import AsyncBaseAPI
+from chromadb.errors import NotFoundError
+
+from qwen3vl.errors import RecipeError, StoreError
+from qwen3vl.recipe import Recipe
+from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, PointRef, Retry, Search, StoreCore, Vector
+from qwen3vl.stores.core import RECIPE_KEY
+from qwen3vl.stores.payloads.llama_index import llama_index_payload
+from qwen3vl_chroma import failures
+from qwen3vl_chroma.filters import TENANT_KEY, to_where
+from qwen3vl_chroma.functions import Qwen3VLEmbeddingFunction
+from qwen3vl_chroma.payload import best_per_group, flatten_metadata, to_hits
+
+TIMEOUT_S = 60.0
+"""Timeout in seconds of each answer to a blocking `HttpClient`, which has none by default."""
+_SCAN_PAGE_POINTS = 1000
+_DEFAULT_REQUEST_POINTS = 1000
+"""Maximum number of points of a request if the client names no limit."""
+_GROWTH = 4
+"""Factor by which a search is enlarged until it has enough groups."""
+
+
+class ChromaCore(StoreCore):
+    """One collection of a Chroma client.
+
+    Args:
+        client: The client.
+        collection: Name of the collection.
+        tenant: Whose points these are.
+        retry: When failed requests are repeated.
+    """
+
+    database = "Chroma"
+
+    def __init__(self, client: Any, collection: str, tenant: str | None, retry: Retry | None) -> None:
+        super().__init__(client, collection, tenant, retry, is_async=isinstance(client, AsyncBaseAPI))
+        session = getattr(getattr(client, "_server", None), "_session", None)
+        if isinstance(session, httpx.Client) and session.timeout == httpx.Timeout(None):
+            session.timeout = httpx.Timeout(TIMEOUT_S)
+        self.max_request_points = 0
+        self._collection: Any = None
+
+    async def find_collection(self) -> CollectionInfo | None:
+        """Return the collection; None if it does not exist."""
+        if self._collection is None:
+            try:
+                self._collection = await self.request(
+                    self.client.get_collection, self.collection, embedding_function=None
+                )
+            except StoreError as error:
+                if isinstance(error.__cause__, NotFoundError):
+                    return None
+                raise
+        return CollectionInfo(self._collection.metadata or {}, self._collection)
+
+    def check_collection(self, info: CollectionInfo, recipe: Recipe) -> None:  # noqa: ARG002 (Chroma keeps no size)
+        """Check that the collection compares vectors by cosine.
+
+        Args:
+            info: The collection.
+            recipe: Its recipe.
+
+        Raises:
+            RecipeError: It has another space.
+        """
+        configuration = info.description.configuration_json or {}
+        space = (configuration.get("hnsw") or configuration.get("spann") or {}).get("space", "l2")
+        if space != "cosine":
+            raise RecipeError(f"{self.name}: its space is {space!r}, and qwen3vl's vectors need 'cosine'")
+
+    async def create(self, recipe: Recipe) -> None:
+        """Create the collection, or check an existing one.
+
+        Args:
+            recipe: The recipe of all its vectors.
+        """
+        # It may have been deleted and created anew since it was read.
+        self._collection = None
+        await super().create(recipe)
+
+    async def create_collection(self, recipe: Recipe) -> None:
+        """Create the collection; if another process creates it at the same moment, keep what that one writes.
+
+        Args:
+            recipe: Stored in the collection's metadata as JSON, because Chroma's metadata are flat.
+        """
+        await self.request(
+            self.client.get_or_create_collection,
+            self.collection,
+            configuration={"hnsw": {"space": "cosine"}},
+            metadata={RECIPE_KEY: json.dumps(recipe.to_dict())},
+            # Stored by name and settings, so that plain Chroma can search the collection by text and image.
+            embedding_function=Qwen3VLEmbeddingFunction.of(recipe),
+        )
+
+    async def fetch_ids(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that are stored."""
+        result = await self._get(ids=list(ids), where=to_where(None, self.tenant), include=[])
+        return set(result["ids"])
+
+    async def fetch_vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """Return the vectors of those of the ids that are stored."""
+        result = await self._get(ids=list(ids), where=to_where(None, self.tenant), include=["embeddings"])
+        vectors = np.asarray(result["embeddings"], dtype=np.float32)
+        return dict(zip(result["ids"], vectors, strict=True))
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        """Write points in requests within the client's own limit.
+
+        Args:
+            points: The points.
+        """
+        if not self.max_request_points:
+            limit = int(await self.request(self.client.get_max_batch_size))
+            self.max_request_points = limit if limit > 0 else _DEFAULT_REQUEST_POINTS
+        await super().upsert(points)
+
+    def payload(self, point: Point) -> dict[str, Any]:
+        """Return flat metadata for filters, with the original ones in `_node_content`."""
+        metadata = {
+            **flatten_metadata(point.document.to_payload()["metadata"]),
+            **llama_index_payload(point.document, point.id, "document_id"),
+        }
+        return metadata if self.tenant is None else {**metadata, TENANT_KEY: self.tenant}
+
+    def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
+        """Return the size of a point with its text and URI, in bytes."""
+        document = point.document
+        extra = json.dumps([document.text, document.image or document.video])
+        return super().request_bytes(point, payload) + len(extra)
+
+    async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
+        """Write points in one request, and wait until they are durable."""
+        await self.request(
+            (await self._open()).upsert,
+            ids=[point.id for point in points],
+            embeddings=[point.vector for point in points],
+            documents=[point.document.text for point in points],
+            metadatas=list(payloads),
+            uris=[point.document.image or point.document.video for point in points],
+        )
+
+    async def delete_ids(self, ids: Sequence[str]) -> None:
+        """Delete those of the ids that are the tenant's."""
+        await self.request((await self._open()).delete, ids=list(ids), where=to_where(None, self.tenant))
+
+    def to_filter(self, where: Any, tenant: str | None) -> dict[str, Any] | None:
+        """Return a filter in Chroma's form; see `qwen3vl_chroma.filters.to_where`."""
+        return to_where(where, tenant)
+
+    async def delete_matching(self, native_filter: Any) -> None:
+        """Delete the points that match a filter."""
+        await self.request((await self._open()).delete, where=native_filter)
+
+    async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
+        """Return a page of points, and the number of points before the next page."""
+        start = offset or 0
+        result = await self._get(
+            where=to_where(None, self.tenant), limit=_SCAN_PAGE_POINTS, offset=start, include=["metadatas"]
+        )
+        points = [
+            PointRef.from_metadata(point_id, metadata or {})
+            for point_id, metadata in zip(result["ids"], result["metadatas"], strict=True)
+        ]
+        return points, start + _SCAN_PAGE_POINTS if len(points) == _SCAN_PAGE_POINTS else None
+
+    async def query(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Run the searches one after another: their filters may differ."""
+        return [await self._query(search) for search in searches]
+
+    async def _query(self, search: Search) -> list[Hit]:
+        """Run one search. Chroma has no offsets, thresholds or groups: request more hits until they are enough."""
+        num_needed = num_requested = search.limit + search.offset
+        while True:
+            result = await self.request(
+                (await self._open()).query,
+                query_embeddings=[search.vector],
+                n_results=num_requested,
+                where=to_where(search.where, self.tenant),
+                include=["metadatas", "documents", "distances"],
+            )
+            hits = to_hits(result)
+            best = hits if search.group_by is None else best_per_group(hits, search.group_by)
+            if len(best) >= num_needed or len(hits) < num_requested:
+                break
+            num_requested *= _GROWTH
+        page = best[search.offset : num_needed]
+        return page if search.threshold is None else [hit for hit in page if hit.score >= search.threshold]
+
+    async def count_points(self) -> int:
+        """Return the number of the tenant's points."""
+        if self.tenant is None:
+            return int(await self.request((await self._open()).count))
+        result = await self._get(where=to_where(None, self.tenant), include=[])
+        return len(result["ids"])
+
+    async def close(self) -> None:
+        """Close the client, if it can be closed."""
+        close = getattr(self.client, "close", None)
+        if close is not None:
+            await self.request(close)
+
+    def classify_error(self, error: Exception) -> ClientFailure | None:
+        """Return the meaning of an exception; see `qwen3vl_chroma.failures.classify_error`."""
+        if isinstance(error, NotFoundError):
+            # The collection was deleted, and perhaps created anew under another id.
+            self._collection = None
+        return failures.classify_error(error)
+
+    async def _open(self) -> Any:
+        """Return Chroma's object of the collection."""
+        info = await self.find_collection()
+        if info is None:
+            raise self.missing_error()
+        return info.description
+
+    async def _get(self, **arguments: Any) -> Any:
+        return await self.request((await self._open()).get, **arguments)

@@ -1,0 +1,275 @@
+"""What `QdrantStore` and `AsyncQdrantStore` share: one collection behind either kind of client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from threading import RLock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
+from qdrant_client.local.qdrant_local import QdrantLocal
+
+from qwen3vl.documents import Document
+from qwen3vl.errors import RecipeError
+from qwen3vl.recipe import Recipe
+from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, PointRef, Retry, Search, StoreCore, Vector
+from qwen3vl.stores.core import FLOAT_JSON_BYTES, RECIPE_KEY
+from qwen3vl.stores.payloads.llama_index import llama_index_payload
+from qwen3vl.stores.types import POINT_REF_KEYS
+from qwen3vl_qdrant import failures
+from qwen3vl_qdrant.filters import TENANT_KEY, metadata_key, to_filter
+from qwen3vl_qdrant.layout import Layout
+
+_SCAN_PAGE_POINTS = 1000
+_PAYLOAD_INDEXES = {
+    "metadata.source": models.PayloadSchemaType.KEYWORD,
+    "metadata.kind": models.PayloadSchemaType.KEYWORD,
+    TENANT_KEY: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
+}
+_embedded_locks: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
+
+
+class QdrantCore(StoreCore):
+    """One collection of a Qdrant client.
+
+    Args:
+        client: The client.
+        collection: Name of the collection.
+        layout: What is stored beside the full vectors; None takes the layout of an existing collection.
+        tenant: Whose points these are.
+        retry: When failed requests are repeated.
+    """
+
+    database = "Qdrant"
+    not_created_hint = (
+        " If it was created just now, the server is older than 1.16 and does not store metadata: upgrade it."
+    )
+
+    def __init__(
+        self,
+        client: QdrantClient | AsyncQdrantClient,
+        collection: str,
+        layout: Layout | None,
+        tenant: str | None,
+        retry: Retry | None,
+    ) -> None:
+        super().__init__(client, collection, tenant, retry, is_async=isinstance(client, AsyncQdrantClient))
+        self.layout = layout
+        engine = getattr(client, "_client", client)
+        self.embedded = isinstance(engine, (QdrantLocal, AsyncQdrantLocal))
+        if self.embedded:
+            # The embedded engine is not thread-safe: all stores of one client share a lock.
+            self.lock = _embedded_locks.setdefault(engine, RLock())
+
+    async def find_collection(self) -> CollectionInfo | None:
+        """Return the collection; None if it does not exist."""
+        if not await self.request(self.client.collection_exists, self.collection):
+            return None
+        info = await self.request(self.client.get_collection, self.collection)
+        return CollectionInfo(info.config.metadata or {}, info)
+
+    def check_collection(self, info: CollectionInfo, recipe: Recipe) -> None:
+        """Check the collection's vectors against its recipe, and this object's layout against the collection's.
+
+        Args:
+            info: The collection. If this object has no layout yet, it takes the collection's.
+            recipe: The collection's recipe.
+
+        Raises:
+            RecipeError: Vector size, distance or layout differ.
+        """
+        config = info.description.config
+        size, distance, layout = Layout.from_config(config.params, config)
+        for field, actual, expected in (("size", size, recipe.dimensions), ("distance", distance, "Cosine")):
+            if actual != expected:
+                raise RecipeError(f"{self.name}: the vectors' {field} is {actual}, and its recipe says {expected}")
+        requested = self.layout
+        # The embedded engine has no index, and does not store settings that it ignores.
+        for field in ("short",) if self.embedded else ("short", "quantization", "tenants"):
+            if requested is not None and getattr(requested, field) != getattr(layout, field):
+                raise RecipeError(
+                    f"{self.name}: its layout's {field} is {getattr(layout, field)!r}, and "
+                    f"{getattr(requested, field)!r} is requested. Leave the layout out to use the collection's, or "
+                    "use another collection"
+                )
+        if requested is None:
+            self.layout = layout
+
+    async def create_collection(self, recipe: Recipe) -> None:
+        """Create the collection with this object's layout.
+
+        Args:
+            recipe: Stored in the collection's metadata.
+        """
+        layout = self.layout or Layout(tenants=self.tenant is not None)
+        await self.request(
+            self.client.create_collection,
+            self.collection,
+            metadata={RECIPE_KEY: recipe.to_dict()},
+            **layout.collection_arguments(recipe.dimensions),
+        )
+
+    async def create_indexes(self) -> None:
+        """Create missing payload indexes: the process that created the collection may have been killed before."""
+        if self.embedded:
+            return
+        info = await self.request(self.client.get_collection, self.collection)
+        for key, schema in _PAYLOAD_INDEXES.items():
+            if key not in (info.payload_schema or {}):
+                await self.request(self.client.create_payload_index, self.collection, key, schema, wait=True)
+
+    async def fetch_ids(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that are stored."""
+        return {str(record.id) for record in await self._retrieve(ids, with_vectors=False)}
+
+    async def fetch_vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """Return the full vectors of those of the ids that are stored."""
+        vectors = {str(record.id): record.vector for record in await self._retrieve(ids, with_vectors=[""])}
+        return {
+            point_id: np.asarray(vector[""] if isinstance(vector, dict) else vector, dtype=np.float32)
+            for point_id, vector in vectors.items()
+        }
+
+    async def _retrieve(self, ids: Sequence[str], *, with_vectors: bool | list[str]) -> list[models.Record]:
+        records = await self.request(
+            self.client.retrieve,
+            self.collection,
+            list(ids),
+            with_payload=False if self.tenant is None else [TENANT_KEY],
+            with_vectors=with_vectors,
+        )
+        if self.tenant is None:
+            return list(records)
+        return [record for record in records if (record.payload or {}).get(TENANT_KEY) == self.tenant]
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        """Write points in requests of bounded size.
+
+        Args:
+            points: The points.
+        """
+        await self._load_layout()
+        await super().upsert(points)
+
+    def payload(self, point: Point) -> dict[str, Any]:
+        """Return the payload with LangChain's keys, LlamaIndex's, and the tenant."""
+        payload = {**point.document.to_payload(), **llama_index_payload(point.document, point.id, "doc_id")}
+        return payload if self.tenant is None else {**payload, TENANT_KEY: self.tenant}
+
+    def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
+        """Return the size of a point with all its vectors, in bytes."""
+        short = self.layout.short if self.layout is not None else None
+        return super().request_bytes(point, payload) + FLOAT_JSON_BYTES * (short or 0)
+
+    async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
+        """Write points in one request, and wait until they are durable."""
+        layout = await self._load_layout()
+        structs = [
+            models.PointStruct(id=point.id, vector=layout.to_vectors(point.vector), payload=payload)
+            for point, payload in zip(points, payloads, strict=True)
+        ]
+        await self.request(self.client.upsert, self.collection, structs, wait=True)
+
+    async def delete_ids(self, ids: Sequence[str]) -> None:
+        """Delete those of the ids that are the tenant's."""
+        selector: Any = models.PointIdsList(points=list(ids))
+        if self.tenant is not None:
+            has_id = models.Filter(must=[models.HasIdCondition(has_id=list(ids))])
+            selector = models.FilterSelector(filter=to_filter(has_id, self.tenant) or has_id)
+        await self.request(self.client.delete, self.collection, selector, wait=True)
+
+    def to_filter(self, where: Any, tenant: str | None) -> models.Filter | None:
+        """Return a filter in Qdrant's form; see `qwen3vl_qdrant.filters.to_filter`."""
+        return to_filter(where, tenant)
+
+    async def delete_matching(self, native_filter: Any) -> None:
+        """Delete the points that match a filter."""
+        selector = models.FilterSelector(filter=native_filter)
+        await self.request(self.client.delete, self.collection, selector, wait=True)
+
+    async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
+        """Return a page of points, and the id at which the next one begins."""
+        records, next_offset = await self.request(
+            self.client.scroll,
+            self.collection,
+            scroll_filter=to_filter(None, self.tenant),
+            limit=_SCAN_PAGE_POINTS,
+            offset=offset,
+            with_payload=[f"metadata.{key}" for key in POINT_REF_KEYS],
+            with_vectors=False,
+        )
+        points = [
+            PointRef.from_metadata(str(record.id), (record.payload or {}).get("metadata") or {}) for record in records
+        ]
+        return points, next_offset
+
+    async def query(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Run all searches in one request, or each in its own if any is grouped."""
+        layout = await self._load_layout()
+        if self.embedded:
+            # The embedded engine searches exactly, and warns about search parameters.
+            layout = replace(layout, quantization=None)
+        if any(search.group_by is not None for search in searches):
+            return [await self._query_one(search, layout) for search in searches]
+        return await self._query_batch(searches, layout)
+
+    async def _query_one(self, search: Search, layout: Layout) -> list[Hit]:
+        if search.group_by is None:
+            return (await self._query_batch([search], layout))[0]
+        return await self._groups(search, layout)
+
+    async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
+        requests = [
+            models.QueryRequest(
+                **layout.query_arguments(search, to_filter(search.where, self.tenant)),
+                offset=search.offset,
+                with_payload=True,
+            )
+            for search in searches
+        ]
+        responses = await self.request(self.client.query_batch_points, self.collection, requests)
+        return [[_to_hit(point) for point in response.points] for response in responses]
+
+    async def count_points(self) -> int:
+        """Return the exact number of the tenant's points."""
+        result = await self.request(
+            self.client.count, self.collection, count_filter=to_filter(None, self.tenant), exact=True
+        )
+        return int(result.count)
+
+    async def close(self) -> None:
+        """Close the client."""
+        await self.request(self.client.close)
+
+    def classify_error(self, error: Exception) -> ClientFailure | None:
+        """Return the meaning of an exception; see `qwen3vl_qdrant.failures.classify_error`."""
+        return failures.classify_error(error)
+
+    async def _load_layout(self) -> Layout:
+        """Return the layout, read from the collection if it is not known yet."""
+        if self.layout is None:
+            await self.recipe()
+        return self.layout or Layout()
+
+    async def _groups(self, search: Search, layout: Layout) -> list[Hit]:
+        arguments = layout.query_arguments(search, to_filter(search.where, self.tenant))
+        # Qdrant's groups have no offset: those before it are requested as well.
+        arguments["limit"] = search.limit + search.offset
+        result = await self.request(
+            self.client.query_points_groups,
+            self.collection,
+            group_by=metadata_key(search.group_by or ""),
+            group_size=1,
+            query_filter=arguments.pop("filter"),
+            search_params=arguments.pop("params", None),
+            **arguments,
+        )
+        return [_to_hit(group.hits[0]) for group in result.groups][search.offset :]
+
+
+def _to_hit(point: Any) -> Hit:
+    return Hit(str(point.id), Document.from_payload(point.payload or {}), float(point.score))

@@ -1,0 +1,27 @@
+"""Documents that no store can keep as they are."""
+
+from __future__ import annotations
+
+import json
+
+from qwen3vl.documents import RESERVED, Document
+
+
+def storage_problem(document: Document) -> str:
+    """Return why a document cannot be stored.
+
+    Args:
+        document: The document.
+
+    Returns:
+        The reason and the fix; empty if it can be stored.
+    """
+    if reserved := sorted(RESERVED & document.metadata.keys()):
+        return f"its metadata use {', '.join(reserved)}, where its own fields are stored; use other names"
+    if invalid := [key for key in document.metadata if not isinstance(key, str) or not key]:
+        return f"its metadata have keys that are empty or not strings: {invalid}"
+    try:
+        json.dumps(document.to_payload(), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        return f"its text or metadata cannot be stored as JSON: {error}"
+    return ""

@@ -1,0 +1,347 @@
+"""What a database integration implements, once for blocking and for asynchronous clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from uuid import NAMESPACE_OID, uuid5
+
+from qwen3vl.documents import Document
+from qwen3vl.errors import StoreError
+from qwen3vl.recipe import Recipe
+from qwen3vl.stores.batching import split_points
+from qwen3vl.stores.failures import ClientFailure
+from qwen3vl.stores.retry import Retry
+from qwen3vl.stores.types import Hit, Point, PointRef, Search, Vector, matches_nothing
+
+RECIPE_KEY = "qwen3vl_recipe"
+"""Key of the collection's metadata under which the recipe is stored, as a mapping or as JSON."""
+MAX_REQUEST_BYTES = 8 * 2**20
+"""Approximate limit of a write request in bytes: a quarter of what servers accept (32 MiB)."""
+FLOAT_JSON_BYTES = 22
+"""Maximum number of bytes of one float in JSON, with its separator."""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """An existing collection.
+
+    Attributes:
+        metadata: The collection's metadata, where the recipe is stored.
+        description: The client's own description of the collection, for `StoreCore.check_collection`.
+    """
+
+    metadata: Mapping[str, Any]
+    description: Any
+
+
+class StoreCore(ABC):
+    """One collection of a vector database, behind a blocking or an asynchronous client.
+
+    `Store` and `AsyncStore` are the two public faces of a core. An integration subclasses `StoreCore`, implements
+    the abstract methods once, and calls its client through `request` only: that awaits the client if `is_async` is
+    true, classifies errors, and retries. With a blocking client no coroutine of a core ever waits, so that `Store`
+    runs them without an event loop.
+
+    Args:
+        client: The database's client.
+        collection: Name of the collection.
+        tenant: Whose points these are. Points of other tenants are never found, counted, scanned or deleted.
+        retry: When failed requests are repeated; None is `Retry()`.
+        is_async: Whether the client's calls have to be awaited.
+    """
+
+    database: ClassVar[str]
+    """Name of the database, for messages."""
+    not_created_hint: ClassVar[str] = ""
+    """What else may be the reason if a collection has no recipe, for the message."""
+
+    def __init__(
+        self, client: Any, collection: str, tenant: str | None, retry: Retry | None, *, is_async: bool
+    ) -> None:
+        self.client = client
+        self.collection = collection
+        self.tenant = tenant
+        self.retry = retry or Retry()
+        self.is_async = is_async
+        self.max_request_points = 1024
+        self.lock: AbstractContextManager[Any] = nullcontext()
+        """Held while a blocking client is used, for clients that are not thread-safe."""
+
+    @property
+    def name(self) -> str:
+        """The collection, for messages."""
+        return f"the {self.database} collection {self.collection!r}"
+
+    def point_id(self, document: Document, recipe: Recipe) -> str:
+        """Return the UUID of a document's point. Different tenants have different points of the same document.
+
+        Args:
+            document: The document.
+            recipe: The collection's recipe.
+
+        Returns:
+            A UUID.
+        """
+        point_id = document.point_id(recipe)
+        return point_id if self.tenant is None else str(uuid5(NAMESPACE_OID, f"{self.tenant}\0{point_id}"))
+
+    # What the faces call.
+
+    async def recipe(self) -> Recipe | None:
+        """Return the collection's recipe; None if there is no collection.
+
+        Returns:
+            The recipe, after the collection was checked against it.
+
+        Raises:
+            StoreError: The collection was created by others, or cannot be read.
+            RecipeError: The collection does not fit its recipe.
+        """
+        info = await self.find_collection()
+        if info is None:
+            return None
+        if RECIPE_KEY not in info.metadata:
+            raise StoreError(
+                f"{self.name} was not made by qwen3vl: its metadata have no recipe. Use another collection name."
+                f"{self.not_created_hint}"
+            )
+        stored = info.metadata[RECIPE_KEY]
+        recipe = Recipe.from_dict(json.loads(stored) if isinstance(stored, str) else stored)
+        self.check_collection(info, recipe)
+        return recipe
+
+    async def create(self, recipe: Recipe) -> None:
+        """Create the collection, or check an existing one against the recipe.
+
+        Args:
+            recipe: The recipe of all its vectors.
+
+        Raises:
+            StoreError: The collection cannot be created, or was created by others.
+            RecipeError: It exists with another recipe; the message names the fields that differ.
+        """
+        stored = await self.recipe()
+        if stored is None:
+            try:
+                await self.create_collection(recipe)
+            except StoreError:
+                # Another process may have created it at the same moment.
+                stored = await self.recipe()
+                if stored is None:
+                    raise
+            else:
+                stored = await self.recipe()
+        if stored is None:
+            raise StoreError(f"{self.name} does not exist although it was just created: the server has lost it")
+        recipe.check(stored, self.name)
+        await self.create_indexes()
+
+    async def existing(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that are stored.
+
+        Args:
+            ids: UUIDs of points; they may repeat.
+
+        Returns:
+            A subset of the ids.
+        """
+        return await self.fetch_ids(_distinct(ids)) if ids else set()
+
+    async def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """Return the vectors of those of the ids that are stored.
+
+        Args:
+            ids: UUIDs of points; they may repeat.
+
+        Returns:
+            (dimensions,) float32 by id.
+        """
+        return await self.fetch_vectors(_distinct(ids)) if ids else {}
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        """Write points in requests of bounded size. They are durable when this returns.
+
+        Args:
+            points: Points; those whose id is stored already are replaced.
+        """
+        batches = split_points(
+            points, self.payload, self.request_bytes, max_points=self.max_request_points, max_bytes=MAX_REQUEST_BYTES
+        )
+        for batch, payloads in batches:
+            await self.write(batch, payloads)
+
+    async def delete(self, ids: Sequence[str]) -> None:
+        """Delete points; unknown ids and those of other tenants are ignored.
+
+        Args:
+            ids: UUIDs of points.
+        """
+        if ids:
+            await self.delete_ids(_distinct(ids))
+
+    async def delete_where(self, where: Any) -> None:
+        """Delete the points that match a filter.
+
+        Args:
+            where: A `Where`, or a filter of the database's own type.
+
+        Raises:
+            ValueError: The filter is empty or has an unsupported value.
+        """
+        if self.to_filter(where, None) is None:
+            raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
+        if not matches_nothing(where):
+            await self.delete_matching(self.to_filter(where, self.tenant))
+
+    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Run several searches.
+
+        Args:
+            searches: The searches.
+
+        Returns:
+            The hits of each search, best first, in the order of the searches.
+        """
+        possible = [search for search in searches if not matches_nothing(search.where)]
+        results = iter(await self.query(possible) if possible else [])
+        return [[] if matches_nothing(search.where) else next(results) for search in searches]
+
+    async def count(self) -> int:
+        """Return the number of stored points, 0 if there is no collection.
+
+        Returns:
+            The number of points, of the tenant if there is one.
+        """
+        return 0 if await self.find_collection() is None else await self.count_points()
+
+    # What an integration implements.
+
+    @abstractmethod
+    async def find_collection(self) -> CollectionInfo | None:
+        """Return the collection; None if it does not exist."""
+
+    @abstractmethod
+    def check_collection(self, info: CollectionInfo, recipe: Recipe) -> None:
+        """Raise `RecipeError` if the collection (vector size, distance) does not fit its recipe."""
+
+    @abstractmethod
+    async def create_collection(self, recipe: Recipe) -> None:
+        """Create the collection for cosine similarity, with the recipe under `RECIPE_KEY` of its metadata."""
+
+    async def create_indexes(self) -> None:  # noqa: B027 (optional)
+        """Create payload indexes that are missing. Called for new and existing collections."""
+
+    @abstractmethod
+    async def fetch_ids(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids (distinct, at least one) that the tenant has stored."""
+
+    @abstractmethod
+    async def fetch_vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """Return the vectors, (dimensions,) float32, of those of the ids that the tenant has stored."""
+
+    @abstractmethod
+    def payload(self, point: Point) -> dict[str, Any]:
+        """Return what is stored beside a point's vector, as JSON values."""
+
+    def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
+        """Return the approximate size of a point in a write request, in bytes.
+
+        Args:
+            point: The point.
+            payload: Its payload.
+
+        Returns:
+            An upper bound for JSON requests.
+        """
+        return FLOAT_JSON_BYTES * len(point.vector) + len(json.dumps(payload))
+
+    @abstractmethod
+    async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
+        """Write points and their payloads in one request, and wait until they are durable."""
+
+    @abstractmethod
+    async def delete_ids(self, ids: Sequence[str]) -> None:
+        """Delete those of the ids (distinct, at least one) that the tenant has stored."""
+
+    @abstractmethod
+    def to_filter(self, where: Any, tenant: str | None) -> Any:
+        """Return a filter of the database's type, None if it is empty; raise `ValueError` for unsupported values."""
+
+    @abstractmethod
+    async def delete_matching(self, native_filter: Any) -> None:
+        """Delete the points that match a filter of the database's type, which includes the tenant."""
+
+    @abstractmethod
+    async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
+        """Return some of the tenant's points from an offset (None at first), and the next offset (None at the end)."""
+
+    @abstractmethod
+    async def query(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Return the hits of each search (at least one), best first, within the tenant."""
+
+    @abstractmethod
+    async def count_points(self) -> int:
+        """Return the number of the tenant's points in the existing collection."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release files and connections."""
+
+    @abstractmethod
+    def classify_error(self, error: Exception) -> ClientFailure | None:
+        """Return the meaning of the client's exception; None for exceptions that are not the client's."""
+
+    # What an integration uses.
+
+    async def request(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the client; repeat the call after transient failures, as `retry` says.
+
+        Args:
+            call: A method of the client.
+            *args: Its arguments.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            What the call returns, awaited if the client is asynchronous.
+
+        Raises:
+            StoreError: The call failed for good. The client's exception is its cause.
+        """
+        for failures in range(self.retry.attempts):
+            try:
+                result = call(*args, **kwargs)
+                return await result if self.is_async else result
+            except Exception as error:
+                failure = self.classify_error(error)
+                if failure is None:
+                    raise
+                if not failure.transient or failures + 1 == self.retry.attempts:
+                    attempts = f" (after {failures + 1} attempts)" if failures else ""
+                    raise StoreError(
+                        f"{self.name}: {failure.reason}{attempts}",
+                        transient=failure.transient,
+                        invalid_request=failure.invalid_request,
+                    ) from error
+                await self._sleep(self.retry.delay_s(failures, failure.wait))
+        raise AssertionError("Retry.attempts is at least 1")
+
+    def missing_error(self) -> StoreError:
+        """Return the error of reading a collection that does not exist."""
+        return StoreError(f"{self.name} does not exist: nothing was ingested into it yet")
+
+    async def _sleep(self, seconds: float) -> None:
+        if self.is_async:
+            await asyncio.sleep(seconds)
+        else:
+            time.sleep(seconds)
+
+
+def _distinct(ids: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(ids))

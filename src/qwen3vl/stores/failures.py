@@ -1,0 +1,77 @@
+"""What the exceptions of database clients mean: whether a retry may help, and whether the request itself is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFailure:
+    """The meaning of a client's exception.
+
+    Attributes:
+        reason: What went wrong, and what to do about it, for the error message.
+        transient: Whether the same request may succeed later.
+        invalid_request: Whether the content of the request is rejected, so that it never succeeds.
+        wait: Seconds to wait that the server asks for (`Retry-After`); 0 if it does not.
+    """
+
+    reason: str
+    transient: bool = False
+    invalid_request: bool = False
+    wait: float = 0.0
+
+
+def is_disk_full(reason: str) -> bool:
+    """Return whether an error message reports a full disk, which servers send with statuses of transient errors.
+
+    Args:
+        reason: The error message.
+
+    Returns:
+        Whether it is about a full disk.
+    """
+    lowered = reason.lower()
+    return any(words in lowered for words in ("no space left", "disk is full", "disk full", "out of disk"))
+
+
+def http_failure(server: str, status: int, reason: str, *, credentials_fix: str, wait: float = 0.0) -> ClientFailure:
+    """Return what an HTTP error status means.
+
+    Args:
+        server: Name of the server, for the message.
+        status: The HTTP status.
+        reason: The server's explanation.
+        credentials_fix: What to do if the server rejects the credentials.
+        wait: Seconds of the `Retry-After` header; 0 without one.
+
+    Returns:
+        A transient failure for 408, 429 and 5xx (but not for a full disk); an invalid request for 400, 413 and 422.
+    """
+    if status in (401, 403):
+        return ClientFailure(f"{server} rejects the credentials ({status}: {reason}); {credentials_fix}")
+    transient = (status in (408, 429) or status >= 500) and status != 507 and not is_disk_full(reason)
+    return ClientFailure(
+        f"{server} answers {status}: {reason}", transient, invalid_request=status in (400, 413, 422), wait=wait
+    )
+
+
+def transport_failure(error: Exception) -> ClientFailure | None:
+    """Return what an exception means that prevented a complete answer.
+
+    Args:
+        error: An exception of httpx, of the TLS layer, or of decoding a JSON answer.
+
+    Returns:
+        The failure: permanent if the address or the certificate is wrong, else transient. None for other exceptions.
+    """
+    if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL)) or "CERTIFICATE" in str(error).upper():
+        return ClientFailure(f"the server's address or certificate is wrong: {error!r}")
+    if isinstance(error, httpx.RequestError):
+        return ClientFailure(f"the server cannot be reached, or its answer was incomplete: {error!r}", transient=True)
+    if isinstance(error, json.JSONDecodeError):
+        return ClientFailure(f"the server's answer was incomplete: {error}", transient=True)
+    return None

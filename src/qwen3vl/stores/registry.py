@@ -1,0 +1,90 @@
+"""Opening stores by location: folders, server URLs and memory, of any integration that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from qwen3vl.errors import StoreError
+from qwen3vl.stores.base import Store
+
+INTEGRATIONS = ("qdrant", "chroma")
+"""Integrations that a location may name before a colon."""
+ENTRY_POINT_GROUP = "qwen3vl.stores"
+"""Group under which integrations register a function `(location, collection) -> Store`."""
+Client = TypeVar("Client")
+
+
+def parse_location(location: str) -> tuple[str, str]:
+    """Split a location into integration and address.
+
+    Args:
+        location: Such as `"library"`, `"chroma:library"`, `"http://localhost:6333"` or `":memory:"`.
+
+    Returns:
+        `("chroma", "library")` for `"chroma:library"`; the integration is empty if the location names none.
+    """
+    integration, _, address = location.partition(":")
+    return (integration, address) if address and integration in INTEGRATIONS else ("", location)
+
+
+def open_store(location: str, collection: str = "qwen3vl") -> Store:
+    """Open a store.
+
+    Args:
+        location: A folder (created if it does not exist), `":memory:"`, or a server's http(s) URL. A prefix names the
+            integration: `"chroma:library"`. Without one it is Qdrant, or the only integration that is installed.
+        collection: Name of the collection.
+
+    Returns:
+        The store.
+
+    Raises:
+        StoreError: No integration is installed, or the store cannot be opened.
+
+    Example:
+        ```python
+        store = open_store("library.qdrant")
+        ```
+    """
+    openers = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    integration, address = parse_location(location)
+    if not integration:
+        integration = "qdrant" if "qdrant" in openers or not openers else min(openers)
+    if integration not in openers:
+        raise StoreError(
+            f"the store {location} needs the integration {integration!r}, which is not installed; install the "
+            f"integration from a clone of the repository: pip install ./integrations/{integration}"
+        )
+    store = openers[integration].load()(address, collection)
+    if not isinstance(store, Store):
+        raise StoreError(f"the integration {openers[integration].value} opens something that is not a Store")
+    return store
+
+
+def open_client(
+    address: str, *, memory: Callable[[], Client], server: Callable[[str], Client], folder: Callable[[str], Client]
+) -> Client:
+    """Open an integration's client by its address.
+
+    Args:
+        address: A folder, `":memory:"`, or an http(s) URL, as `parse_location` returns it.
+        memory: Opens a client in memory.
+        server: Opens a client of the server at a URL.
+        folder: Opens a client in a folder.
+
+    Returns:
+        The client.
+
+    Raises:
+        StoreError: The client cannot be opened.
+    """
+    try:
+        if address.startswith(("http://", "https://")):
+            return server(address)
+        return memory() if address == ":memory:" else folder(address)
+    except StoreError:
+        raise
+    except Exception as error:  # locks, permissions, connections, versions: clients raise many types
+        raise StoreError(f"the store {address} cannot be opened: {error}") from error

@@ -1,0 +1,144 @@
+"""What goes into a vector store and what comes out: points, searches, filters and hits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3vl._deprecation import deprecated_alias, renamed_arguments
+from qwen3vl.documents import Document
+
+Vector = NDArray[np.float32]
+"""One embedding, (dimensions,) float32."""
+Scalar = str | int | float | bool
+Where = Mapping[str, Scalar | Sequence[Scalar] | Mapping[str, float]]
+"""A filter by metadata keys (`source`, `kind`, `locator`, ...). All of its conditions must hold.
+
+A scalar must be equal, a list must contain the value, and a mapping of gt, gte, lt and lte is a range:
+`{"kind": ["page", "picture"], "page": {"gte": 3}}`.
+"""
+RANGE_OPERATORS = frozenset({"gt", "gte", "lt", "lte"})
+"""Keys of a range in a `Where`."""
+POINT_REF_KEYS = ("source", "locator", "place")
+"""Metadata keys that `PointRef.from_metadata` reads. Older collections have the locator under `place`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """A document and its vector, as they are written to a store.
+
+    Attributes:
+        id: The UUID that `AsyncStore.point_id` returns for the document.
+        vector: (dimensions,) float32.
+        document: The document.
+    """
+
+    id: str
+    vector: Vector
+    document: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A search result.
+
+    Attributes:
+        id: The point's UUID.
+        document: The document as it was stored.
+        score: Cosine of the query's and the document's vectors.
+        rerank_score: The reranker's score between 0 and 1; None without a reranker, or if it failed on the document.
+    """
+
+    id: str
+    document: Document
+    score: float
+    rerank_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PointRef:
+    """A stored point without its vector and content: enough to see whether its source still contains it.
+
+    Attributes:
+        id: The point's UUID.
+        source: The document's source.
+        locator: The document's locator.
+    """
+
+    id: str
+    source: str
+    locator: str
+
+    @classmethod
+    def from_metadata(cls, point_id: str, metadata: Mapping[str, Any]) -> PointRef:
+        """Read source and locator from stored metadata, also from those of older collections.
+
+        Args:
+            point_id: The point's UUID.
+            metadata: The point's metadata, or only those under `POINT_REF_KEYS`.
+
+        Returns:
+            The reference; missing fields are empty.
+        """
+        locator = metadata.get("locator") or metadata.get("place") or ""
+        return cls(point_id, str(metadata.get("source") or ""), str(locator))
+
+
+class SearchOptions(TypedDict, total=False):
+    """The optional fields of `Search` as typed keyword arguments; see there."""
+
+    where: Any
+    offset: int
+    threshold: float | None
+    group_by: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """One query of a store.
+
+    Attributes:
+        vector: (dimensions,) float32.
+        limit: Maximum number of hits.
+        where: A `Where`, or a filter of the database's own type.
+        offset: Number of hits to skip, for paging.
+        threshold: Minimum cosine of a hit.
+        group_by: A metadata key, such as `"source"`: only the best hit of each value is returned. Hits without
+            the key are left out.
+
+    Raises:
+        ValueError: `limit` is less than 1 or `offset` is negative.
+    """
+
+    vector: Vector
+    limit: int = 10
+    where: Any = None
+    offset: int = 0
+    threshold: float | None = None
+    group_by: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit < 1 or self.offset < 0:
+            raise ValueError(f"limit ({self.limit}) must be at least 1 and offset ({self.offset}) at least 0")
+
+    one_per = deprecated_alias("Search", "one_per", "group_by")
+
+
+Search.__init__ = renamed_arguments(one_per="group_by")(Search.__init__)  # type: ignore[method-assign]
+
+
+def matches_nothing(where: Any) -> bool:
+    """Return whether no document can match a filter, because it has a condition with an empty list of values.
+
+    Args:
+        where: A `Where`, a filter of the database's own type, or None.
+
+    Returns:
+        True for a mapping such as `{"source": []}`; False for other mappings and types.
+    """
+    values = where.values() if isinstance(where, Mapping) else ()
+    return any(isinstance(value, (list, tuple)) and not value for value in values)

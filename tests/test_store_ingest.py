@@ -1,0 +1,184 @@
+"""The contract of `ingest` over all stores: each content is embedded once, and every failure is reported."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qwen3vl import Document, Point, Report, Store, StoreError, aingest, ingest
+from qwen3vl.ingestion import MAX_UNWRITTEN_POINTS
+from qwen3vl.ingestion.pipeline import LOOKUP_BATCH
+from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
+from tests.support.store_backends import OpenStore
+
+
+@pytest.fixture
+def store(backend: OpenStore) -> Store:
+    return backend()
+
+
+def test_second_run_embeds_nothing(store: Store) -> None:
+    embedder = FakeEmbedder()
+    documents = passages(300)
+    ingest(documents, embedder, store)
+    report = ingest(documents, embedder, store, sync=True)
+    assert (report.added, report.unchanged, report.deleted, len(embedder.embedded)) == (0, 300, 0, 300)
+
+
+def test_equal_content_is_embedded_once(store: Store) -> None:
+    embedder = FakeEmbedder()
+    documents = passages(100)
+    copies = [replace(document, source=f"copies/{document.source}") for document in documents]
+    report = ingest([*documents, *documents, *copies], embedder, store)
+    assert (report.added, report.unchanged, len(embedder.embedded)) == (200, 100, 100)
+    assert {hit.document.source for hit in store.search(query_vector(documents[4]), 2)} == {
+        "notes/1.md",
+        "copies/notes/1.md",
+    }
+
+
+def test_content_of_an_earlier_run_is_not_embedded_again(store: Store) -> None:
+    embedder = FakeEmbedder()
+    documents = passages(70)
+    ingest(documents, embedder, store)
+    copies = [replace(document, source=f"copies/{document.source}") for document in documents]
+    report = ingest([*documents, *copies], embedder, store)
+    assert (report.added, report.unchanged, len(embedder.embedded)) == (70, 70, 70)
+
+
+def test_sync_deletes_replaced_and_missing_points(store: Store) -> None:
+    documents = passages(30)
+    embedder = FakeEmbedder()
+    ingest(documents, embedder, store)
+    changed = replace(documents[0], text="another text")
+    report = ingest([changed, *documents[1:20]], embedder, store, sync="sources")
+    # The stream has two of the three passages of the seventh source, and nothing of the last three sources.
+    assert (report.added, report.unchanged, report.replaced, report.deleted) == (1, 19, 1, 1)
+    assert store.count() == 29
+    report = ingest([changed, *documents[1:20]], embedder, store, sync=True)
+    assert (report.unchanged, report.replaced, report.deleted) == (20, 0, 9)
+    assert {point.id for point in store.scan()} == {
+        store.point_id(document, fake_recipe()) for document in [changed, *documents[1:20]]
+    }
+
+
+def test_invalid_sync_is_rejected_before_anything_is_deleted(store: Store) -> None:
+    ingest(passages(6), FakeEmbedder(), store)
+    with pytest.raises(ValueError, match="sync is 'source'"):
+        ingest(passages(1), FakeEmbedder(), store, sync="source")  # type: ignore[arg-type]
+    assert store.count() == 6
+
+
+def test_repetitive_stream_is_read_in_bounded_memory(store: Store) -> None:
+    """Also with an embedder that reads far ahead, as real ones do."""
+
+    class ReadingAhead(FakeEmbedder):
+        def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+            window: list[Any] = []
+            for result in super().stream(inputs):
+                window.append(result)
+                if len(window) == 256:
+                    yield from window
+                    window = []
+            yield from window
+
+    documents = (Document(f"{number}", "text", text=f"text {number % 3}") for number in range(6000))
+    num_read = 0
+
+    def counted() -> Iterator[Document]:
+        nonlocal num_read
+        for document in documents:
+            num_read += 1
+            yield document
+
+    max_in_progress = 0
+
+    def progress(report: Report) -> None:
+        nonlocal max_in_progress
+        max_in_progress = max(max_in_progress, num_read - report.seen)
+
+    report = ingest(counted(), ReadingAhead(), store, progress=progress)
+    assert report.added == 6000
+    # Two claims in the queue, one in each thread beside it, the embedder's window, and what is not written yet.
+    assert max_in_progress <= 4 * LOOKUP_BATCH + 256 + MAX_UNWRITTEN_POINTS
+
+
+def test_only_the_rejected_point_is_not_written(store: Store) -> None:
+    """A store that rejects a request because of one point: that one is found by bisection."""
+
+    class RejectingStore(Store):
+        def upsert(self, points: Sequence[Point]) -> None:
+            if any(point.document.metadata["number"] == 33 for point in points):
+                raise StoreError("it is rejected", invalid_request=True)
+            super().upsert(points)
+
+    report = ingest(passages(60), FakeEmbedder(), RejectingStore(store.core))
+    assert report.added == store.count() == 59
+    ((name, reason),) = report.failed
+    assert name == "notes/11.md#lines=33,33"
+    assert "it is rejected" in reason
+
+
+def test_documents_that_cannot_be_stored_are_reported(store: Store) -> None:
+    unstorable = [
+        Document("bytes", "text", text="a", metadata={"raw": b"x"}),
+        Document("nan", "text", text="b", metadata={"score": float("nan")}),
+        Document("half", "text", text="half a pair: \ud83d"),
+        Document("own", "text", text="c", metadata={"image": "/etc/passwd"}),
+        Document("key", "text", text="d", metadata={"": 1}),
+    ]
+    embedder = FakeEmbedder()
+    report = ingest([*unstorable, *passages(5)], embedder, store)
+    assert (report.added, len(embedder.embedded)) == (5, 5)
+    assert [name for name, _ in report.failed] == ["bytes", "nan", "half", "own", "key"]
+    assert all("cannot be stored" in reason or "its metadata" in reason for _, reason in report.failed)
+
+
+def test_thumbnails_are_stored_within_their_limit(store: Store, tmp_path: Path, media: dict[str, Path]) -> None:
+    random = np.random.default_rng(1)
+    Image.fromarray(random.integers(0, 256, (400, 600, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
+    documents = [
+        Document("noise", "picture", image=str(tmp_path / "noise.png")),
+        Document("clip", "clip", video=str(media["clip"])),
+        Document("gone", "picture", image=str(tmp_path / "gone.png")),
+        *passages(1),
+    ]
+    ingest(documents, FakeEmbedder(), store, thumbnails=3000)
+    thumbnails = {
+        hit.document.source: hit.document.metadata.get("thumbnail") for hit in store.search(fake_vector("x"), 9)
+    }
+    assert {source for source, uri in thumbnails.items() if uri} == {"noise", "clip"}
+    for source in ("noise", "clip"):
+        uri = str(thumbnails[source])
+        assert len(uri) <= 3000
+        assert min(Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))).size) > 8
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, KeyboardInterrupt])
+def test_error_of_the_stream_is_raised_after_writing_what_came_before(store: Store, error: type[BaseException]) -> None:
+    documents = passages(200)
+
+    def failing() -> Iterator[Document]:
+        yield from documents
+        raise error("the source is gone")
+
+    async def failing_async() -> AsyncIterator[Document]:
+        for document in failing():
+            yield document
+
+    with pytest.raises(error, match="the source is gone"):
+        ingest(failing(), FakeEmbedder(), store)
+    assert store.count() == 200
+    if error is not KeyboardInterrupt:
+        with pytest.raises(error, match="the source is gone"):
+            asyncio.run(aingest(failing_async(), FakeEmbedder(), store))
+    assert ingest(documents, FakeEmbedder(), store).unchanged == 200
