@@ -22,7 +22,7 @@ from benchmarks.models import write
 from benchmarks.rivals import random_words
 from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.scenes import near_miss
-from qwen3vl.model.hub import TINY_MAX_PIXELS
+from qwen3vl.settings import TINY_MAX_PIXELS
 from tools.tiny.data import held_out_scenes
 from tools.tiny.evaluation import recall
 

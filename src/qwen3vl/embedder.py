@@ -16,7 +16,7 @@ from qwen3vl.engine import Engine, RequestOutput, make_request
 from qwen3vl.errors import ItemError
 from qwen3vl.inputs import Input, Item
 from qwen3vl.media.policy import MediaPolicy
-from qwen3vl.model.hub import default_max_pixels, resolve_checkpoint
+from qwen3vl.model.hub import resolve_checkpoint
 from qwen3vl.processing.geometry import Limits
 from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import (
@@ -37,7 +37,7 @@ from qwen3vl.results import (
     iterate_inputs,
     raise_errors,
 )
-from qwen3vl.settings import EngineArguments, EngineSettings
+from qwen3vl.settings import EngineArguments, EngineSettings, default_max_pixels
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from qwen3vl.engine import Engine, make_request
 from qwen3vl.errors import query_error
 from qwen3vl.inputs import Input, Item, as_item
-from qwen3vl.model.hub import default_max_pixels, resolve_checkpoint
+from qwen3vl.model.hub import resolve_checkpoint
 from qwen3vl.model.weights import yes_no_weight
 from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import RERANK_INSTRUCTION, ControlToken, PromptContent, TextPart, rerank_prompt
@@ -32,7 +32,7 @@ from qwen3vl.results import (
     raise_errors,
     rank_scores,
 )
-from qwen3vl.settings import EngineArguments, EngineSettings
+from qwen3vl.settings import EngineArguments, EngineSettings, default_max_pixels
 
 log = logging.getLogger(__name__)
 

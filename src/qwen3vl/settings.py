@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.processing.geometry import Limits
+
+TINY_MAX_PIXELS = 96 * 96
+"""The tiny models were trained on images of at most this many pixels; larger ones are shrunk to it by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,3 +96,15 @@ class EngineArguments(TypedDict, total=False):
     threads: int | None
     vision_cache: int | None
     compiled: bool
+
+
+def default_max_pixels(model: str | Path) -> int:
+    """Return the maximum number of pixels of an image, where the user sets none.
+
+    Args:
+        model: A folder, a hub id, or `"tiny"`.
+
+    Returns:
+        The limit of the official scripts; for the tiny models `TINY_MAX_PIXELS`.
+    """
+    return TINY_MAX_PIXELS if str(model) == "tiny" else Limits.max_pixels

@@ -16,7 +16,7 @@ from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.library import write_clip
 from qwen3vl.demo.scenes import Clip, Scene, near_miss
 from qwen3vl.inputs import Input
-from qwen3vl.model.hub import TINY_MAX_PIXELS
+from qwen3vl.settings import TINY_MAX_PIXELS
 from tools.tiny.data import held_out_clips, held_out_scenes
 
 NUM_CANDIDATES = 500

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from qwen3vl.errors import ModelError
-from qwen3vl.processing.geometry import Limits
 
 CHECKPOINT_FILES = (
     "config.json",
@@ -18,8 +17,6 @@ CHECKPOINT_FILES = (
     "model.safetensors.index.json",
 )
 """The files that are downloaded from a repository; nothing else is read."""
-TINY_MAX_PIXELS = 96 * 96
-"""The tiny models were trained on images of at most this many pixels; larger ones are shrunk to it by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +59,6 @@ def resolve_checkpoint(
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(f"{name} is neither a folder nor a hub id such as Qwen/Qwen3-VL-Embedding-2B, nor 'tiny'")
     return _download(name, revision)
-
-
-def default_max_pixels(model: str | Path) -> int:
-    """Return the maximum number of pixels of an image, where the user sets none.
-
-    Args:
-        model: As in `resolve_checkpoint`.
-
-    Returns:
-        The limit of the official scripts; for the tiny models `TINY_MAX_PIXELS`.
-    """
-    return TINY_MAX_PIXELS if str(model) == "tiny" else Limits.max_pixels
 
 
 def _download(name: str, revision: str | None) -> Checkpoint:

@@ -54,8 +54,8 @@ def open_store(location: str, collection: str = "qwen3vl") -> Store:
         integration = "qdrant" if "qdrant" in openers or not openers else min(openers)
     if integration not in openers:
         raise StoreError(
-            f"the store {location} needs the integration {integration!r}, which is not installed; install the "
-            f"integration from a clone of the repository: pip install ./integrations/{integration}"
+            f"the store {location} needs the integration {integration!r}, which is not installed; at the root of a "
+            f"clone of the repository run: pip install . ./integrations/{integration}"
         )
     store = openers[integration].load()(address, collection)
     if not isinstance(store, Store):
