@@ -41,8 +41,9 @@ class Finding:
     details: str
 
     def to_dict(self) -> dict[str, str]:
-        """Return the finding under the keys of `qwen3vl doctor --json`."""
-        return {"what": self.subject, "state": self.state, "told": self.details}
+        """Return the finding as `qwen3vl doctor --json` prints it; `what` and `told` are former names of two keys."""
+        fields = {"subject": self.subject, "state": self.state, "details": self.details}
+        return {**fields, "what": self.subject, "told": self.details}
 
 
 def run_doctor(*, console: Console, as_json: bool) -> int:

@@ -139,7 +139,7 @@ def _call_in_loop(loop: asyncio.AbstractEventLoop, progress: Callable[[Report], 
 
 
 def _iterate_in_loop(documents: AsyncIterable[LoaderItem], loop: asyncio.AbstractEventLoop) -> Iterator[LoaderItem]:
-    """Iterate in a thread over a stream that is awaited in an event loop."""
+    """Iterate in a thread over an async stream of an event loop."""
     iterator = aiter(documents)
 
     async def next_item() -> list[LoaderItem]:

@@ -54,7 +54,7 @@ class StoreCore(ABC):
         collection: Name of the collection.
         tenant: Whose points these are. Points of other tenants are never found, counted, scanned or deleted.
         retry: When failed requests are repeated; None is `Retry()`.
-        is_async: Whether the client's calls have to be awaited.
+        is_async: Whether the client's methods are coroutines.
     """
 
     database: ClassVar[str]
@@ -309,7 +309,7 @@ class StoreCore(ABC):
             **kwargs: Its keyword arguments.
 
         Returns:
-            What the call returns, awaited if the client is asynchronous.
+            What the call returns; the result of the coroutine if the client is asynchronous.
 
         Raises:
             StoreError: The call failed for good. The client's exception is its cause.

@@ -16,7 +16,7 @@ class StoreOnLoop(Store):
 
     Args:
         store: The store.
-        loop: The event loop in which its client is awaited. It has to run while methods are called.
+        loop: The event loop that runs its client. It has to run while methods are called.
     """
 
     def __init__(self, store: AsyncStore, loop: asyncio.AbstractEventLoop) -> None:

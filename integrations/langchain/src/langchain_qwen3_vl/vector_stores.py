@@ -240,15 +240,15 @@ def _content_id(document: LangChainDocument) -> str:
 
 def _store_embeddings(store: VectorStore, embeddings: Qwen3VLEmbeddings | None) -> Qwen3VLEmbeddings:
     """Return the embeddings of a store, after checking that they make the vectors that `embeddings` makes."""
-    own = store.embeddings or embeddings
-    if not isinstance(own, Qwen3VLEmbeddings):
+    store_embeddings = store.embeddings or embeddings
+    if not isinstance(store_embeddings, Qwen3VLEmbeddings):
         raise StoreError(
-            f"{type(store).__name__} embeds with {type(own).__name__}, which embeds only texts; create the store with "
-            "Qwen3VLEmbeddings"
+            f"{type(store).__name__} embeds with {type(store_embeddings).__name__}, which embeds only texts; create the "
+            "store with Qwen3VLEmbeddings"
         )
-    if embeddings is not None and embeddings is not own:
-        embeddings.embedder.recipe.check(own.embedder.recipe, type(store).__name__)
-    return own
+    if embeddings is not None and embeddings is not store_embeddings:
+        embeddings.embedder.recipe.check(store_embeddings.embedder.recipe, type(store).__name__)
+    return store_embeddings
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -122,7 +122,7 @@ def load_torch_kernel() -> VarlenKernel:
     """
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
-    # Releases of torch differ in the keywords. Without `enable_gqa`, it accepts grouped queries without being told.
+    # Releases of torch differ in the keywords. Without `enable_gqa`, it accepts grouped queries without it.
     parameters = signature(varlen_attn).parameters
 
     def kernel(

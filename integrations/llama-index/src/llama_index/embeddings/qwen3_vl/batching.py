@@ -19,7 +19,7 @@ InputType = Literal["query", "document"]
 
 
 class BatchedEmbedding(MultiModalEmbedding):
-    """An embedding model whose methods all go through `_embed_batches` or its awaited twin.
+    """An embedding model whose methods all go through `_embed_batches` or its async counterpart.
 
     A subclass provides `_embed`, which blocks. `Qwen3VLEmbedding` is the one in use.
 

@@ -50,7 +50,7 @@ class MediaMethods(BatchedEmbedding):
         return self.get_image_embedding_batch([img_file_path])[0]
 
     async def aget_image_embedding(self, img_file_path: ImageType) -> Embedding:
-        """Embed an image, awaited.
+        """Embed an image, asynchronously.
 
         Args:
             img_file_path: As for `get_image_embedding`.
@@ -83,7 +83,7 @@ class MediaMethods(BatchedEmbedding):
     async def aget_image_embedding_batch(
         self, img_file_paths: Sequence[ImageType], show_progress: bool = False
     ) -> list[Embedding]:
-        """Embed images, in their order, awaited.
+        """Embed images, in their order, asynchronously.
 
         Args:
             img_file_paths: As for `get_image_embedding_batch`.
@@ -112,7 +112,7 @@ class MediaMethods(BatchedEmbedding):
         return self.get_video_embeddings([video])[0]
 
     async def aget_video_embedding(self, video: Any) -> Embedding:
-        """Embed a video, awaited.
+        """Embed a video, asynchronously.
 
         Args:
             video: As for `get_video_embedding`.
@@ -140,7 +140,7 @@ class MediaMethods(BatchedEmbedding):
         return self.get_multimodal_embeddings([{"video": video} for video in videos])
 
     async def aget_video_embeddings(self, videos: Sequence[Any]) -> list[Embedding]:
-        """Embed videos, in their order, awaited.
+        """Embed videos, in their order, asynchronously.
 
         Args:
             videos: As for `get_video_embedding`.
@@ -168,7 +168,7 @@ class MediaMethods(BatchedEmbedding):
         return self.get_multimodal_embeddings([value])[0]
 
     async def aget_multimodal_embedding(self, value: Any) -> Embedding:
-        """Embed text, images and videos together, as one document, awaited.
+        """Embed text, images and videos together, as one document, asynchronously.
 
         Args:
             value: As for `get_multimodal_embedding`.
@@ -199,7 +199,7 @@ class MediaMethods(BatchedEmbedding):
 
     @dispatcher.span
     async def aget_multimodal_embeddings(self, inputs: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
-        """Embed documents of any kind, in their order, awaited.
+        """Embed documents of any kind, in their order, asynchronously.
 
         Args:
             inputs: As for `get_multimodal_embeddings`.

@@ -44,7 +44,7 @@ class TextMethods(BatchedEmbedding):
         return self._embed_or_raise([query], [query], "query")[0]
 
     async def aget_query_embedding(self, query: str) -> Embedding:
-        """Embed the text of a query, awaited.
+        """Embed the text of a query, asynchronously.
 
         Args:
             query: As for `get_query_embedding`.
@@ -72,7 +72,7 @@ class TextMethods(BatchedEmbedding):
         return self._embed_or_raise([query], [describe_input(query)], "query")[0]
 
     async def aget_multimodal_query_embedding(self, query: Any) -> Embedding:
-        """Embed a query that may have images and videos, awaited.
+        """Embed a query that may have images and videos, asynchronously.
 
         Args:
             query: As for `get_multimodal_query_embedding`.
@@ -100,7 +100,7 @@ class TextMethods(BatchedEmbedding):
         return media_query(query, self.get_multimodal_query_embedding(query))
 
     async def aquery_bundle(self, query: Any) -> MediaQuery:
-        """Make a query with images and videos, awaited.
+        """Make a query with images and videos, asynchronously.
 
         Args:
             query: As for `query_bundle`.
@@ -131,7 +131,7 @@ class TextMethods(BatchedEmbedding):
         return super().get_agg_embedding_from_queries(queries, agg_fn)
 
     async def aget_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> Embedding:
-        """Embed the texts of queries and combine their vectors, awaited.
+        """Embed the texts of queries and combine their vectors, asynchronously.
 
         Args:
             queries: As for `get_agg_embedding_from_queries`.
@@ -164,7 +164,7 @@ class TextMethods(BatchedEmbedding):
         return self._embed_or_raise([text], [text], "document")[0]
 
     async def aget_text_embedding(self, text: str) -> Embedding:
-        """Embed the text of a document, awaited.
+        """Embed the text of a document, asynchronously.
 
         Args:
             text: As for `get_text_embedding`.
@@ -198,7 +198,7 @@ class TextMethods(BatchedEmbedding):
     async def aget_text_embedding_batch(
         self, texts: list[str], show_progress: bool = False, **_: Any
     ) -> list[Embedding]:
-        """Embed the texts of documents, in their order, awaited.
+        """Embed the texts of documents, in their order, asynchronously.
 
         Args:
             texts: As for `get_text_embedding_batch`.
