@@ -302,9 +302,8 @@ async def test_the_cores_retriever(embeddings: Qwen3VLEmbeddings, policy: MediaP
     store = open_core_store(":memory:")
     ingest(Loader().load(mixed), embeddings.embedder, store)
     reranker = Qwen3VLReranker(model="tiny", policy=policy)
-    retriever = Qwen3VLRetriever(
-        retriever=Retriever(embeddings.embedder, store, reranker.reranker), k=3, tags=["mine"], metadata={"a": 1}
-    )
+    core = Retriever(embeddings.embedder, store, reranker.reranker)
+    retriever = Qwen3VLRetriever(retriever=core, k=3, tags=["mine"], metadata={"a": 1})
     listening = Listening()
     found = retriever.invoke(STAR.caption(), config={"callbacks": [listening]})
     assert (listening.tags, listening.found) == ([["mine"]], found)
@@ -312,7 +311,7 @@ async def test_the_cores_retriever(embeddings: Qwen3VLEmbeddings, policy: MediaP
     assert source(found[0]) == "star.png"
     assert found[0].metadata["relevance_score"] > 0.5
     assert -1 <= found[0].metadata["score"] <= 1.00001
-    (hit,) = retriever.retriever.search(STAR.caption(), 1)
+    (hit,) = core.search(STAR.caption(), 1)
     assert found[0].id == hit.id
     assert judged(await retriever.ainvoke(STAR.caption())) == judged(found)
     assert [judged(each) for each in retriever.batch([STAR.caption()] * 2)] == [judged(found)] * 2

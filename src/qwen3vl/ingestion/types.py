@@ -30,7 +30,7 @@ class StreamingEmbedder(Protocol):
         Args:
             inputs: The inputs, taken as they are needed.
 
-        Yields:
-            The input's index, and its vector, (dimensions,) float32, or its error, in any order.
+        Returns:
+            Pairs of the input's index, and its vector, (dimensions,) float32, or its error, in any order.
         """
         ...

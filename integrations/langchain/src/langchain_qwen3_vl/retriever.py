@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from langchain_qwen3_vl.content import Content, as_input, to_langchain
 from langchain_qwen3_vl.reranker import RERANK_METADATA_KEYS
-from qwen3vl.retriever import Retriever
+from qwen3vl.retriever import AsyncRetriever, Retriever
 from qwen3vl.stores import Hit
 
 
@@ -24,7 +24,8 @@ class Qwen3VLRetriever(BaseRetriever):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    retriever: Retriever
+    retriever: AsyncRetriever
+    """A `Retriever`, or for `ainvoke` only an `AsyncRetriever`."""
     k: int = Field(default=4, ge=1)
     """How many documents are found."""
     options: dict[str, Any] = Field(default_factory=dict)
@@ -38,6 +39,8 @@ class Qwen3VLRetriever(BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
+        if not isinstance(self.retriever, Retriever):
+            raise TypeError("the store of an AsyncRetriever has an asynchronous client: use ainvoke")
         found = self.retriever.search(as_input(query), self.k if k is None else k, **{**self.options, **options})
         return [_document(hit) for hit in found]
 
