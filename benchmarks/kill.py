@@ -92,7 +92,7 @@ def table(name: str, runs: list[dict[str, Any]]) -> str:
     killed_after = sorted(run["killed_after"] for run in runs)
     return (
         f"| {name} | {len(runs)} | {killed_after[0]} to {killed_after[-1]} | {sum(run['same'] for run in runs)} | "
-        f"{max(run['twice'] for run in runs)} |"
+        f"{max(run['embedded_twice'] for run in runs)} |"
     )
 
 

@@ -44,7 +44,7 @@ class CollectionInfo:
 class StoreCore(ABC):
     """One collection of a vector database, behind a blocking or an asynchronous client.
 
-    `Store` and `AsyncStore` are the two public faces of a core. An integration subclasses `StoreCore`, implements
+    `Store` and `AsyncStore` are the public classes over a core. An integration subclasses `StoreCore`, implements
     the abstract methods once, and calls its client through `request` only: that awaits the client if `is_async` is
     true, classifies errors, and retries. With a blocking client no coroutine of a core ever waits, so that `Store`
     runs them without an event loop.
@@ -92,7 +92,7 @@ class StoreCore(ABC):
         point_id = document.point_id(recipe)
         return point_id if self.tenant is None else str(uuid5(NAMESPACE_OID, f"{self.tenant}\0{point_id}"))
 
-    # What the faces call.
+    # What `Store` and `AsyncStore` call.
 
     async def recipe(self) -> Recipe | None:
         """Return the collection's recipe; None if there is no collection.

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from langchain_qwen3_vl.documents import to_langchain
 from langchain_qwen3_vl.inputs import Content, to_query_input
 from langchain_qwen3_vl.reranker import RERANK_METADATA_KEYS
-from qwen3vl.retriever import Retriever
+from qwen3vl.retriever import AsyncRetriever, Retriever
 from qwen3vl.stores import Hit
 
 
@@ -49,7 +49,8 @@ class Qwen3VLRetriever(BaseRetriever):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    retriever: Retriever
+    retriever: AsyncRetriever
+    """A `Retriever`, or for `ainvoke` only an `AsyncRetriever`."""
     k: int = Field(default=4, ge=1)
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -61,8 +62,15 @@ class Qwen3VLRetriever(BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
+<<<<<<< HEAD
         hits = self.retriever.search(to_query_input(query), self.k if k is None else k, **{**self.options, **options})
         return [_hit_to_document(hit) for hit in hits]
+=======
+        if not isinstance(self.retriever, Retriever):
+            raise TypeError("the store of an AsyncRetriever has an asynchronous client: use ainvoke")
+        found = self.retriever.search(as_input(query), self.k if k is None else k, **{**self.options, **options})
+        return [_document(hit) for hit in found]
+>>>>>>> stores
 
     async def _aget_relevant_documents(
         self,

@@ -243,8 +243,8 @@ def _store_embeddings(store: VectorStore, embeddings: Qwen3VLEmbeddings | None) 
     store_embeddings = store.embeddings or embeddings
     if not isinstance(store_embeddings, Qwen3VLEmbeddings):
         raise StoreError(
-            f"{type(store).__name__} embeds with {type(store_embeddings).__name__}, which embeds only texts; create the "
-            "store with Qwen3VLEmbeddings"
+            f"{type(store).__name__} embeds with {type(store_embeddings).__name__}, which embeds only texts; create "
+            "the store with Qwen3VLEmbeddings"
         )
     if embeddings is not None and embeddings is not store_embeddings:
         embeddings.embedder.recipe.check(store_embeddings.embedder.recipe, type(store).__name__)
