@@ -28,13 +28,9 @@ class StreamingEmbedder(Protocol):
         """Embed a stream of inputs in bounded memory.
 
         Args:
-                    inputs: The inputs, taken as they are needed.
+            inputs: The inputs, taken as they are needed.
 
         Returns:
-        <<<<<<< HEAD
-                    An iterator over the input's index, and its vector, (dimensions,) float32, or its error, in any order.
-        =======
-                    Pairs of the input's index, and its vector, (dimensions,) float32, or its error, in any order.
-        >>>>>>> stores
+            Pairs of the input's index, and its vector, (dimensions,) float32, or its error, in any order.
         """
         ...

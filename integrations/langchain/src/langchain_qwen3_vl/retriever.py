@@ -62,15 +62,10 @@ class Qwen3VLRetriever(BaseRetriever):
         k: int | None = None,
         **options: Any,
     ) -> list[Document]:
-<<<<<<< HEAD
-        hits = self.retriever.search(to_query_input(query), self.k if k is None else k, **{**self.options, **options})
-        return [_hit_to_document(hit) for hit in hits]
-=======
         if not isinstance(self.retriever, Retriever):
             raise TypeError("the store of an AsyncRetriever has an asynchronous client: use ainvoke")
-        found = self.retriever.search(as_input(query), self.k if k is None else k, **{**self.options, **options})
-        return [_document(hit) for hit in found]
->>>>>>> stores
+        hits = self.retriever.search(to_query_input(query), self.k if k is None else k, **{**self.options, **options})
+        return [_hit_to_document(hit) for hit in hits]
 
     async def _aget_relevant_documents(
         self,
