@@ -71,15 +71,14 @@ def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
     """
     text, vision = config.text, config.vision
     qkv_size = (text.num_heads + 2 * text.num_kv_heads) * text.head_dim
+    patches_per_token = vision.spatial_merge_size**2
     # Each factor counts the tensors of that width that are alive at once.
     language = 4 * text.hidden_size + 3 * text.intermediate_size + 3 * qkv_size
-    patches_per_token = vision.spatial_merge_size**2
     patch = 4 * vision.hidden_size + 2 * vision.intermediate_size + 9 * vision.hidden_size
     features = (1 + len(vision.deepstack_visual_indexes)) * vision.out_hidden_size
+    values = language + features + patches_per_token * patch
     pixels = 3 * patches_per_token * vision.patch_dim
-    return (
-        language + features + vision.spatial_merge_size**2 * patch
-    ) * dtype.itemsize + pixels * torch.float32.itemsize
+    return values * dtype.itemsize + pixels * torch.float32.itemsize
 
 
 def _free_bytes(device: torch.device) -> int:
