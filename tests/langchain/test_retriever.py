@@ -60,6 +60,7 @@ def test_invoke_returns_scored_documents_and_calls_the_callbacks(retriever: Qwen
     assert source_name(documents[0]) == "star.png"
     assert documents[0].metadata["relevance_score"] > 0.5
     assert -1 <= documents[0].metadata["score"] <= 1.00001
+    assert isinstance(retriever.retriever, Retriever)
     (hit,) = retriever.retriever.search(STAR.caption(), 1)
     assert documents[0].id == hit.id
 
