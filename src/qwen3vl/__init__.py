@@ -1,6 +1,6 @@
-"""Qwen3-VL-Embedding and Qwen3-VL-Reranker behind the tools people already use.
+"""Qwen3-VL-Embedding and Qwen3-VL-Reranker for LangChain, LlamaIndex, Qdrant, Chroma and plain Python.
 
-Names are loaded when they are first used: importing this package imports neither torch nor a model.
+Names are imported when they are first used, so importing this package imports neither torch nor a model.
 """
 
 from __future__ import annotations
@@ -27,31 +27,32 @@ if TYPE_CHECKING:
     from qwen3vl.media import MediaPolicy
     from qwen3vl.recipe import Recipe
     from qwen3vl.reranker import Reranker
-    from qwen3vl.results import Batch
+    from qwen3vl.results import Batch, RankedDocument
     from qwen3vl.retriever import AsyncRetriever, Retriever
+    from qwen3vl.settings import EngineSettings
     from qwen3vl.stores import AsyncStore, Hit, Point, Search, Store, open_store
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Document": "documents",
-    "Embedder": "embedder",
-    "Loader": "loaders",
-    **dict.fromkeys(("AsyncRetriever", "Retriever"), "retriever"),
-    **dict.fromkeys(("IngestError", "Report", "aingest", "ingest"), "ingestion"),
-    **dict.fromkeys(("AsyncStore", "Hit", "Point", "Search", "Store", "open_store"), "stores"),
-    "Reranker": "reranker",
-    "MediaPolicy": "media",
-    "Recipe": "recipe",
-    "Batch": "results",
-    **dict.fromkeys(
-        (
-            *("BatchError", "InputError", "ItemError", "MediaError", "ModelError", "PolicyError"),
-            *("Qwen3VLError", "RecipeError", "StoreError"),
-        ),
-        "errors",
+_EXPORTS = {
+    "documents": ("Document",),
+    "embedder": ("Embedder",),
+    "errors": (
+        *("BatchError", "InputError", "ItemError", "MediaError", "ModelError", "PolicyError"),
+        *("Qwen3VLError", "RecipeError", "StoreError"),
     ),
+    "ingestion": ("IngestError", "Report", "aingest", "ingest"),
+    "loaders": ("Loader",),
+    "media": ("MediaPolicy",),
+    "recipe": ("Recipe",),
+    "reranker": ("Reranker",),
+    "results": ("Batch", "RankedDocument"),
+    "retriever": ("AsyncRetriever", "Retriever"),
+    "settings": ("EngineSettings",),
+    "stores": ("AsyncStore", "Hit", "Point", "Search", "Store", "open_store"),
 }
+"""The public names of each module."""
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "AsyncRetriever",
@@ -60,6 +61,7 @@ __all__ = [
     "BatchError",
     "Document",
     "Embedder",
+    "EngineSettings",
     "Hit",
     "IngestError",
     "InputError",
@@ -71,6 +73,7 @@ __all__ = [
     "Point",
     "PolicyError",
     "Qwen3VLError",
+    "RankedDocument",
     "Recipe",
     "RecipeError",
     "Report",
@@ -87,9 +90,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'qwen3vl' has no attribute {name!r}")
-    return getattr(import_module(f"qwen3vl.{_HOME[name]}"), name)
+    return getattr(import_module(f"qwen3vl.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
