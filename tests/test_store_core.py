@@ -135,7 +135,5 @@ def test_locations_name_integration_and_address() -> None:
 def test_missing_integration_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("qwen3vl.stores.registry.entry_points", lambda **_: ())
     for location, integration in ((str(tmp_path), "qdrant"), ("chroma:x", "chroma")):
-        with pytest.raises(
-            StoreError, match=rf"from a clone of the repository: pip install \./integrations/{integration}"
-        ):
+        with pytest.raises(StoreError, match=rf"run: pip install \. \./integrations/{integration}"):
             open_store(location)

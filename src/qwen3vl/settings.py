@@ -23,9 +23,9 @@ class EngineSettings:
             `"mps"`. Several devices share the work: `"cuda:0,cuda:1"` or `"cuda:all"`.
         dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"` or `"float16"`; `"int8"` or
             `"fp8"` store weights in 8 bits, which needs less memory and loses some exactness.
-        max_length: Maximum number of tokens of a prompt. None takes the official script's limit for the model.
+        max_length: Maximum number of tokens of a prompt. None means the official script's limit for the model.
         min_pixels: Minimum number of pixels of an image; smaller ones are enlarged.
-        max_pixels: Maximum number of pixels of an image; larger ones are shrunk. None takes the model's default.
+        max_pixels: Maximum number of pixels of an image; larger ones are shrunk. None means the model's default.
         total_pixels: Maximum number of pixels of all frames of a video together.
         fps: Frames per second that are sampled from a video file.
         max_frames: Maximum number of frames that are sampled from a video.

@@ -10,10 +10,10 @@ PREVIEW_SIDE = 1024
 
 
 def preview_jpeg(document: Document, policy: MediaPolicy, max_side: int = PREVIEW_SIDE) -> str | None:
-    """Return a preview of a document's video or else image as a base64-encoded JPEG.
+    """Return a preview of a document's video, or of its image if it has no video, as a base64-encoded JPEG.
 
     Args:
-        document: Its image or PDF page is shown as it is, its video as four frames in one image.
+        document: The document. Its image or PDF page is shown whole, its video as four frames in one image.
         policy: Which files and addresses media references may reach.
         max_side: Maximum of the preview's longer side, in pixels.
 

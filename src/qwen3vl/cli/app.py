@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: The arguments behind the program's name. None takes those of this process.
+        arguments: The arguments after the program's name; None means `sys.argv[1:]`.
 
     Returns:
         The exit code: 0 if all was done, 1 if something failed, 2 for wrong usage or if nothing could be done, 130
@@ -67,7 +67,7 @@ def _root(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    # Commands have --verbose as well: it may stand before or after the command's name.
+    # Commands have --verbose as well: it may be given before or after the command's name.
     context.obj = verbose
 
 
@@ -195,9 +195,7 @@ def search(
     ] = 20,
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="The store's model under another name or folder.", rich_help_panel=MODEL_PANEL
-        ),
+        typer.Option(metavar="NAME", help="Another name or folder of the store's model.", rich_help_panel=MODEL_PANEL),
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",

@@ -27,7 +27,7 @@ def describe_part(document: Document) -> str:
 
 
 def describe_content(document: Document) -> str:
-    """Describe in one line where a document is in its source, and what it says if it is text.
+    """Describe a document in one line: its position in its source and, for a passage, the start of its text.
 
     Args:
         document: A document that was found.

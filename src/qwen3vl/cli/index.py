@@ -44,8 +44,8 @@ def run_index(
         location: The store, as `open_store` accepts it.
         collection: The collection in the store.
         choice: Model, device and dtype.
-        revision: The model's revision; None takes the store's.
-        dimensions: The number of values of a vector; None takes the store's.
+        revision: The model's revision; None means the store's.
+        dimensions: The number of values of a vector; None means the store's.
         segment_seconds: Length of the parts that a video is cut into.
         fuse_page_text: Whether a PDF page's text is embedded together with its image.
         sync: Whether vectors of files that are gone from below the paths are removed.
@@ -79,7 +79,7 @@ def run_index(
 
 
 def _is_below(paths: Sequence[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether a stored source lies at or below one of the paths.
+    """Return a predicate: whether a stored source is one of the paths or below one.
 
     Only such sources are removed if they are missing. A path that does not exist has no sources, since it may be a
     disk that is not mounted; neither has a glob pattern.

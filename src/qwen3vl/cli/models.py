@@ -21,7 +21,7 @@ class ModelChoice:
     """The model options of a command.
 
     Attributes:
-        model: Hub id, folder or `"tiny"`; None takes the model that the store was built with.
+        model: Hub id, folder or `"tiny"`; None means the model that the store was built with.
         device: As `Embedder` accepts it.
         dtype: As `Embedder` accepts it.
     """
@@ -55,8 +55,8 @@ def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Rera
     """Load the reranker of a command.
 
     Args:
-        name: Hub id, folder or `"tiny"`; None takes the reranker that goes with the store's model: tiny with tiny,
-            a folder's sibling with a folder, 8B with 8B, else 2B.
+        name: Hub id, folder or `"tiny"`; None means the reranker that matches the store's model: tiny for tiny; for
+            a folder, the folder with "Reranker" in place of "Embedding" if it exists; 8B for 8B; otherwise 2B.
         choice: The model options of the command, of which device and dtype are used.
         stored: The recipe of the store's collection.
 

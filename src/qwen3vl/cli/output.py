@@ -14,7 +14,7 @@ import typer
 
 from qwen3vl.errors import Qwen3VLError
 
-if TYPE_CHECKING:  # shell completion and usage errors do without rich
+if TYPE_CHECKING:  # shell completion and usage errors do not need rich
     from rich.console import Console
 
 EXIT_OK = 0

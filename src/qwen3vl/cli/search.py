@@ -44,7 +44,7 @@ def run_search(
         collection: The collection in the store.
         choice: Model, device and dtype.
         rerank: Whether the reranker sorts the nearest hits.
-        reranker: The reranker's name; None takes the one that goes with the store's model.
+        reranker: The reranker's name; None means the one that goes with the store's model.
         candidates: How many hits the reranker scores.
         limit: How many hits are shown.
         kinds: Kinds of documents to search; empty for all.

@@ -14,7 +14,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _MAX_WORKERS = 4
-"""Calls that prepare work for the devices or wait for them. More would only hold more images in memory."""
+"""Maximum number of calls at once that prepare work for devices or wait for them. More need more memory for images."""
 _pool = ForkSafeThreadPool(_MAX_WORKERS, "qwen3vl-background")
 
 

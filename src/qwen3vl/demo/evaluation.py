@@ -27,7 +27,7 @@ class Question:
         task: What is searched by what, such as `"text to picture"`.
         query: The query, as `Retriever.search` accepts it.
         kind: The kind of documents that are searched.
-        is_match: Tells whether a document is the right one.
+        is_match: Returns whether a document is the right one.
     """
 
     task: str
@@ -68,7 +68,7 @@ def write_questions(library: Library, seed: int = 5) -> Iterator[Question]:
     """Write questions of six tasks about random parts of a library.
 
     A text searches for an image, a video or a page; an image searches for another drawing of the same scene, or for the
-    note that describes it; an image and a text together search for a scene that holds what both name.
+    note that describes it; an image and a text together search for a scene that contains the things of both.
 
     Args:
         library: The library that is searched.

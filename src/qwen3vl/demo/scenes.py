@@ -1,4 +1,4 @@
-"""Drawn scenes and short videos with captions: all that the tiny models know.
+"""Drawn scenes and short videos with captions: the training data of the tiny models.
 
 A scene has one to three things, each a coloured shape at one of nine positions. A clip is a video in which one thing
 moves across the image, sometimes past a second one that stands still. The training of the tiny models and the demo use
@@ -60,7 +60,7 @@ class Thing:
         """Describe the thing in words.
 
         Args:
-            style: 0 to 2; all say the same.
+            style: 0 to 2: different wordings of the same content.
 
         Returns:
             For example `"a red circle at the top"`, `"red circle top"` or `"at the top a red circle"`.
@@ -93,7 +93,7 @@ class Scene:
         """Describe the scene in words.
 
         Args:
-            style: 0 to 2; all say the same.
+            style: 0 to 2: different wordings of the same content.
 
         Returns:
             The descriptions of all things.
@@ -147,7 +147,7 @@ class Clip:
         """Describe the clip in words.
 
         Args:
-            style: 0 or 1; both say the same.
+            style: 0 or 1: different wordings of the same content.
 
         Returns:
             What moves and how, and what stands still.

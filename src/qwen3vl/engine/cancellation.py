@@ -17,10 +17,10 @@ _current = threading.local()
 
 @contextmanager
 def cancellation_scope(stop: threading.Event) -> Iterator[None]:
-    """Let `raise_if_cancelled` on this thread obey a stop event while the context is entered.
+    """Make `raise_if_cancelled` on this thread check a stop event while the context is entered.
 
     Args:
-        stop: Set by whoever no longer needs the result.
+        stop: Set when the result is no longer needed.
     """
     _current.stop = stop
     try:

@@ -119,7 +119,7 @@ class RunState:
                 pixels.cancel()
 
     def abort(self) -> None:
-        """Stop what runs and wake the caller, who gets `Cancelled`. May be called by any thread."""
+        """Stop the running batches; waiting calls raise `Cancelled`. May be called by any thread."""
         self.stop.set()
         with suppress(InvalidStateError):  # aborted before
             self.aborted.set_result(None)

@@ -9,7 +9,7 @@ import torch
 from qwen3vl.model import ModelConfig
 
 MAX_GPU_TOKENS = 16384
-"""Maximum tokens of a batch on a GPU. As many keep an H100 busy; more would only take memory."""
+"""Maximum tokens of a batch on a GPU. This many keep an H100 busy; more would only use more memory."""
 MIN_TOKENS = 1024
 """Tokens of a batch that are tried however little memory is free."""
 CPU_TOKENS = 4096

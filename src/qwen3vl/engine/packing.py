@@ -1,4 +1,4 @@
-"""Packing of prompts into forward passes: rows of tokens without padding, in which shared prefixes stand once."""
+"""Packing of prompts into forward passes: rows of tokens without padding, in which shared prefixes occur once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Pack:
         return len(self.input_ids)
 
     def token_indices(self, prompt_index: int) -> Ints:
-        """Return where a prompt's tokens stand in the row.
+        """Return the positions of a prompt's tokens in the row.
 
         Args:
             prompt_index: One of `prompt_indices`.
@@ -109,7 +109,7 @@ def _token_codes(prompt: EncodedPrompt, media_numbers: dict[Hashable, int]) -> I
 
 
 def _build_pack(prompts: Sequence[EncodedPrompt], indices: Sequence[int], prefix_lengths: Sequence[int]) -> Pack:
-    """Lay prompts, sorted by token, in one row and find the features of every vision token."""
+    """Arrange prompts, sorted by token, in one row and find the features of every vision token."""
     tree = PrefixTree([len(prompts[index]) for index in indices], prefix_lengths)
     input_ids, position_ids, vision_token_indices = [], [], []
     visible_spans: list[tuple[VisionSpan, int, int]] = []  # span, offset of its first token in the media, tokens

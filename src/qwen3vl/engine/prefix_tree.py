@@ -1,4 +1,4 @@
-"""Layout of sequences with common prefixes in one row of tokens, in which each prefix stands once."""
+"""Layout of sequences with common prefixes in one row of tokens, in which each prefix occurs once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from qwen3vl.processing.encoded_prompt import Ints
 
 
 class Segment(NamedTuple):
-    """Consecutive tokens of a sequence that stand side by side in the row.
+    """Consecutive tokens of a sequence that are also consecutive in the row.
 
     Attributes:
         sequence: Index of the sequence.
         start: Index of the first token in the sequence.
-        stop: Index behind the last token in the sequence.
+        stop: Index after the last token in the sequence.
     """
 
     sequence: int
@@ -26,11 +26,11 @@ class Segment(NamedTuple):
 
 
 class PrefixTree:
-    """Lays the prefix tree (a radix tree) of sorted sequences in one row of segments.
+    """Arranges the prefix tree (a radix tree) of sorted sequences as one row of segments.
 
     A segment follows the tree from a branch point on, and wherever sequences diverge it continues with the branch of
     the most sequences. So for n sequences links are nested at most log2(n) levels deep. Branches that leave a segment
-    at one point stand side by side, behind it, and share a link to the prefix that they attend to.
+    at one point follow it one after another, and share a link to the prefix that they attend to.
 
     Args:
         lengths: Number of tokens of each sequence. The sequences are sorted by their tokens.
@@ -63,7 +63,7 @@ class PrefixTree:
 
         Args:
             first: Index of the first sequence of this subtree.
-            stop: Index behind its last sequence.
+            stop: Index after its last sequence.
             depth: Number of tokens of these sequences that are in the row already.
             level: Number of links whose tokens contain this segment.
         """
@@ -98,7 +98,7 @@ class PrefixTree:
 
         Args:
             first: Index of the first sequence.
-            stop: Index behind the last sequence.
+            stop: Index after the last sequence.
             depth: Number of tokens that all of them share.
 
         Yields:

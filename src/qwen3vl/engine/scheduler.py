@@ -272,7 +272,7 @@ def _batch_stats(result: BatchResult, began: DeviceTimestamp) -> Stats:
 
 
 def _take_chunk(requests: Iterator[Request]) -> list[Request]:
-    """Take up to `PREPARE_CHUNK` requests, or fewer if they took `MAX_BATCH_WAIT_S` seconds to come."""
+    """Return the next requests: up to `PREPARE_CHUNK`, or those that arrived within `MAX_BATCH_WAIT_S` seconds."""
     chunk: list[Request] = []
     began = time.perf_counter()
     while len(chunk) < PREPARE_CHUNK and not (chunk and time.perf_counter() - began >= MAX_BATCH_WAIT_S):

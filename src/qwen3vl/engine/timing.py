@@ -41,14 +41,14 @@ class DeviceTimestamp:
 
     @property
     def reached(self) -> bool:
-        """Whether the device has come to this point. Does not wait."""
+        """Whether the device has reached this point. Does not wait."""
         try:
             return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
         except RuntimeError:  # a failed kernel is reported here; whoever fetches the results gets the error
             return True
 
     def wait(self) -> None:
-        """Wait until the device has come to this point.
+        """Wait until the device has reached this point.
 
         Raises:
             RuntimeError: A kernel queued before this point failed.

@@ -144,7 +144,7 @@ class DeviceWorker:
                 self._running = (queued.stop, ended)
             self._previous_end = self.idle_since
             queued.run(self.device)
-            del queued  # it refers to a model, which `flush_cancelled` promises not to be used any more
+            del queued  # it refers to a model; after `flush_cancelled` nothing may refer to it
             self._running = None
             ended.set()
 

@@ -49,9 +49,9 @@ class WriteBuffer:
                 self._changed.notify_all()
 
     def take(self) -> list[Point]:
-        """Remove and return all points, once they are `MIN_WRITE_BATCH` or have waited for `MAX_WRITE_DELAY_S`.
+        """Wait for `MIN_WRITE_BATCH` points, at most `MAX_WRITE_DELAY_S` after the first; remove and return all.
 
-        Calling it again says that the points taken before are written.
+        Call it again only when the points of the previous call are written: they count as unwritten until then.
 
         Returns:
             The points; none if the buffer is closed and empty.

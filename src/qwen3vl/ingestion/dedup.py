@@ -75,7 +75,7 @@ class ContentDeduplicator:
                     self._embedded.setdefault(document.content_key, {})[point_id] = vectors[twin_id]
                     ready.append(Point(point_id, vectors[twin_id], document))
                 else:
-                    # The written point was deleted by others meanwhile.
+                    # The written point has been deleted since, not by this ingestion.
                     self._written.pop(document.content_key, None)
                     self._assign(point_id, document, to_embed, ready, {})
         return Claim(tuple(to_embed), ready, num_repeated)

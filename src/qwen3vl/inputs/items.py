@@ -77,9 +77,9 @@ class Item:
         texts: Texts, in order.
         images: Images, in order.
         videos: Videos, in order.
-        instruction: Instruction of this input; None takes that of the call or of the model.
-        fps: Frames per second that are sampled from video files; None takes the model's setting.
-        max_frames: Maximum number of frames that are sampled from a video; None takes the model's setting.
+        instruction: Instruction of this input; None means that of the call or of the model.
+        fps: Frames per second that are sampled from video files; None means the model's setting.
+        max_frames: Maximum number of frames that are sampled from a video; None means the model's setting.
     """
 
     texts: tuple[str, ...] = ()

@@ -110,7 +110,7 @@ def _as_list(value: Any) -> list[Any]:
 def _as_video_list(value: Any) -> list[Any]:
     """Return the videos of a mapping's value, which is one video or a list of them.
 
-    A list of images is one video, given by its frames; the first element tells which of the two a list is.
+    A list of images is one video, given by its frames; the first element's type decides which of the two a list is.
     """
     if not isinstance(value, (list, tuple)):
         return [] if value is None else [value]

@@ -9,7 +9,7 @@ from qwen3vl.documents import Document
 
 
 def load_image(path: Path, digest: str) -> Iterator[Document]:
-    """Load an image file. The image is not opened: whether it is broken turns out when it is embedded.
+    """Load an image file. The image is not opened: a broken image causes an error when it is embedded.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""Tells public internet addresses from others, and resolves host names under a media policy."""
+"""Distinguishes public internet addresses from others, and resolves host names under a media policy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_public(address: str) -> bool:
 
     Args:
         address: An IPv4 or IPv6 address. An IPv4 address within an IPv6 address (mapped, 6to4, Teredo, NAT64) is
-            judged by itself.
+            checked instead of it.
 
     Returns:
         False for loopback, private, link-local, multicast and reserved addresses.
@@ -50,7 +50,7 @@ def resolve_host(host: str, port: int, policy: MediaPolicy, allow_address: Calla
     Args:
         host: A host name or an IP address.
         port: The port to connect to.
-        policy: Says which hosts are allowed, and whether other than public addresses are.
+        policy: Defines which hosts are allowed, and whether addresses that are not public are.
         allow_address: Whether an address is public; not used if the policy allows private hosts.
 
     Returns:

@@ -33,7 +33,7 @@ class MediaSource:
     """An encoded image, PDF or video: a file, or bytes in memory.
 
     Attributes:
-        encoded: The bytes, or the file's version when it was checked.
+        encoded: The bytes; for a file its path, size and time of the last change when it was checked.
     """
 
     encoded: FileVersion | bytes
@@ -49,7 +49,7 @@ class MediaSource:
         return len(self.encoded) if isinstance(self.encoded, bytes) else 0
 
     def content_digest(self) -> str:
-        """Return the digest of the encoded bytes; that of a file comes from a cache if it was hashed before.
+        """Return the digest of the encoded bytes. Digests of files are cached.
 
         Returns:
             32 hexadecimal digits.
@@ -60,12 +60,13 @@ class MediaSource:
         return bytes_digest(self.encoded) if isinstance(self.encoded, bytes) else content_digest(self.encoded)
 
     def require_unchanged(self) -> None:
-        """Check that the file was not changed since it was hashed.
+        """Check that the file was not changed since `open_source` checked it; do nothing for bytes.
 
-        What it shows now must not be cached under the digest of its former content.
+        Call this after decoding: pixels of a changed file must not be cached under the digest of its former content.
 
         Raises:
             MediaError: The size or the time of the last change differs.
+            OSError: The file was deleted.
         """
         if isinstance(self.encoded, bytes):
             return
@@ -143,7 +144,7 @@ def check_bytes(data: bytes, policy: MediaPolicy) -> bytes:
         The same bytes.
 
     Raises:
-        PolicyError: There are too many.
+        PolicyError: There are more than `policy.max_bytes`.
     """
     if len(data) > policy.max_bytes:
         raise PolicyError(
@@ -162,7 +163,7 @@ def check_pixels(width: int, height: int, policy: MediaPolicy) -> None:
 
     Raises:
         PolicyError: There are too many pixels.
-        MediaError: There are none.
+        MediaError: The width or height is less than 1.
     """
     if width * height > policy.max_pixels:
         raise PolicyError(
@@ -176,7 +177,7 @@ def check_pixels(width: int, height: int, policy: MediaPolicy) -> None:
 def content_digest(version: FileVersion) -> str:
     """Return the digest of a file's content, 32 hexadecimal digits.
 
-    The digest is cached by the file's version: the pages of a PDF and the parts of a video share one reading.
+    The digest is cached by version, so that a file is read once for all pages of a PDF or parts of a video.
 
     Args:
         version: What `check_file` returned.

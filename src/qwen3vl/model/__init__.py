@@ -1,4 +1,4 @@
-"""The Qwen3-VL model in plain torch: vision tower, language model, checkpoints. It knows no prompts or media files."""
+"""The Qwen3-VL model in plain torch: vision tower, language model, checkpoints. It uses no prompts or media files."""
 
 from qwen3vl.model.attention.layout import AttentionLayout, PrefixLink
 from qwen3vl.model.config import ModelConfig, TextConfig, VisionConfig, read_config

@@ -13,8 +13,8 @@ from qwen3vl.model.weights import weight_files
 def fingerprint(folder: Path) -> str:
     """Return a digest of `config.json`, `tokenizer.json` and every byte of the weights.
 
-    The hub's cache names files by their SHA-256, which is used without reading them. Other files are read once in a
-    process, and again when their size or modification time changes.
+    The JSON files are read at every call. Weights in the hub's cache are not read: the cache names files by their
+    SHA-256. Other weights are read once per process, and again when their size or modification time changes.
 
     Args:
         folder: A checkpoint folder.

@@ -188,7 +188,7 @@ class PatchMerger(RowChunked):
         """Merge patches.
 
         Args:
-            hidden: (num_patches, hidden_size); the patches of a square stand together.
+            hidden: (num_patches, hidden_size); the patches of a merged square are consecutive.
 
         Returns:
             (num_patches / spatial_merge_size ** 2, out_hidden_size).
@@ -226,7 +226,7 @@ class VisionModel(nn.Module):
 
         Args:
             patches: (num_patches, patch_dim), of all media in turn; within a frame, the patches of each square that is
-                merged stand together.
+                merged are consecutive.
             grids: The grid of each image or video.
 
         Returns:

@@ -78,6 +78,6 @@ def bilinear_corners(
 
 
 def _to_patch_order(plane: Tensor, merge_size: int) -> Tensor:
-    """Flatten a (height, width) plane so that the patches of each merged square stand together."""
+    """Flatten a (height, width) plane so that the patches of each merged square are consecutive."""
     height, width = plane.shape
     return plane.view(height // merge_size, merge_size, width // merge_size, merge_size).transpose(1, 2).flatten()

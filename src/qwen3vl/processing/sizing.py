@@ -76,7 +76,7 @@ class UnsizedImage:
         """Decide the size.
 
         Args:
-            max_tokens: Maximum number of tokens, besides the limits; None takes the limits alone.
+            max_tokens: Maximum number of tokens, besides the limits; None means the limits alone.
 
         Returns:
             The image at that size.
@@ -117,7 +117,7 @@ class UnsizedVideo:
         """Decide the size of the frames.
 
         Args:
-            max_tokens: Maximum number of tokens. None takes the size of the official script, which does not apply
+            max_tokens: Maximum number of tokens. None means the size of the official script, which does not apply
                 its limit on the pixels of all frames to files.
 
         Returns:
@@ -162,7 +162,7 @@ class UnsizedFrames:
         """Decide the size of the frames.
 
         Args:
-            max_tokens: Maximum number of tokens, besides the limits; None takes the limits alone.
+            max_tokens: Maximum number of tokens, besides the limits; None means the limits alone.
 
         Returns:
             The video at that size.

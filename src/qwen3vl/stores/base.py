@@ -59,12 +59,12 @@ class AsyncStore:
 
     @property
     def tenant(self) -> str | None:
-        """Whose points these are; points of others are never found, counted, scanned or deleted."""
+        """Name of the tenant whose points are read and written; None uses all points."""
         return self.core.tenant
 
     @property
     def retry(self) -> Retry:
-        """When failed requests are repeated."""
+        """How often failed requests are repeated, and after which delays."""
         return self.core.retry
 
     @property

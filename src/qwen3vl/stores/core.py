@@ -52,8 +52,9 @@ class StoreCore(ABC):
     Args:
         client: The database's client.
         collection: Name of the collection.
-        tenant: Whose points these are. Points of other tenants are never found, counted, scanned or deleted.
-        retry: When failed requests are repeated; None is `Retry()`.
+        tenant: Name of the tenant whose points are read and written; None uses all points. Points of other tenants
+            are never found, counted, scanned or deleted.
+        retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
         is_async: Whether the client's methods are coroutines.
     """
 
@@ -312,7 +313,7 @@ class StoreCore(ABC):
             What the call returns; the result of the coroutine if the client is asynchronous.
 
         Raises:
-            StoreError: The call failed for good. The client's exception is its cause.
+            StoreError: The call failed and is not repeated any more. The client's exception is its cause.
         """
         for failures in range(self.retry.attempts):
             try:

@@ -16,7 +16,7 @@ class ClientFailure:
         reason: What went wrong, and what to do about it, for the error message.
         transient: Whether the same request may succeed later.
         invalid_request: Whether the content of the request is rejected, so that it never succeeds.
-        wait: Seconds to wait that the server asks for (`Retry-After`); 0 if it does not.
+        wait: Seconds to wait before a retry, as requested by the server (`Retry-After`); 0 if it requests none.
     """
 
     reason: str

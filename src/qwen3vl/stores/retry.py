@@ -13,13 +13,13 @@ class Retry:
     """How often a request is attempted, and how long to wait in between: exponential backoff with jitter.
 
     The delay after failure n (from 0) is random between half and all of
-    `min(max_delay_s, initial_delay_s * 2**n)`, so that many clients do not come back at the same moment. If the
+    `min(max_delay_s, initial_delay_s * 2**n)`, so that many clients do not retry at the same moment. If the
     server asks for a longer delay (`Retry-After`), that is used instead, up to `3 * max_delay_s`.
 
     Attributes:
         attempts: Maximum number of attempts, including the first.
         initial_delay_s: Upper bound in seconds of the first delay.
-        max_delay_s: Upper bound in seconds of later delays.
+        max_delay_s: Upper bound in seconds of every delay that the server does not ask for.
 
     Raises:
         ValueError: `attempts` is less than 1.

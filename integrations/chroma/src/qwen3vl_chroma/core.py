@@ -22,7 +22,7 @@ from qwen3vl_chroma.functions import Qwen3VLEmbeddingFunction
 from qwen3vl_chroma.payload import best_per_group, flatten_metadata, to_hits
 
 TIMEOUT_S = 60.0
-"""Timeout in seconds of each answer to a blocking `HttpClient`, which has none by default."""
+"""Timeout in seconds, set on blocking `HttpClient`s that have none: for connecting, and for each read and write."""
 _SCAN_PAGE_POINTS = 1000
 _DEFAULT_REQUEST_POINTS = 1000
 """Maximum number of points of a request if the client names no limit."""
@@ -36,8 +36,8 @@ class ChromaCore(StoreCore):
     Args:
         client: The client.
         collection: Name of the collection.
-        tenant: Whose points these are.
-        retry: When failed requests are repeated.
+        tenant: Name of the tenant whose points are read and written; None uses all points.
+        retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
     """
 
     database = "Chroma"
@@ -71,7 +71,7 @@ class ChromaCore(StoreCore):
             recipe: Its recipe.
 
         Raises:
-            RecipeError: It has another space.
+            RecipeError: The collection compares vectors by another distance.
         """
         configuration = info.description.configuration_json or {}
         space = (configuration.get("hnsw") or configuration.get("spann") or {}).get("space", "l2")
@@ -89,7 +89,7 @@ class ChromaCore(StoreCore):
         await super().create(recipe)
 
     async def create_collection(self, recipe: Recipe) -> None:
-        """Create the collection; if another process creates it at the same moment, keep what that one writes.
+        """Create the collection. If another process has just created it, leave it unchanged.
 
         Args:
             recipe: Stored in the collection's metadata as JSON, because Chroma's metadata are flat.
@@ -126,7 +126,7 @@ class ChromaCore(StoreCore):
         await super().upsert(points)
 
     def payload(self, point: Point) -> dict[str, Any]:
-        """Return flat metadata for filters, with the original ones in `_node_content`."""
+        """Return flattened metadata for filters, and the original metadata as JSON in `_node_content`."""
         metadata = {
             **flatten_metadata(point.document.to_payload()["metadata"]),
             **llama_index_payload(point.document, point.id, "document_id"),
@@ -134,7 +134,7 @@ class ChromaCore(StoreCore):
         return metadata if self.tenant is None else {**metadata, TENANT_KEY: self.tenant}
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
-        """Return the size of a point with its text and URI, in bytes."""
+        """Return the approximate size of a point in a write request, with its text and URI, in bytes."""
         document = point.document
         extra = json.dumps([document.text, document.image or document.video])
         return super().request_bytes(point, payload) + len(extra)
@@ -151,7 +151,7 @@ class ChromaCore(StoreCore):
         )
 
     async def delete_ids(self, ids: Sequence[str]) -> None:
-        """Delete those of the ids that are the tenant's."""
+        """Delete the points with these ids; points of other tenants are not deleted."""
         await self.request((await self._open()).delete, ids=list(ids), where=to_where(None, self.tenant))
 
     def to_filter(self, where: Any, tenant: str | None) -> dict[str, Any] | None:
@@ -163,7 +163,7 @@ class ChromaCore(StoreCore):
         await self.request((await self._open()).delete, where=native_filter)
 
     async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
-        """Return a page of points, and the number of points before the next page."""
+        """Return a page of points, and the offset of the next page; None after the last page."""
         start = offset or 0
         result = await self._get(
             where=to_where(None, self.tenant), limit=_SCAN_PAGE_POINTS, offset=start, include=["metadatas"]
@@ -179,7 +179,7 @@ class ChromaCore(StoreCore):
         return [await self._query(search) for search in searches]
 
     async def _query(self, search: Search) -> list[Hit]:
-        """Run one search. Chroma has no offsets, thresholds or groups: request more hits until they are enough."""
+        """Run one search. Chroma has no offset, threshold or grouping: request more hits until enough are left."""
         num_needed = num_requested = search.limit + search.offset
         while True:
             result = await self.request(
@@ -218,7 +218,7 @@ class ChromaCore(StoreCore):
         return failures.classify_error(error)
 
     async def _open(self) -> Any:
-        """Return Chroma's object of the collection."""
+        """Return Chroma's `Collection` object; raise `StoreError` if the collection does not exist."""
         info = await self.find_collection()
         if info is None:
             raise self.missing_error()

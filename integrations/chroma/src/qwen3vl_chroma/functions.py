@@ -1,4 +1,4 @@
-"""What Chroma calls: an embedding function that a collection remembers, and a loader of the media behind URIs."""
+"""What Chroma calls: an embedding function that is stored with a collection, and a loader of media by URI."""
 
 from __future__ import annotations
 

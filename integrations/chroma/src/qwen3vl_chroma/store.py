@@ -19,8 +19,9 @@ class ChromaStore(Store):
         client: An `EphemeralClient`, `PersistentClient` or `HttpClient`. An `HttpClient` without a timeout gets one
             of 60 seconds.
         collection: Name of the collection.
-        tenant: Whose points these are. Points of other tenants are never found, counted, scanned or deleted.
-        retry: When failed requests are repeated; None is `Retry()`.
+        tenant: Name of the tenant whose points are read and written; None uses all points. Points of other tenants
+            are never found, counted, scanned or deleted.
+        retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
 
     Raises:
         TypeError: The client is asynchronous.

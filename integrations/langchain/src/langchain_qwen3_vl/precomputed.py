@@ -11,8 +11,8 @@ class PrecomputedText(str):
     LangChain's vector stores accept only texts: `VectorStore.add_documents` passes the `page_content` of documents to
     `Embeddings.embed_documents`, without their metadata, and there is no common interface for vectors that were
     computed before (https://github.com/langchain-ai/langchain/issues/5945). The vector of a document with an image or
-    video therefore travels with its text: `add_documents` replaces `page_content` by a `PrecomputedText`, the store
-    passes it on as the str that it is, and `Qwen3VLEmbeddings.embed_documents` returns its vector.
+    video is therefore attached to its text: `add_documents` replaces `page_content` by a `PrecomputedText`, the store
+    passes this str on unchanged, and `Qwen3VLEmbeddings.embed_documents` returns its vector.
 
     Copies and pickles of it are plain texts.
 

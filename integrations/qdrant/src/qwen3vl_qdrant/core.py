@@ -39,9 +39,9 @@ class QdrantCore(StoreCore):
     Args:
         client: The client.
         collection: Name of the collection.
-        layout: What is stored beside the full vectors; None takes the layout of an existing collection.
-        tenant: Whose points these are.
-        retry: When failed requests are repeated.
+        layout: What is stored beside the full vectors; None means the layout of an existing collection.
+        tenant: Name of the tenant whose points are read and written; None uses all points.
+        retry: How often failed requests are repeated, and after which delays.
     """
 
     database = "Qdrant"

@@ -30,7 +30,7 @@ def classify_error(error: Exception) -> ClientFailure | None:
         return ClientFailure(f"the server is overloaded: {error}", transient=True, wait=float(error.retry_after_s))
     if isinstance(error, ResponseHandlingException):
         return transport_failure(error.source) or ClientFailure(
-            f"the server's answer is not understood; is it of another version? {error.source!r}"
+            f"cannot decode the server's answer; check that client and server versions match: {error.source!r}"
         )
     if hasattr(error, "code") and hasattr(error, "details"):
         return _grpc_failure(error)

@@ -18,10 +18,11 @@ class QdrantStore(Store):
     Args:
         client: A blocking client.
         collection: Name of the collection.
-        layout: What is stored beside the full vectors, for faster search in less memory; None takes the layout of
+        layout: What is stored beside the full vectors, for faster search in less memory; None means the layout of
             an existing collection.
-        tenant: Whose points these are. Points of other tenants are never found, counted, scanned or deleted.
-        retry: When failed requests are repeated; None is `Retry()`.
+        tenant: Name of the tenant whose points are read and written; None uses all points. Points of other tenants
+            are never found, counted, scanned or deleted.
+        retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
 
     Raises:
         TypeError: The client is asynchronous.

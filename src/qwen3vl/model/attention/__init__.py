@@ -1,6 +1,6 @@
-"""Attention over packed rows of tokens, in which a shared prefix stands once.
+"""Attention over packed rows of tokens, in which a shared prefix occurs once.
 
-A row is cut into segments that stand side by side, without padding (`AttentionLayout`). Every segment attends to
+A row is divided into consecutive segments, without padding (`AttentionLayout`). Every segment attends to
 itself. A `PrefixLink` lets the queries of segments attend to keys of an earlier segment as well: to the prefix that
 their prompts share. Attention to each set of keys is computed on its own, and the results are merged by their
 log-sum-exps, which is exact up to rounding. The method is known as cascade attention (FlashInfer, Ye et al. 2025,

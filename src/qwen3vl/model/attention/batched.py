@@ -19,7 +19,7 @@ class BatchedAttention:
     Args:
         layout: The layout of the packed row.
         device: The device of queries, keys and values.
-        causal: Whether tokens attend only to themselves and what stands before them in their segment.
+        causal: Whether a token attends only to itself and to earlier tokens of its segment.
     """
 
     def __init__(self, layout: AttentionLayout, device: torch.device, *, causal: bool) -> None:

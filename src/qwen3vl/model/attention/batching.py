@@ -1,4 +1,4 @@
-"""Grouping of a layout's segments into batches of equal length."""
+"""Grouping of adjacent segments of equal length into batches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from qwen3vl.model.transfer import copy_to_device
 MAX_REPLICATED_KEYS = 32
 """Maximum number of shared-prefix keys that are copied in front of a segment, instead of a second attention call.
 
-They are copied only if they are no more than the segment's own keys. For so few keys a second call and the merge take a
-CPU longer than the copies (docs/performance.md).
+They are copied only if there are no more of them than keys of the segment. For so few keys, copying is faster on a CPU
+than a second attention call and the merge (docs/performance.md).
 """
 
 
@@ -25,11 +25,11 @@ class SegmentBatch:
     """Adjacent segments of equal length with equally many replicated keys in front of each.
 
     Attributes:
-        start: Row of the first segment's first token.
+        start: Index of the first segment's first token in the packed row.
         num_segments: Number of segments.
         segment_length: Number of tokens of each.
         num_replicated: Number of shared-prefix rows that are copied in front of each.
-        row_indices: The rows of all segments, each behind its replicated ones,
+        row_indices: Token indices in the packed row: for each segment its replicated keys, then its own tokens,
             (num_segments * (num_replicated + segment_length),) int64 on the device; None if nothing is replicated.
     """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PrefixLink:
-    """Lets the queries of whole segments attend to all keys of a range that stands before them in the row.
+    """Lets the queries of whole segments attend to all keys of an earlier range of the row.
 
     All fields but `level` are token indices in the row; ranges exclude their stop.
 
@@ -59,7 +59,7 @@ class AttentionLayout:
         """Return the number of pairs of a query and a key that it attends to.
 
         Args:
-            causal: Whether tokens attend only to themselves and what stands before them in their segment.
+            causal: Whether a token attends only to itself and to earlier tokens of its segment.
 
         Returns:
             Number of pairs, within segments and by links.

@@ -113,7 +113,7 @@ def merge_attention_states(output_a: Tensor, lse_a: Tensor, output_b: Tensor, ls
 def cpu_kernel_supports_gqa() -> bool:
     """Return whether torch's CPU kernel accepts fewer key heads than query heads; before torch 2.9 it misreads them."""
     query, shared_memory = (torch.linspace(-1, 1, heads * 6).view(1, heads, 3, 2) for heads in (4, 8))
-    # A kernel that takes the keys for four heads reads on into the same tensor, and not beyond its memory.
+    # A kernel that wrongly reads keys of four heads stays within the memory of `shared_memory`.
     key = shared_memory[:, :2]
     output, _ = _cpu_flash_attention(query, key, key, causal=False)
     expected, _ = eager_attention_with_lse(query, key, key, causal=False)

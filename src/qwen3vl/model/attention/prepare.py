@@ -22,7 +22,7 @@ def prepare_attention(
         layout: The layout of the packed row.
         device: The device of queries, keys and values.
         dtype: Their dtype.
-        causal: Whether tokens attend only to themselves and what stands before them in their segment.
+        causal: Whether a token attends only to itself and to earlier tokens of its segment.
 
     Returns:
         `VarlenAttention` on CUDA in 16 bits without gradients, if a kernel for it works; else `BatchedAttention`.

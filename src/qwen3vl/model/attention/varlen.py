@@ -25,7 +25,7 @@ class VarlenAttention:
         layout: The layout of the packed row.
         device: The device of queries, keys and values.
         kernel: The kernel, as `select_varlen_kernel` returns it.
-        causal: Whether tokens attend only to themselves and what stands before them in their segment.
+        causal: Whether a token attends only to itself and to earlier tokens of its segment.
     """
 
     def __init__(self, layout: AttentionLayout, device: torch.device, kernel: VarlenKernel, *, causal: bool) -> None:

@@ -122,7 +122,7 @@ def load_torch_kernel() -> VarlenKernel:
     """
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 
-    # Releases of torch differ in the keywords. Without `enable_gqa`, it accepts grouped queries without it.
+    # Keywords differ between torch releases. Those without `enable_gqa` always accept grouped queries.
     parameters = signature(varlen_attn).parameters
 
     def kernel(

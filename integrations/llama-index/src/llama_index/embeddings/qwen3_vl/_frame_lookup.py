@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 _EMBED_FUNCTIONS = {embed_nodes.__code__, async_embed_nodes.__code__}
 _HASH_FUNCTIONS = {get_transformation_hash.__code__}
 _MAX_FRAMES = 24
-"""How many frames are searched, from this module upwards: LlamaIndex's decorators lie between the functions."""
+"""How many frames are searched, from this module upwards, including those of LlamaIndex's decorators."""
 
 
 def nodes_being_embedded(texts: Sequence[str]) -> list[BaseNode] | None:
-    """Return the nodes whose texts an index wants to have embedded.
+    """Return the nodes whose texts an index is embedding.
 
     Args:
         texts: The texts that the embedding model was called with.

@@ -44,14 +44,14 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
     Args:
         model_name: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`).
         dimensions: Truncate vectors to this many values (Matryoshka representation). None keeps all.
-        query_instruction: Instruction for queries; None takes the one for documents.
-        document_instruction: Instruction for documents; None takes the model's default.
+        query_instruction: Instruction for queries; None means the one for documents.
+        document_instruction: Instruction for documents; None means the model's default.
         embed_batch_size: Maximum number of inputs between two events. The engine makes its own batches, by tokens.
         on_error: What happens to a node that cannot be embedded, where nodes are passed, as in pipelines: `"raise"`
             raises a `BatchError` after all other nodes are done; `"skip"` leaves the node out and logs a warning.
         lookup_nodes: Whether to look up the nodes in the frames of LlamaIndex's functions that pass only their texts:
-            those behind `VectorStoreIndex(nodes)` and behind the cache of an `IngestionPipeline`. If False, these
-            texts are embedded as texts, and the cache does not see media.
+            those that `VectorStoreIndex(nodes)` and the cache of an `IngestionPipeline` call. If False, these texts
+            are embedded as texts, and the cache ignores media.
         embeddings_cache: A LlamaIndex key-value store that keeps vectors by recipe, instruction and content.
         **settings: The fields of `qwen3vl.adapters.settings.ModelSettings` (revision, device, dtype, policy,
             media_keys, model_kwargs) and of LlamaIndex's `BaseEmbedding`.
@@ -81,10 +81,10 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         default=None, ge=1, description="Truncate vectors to this many values (Matryoshka representation)."
     )
     query_instruction: str | None = Field(
-        default=None, description="Instruction for queries; None takes the one for documents."
+        default=None, description="Instruction for queries; None means the one for documents."
     )
     document_instruction: str | None = Field(
-        default=None, description="Instruction for documents; None takes the model's default."
+        default=None, description="Instruction for documents; None means the model's default."
     )
     embed_batch_size: int = Field(
         default=2048,
@@ -124,7 +124,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         return self._model.hold(MODELS.embedder(keep=self._unpickled, **arguments))
 
     def to_payload(self) -> dict[str, Any]:
-        """Return what events say about the model; it contains no secrets.
+        """Return the description of the model in LlamaIndex's events; it contains no secrets.
 
         Returns:
             Class name, model name, batch size and dimensions.

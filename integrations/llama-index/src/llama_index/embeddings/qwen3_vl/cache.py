@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qwen3vl import Batch
 
 COLLECTION = "qwen3vl"
-"""Collection of the key-value store. The keys of LlamaIndex's own collection do not tell queries from documents."""
+"""Collection of the key-value store. LlamaIndex's own collection uses equal keys for queries and documents."""
 
 
 def embed_with_cache(

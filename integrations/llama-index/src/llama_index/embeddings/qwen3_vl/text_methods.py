@@ -118,7 +118,7 @@ class TextMethods(BatchedEmbedding):
 
         Args:
             queries: The texts; at least one.
-            agg_fn: Combines a list of vectors; None takes their mean.
+            agg_fn: Combines a list of vectors; None means their mean.
 
         Returns:
             The combined vector.
@@ -213,7 +213,7 @@ class TextMethods(BatchedEmbedding):
         return await self._aembed_or_raise(self._inputs_for(texts), texts, "document", show_progress)
 
     def _inputs_for(self, texts: Sequence[str]) -> list[Any]:
-        """Return what to embed for these texts; a subclass may know that they are the texts of nodes with media."""
+        """Return the inputs to embed for these texts; a subclass may return those of nodes with these texts."""
         return list(texts)
 
     # Methods that LlamaIndex's base class requires

@@ -38,7 +38,7 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
         top_n: Maximum number of nodes to return.
         keep_retrieval_score: Whether to write the node's score before reranking to its metadata, under
             `retrieval_score`.
-        instruction: What makes a node relevant; None takes the model's default.
+        instruction: What makes a node relevant; None means the model's default.
         on_error: What happens to a node that cannot be read: `"keep"` returns it after all others, without a score
             and with the reason in its metadata under `rerank_error`; `"raise"` raises a `qwen3vl.BatchError`.
         **settings: The fields of `qwen3vl.adapters.settings.ModelSettings` (revision, device, dtype, policy,
@@ -67,7 +67,7 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
         description='Whether to write the score before reranking to the metadata, under "retrieval_score".',
     )
     instruction: str | None = Field(
-        default=None, description="What makes a node relevant; None takes the model's default."
+        default=None, description="What makes a node relevant; None means the model's default."
     )
     on_error: Literal["keep", "raise"] = Field(
         default="keep",

@@ -23,7 +23,7 @@ class Qwen3VLReader(BaseReader):
 
     Args:
         loader: A `qwen3vl.Loader` with other lengths of parts and passages, or one that embeds the text of pages
-            with their image; None takes the default.
+            with their image; None means the default.
         on_error: What happens to a file that cannot be loaded: `"warn"` logs it, adds it to `failures` and goes on;
             `"raise"` raises a `qwen3vl.InputError`.
         image_nodes: Whether images become `ImageNode`s; see `node_of_document`.
