@@ -1,7 +1,6 @@
-"""Run the command line with `python -m qwen3vl`."""
+"""`python -m qwen3vl`: the command line."""
 
-import sys
+from qwen3vl.cli.process import run
 
-from qwen3vl.cli import main
-
-sys.exit(main())
+if __name__ == "__main__":
+    run()
