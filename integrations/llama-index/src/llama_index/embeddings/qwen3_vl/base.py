@@ -41,7 +41,10 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
     many threads and event loops at once. Inputs that cannot be embedded raise a `qwen3vl.BatchError`, which names
     all of them.
 
-    Args:
+    Further fields are those of `qwen3vl.adapters.settings.ModelSettings` (revision, device, dtype, policy, media_keys,
+    model_kwargs) and of LlamaIndex's `BaseEmbedding`.
+
+    Attributes:
         model_name: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`).
         dimensions: Truncate vectors to this many values (Matryoshka representation). None keeps all.
         query_instruction: Instruction for queries; None means the one for documents.
@@ -53,8 +56,6 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
             those that `VectorStoreIndex(nodes)` and the cache of an `IngestionPipeline` call. If False, these texts
             are embedded as texts, and the cache ignores media.
         embeddings_cache: A LlamaIndex key-value store that keeps vectors by recipe, instruction and content.
-        **settings: The fields of `qwen3vl.adapters.settings.ModelSettings` (revision, device, dtype, policy,
-            media_keys, model_kwargs) and of LlamaIndex's `BaseEmbedding`.
 
     Example:
         ```python

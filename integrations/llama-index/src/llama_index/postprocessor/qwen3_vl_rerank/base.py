@@ -33,7 +33,10 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
     order. The model loads on first use, once per process for all objects with equal settings. One object may be used
     by many threads and event loops at once.
 
-    Args:
+    Further fields are those of `qwen3vl.adapters.settings.ModelSettings` (revision, device, dtype, policy, media_keys,
+    model_kwargs) and of LlamaIndex's `BaseNodePostprocessor`.
+
+    Attributes:
         model: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`).
         top_n: Maximum number of nodes to return.
         keep_retrieval_score: Whether to write the node's score before reranking to its metadata, under
@@ -41,8 +44,6 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
         instruction: What makes a node relevant; None means the model's default.
         on_error: What happens to a node that cannot be read: `"keep"` returns it after all others, without a score
             and with the reason in its metadata under `rerank_error`; `"raise"` raises a `qwen3vl.BatchError`.
-        **settings: The fields of `qwen3vl.adapters.settings.ModelSettings` (revision, device, dtype, policy,
-            media_keys, model_kwargs) and of LlamaIndex's `BaseNodePostprocessor`.
 
     Example:
         ```python

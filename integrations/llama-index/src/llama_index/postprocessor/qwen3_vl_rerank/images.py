@@ -25,12 +25,11 @@ class Qwen3VLPictures(BaseNodePostprocessor):
     media. Nodes without media are returned as they are, and so are nodes whose media cannot be read, with a warning
     in the log.
 
-    Args:
+    Attributes:
         side: Maximum length of an image's longer side, in pixels.
         policy: Which files and addresses media references may reach. The default allows public URLs and data URIs,
             and no files.
         media_keys: Metadata keys under which nodes carry media references.
-        **settings: The fields of LlamaIndex's `BaseNodePostprocessor`.
 
     Example:
         ```python
