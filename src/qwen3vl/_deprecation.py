@@ -51,7 +51,8 @@ def renamed_arguments(**renames: str) -> Callable[[Callable[P, T]], Callable[P, 
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             for old, new in renames.items():
                 if old in kwargs:
-                    if new in kwargs:
+                    # `dataclasses.replace` passes all present fields as well: there the former name wins.
+                    if new in kwargs and function.__name__ != "__init__":
                         raise TypeError(f"{function.__qualname__}() got both {new!r} and its former name {old!r}")
                     warnings.warn(f"the argument {old!r} is deprecated; use {new!r}", DeprecationWarning, stacklevel=2)
                     kwargs[new] = kwargs.pop(old)

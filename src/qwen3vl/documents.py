@@ -14,9 +14,10 @@ from qwen3vl.recipe import Recipe
 
 Kind = Literal["picture", "page", "clip", "text"]
 
-RESERVED = frozenset({"source", "locator", "kind", "content_hash", "image", "video", "fused", "place", "content"})
-"""Keys of stored metadata that hold a document's own fields; `place` and `content` are the former names of two."""
-_FORMER_KEYS = {"locator": "place", "content_hash": "content"}
+RESERVED = frozenset({"source", "locator", "kind", "content_hash", "image", "video", "fused"})
+"""Keys of stored metadata that hold a document's own fields."""
+FORMER_KEYS = {"locator": "place", "content_hash": "content"}
+"""The former names of two of these keys. Earlier versions wrote both; metadata with only one of them are others'."""
 _NAMESPACE = UUID("6f0a2f0e-7f1d-5b7c-9a51-0d5d0c5c1e8a")
 """Namespace of the UUIDv5 ids.  Changing it would make every stored point look new."""
 
@@ -133,9 +134,8 @@ class Document:
             The document; metadata that are no field of it stay in `metadata`.
         """
         metadata = dict(payload.get("metadata") or {})
-        for name, former in _FORMER_KEYS.items():
-            if former in metadata:
-                metadata.setdefault(name, metadata.pop(former))
+        if has_former_keys(metadata):
+            metadata |= {name: metadata.pop(former) for name, former in FORMER_KEYS.items()}
         image, video = metadata.pop("image", None), metadata.pop("video", None)
         kind: Kind = "clip" if video else "picture" if image else "text"
         return cls(
@@ -156,6 +156,18 @@ class Document:
 
 
 Document.__init__ = renamed_arguments(content="content_hash", place="locator")(Document.__init__)  # type: ignore[method-assign]
+
+
+def has_former_keys(metadata: Mapping[str, Any]) -> bool:
+    """Return whether metadata were written by a version that had other names for two keys.
+
+    Args:
+        metadata: Stored metadata.
+
+    Returns:
+        True if all of `FORMER_KEYS` are there.
+    """
+    return all(former in metadata for former in FORMER_KEYS.values())
 
 
 @dataclass(frozen=True, slots=True)

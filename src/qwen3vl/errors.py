@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from qwen3vl._deprecation import deprecated_alias
+from qwen3vl._deprecation import deprecated_alias, renamed_arguments
 
 _ERRORS_IN_MESSAGE = 5
 
@@ -31,6 +31,7 @@ class StoreError(Qwen3VLError):
         invalid_request: Whether the store rejects the content of the request, so that it never succeeds.
     """
 
+    @renamed_arguments(passing="transient", refused="invalid_request")
     def __init__(self, message: str, *, transient: bool = False, invalid_request: bool = False) -> None:
         super().__init__(message)
         self.transient = transient

@@ -44,7 +44,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class RankedDocument:
-    """A document's place in a ranking. It unpacks as the pair `(index, score)`.
+    """A document's place in a ranking. It unpacks and is indexed like the pair `(index, score)`.
 
     Attributes:
         index: The document's index in the caller's input.
@@ -64,6 +64,12 @@ class RankedDocument:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.index, self.score))
+
+    def __getitem__(self, position: int) -> Any:
+        return (self.index, self.score)[position]
+
+    def __len__(self) -> int:
+        return 2
 
 
 def rank_scores(batch: Batch) -> list[RankedDocument]:

@@ -69,9 +69,9 @@ class EngineSettings:
             ValueError: The settings contradict each other, such as `min_pixels` above `max_pixels`.
         """
         return Limits(
-            max_length=self.max_length or max_length,
+            max_length=max_length if self.max_length is None else self.max_length,
             min_pixels=self.min_pixels,
-            max_pixels=self.max_pixels or max_pixels,
+            max_pixels=max_pixels if self.max_pixels is None else self.max_pixels,
             total_pixels=self.total_pixels,
             fps=self.fps,
             max_frames=self.max_frames,

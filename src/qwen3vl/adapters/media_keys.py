@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qwen3vl.documents import Document
+from qwen3vl.documents import FORMER_KEYS, Document, has_former_keys
 from qwen3vl.errors import InputError
 
-_STRING_FIELDS = ("source", "locator", "content_hash", "place", "content")
-"""Metadata keys that hold string fields of a `Document`; the last two are former names of `locator`, `content_hash`."""
+_STRING_FIELDS = ("source", "locator", "content_hash")
+"""Metadata keys that hold string fields of a `Document`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ def document_from_metadata(text: str, metadata: Mapping[str, Any], keys: MediaKe
     Raises:
         InputError: A media reference is not a str.
     """
-    fields: dict[str, Any] = {key: str(metadata[key]) for key in _STRING_FIELDS if key in metadata}
+    string_fields = (*_STRING_FIELDS, *FORMER_KEYS.values()) if has_former_keys(metadata) else _STRING_FIELDS
+    fields: dict[str, Any] = {key: str(metadata[key]) for key in string_fields if key in metadata}
     fields["image"] = _media_reference(metadata, keys.image)
     fields["video"] = _media_reference(metadata, keys.video)
     # In metadata that others wrote, "fused" may mean anything; this package's loaders write False.

@@ -81,9 +81,11 @@ class ModelRegistry:
         with loading:
             model = loaded.get(key)
             if model is None or model.closed:
-                model = loaded[key] = load(**arguments)
-            if keep:
-                self._kept[name] = model
+                model = load(**arguments)
+            with self._lock:
+                loaded[key] = model
+                if keep:
+                    self._kept[name] = model
             return model
 
 

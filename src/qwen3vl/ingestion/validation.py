@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from qwen3vl.documents import RESERVED, Document
+from qwen3vl.documents import FORMER_KEYS, RESERVED, Document, has_former_keys
 
 
 def storage_problem(document: Document) -> str:
@@ -16,7 +16,8 @@ def storage_problem(document: Document) -> str:
     Returns:
         The reason and the fix; empty if it can be stored.
     """
-    if reserved := sorted(RESERVED & document.metadata.keys()):
+    taken = RESERVED.union(FORMER_KEYS.values()) if has_former_keys(document.metadata) else RESERVED
+    if reserved := sorted(taken & document.metadata.keys()):
         return f"its metadata use {', '.join(reserved)}, where its own fields are stored; use other names"
     if invalid := [key for key in document.metadata if not isinstance(key, str) or not key]:
         return f"its metadata have keys that are empty or not strings: {invalid}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from dataclasses import dataclass
 
 import httpx
@@ -68,7 +69,9 @@ def transport_failure(error: Exception) -> ClientFailure | None:
     Returns:
         The failure: permanent if the address or the certificate is wrong, else transient. None for other exceptions.
     """
-    if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL)) or "CERTIFICATE" in str(error).upper():
+    wrong_address = isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL))
+    wrong_certificate = isinstance(error, (httpx.TransportError, ssl.SSLError)) and "CERTIFICATE" in str(error).upper()
+    if wrong_address or wrong_certificate:
         return ClientFailure(f"the server's address or certificate is wrong: {error!r}")
     if isinstance(error, httpx.RequestError):
         return ClientFailure(f"the server cannot be reached, or its answer was incomplete: {error!r}", transient=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import TypeVar
 
+from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import StoreError
 from qwen3vl.stores.base import Store
 
@@ -29,6 +30,7 @@ def parse_location(location: str) -> tuple[str, str]:
     return (integration, address) if address and integration in INTEGRATIONS else ("", location)
 
 
+@renamed_arguments(place="location")
 def open_store(location: str, collection: str = "qwen3vl") -> Store:
     """Open a store.
 

@@ -87,6 +87,8 @@ class PointRef:
         locator = metadata.get("locator") or metadata.get("place") or ""
         return cls(point_id, str(metadata.get("source") or ""), str(locator))
 
+    place = deprecated_alias("PointRef", "place", "locator")
+
 
 class SearchOptions(TypedDict, total=False):
     """The optional fields of `Search` as typed keyword arguments; see there."""

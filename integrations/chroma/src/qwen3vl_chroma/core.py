@@ -120,6 +120,8 @@ class ChromaCore(StoreCore):
         Args:
             points: The points.
         """
+        if not points:
+            return
         if not self.max_request_points:
             limit = int(await self.request(self.client.get_max_batch_size))
             self.max_request_points = limit if limit > 0 else _DEFAULT_REQUEST_POINTS

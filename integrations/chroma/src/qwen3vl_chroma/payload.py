@@ -6,8 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qwen3vl.documents import Document
+from qwen3vl.documents import FORMER_KEYS, Document
 from qwen3vl.stores import Hit
+
+_PRESENT_NAMES = {former: present for present, former in FORMER_KEYS.items()}
+"""The present names of metadata keys that collections of earlier versions have."""
 
 
 def flatten_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def best_per_group(hits: Sequence[Hit], key: str) -> list[Hit]:
     """
     best: dict[Any, Hit] = {}
     for hit in hits:
-        value = hit.document.to_payload()["metadata"].get(key)
+        value = hit.document.to_payload()["metadata"].get(_PRESENT_NAMES.get(key, key))
         for group in value if isinstance(value, list) else [value]:
             if isinstance(group, (str, int)):
                 best.setdefault(group, hit)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import chromadb
 from chromadb.api import AsyncClientAPI, ClientAPI
 
+from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.stores import AsyncStore, Retry, Store, open_client
 from qwen3vl_chroma.core import ChromaCore
 
@@ -83,6 +84,7 @@ class AsyncChromaStore(AsyncStore):
         return cast("AsyncClientAPI", self.core.client)
 
 
+@renamed_arguments(place="location")
 def open_store(location: str, collection: str = "qwen3vl") -> ChromaStore:
     """Open a store.
 

@@ -152,8 +152,9 @@ class QdrantCore(StoreCore):
         Args:
             points: The points.
         """
-        await self._load_layout()
-        await super().upsert(points)
+        if points:
+            await self._load_layout()
+            await super().upsert(points)
 
     def payload(self, point: Point) -> dict[str, Any]:
         """Return the payload with LangChain's keys, LlamaIndex's, and the tenant."""

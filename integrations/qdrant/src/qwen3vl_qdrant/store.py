@@ -6,6 +6,7 @@ from typing import cast
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import StoreError
 from qwen3vl.stores import AsyncStore, Retry, Store, open_client
 from qwen3vl_qdrant.core import QdrantCore
@@ -102,6 +103,7 @@ class AsyncQdrantStore(AsyncStore):
         return self.core.layout
 
 
+@renamed_arguments(place="location")
 def open_store(location: str, collection: str = "qwen3vl") -> QdrantStore:
     """Open a store.
 

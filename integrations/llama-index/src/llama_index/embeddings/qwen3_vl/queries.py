@@ -7,6 +7,7 @@ from typing import Any
 
 from llama_index.core.schema import QueryBundle
 
+from qwen3vl._deprecation import deprecated_alias
 from qwen3vl.inputs import as_item
 
 
@@ -30,6 +31,8 @@ class MediaQuery(QueryBundle):
     """
 
     query: Any = None
+
+    given = deprecated_alias("MediaQuery", "given", "query")
 
 
 def media_query(query: Any, vector: list[float]) -> MediaQuery:
