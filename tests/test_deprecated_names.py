@@ -17,7 +17,10 @@ from qwen3vl.stores.types import PointRef
 
 def test_former_arguments_and_attributes_of_a_document() -> None:
     former: dict[str, Any] = {"place": "page=3", "content": "abc"}
-    with pytest.warns(DeprecationWarning, match="use 'locator'"):
+    with (
+        pytest.warns(DeprecationWarning, match="use 'locator'"),
+        pytest.warns(DeprecationWarning, match="'content_hash'"),
+    ):
         document = Document("a.pdf", "page", **former)
     assert document == Document("a.pdf", "page", content_hash="abc", locator="page=3")
     with pytest.warns(DeprecationWarning, match="use Document.locator"):

@@ -28,8 +28,8 @@ QUESTIONS_SHOWN = 3
 HITS_SHOWN = 6
 """How many hits of each question are on the page."""
 NOTE = (
-    "Written by “qwen3vl demo” with the tiny pair: two models of a few megabytes, of the same architecture as the "
-    "real ones, trained on drawn scenes. They recognise eight colours, six shapes, nine positions and four directions, "
+    "Written by “qwen3vl demo” with the tiny models, which have a few megabytes and the architecture of the real ones, "
+    "and are trained on drawn scenes. They recognise eight colours, six shapes, nine positions and four directions, "
     "and nothing else. The right hit has a green frame; hits are in the order that the reranker gives them."
 )
 
