@@ -60,7 +60,7 @@ def tiny_reranker() -> Reranker:
 
 
 @pytest.fixture(scope="session")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def library_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small folder with every kind of file: see `tests.support.sample_library`."""
     from tests.support import sample_library
 

@@ -30,10 +30,10 @@ HEAVY_MODULES = ("torch", "transformers", "pandas", "qdrant_client", "chromadb",
 
 
 @pytest.fixture(scope="module")
-def store(mixed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(library_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the sample library, of which one image is corrupt."""
     folder = tmp_path_factory.mktemp("store")
-    assert main(["index", str(mixed), "--store", str(folder), "--model", "tiny"]) == 1
+    assert main(["index", str(library_folder), "--store", str(folder), "--model", "tiny"]) == 1
     return folder
 
 
@@ -52,9 +52,9 @@ def imported_modules(code: str) -> set[str]:
 
 
 def test_index_reports_failed_and_skipped_files(
-    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    library_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["index", str(mixed), "--store", str(tmp_path / "store"), "--model", "tiny"]
+    arguments = ["index", str(library_folder), "--store", str(tmp_path / "store"), "--model", "tiny"]
     assert main(arguments) == 1
     output = re.sub(r"\s+", "", capsys.readouterr().out)
     assert "corrupt[x].png:" in output
@@ -63,7 +63,7 @@ def test_index_reports_failed_and_skipped_files(
     assert code == 1
     assert summary["added"] == 0
     assert summary["unchanged"] == summary["stored"] == 37
-    assert [failure["source"] for failure in summary["failed"]] == [str(mixed / "corrupt [x].png")]
+    assert [failure["source"] for failure in summary["failed"]] == [str(library_folder / "corrupt [x].png")]
     assert summary["skipped"] == {".csv": 1}
 
 
@@ -269,8 +269,8 @@ def test_transformers_is_not_needed() -> None:
     assert "transformers" not in imported_modules(use)
 
 
-def test_each_document_finds_itself(mixed: Path, store: Path, tiny_embedder: Embedder) -> None:
-    documents = [item for item in Loader().load([mixed]) if isinstance(item, Document)]
+def test_each_document_finds_itself(library_folder: Path, store: Path, tiny_embedder: Embedder) -> None:
+    documents = [item for item in Loader().load([library_folder]) if isinstance(item, Document)]
     opened = open_store(str(store))
     try:
         retriever = Retriever(tiny_embedder, opened)

@@ -6,13 +6,12 @@ import logging
 from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, Unpack, overload
+from typing import Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, RequestOutput, make_request
+from qwen3vl.engine import Engine, EngineOwner, RequestOutput, make_request
 from qwen3vl.errors import ItemError
 from qwen3vl.inputs import Input, Item
 from qwen3vl.media.policy import MediaPolicy
@@ -45,7 +44,7 @@ _MIN_NORM = np.float32(1e-12)
 """The official script normalizes with `torch.nn.functional.normalize`, which divides by max(norm, 1e-12)."""
 
 
-class Embedder:
+class Embedder(EngineOwner):
     """Embeds texts, images, videos and mixtures of them into one vector space.
 
     One object may be used by many threads at once. Objects with the same model, device and dtype share its weights.
@@ -188,23 +187,6 @@ class Embedder:
                 yield output.index, self._to_vector(output.state)
             elif output.error is not None:
                 yield output.index, output.error
-
-    def close(self) -> None:
-        """Release the model's memory, unless other objects use the same weights. The object cannot be used again."""
-        self.engine.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self.engine.closed
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Generator[RequestOutput]:
         default = self.instruction if instruction is None else normalize_instruction(instruction) or self.instruction

@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, Unpack, overload
+from typing import Literal, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, make_request
+from qwen3vl.engine import Engine, EngineOwner, make_request
 from qwen3vl.errors import query_error
 from qwen3vl.inputs import Input, Item, as_item
 from qwen3vl.model.hub import resolve_checkpoint
@@ -42,7 +41,7 @@ _SUFFIX_TOKENS = 5
 """Tokens that end a reranking prompt. The official script adds them after it has truncated to `max_length`."""
 
 
-class Reranker:
+class Reranker(EngineOwner):
     """Scores documents against a query; both may be texts, images, videos and mixtures of them.
 
     One object may be used by many threads at once. Objects with the same model, device and dtype share its weights.
@@ -179,23 +178,6 @@ class Reranker:
         batch = self.score(query, documents, instruction=instruction, progress=progress, on_error="collect")
         raise_errors(batch, on_error)
         return rank_scores(batch)[:top_n]
-
-    def close(self) -> None:
-        """Release the model's memory, unless other objects use the same weights. The object cannot be used again."""
-        self.engine.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self.engine.closed
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _read_query(self, query: Input) -> tuple[Item, PromptContent[UnsizedMedia]]:
         """Parse the query and read the headers of its media, once for all documents."""

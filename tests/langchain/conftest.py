@@ -15,8 +15,8 @@ from tests.support.langchain_stores import close_vector_store, open_vector_store
 
 
 @pytest.fixture(scope="package")
-def policy(mixed: Path) -> MediaPolicy:
-    return MediaPolicy(folders=(mixed,))
+def policy(library_folder: Path) -> MediaPolicy:
+    return MediaPolicy(folders=(library_folder,))
 
 
 @pytest.fixture(scope="package")
@@ -25,9 +25,13 @@ def embeddings(policy: MediaPolicy) -> Qwen3VLEmbeddings:
 
 
 @pytest.fixture(scope="package")
-def library(mixed: Path) -> list[Document]:
+def library(library_folder: Path) -> list[Document]:
     """The readable documents of the sample library."""
-    return [document for document in Qwen3VLLoader(mixed).lazy_load() if "corrupt" not in document.metadata["source"]]
+    return [
+        document
+        for document in Qwen3VLLoader(library_folder).lazy_load()
+        if "corrupt" not in document.metadata["source"]
+    ]
 
 
 @pytest.fixture(params=["qdrant", "chroma", "memory"])

@@ -66,10 +66,10 @@ def test_reopened_store_finds_the_documents(
     close_vector_store(reopened)
 
 
-def test_core_documents_and_own_ids_are_accepted(store: VectorStore, mixed: Path) -> None:
+def test_core_documents_and_own_ids_are_accepted(store: VectorStore, library_folder: Path) -> None:
     own_id = "5b7c0d0c-5ad5-4f5b-8b0e-0a8f1f0f3c11"
     core_documents = [
-        document for document in Loader().load([mixed / "star.png"]) if isinstance(document, CoreDocument)
+        document for document in Loader().load([library_folder / "star.png"]) if isinstance(document, CoreDocument)
     ]
     ids = add_documents(store, [*core_documents, Document("a green circle", id=own_id, metadata={"by": "Ann"})])
     assert ids == [core_documents[0].id, own_id]

@@ -15,15 +15,15 @@ from qwen3vl import Document as CoreDocument
 from qwen3vl import InputError, Loader, MediaPolicy
 
 
-def test_loader_yields_the_documents_of_the_core(mixed: Path) -> None:
-    documents = Qwen3VLLoader(mixed).load()
-    core_documents = [document for document in Loader().load(mixed) if isinstance(document, CoreDocument)]
+def test_loader_yields_the_documents_of_the_core(library_folder: Path) -> None:
+    documents = Qwen3VLLoader(library_folder).load()
+    core_documents = [document for document in Loader().load(library_folder) if isinstance(document, CoreDocument)]
     assert [from_langchain(document) for document in documents] == core_documents
     assert [to_langchain(from_langchain(document)) for document in documents] == documents
 
 
-def test_loader_argument_replaces_the_default_loader(mixed: Path) -> None:
-    pages = Qwen3VLLoader([mixed / "slides.pdf"], loader=Loader(fuse_page_text=True)).load()
+def test_loader_argument_replaces_the_default_loader(library_folder: Path) -> None:
+    pages = Qwen3VLLoader([library_folder / "slides.pdf"], loader=Loader(fuse_page_text=True)).load()
     assert [from_langchain(page).fused for page in pages] == [True, True]
 
 
@@ -49,15 +49,15 @@ def test_former_metadata_keys_are_read() -> None:
 
 
 def test_content_blocks_leave_out_media_that_cannot_be_read(
-    policy: MediaPolicy, caplog: pytest.LogCaptureFixture, mixed: Path
+    policy: MediaPolicy, caplog: pytest.LogCaptureFixture, library_folder: Path
 ) -> None:
-    document = Document("its caption", metadata={"image": str(mixed / "gone.png")})
+    document = Document("its caption", metadata={"image": str(library_folder / "gone.png")})
     assert content_blocks([document], policy=policy) == [{"type": "text", "text": "its caption"}]
     assert "gone.png" in caplog.text
 
 
-def test_content_blocks_show_videos_no_larger_than_side(policy: MediaPolicy, mixed: Path) -> None:
-    document = Document("", metadata={"video": str(mixed / "mover.mp4")})
+def test_content_blocks_show_videos_no_larger_than_side(policy: MediaPolicy, library_folder: Path) -> None:
+    document = Document("", metadata={"video": str(library_folder / "mover.mp4")})
     (block,) = content_blocks([document], policy=policy, side=100)
     assert (block["type"], block["mime_type"]) == ("image", "image/jpeg")
     # The 2 x 2 frames are 50 pixels wide, with 2 pixels between them.

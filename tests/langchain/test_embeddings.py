@@ -35,9 +35,9 @@ TEXTS = ["a red star", "a green circle on the left", "two words", "a red star"]
 
 
 def test_methods_return_the_vectors_of_the_core(
-    embeddings: Qwen3VLEmbeddings, tiny_embedder: Embedder, mixed: Path
+    embeddings: Qwen3VLEmbeddings, tiny_embedder: Embedder, library_folder: Path
 ) -> None:
-    image, video = str(mixed / "star.png"), str(mixed / "mover.mp4")
+    image, video = str(library_folder / "star.png"), str(library_folder / "mover.mp4")
     assert embeddings.embed_documents(TEXTS) == tiny_embedder.embed(TEXTS).tolist()
     assert embeddings.embed_query(TEXTS[1]) == tiny_embedder.embed(TEXTS[1])[0].tolist()
     assert embeddings.embed_image(uris=[image, image]) == tiny_embedder.embed([{"image": image}] * 2).tolist()
@@ -48,8 +48,8 @@ def test_methods_return_the_vectors_of_the_core(
     assert embeddings.embed_documents([]) == []
 
 
-async def test_async_methods_return_the_same_vectors(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:
-    image = str(mixed / "star.png")
+async def test_async_methods_return_the_same_vectors(embeddings: Qwen3VLEmbeddings, library_folder: Path) -> None:
+    image = str(library_folder / "star.png")
     assert await embeddings.aembed_documents(TEXTS) == embeddings.embed_documents(TEXTS)
     assert await embeddings.aembed_query(TEXTS[0]) == embeddings.embed_query(TEXTS[0])
     assert await embeddings.aembed_image([image]) == embeddings.embed_image([image])
@@ -68,8 +68,10 @@ def test_instructions_and_dimensions_are_applied(tiny_embedder: Embedder) -> Non
     assert embeddings.embedder.recipe != tiny_embedder.recipe
 
 
-def test_content_blocks_messages_and_documents_are_accepted(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:
-    image, video = mixed / "star.png", mixed / "mover.mp4"
+def test_content_blocks_messages_and_documents_are_accepted(
+    embeddings: Qwen3VLEmbeddings, library_folder: Path
+) -> None:
+    image, video = library_folder / "star.png", library_folder / "mover.mp4"
     image_base64 = base64.b64encode(image.read_bytes()).decode()
     expected = embeddings.embed_query({"text": "a star", "image": str(image)})
     for block in (
@@ -99,17 +101,19 @@ def test_unusable_content_block_is_a_query_error(embeddings: Qwen3VLEmbeddings, 
         embeddings.embed_query(blocks)
 
 
-def test_model_kwargs_change_video_sampling(mixed: Path) -> None:
-    video: Any = {"video": str(mixed / "mover.mp4")}
-    policy = MediaPolicy(folders=(mixed,))
+def test_model_kwargs_change_video_sampling(library_folder: Path) -> None:
+    video: Any = {"video": str(library_folder / "mover.mp4")}
+    policy = MediaPolicy(folders=(library_folder,))
     embeddings = Qwen3VLEmbeddings(model="tiny", policy=policy, model_kwargs={"fps": 4.0, "max_frames": 8})
     assert embeddings.embed_query(video) == Embedder("tiny", fps=4.0, max_frames=8).embed([video])[0].tolist()
     assert embeddings.embed_query(video) != Qwen3VLEmbeddings(model="tiny", policy=policy).embed_query(video)
     assert embeddings.embedder.recipe.fps == 4.0
 
 
-def test_single_input_is_a_list_of_one_and_generators_are_accepted(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:
-    image: Any = {"image": str(mixed / "star.png")}
+def test_single_input_is_a_list_of_one_and_generators_are_accepted(
+    embeddings: Qwen3VLEmbeddings, library_folder: Path
+) -> None:
+    image: Any = {"image": str(library_folder / "star.png")}
     assert embeddings.embed_multimodal(image) == embeddings.embed_multimodal([image])
     assert embeddings.embed_documents("two words") == embeddings.embed_documents(["two words"])
     assert embeddings.embed_documents(text for text in TEXTS) == embeddings.embed_documents(TEXTS)  # type: ignore[arg-type]
@@ -132,12 +136,12 @@ def test_empty_query_is_an_input_error(embeddings: Qwen3VLEmbeddings) -> None:
         embeddings.embed_query("")
 
 
-def test_failed_documents_are_in_the_batch_error(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:
+def test_failed_documents_are_in_the_batch_error(embeddings: Qwen3VLEmbeddings, library_folder: Path) -> None:
     with pytest.raises(BatchError, match=r"item 1 .*it is empty") as caught:
         embeddings.embed_documents(["a", ""])
     assert "add_documents" in caught.value.__notes__[0]
     np.testing.assert_array_equal(caught.value.results[0], embeddings.embed_documents(["a"])[0])
-    corrupt = str(mixed / "corrupt [x].png")
+    corrupt = str(library_folder / "corrupt [x].png")
     with pytest.raises(BatchError, match="corrupt"):
         embeddings.embed_image([corrupt])
     inputs: Any = ["good", Document("", metadata={"image": 7}), {"image": corrupt}, "good"]
@@ -279,10 +283,10 @@ def test_media_keys_are_validated() -> None:
     assert MediaKeys(image="photo").image == ("photo",)  # type: ignore[arg-type]
 
 
-def test_plain_store_retriever_accepts_an_image_query(embeddings: Qwen3VLEmbeddings, mixed: Path) -> None:
+def test_plain_store_retriever_accepts_an_image_query(embeddings: Qwen3VLEmbeddings, library_folder: Path) -> None:
     store = InMemoryVectorStore(embeddings)
     store.add_texts(["a red star", "a green circle"])
-    query: Any = {"image": str(mixed / "star.png")}
+    query: Any = {"image": str(library_folder / "star.png")}
     assert store.as_retriever(search_kwargs={"k": 1}).invoke(query)[0].page_content == "a red star"
 
 

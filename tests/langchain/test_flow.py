@@ -35,10 +35,10 @@ class RecordingChatModel(GenericFakeChatModel):
 
 
 def test_library_is_loaded_stored_retrieved_reranked_and_shown(
-    store: VectorStore, mixed: Path, policy: MediaPolicy, library: list[Document]
+    store: VectorStore, library_folder: Path, policy: MediaPolicy, library: list[Document]
 ) -> None:
     # Everything but the corrupt image is stored.
-    loader = Qwen3VLLoader(mixed)
+    loader = Qwen3VLLoader(library_folder)
     with pytest.raises(BatchError, match=r"1 of 38 .*corrupt") as caught:
         add_documents(store, loader.lazy_load())
     assert [Path(name).name for name in loader.skipped] == ["table.csv"]
@@ -47,8 +47,8 @@ def test_library_is_loaded_stored_retrieved_reranked_and_shown(
     # The store's own retriever finds each kind of document, by text, image and video.
     retriever = store.as_retriever(search_kwargs={"k": 8})
     assert source_name(retriever.invoke(STAR.caption())[0]) == "star.png"
-    assert source_name(retriever.invoke({"image": str(mixed / "star.png")})[0]) == "star.png"  # type: ignore[arg-type]
-    assert source_name(retriever.invoke({"video": str(mixed / "mover.mp4")})[0]) == "mover.mp4"  # type: ignore[arg-type]
+    assert source_name(retriever.invoke({"image": str(library_folder / "star.png")})[0]) == "star.png"  # type: ignore[arg-type]
+    assert source_name(retriever.invoke({"video": str(library_folder / "mover.mp4")})[0]) == "mover.mp4"  # type: ignore[arg-type]
     assert "mover.mp4" in [source_name(document) for document in retriever.invoke(MOVER.caption())]
     notes = [
         document for document in retriever.invoke("a cyan square on the left") if source_name(document) == "notes.md"

@@ -100,7 +100,7 @@ def test_redirect_to_a_private_address_is_rejected(server: Server) -> None:
     assert "only http(s) is fetched" in reasons[1]
 
 
-def test_policy_without_folders_is_rejected(mixed: Path) -> None:
+def test_policy_without_folders_is_rejected(library_folder: Path) -> None:
     """A policy that sets another limit only must not open every file."""
     for policy in (MediaPolicy(timeout=5), {"max_bytes": 1000}):
         with pytest.raises(ValidationError, match="names no folders"):
@@ -111,19 +111,19 @@ def test_policy_without_folders_is_rejected(mixed: Path) -> None:
         content_blocks([], policy=MediaPolicy())
 
 
-def test_single_folder_and_host_may_be_a_str(mixed: Path) -> None:
-    policy = MediaPolicy(folders=str(mixed), hosts="example.com")  # type: ignore[arg-type]
-    assert (policy.folders, policy.hosts) == ((str(mixed),), ("example.com",))
+def test_single_folder_and_host_may_be_a_str(library_folder: Path) -> None:
+    policy = MediaPolicy(folders=str(library_folder), hosts="example.com")  # type: ignore[arg-type]
+    assert (policy.folders, policy.hosts) == ((str(library_folder),), ("example.com",))
     with pytest.raises(InputError, match="outside the folders"):
         Qwen3VLEmbeddings(model="tiny", policy=policy).embed_query({"image": "/etc/hostname"})
 
 
-def test_no_file_is_read_by_default_and_texts_are_never_references(mixed: Path) -> None:
-    image = str(mixed / "star.png")
+def test_no_file_is_read_by_default_and_texts_are_never_references(library_folder: Path) -> None:
+    image = str(library_folder / "star.png")
     default = Qwen3VLEmbeddings(model="tiny")
     with pytest.raises(Qwen3VLError, match=r"MediaPolicy\(folders="):
         default.embed_image([image])
-    allowing = Qwen3VLEmbeddings(model="tiny", policy=MediaPolicy(folders=(mixed,)))
+    allowing = Qwen3VLEmbeddings(model="tiny", policy=MediaPolicy(folders=(library_folder,)))
     assert len(allowing.embed_image([image])) == 1
     for text in (image, f"file://{image}", "http://127.0.0.1/a.png", '{"image": "/etc/passwd"}', data_uri(png(1, 1))):
         assert allowing.embed_query(text) == allowing.embedder.embed([{"text": text}])[0].tolist()

@@ -22,21 +22,21 @@ from tests.support.sample_library import STAR
 
 
 @pytest.fixture(scope="module")
-def documents(mixed: Path) -> list[Document]:
+def documents(library_folder: Path) -> list[Document]:
     return [
         Document("a green circle", id="0"),
-        Document("", metadata={"image": str(mixed / "0.png"), "deep": {"x": [1]}}, id="1"),
-        Document("", metadata={"image": str(mixed / "star.png")}, id="2"),
-        Document(STAR.caption(), metadata={"image": str(mixed / "star.png")}, id="3"),
-        Document("", metadata={"video": str(mixed / "mover.mp4")}),
+        Document("", metadata={"image": str(library_folder / "0.png"), "deep": {"x": [1]}}, id="1"),
+        Document("", metadata={"image": str(library_folder / "star.png")}, id="2"),
+        Document(STAR.caption(), metadata={"image": str(library_folder / "star.png")}, id="3"),
+        Document("", metadata={"video": str(library_folder / "mover.mp4")}),
         Document("a green circle", id="5"),
     ]
 
 
 @pytest.fixture(scope="module")
-def unreadable(mixed: Path) -> list[Document]:
+def unreadable(library_folder: Path) -> list[Document]:
     return [
-        Document("", metadata={"image": str(mixed / "corrupt [x].png")}, id="broken"),
+        Document("", metadata={"image": str(library_folder / "corrupt [x].png")}, id="broken"),
         Document("", metadata={"image": "/etc/hostname"}, id="outside"),
         Document("", metadata={"image": 7}, id="odd"),
         Document("", id="empty"),
@@ -91,9 +91,9 @@ def test_top_n_and_threshold_limit_the_results(documents: list[Document], policy
 
 
 def test_instruction_and_image_queries_are_applied(
-    documents: list[Document], policy: MediaPolicy, tiny_reranker: Reranker, mixed: Path
+    documents: list[Document], policy: MediaPolicy, tiny_reranker: Reranker, library_folder: Path
 ) -> None:
-    query: Any = {"image": str(mixed / "star.png")}
+    query: Any = {"image": str(library_folder / "star.png")}
     instructed = Qwen3VLReranker(model="tiny", policy=policy, instruction="Find the same.", top_n=None)
     expected = tiny_reranker.score(query, to_inputs(documents), instruction="Find the same.").tolist()
     results = instructed.rerank(query, documents)
@@ -151,8 +151,8 @@ def test_unusable_query_is_an_input_error(documents: list[Document], policy: Med
         Qwen3VLReranker(model="tiny", policy=policy).compress_documents(documents, query)
 
 
-def test_first_media_key_that_is_set_counts(mixed: Path, policy: MediaPolicy) -> None:
-    document = Document("", metadata={"image": "a caption, not a file", "photo_url": str(mixed / "star.png")})
+def test_first_media_key_that_is_set_counts(library_folder: Path, policy: MediaPolicy) -> None:
+    document = Document("", metadata={"image": "a caption, not a file", "photo_url": str(library_folder / "star.png")})
     reranker = Qwen3VLReranker(
         model="tiny", policy=policy, media_keys=MediaKeys(image=("photo", "photo_url")), on_error="raise"
     )

@@ -38,9 +38,9 @@ def rerank_scores(documents: list[Document]) -> list[tuple[Any, float]]:
 
 
 @pytest.fixture(scope="module")
-def core_store(embeddings: Qwen3VLEmbeddings, mixed: Path) -> Iterator[Store]:
+def core_store(embeddings: Qwen3VLEmbeddings, library_folder: Path) -> Iterator[Store]:
     store = open_store(":memory:")
-    ingest(Loader().load(mixed), embeddings.embedder, store)
+    ingest(Loader().load(library_folder), embeddings.embedder, store)
     yield store
     store.close()
 
@@ -77,8 +77,8 @@ def test_filter_applies(retriever: Qwen3VLRetriever) -> None:
     assert {page.metadata["locator"] for page in pages} == {"page=1", "page=2"}
 
 
-def test_content_blocks_are_accepted_as_query(retriever: Qwen3VLRetriever, mixed: Path) -> None:
-    query: Any = [{"type": "image", "url": str(mixed / "star.png")}]
+def test_content_blocks_are_accepted_as_query(retriever: Qwen3VLRetriever, library_folder: Path) -> None:
+    query: Any = [{"type": "image", "url": str(library_folder / "star.png")}]
     assert source_name(retriever.invoke(query)[0]) == "star.png"
     unusable: Any = [{"type": "audio"}]
     with pytest.raises(InputError, match="the query"):

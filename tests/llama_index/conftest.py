@@ -13,8 +13,8 @@ from qwen3vl import MediaPolicy
 
 
 @pytest.fixture(scope="session")
-def policy(mixed: Path) -> MediaPolicy:
-    return MediaPolicy(folders=(mixed,))
+def policy(library_folder: Path) -> MediaPolicy:
+    return MediaPolicy(folders=(library_folder,))
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,6 @@ def embed_model(policy: MediaPolicy) -> Qwen3VLEmbedding:
 
 
 @pytest.fixture
-def nodes(mixed: Path) -> list[BaseNode]:
+def nodes(library_folder: Path) -> list[BaseNode]:
     """All nodes of the sample library that can be embedded, as the reader returns them."""
-    return [node for node in Qwen3VLReader().lazy_load_data(mixed) if "corrupt" not in node.metadata["source"]]
+    return [node for node in Qwen3VLReader().lazy_load_data(library_folder) if "corrupt" not in node.metadata["source"]]

@@ -38,9 +38,9 @@ async def test_text_methods_return_the_embedders_vectors(
 
 
 async def test_image_methods_return_the_embedders_vectors(
-    embed_model: Qwen3VLEmbedding, tiny_embedder: Embedder, mixed: Path
+    embed_model: Qwen3VLEmbedding, tiny_embedder: Embedder, library_folder: Path
 ) -> None:
-    star = mixed / "star.png"
+    star = library_folder / "star.png"
     vector = tiny_embedder.embed([{"image": str(star)}])[0].tolist()
     for image in (str(star), star.as_uri(), BytesIO(star.read_bytes())):
         assert embed_model.get_image_embedding(image) == vector
@@ -54,9 +54,9 @@ async def test_image_methods_return_the_embedders_vectors(
 
 
 async def test_video_and_multimodal_methods_return_the_embedders_vectors(
-    embed_model: Qwen3VLEmbedding, tiny_embedder: Embedder, mixed: Path
+    embed_model: Qwen3VLEmbedding, tiny_embedder: Embedder, library_folder: Path
 ) -> None:
-    star, mover = str(mixed / "star.png"), str(mixed / "mover.mp4")
+    star, mover = str(library_folder / "star.png"), str(library_folder / "mover.mp4")
     vector = tiny_embedder.embed([{"video": mover}])[0].tolist()
     assert embed_model.get_video_embedding(mover) == await embed_model.aget_video_embedding(mover) == vector
     assert embed_model.get_video_embeddings([mover]) == await embed_model.aget_video_embeddings([mover]) == [vector]
@@ -99,9 +99,9 @@ def test_unknown_and_unsafe_settings_are_refused() -> None:
         embed_model.policy = MediaPolicy()
 
 
-def test_inputs_that_cannot_be_embedded_raise_batch_error(embed_model: Qwen3VLEmbedding, mixed: Path) -> None:
+def test_inputs_that_cannot_be_embedded_raise_batch_error(embed_model: Qwen3VLEmbedding, library_folder: Path) -> None:
     with pytest.raises(BatchError, match=r"item 1 .*corrupt"):
-        embed_model([TextNode(text="a"), ImageNode(image_path=str(mixed / "corrupt [x].png"))])
+        embed_model([TextNode(text="a"), ImageNode(image_path=str(library_folder / "corrupt [x].png"))])
     with pytest.raises(BatchError, match="empty"):
         embed_model.get_text_embedding("")
     with pytest.raises(BatchError, match="empty"):

@@ -38,11 +38,11 @@ def handler() -> Iterator[EmbeddingEvents]:
 
 
 async def test_every_method_sends_start_and_end_events(
-    policy: MediaPolicy, mixed: Path, handler: EmbeddingEvents
+    policy: MediaPolicy, library_folder: Path, handler: EmbeddingEvents
 ) -> None:
     debug = LlamaDebugHandler(print_trace_on_end=False)
     embed_model = Qwen3VLEmbedding(model_name="tiny", policy=policy, callback_manager=CallbackManager([debug]))
-    star, mover = str(mixed / "star.png"), str(mixed / "mover.mp4")
+    star, mover = str(library_folder / "star.png"), str(library_folder / "mover.mp4")
     cases: list[tuple[Any, Any, list[str]]] = [
         (embed_model.get_query_embedding, embed_model.aget_query_embedding, ["a"]),
         (embed_model.get_text_embedding, embed_model.aget_text_embedding, ["a"]),
@@ -77,9 +77,9 @@ def test_failed_call_ends_its_callback_event(policy: MediaPolicy) -> None:
 
 
 def test_events_describe_images_without_copying_them(
-    embed_model: Qwen3VLEmbedding, mixed: Path, handler: EmbeddingEvents
+    embed_model: Qwen3VLEmbedding, library_folder: Path, handler: EmbeddingEvents
 ) -> None:
-    embed_model.get_image_embedding(BytesIO((mixed / "star.png").read_bytes()))
+    embed_model.get_image_embedding(BytesIO((library_folder / "star.png").read_bytes()))
     assert "image of" in handler.events[1].chunks[0]
 
 

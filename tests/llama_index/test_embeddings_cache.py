@@ -55,28 +55,28 @@ async def test_vectors_differ_by_instruction_and_dimensions(store: CountingStore
     assert store.num_computed == 5
 
 
-def test_files_are_known_by_content_not_by_name(store: CountingStore, mixed: Path, tmp_path: Path) -> None:
-    model = cached_model(store, mixed, tmp_path)
-    star = (mixed / "star.png").read_bytes()
+def test_files_are_known_by_content_not_by_name(store: CountingStore, library_folder: Path, tmp_path: Path) -> None:
+    model = cached_model(store, library_folder, tmp_path)
+    star = (library_folder / "star.png").read_bytes()
     copy = tmp_path / "copy.png"
     copy.write_bytes(star)
-    nodes = [ImageNode(image_path=str(mixed / name)) for name in ("star.png", "0.png")]
+    nodes = [ImageNode(image_path=str(library_folder / name)) for name in ("star.png", "0.png")]
     model(nodes)
     assert store.num_computed == 2
     (copied,) = model([ImageNode(image_path=str(copy))])
     assert copied.embedding == nodes[0].embedding != nodes[1].embedding
     assert model.get_image_embedding(BytesIO(star)) == nodes[0].embedding
     assert store.num_computed == 2
-    copy.write_bytes((mixed / "0.png").read_bytes())
+    copy.write_bytes((library_folder / "0.png").read_bytes())
     (changed,) = model([ImageNode(image_path=str(copy))])
     assert changed.embedding == nodes[1].embedding
 
 
-def test_pages_parts_and_palettes_are_told_apart(store: CountingStore, mixed: Path) -> None:
-    model = cached_model(store, mixed)
-    pages = [{"image": f"{mixed}/slides.pdf#page={page}"} for page in (1, 2)]
+def test_pages_parts_and_palettes_are_told_apart(store: CountingStore, library_folder: Path) -> None:
+    model = cached_model(store, library_folder)
+    pages = [{"image": f"{library_folder}/slides.pdf#page={page}"} for page in (1, 2)]
     assert model.get_multimodal_embedding(pages[0]) != model.get_multimodal_embedding(pages[1])
-    mover = str(mixed / "mover.mp4")
+    mover = str(library_folder / "mover.mp4")
     assert model.get_video_embedding(mover) != model.get_video_embedding(f"{mover}#t=0,1")
     red, blue = (Image.new("P", (64, 64), 0) for _ in range(2))
     red.putpalette([255, 0, 0])
@@ -110,8 +110,8 @@ def test_cached_and_new_texts_are_returned_in_order(store: CountingStore) -> Non
     assert vectors[::2] == [model.get_text_embedding(text) for text in ("new 1", "new 2")]
 
 
-def test_policy_applies_to_the_cache(store: CountingStore, mixed: Path) -> None:
-    model = cached_model(store, mixed)
+def test_policy_applies_to_the_cache(store: CountingStore, library_folder: Path) -> None:
+    model = cached_model(store, library_folder)
     with pytest.raises(BatchError, match="outside the folders"):
         model.get_image_embedding("/etc/hostname")
     assert store.num_computed == 0

@@ -17,10 +17,10 @@ from qwen3vl import Embedder, MediaPolicy
 from tests.support.llama_index_helpers import image_nodes
 
 
-def captioned_nodes(mixed: Path) -> list[TextNode]:
+def captioned_nodes(library_folder: Path) -> list[TextNode]:
     return [
-        TextNode(text="a star", metadata={"image": str(mixed / "star.png")}),
-        TextNode(text="moves", metadata={"video": str(mixed / "mover.mp4")}),
+        TextNode(text="a star", metadata={"image": str(library_folder / "star.png")}),
+        TextNode(text="moves", metadata={"video": str(library_folder / "mover.mp4")}),
         TextNode(text="only a text"),
     ]
 
@@ -36,12 +36,12 @@ def without_lookup(policy: MediaPolicy) -> Qwen3VLEmbedding:
 
 
 async def test_on_an_index_embeds_text_and_media(
-    embed_model: Qwen3VLEmbedding, mixed: Path, tiny_embedder: Embedder
+    embed_model: Qwen3VLEmbedding, library_folder: Path, tiny_embedder: Embedder
 ) -> None:
-    nodes = captioned_nodes(mixed)
+    nodes = captioned_nodes(library_folder)
     inputs: list[Any] = [
-        {"text": "a star", "image": str(mixed / "star.png")},
-        {"text": "moves", "video": str(mixed / "mover.mp4")},
+        {"text": "a star", "image": str(library_folder / "star.png")},
+        {"text": "moves", "video": str(library_folder / "mover.mp4")},
         "only a text",
     ]
     expected = tiny_embedder.embed(inputs).tolist()
@@ -52,9 +52,9 @@ async def test_on_an_index_embeds_text_and_media(
 
 
 async def test_off_an_index_embeds_texts_only(
-    without_lookup: Qwen3VLEmbedding, mixed: Path, tiny_embedder: Embedder
+    without_lookup: Qwen3VLEmbedding, library_folder: Path, tiny_embedder: Embedder
 ) -> None:
-    nodes = captioned_nodes(mixed)
+    nodes = captioned_nodes(library_folder)
     expected = tiny_embedder.embed([node.get_content(MetadataMode.EMBED) for node in nodes]).tolist()
     assert index_vectors(VectorStoreIndex(nodes, embed_model=without_lookup), nodes) == expected
     async_index = VectorStoreIndex([], embed_model=without_lookup)
@@ -63,35 +63,37 @@ async def test_off_an_index_embeds_texts_only(
 
 
 async def test_off_nodes_that_are_passed_are_embedded_with_their_media(
-    without_lookup: Qwen3VLEmbedding, embed_model: Qwen3VLEmbedding, mixed: Path
+    without_lookup: Qwen3VLEmbedding, embed_model: Qwen3VLEmbedding, library_folder: Path
 ) -> None:
-    expected = [node.embedding for node in embed_model(captioned_nodes(mixed))]
-    nodes = without_lookup(captioned_nodes(mixed))
+    expected = [node.embedding for node in embed_model(captioned_nodes(library_folder))]
+    nodes = without_lookup(captioned_nodes(library_folder))
     assert [node.embedding for node in nodes] == expected
     assert index_vectors(VectorStoreIndex(nodes, embed_model=without_lookup), nodes) == expected
     pipeline = IngestionPipeline(transformations=[without_lookup])
-    assert [node.embedding for node in pipeline.run(nodes=captioned_nodes(mixed))] == expected
+    assert [node.embedding for node in pipeline.run(nodes=captioned_nodes(library_folder))] == expected
     async_pipeline = IngestionPipeline(transformations=[without_lookup])
-    assert [node.embedding for node in await async_pipeline.arun(nodes=captioned_nodes(mixed))] == expected
+    assert [node.embedding for node in await async_pipeline.arun(nodes=captioned_nodes(library_folder))] == expected
 
 
-def test_off_a_pipeline_cache_tells_nodes_apart_by_text_only(without_lookup: Qwen3VLEmbedding, mixed: Path) -> None:
+def test_off_a_pipeline_cache_tells_nodes_apart_by_text_only(
+    without_lookup: Qwen3VLEmbedding, library_folder: Path
+) -> None:
     """As the documentation says: images without text and metadata need `disable_cache=True` then."""
     cached = IngestionPipeline(transformations=[without_lookup])
-    (star,) = cached.run(nodes=image_nodes(mixed, "star.png"))
-    (mistaken,) = cached.run(nodes=image_nodes(mixed, "0.png"))
+    (star,) = cached.run(nodes=image_nodes(library_folder, "star.png"))
+    (mistaken,) = cached.run(nodes=image_nodes(library_folder, "0.png"))
     assert mistaken.node_id == star.node_id
     uncached = IngestionPipeline(transformations=[without_lookup], disable_cache=True)
-    (other,) = uncached.run(nodes=image_nodes(mixed, "0.png"))
+    (other,) = uncached.run(nodes=image_nodes(library_folder, "0.png"))
     assert other.embedding != star.embedding
 
 
-def test_switch_can_be_changed_and_is_serialized(policy: MediaPolicy, mixed: Path) -> None:
+def test_switch_can_be_changed_and_is_serialized(policy: MediaPolicy, library_folder: Path) -> None:
     embed_model = Qwen3VLEmbedding(model_name="tiny", policy=policy)
     assert embed_model.to_dict()["lookup_nodes"] is True
     embed_model.lookup_nodes = False
     assert embed_model.to_dict()["lookup_nodes"] is False
-    (node, *_) = nodes = captioned_nodes(mixed)
+    (node, *_) = nodes = captioned_nodes(library_folder)
     text_vectors = index_vectors(VectorStoreIndex(nodes, embed_model=embed_model), nodes)
     embed_model.lookup_nodes = True
     media_vectors = index_vectors(VectorStoreIndex(nodes, embed_model=embed_model), nodes)
@@ -110,9 +112,9 @@ class FirstTextOnly:
 
 
 def test_texts_that_match_no_nodes_are_embedded_as_texts_with_a_warning(
-    embed_model: Qwen3VLEmbedding, mixed: Path, caplog: pytest.LogCaptureFixture
+    embed_model: Qwen3VLEmbedding, library_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    nodes = captioned_nodes(mixed)
+    nodes = captioned_nodes(library_folder)
     wrapper: Any = FirstTextOnly(embed_model)
     with caplog.at_level(logging.WARNING, "llama_index.embeddings.qwen3_vl"):
         vectors = embed_nodes(nodes, wrapper)

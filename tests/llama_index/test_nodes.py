@@ -29,9 +29,9 @@ from qwen3vl import BatchError, Document, Embedder, InputError, Loader
 
 
 async def test_nodes_are_embedded_by_what_they_hold(
-    embed_model: Qwen3VLEmbedding, tiny_embedder: Embedder, mixed: Path
+    embed_model: Qwen3VLEmbedding, tiny_embedder: Embedder, library_folder: Path
 ) -> None:
-    star, mover = str(mixed / "star.png"), str(mixed / "mover.mp4")
+    star, mover = str(library_folder / "star.png"), str(library_folder / "mover.mp4")
     data = Path(star).read_bytes()
     image, fused = {"image": star}, {"text": "a star", "image": star}
     cases: list[tuple[Any, Any]] = [
@@ -65,11 +65,11 @@ async def test_nodes_are_embedded_by_what_they_hold(
 
 
 def test_media_keys_name_the_metadata_that_hold_references(
-    embed_model: Qwen3VLEmbedding, tiny_embedder: Embedder, mixed: Path
+    embed_model: Qwen3VLEmbedding, tiny_embedder: Embedder, library_folder: Path
 ) -> None:
     keys = MediaKeys(image=("photo",))
     other = Qwen3VLEmbedding(model_name="tiny", policy=embed_model.policy, media_keys=keys)
-    star = str(mixed / "star.png")
+    star = str(library_folder / "star.png")
     (node,) = other([TextNode(text="", metadata={"photo": star, "image": "a title"})])
     assert node.embedding == tiny_embedder.embed([{"image": star}])[0].tolist()
 
@@ -108,31 +108,33 @@ def test_splitters_keep_media_references(nodes: list[BaseNode]) -> None:
         assert document_of_node(part).input == document_of_node(node).input
 
 
-def test_splitters_drop_media_resources_unless_converted_first(mixed: Path) -> None:
-    clip = LlamaDocument(video_resource=MediaResource(path=mixed / "mover.mp4"), text="a clip")
+def test_splitters_drop_media_resources_unless_converted_first(library_folder: Path) -> None:
+    clip = LlamaDocument(video_resource=MediaResource(path=library_folder / "mover.mp4"), text="a clip")
     (part,) = SentenceSplitter()([clip])
     assert document_of_node(part).video is None
     (part,) = SentenceSplitter()([node_of_document(document_of_node(clip))])
-    assert document_of_node(part).video == str(mixed / "mover.mp4")
+    assert document_of_node(part).video == str(library_folder / "mover.mp4")
 
 
-def test_image_node_without_its_image_is_an_error(embed_model: Qwen3VLEmbedding, mixed: Path) -> None:
+def test_image_node_without_its_image_is_an_error(embed_model: Qwen3VLEmbedding, library_folder: Path) -> None:
     """LlamaIndex's `ImageNode` drops the bytes of a resource."""
     with pytest.raises(BatchError, match="it is empty"):
-        embed_model([ImageNode(image_resource=MediaResource(data=(mixed / "star.png").read_bytes()))])
+        embed_model([ImageNode(image_resource=MediaResource(data=(library_folder / "star.png").read_bytes()))])
 
 
-def test_reader_returns_the_loaders_documents_as_nodes(mixed: Path) -> None:
+def test_reader_returns_the_loaders_documents_as_nodes(library_folder: Path) -> None:
     reader = Qwen3VLReader()
-    nodes = reader.load_data(mixed)
-    documents = [document for document in Loader().load(mixed) if isinstance(document, Document)]
+    nodes = reader.load_data(library_folder)
+    documents = [document for document in Loader().load(library_folder) if isinstance(document, Document)]
     assert [document_of_node(node) for node in nodes] == documents
     assert [node_of_document(document).to_dict() for document in documents] == [node.to_dict() for node in nodes]
     assert {type(node) for node in nodes} == {TextNode}
-    types_by_kind = {node.metadata["kind"]: type(node) for node in Qwen3VLReader(image_nodes=True).load_data(mixed)}
+    types_by_kind = {
+        node.metadata["kind"]: type(node) for node in Qwen3VLReader(image_nodes=True).load_data(library_folder)
+    }
     assert types_by_kind == {"picture": ImageNode, "page": TextNode, "clip": TextNode, "text": TextNode}
     assert [Path(name).name for name in reader.skipped] == ["table.csv"]
-    assert {node.metadata["by"] for node in reader.load_data(mixed, extra_info={"by": "Ann"})} == {"Ann"}
+    assert {node.metadata["by"] for node in reader.load_data(library_folder, extra_info={"by": "Ann"})} == {"Ann"}
 
 
 def test_reader_reports_or_raises_failures(tmp_path: Path) -> None:

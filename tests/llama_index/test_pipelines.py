@@ -14,16 +14,16 @@ from tests.support.llama_index_helpers import image_nodes
 
 
 def test_cached_images_without_text_keep_their_own_vectors(
-    embed_model: Qwen3VLEmbedding, mixed: Path, tiny_embedder: Embedder
+    embed_model: Qwen3VLEmbedding, library_folder: Path, tiny_embedder: Embedder
 ) -> None:
     """On the second run, and in another pipeline with the same cache."""
     cache = IngestionCache()
     pipeline = IngestionPipeline(transformations=[embed_model], cache=cache)
-    star, other = image_nodes(mixed, "star.png", "0.png")
+    star, other = image_nodes(library_folder, "star.png", "0.png")
     expected = tiny_embedder.embed([{"image": node.image_path} for node in (star, other)]).tolist()
-    first_run = pipeline.run(nodes=image_nodes(mixed, "star.png", "0.png"))
+    first_run = pipeline.run(nodes=image_nodes(library_folder, "star.png", "0.png"))
     assert [node.embedding for node in first_run] == expected
-    second_run = pipeline.run(nodes=image_nodes(mixed, "star.png", "0.png"))
+    second_run = pipeline.run(nodes=image_nodes(library_folder, "star.png", "0.png"))
     assert [node.embedding for node in second_run] == expected
     assert [node.node_id for node in second_run] == [node.node_id for node in first_run]  # from the cache
     (star_alone,) = pipeline.run(nodes=[star])
@@ -34,31 +34,31 @@ def test_cached_images_without_text_keep_their_own_vectors(
 
 
 async def test_awaited_pipeline_gives_images_without_text_their_own_vectors(
-    embed_model: Qwen3VLEmbedding, mixed: Path
+    embed_model: Qwen3VLEmbedding, library_folder: Path
 ) -> None:
     pipeline = IngestionPipeline(transformations=[embed_model])
-    (star,) = await pipeline.arun(nodes=image_nodes(mixed, "star.png"))
-    (other,) = await pipeline.arun(nodes=image_nodes(mixed, "0.png"))
+    (star,) = await pipeline.arun(nodes=image_nodes(library_folder, "star.png"))
+    (other,) = await pipeline.arun(nodes=image_nodes(library_folder, "0.png"))
     assert star.embedding != other.embedding
 
 
-def test_cache_does_not_replace_a_copy_of_a_file_by_the_first_node(mixed: Path, tmp_path: Path) -> None:
-    (tmp_path / "copy.png").write_bytes((mixed / "star.png").read_bytes())
-    embed_model = Qwen3VLEmbedding(model_name="tiny", policy=MediaPolicy(folders=(mixed, tmp_path)))
+def test_cache_does_not_replace_a_copy_of_a_file_by_the_first_node(library_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy.png").write_bytes((library_folder / "star.png").read_bytes())
+    embed_model = Qwen3VLEmbedding(model_name="tiny", policy=MediaPolicy(folders=(library_folder, tmp_path)))
     pipeline = IngestionPipeline(transformations=[embed_model])
-    (original,) = pipeline.run(nodes=image_nodes(mixed, "star.png"))
+    (original,) = pipeline.run(nodes=image_nodes(library_folder, "star.png"))
     (copy,) = pipeline.run(nodes=image_nodes(tmp_path, "copy.png"))
     assert copy.image_path == str(tmp_path / "copy.png")  # type: ignore[attr-defined]
     assert copy.embedding == original.embedding
 
 
-def test_changed_file_is_embedded_again(mixed: Path, tmp_path: Path) -> None:
+def test_changed_file_is_embedded_again(library_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     embed_model = Qwen3VLEmbedding(model_name="tiny", policy=MediaPolicy(folders=(tmp_path,)))
     pipeline = IngestionPipeline(transformations=[embed_model])
     vectors = []
     for name in ("star.png", "0.png", "star.png"):
-        path.write_bytes((mixed / name).read_bytes())
+        path.write_bytes((library_folder / name).read_bytes())
         (node,) = pipeline.run(nodes=[ImageNode(image_path=str(path))])
         vectors.append(node.embedding)
     assert vectors[0] == vectors[2] != vectors[1]

@@ -30,17 +30,17 @@ from tests.support.sample_library import STAR
 
 
 @pytest.fixture(scope="module")
-def scored(mixed: Path) -> list[NodeWithScore]:
+def scored(library_folder: Path) -> list[NodeWithScore]:
     """Seven nodes with the ids "0" to "6" and the scores 0, 0.1, …; "0" and "5" are equal, "2" and "3" show STAR."""
-    star = str(mixed / "star.png")
+    star = str(library_folder / "star.png")
     nodes: list[Any] = [
         TextNode(text="a green circle", id_="0"),
-        ImageNode(image_path=str(mixed / "0.png"), id_="1"),
+        ImageNode(image_path=str(library_folder / "0.png"), id_="1"),
         ImageNode(image_path=star, id_="2"),
         ImageNode(text=STAR.caption(), image_path=star, id_="3"),
-        Node(video_resource=MediaResource(path=mixed / "mover.mp4"), id_="4"),
+        Node(video_resource=MediaResource(path=library_folder / "mover.mp4"), id_="4"),
         TextNode(text="a green circle", id_="5"),
-        TextNode(text="", metadata={"image": str(mixed / "slides.pdf#page=2")}, id_="6"),
+        TextNode(text="", metadata={"image": str(library_folder / "slides.pdf#page=2")}, id_="6"),
     ]
     return [NodeWithScore(node=node, score=0.1 * index) for index, node in enumerate(nodes)]
 
@@ -109,9 +109,9 @@ def test_rerank_error_of_an_earlier_run_is_removed(policy: MediaPolicy) -> None:
 
 
 def test_queries_with_images_and_an_instruction(
-    scored: list[NodeWithScore], policy: MediaPolicy, tiny_reranker: Reranker, mixed: Path
+    scored: list[NodeWithScore], policy: MediaPolicy, tiny_reranker: Reranker, library_folder: Path
 ) -> None:
-    star = str(mixed / "star.png")
+    star = str(library_folder / "star.png")
     inputs = [node_input(hit.node) for hit in scored]
     rerank = Qwen3VLRerank(model="tiny", policy=policy, instruction="Find the same.", top_n=9)
     cases: list[tuple[QueryBundle, Any]] = [
@@ -121,9 +121,9 @@ def test_queries_with_images_and_an_instruction(
     embed_model = Qwen3VLEmbedding(model_name="tiny", policy=policy)
     queries: list[Any] = [
         {"image": star},
-        {"image": mixed / "star.png"},
+        {"image": library_folder / "star.png"},
         {"image": [star]},
-        {"video": str(mixed / "mover.mp4")},
+        {"video": str(library_folder / "mover.mp4")},
     ]
     cases += [(embed_model.query_bundle(query), query) for query in queries]
     for bundle, query in cases:

@@ -27,11 +27,17 @@ def best_source(hits: Sequence[NodeWithScore]) -> str:
     return Path(hits[0].node.metadata["source"]).name
 
 
-def check_retrieval(retriever: Any, embed_model: Qwen3VLEmbedding, mixed: Path) -> None:
+def check_retrieval(retriever: Any, embed_model: Qwen3VLEmbedding, library_folder: Path) -> None:
     """Assert that an image, a video and a text are found, by text and by bundles with an image and a video."""
     assert best_source(retriever.retrieve(STAR.caption())) == "star.png"
-    assert best_source(retriever.retrieve(embed_model.query_bundle({"image": str(mixed / "star.png")}))) == "star.png"
-    assert best_source(retriever.retrieve(embed_model.query_bundle({"video": str(mixed / "mover.mp4")}))) == "mover.mp4"
+    assert (
+        best_source(retriever.retrieve(embed_model.query_bundle({"image": str(library_folder / "star.png")})))
+        == "star.png"
+    )
+    assert (
+        best_source(retriever.retrieve(embed_model.query_bundle({"video": str(library_folder / "mover.mp4")})))
+        == "mover.mp4"
+    )
     (note, *_) = retriever.retrieve("a cyan square on the left")
     assert "cyan square" in note.node.get_content()
     assert "mover.mp4" in [Path(hit.node.metadata["source"]).name for hit in retriever.retrieve(MOVER.caption())]

@@ -6,7 +6,17 @@ and dispatches them to replicas of the model (`replica`, `replica_pool`, `execut
 
 from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.engine import Engine
+from qwen3vl.engine.owner import EngineOwner
 from qwen3vl.engine.requests import Request, RequestOutput, make_request
 from qwen3vl.engine.stats import Stats
 
-__all__ = ["Engine", "Request", "RequestOutput", "Stats", "choose_devices", "choose_dtype", "make_request"]
+__all__ = [
+    "Engine",
+    "EngineOwner",
+    "Request",
+    "RequestOutput",
+    "Stats",
+    "choose_devices",
+    "choose_dtype",
+    "make_request",
+]
