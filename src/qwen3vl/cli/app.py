@@ -47,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         app(sys.argv[1:] if arguments is None else list(arguments), prog_name="qwen3vl")
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except SystemExit as system_exit:
+        code = system_exit.code
+        return code if isinstance(code, int) else int(code is not None)
     return 0
 
 

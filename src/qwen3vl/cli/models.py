@@ -71,7 +71,7 @@ def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Rera
 def _matching_reranker(embedder: str) -> str:
     if embedder == "tiny":
         return "tiny"
-    sibling = Path(embedder.replace("Embedding", "Reranker").replace("embedding", "reranker"))
-    if str(sibling) != embedder and sibling.is_dir():
-        return str(sibling)
+    reranker_folder = Path(embedder.replace("Embedding", "Reranker").replace("embedding", "reranker"))
+    if str(reranker_folder) != embedder and reranker_folder.is_dir():
+        return str(reranker_folder)
     return DEFAULT_RERANKER.replace("2B", "8B") if "8B" in embedder else DEFAULT_RERANKER

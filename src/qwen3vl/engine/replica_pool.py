@@ -68,10 +68,10 @@ class ReplicaPool:
     def _create(self, load_spec: LoadSpec, weights: _Weights, worker: DeviceWorker) -> Replica:
         """Load a replica, or build one from weights that another worker of the same device uses."""
         with self._lock:
-            siblings = [replica for (key, _), replica in self._replicas.items() if key == weights]
-        for sibling in siblings:
-            if sibling.device == worker.device:
-                return Replica(load_spec, sibling.model, sibling.tokenizer, sibling.vision_cache, worker)
+            loaded = [replica for (key, _), replica in self._replicas.items() if key == weights]
+        for other in loaded:
+            if other.device == worker.device:
+                return Replica(load_spec, other.model, other.tokenizer, other.vision_cache, worker)
         replica = Replica.load(load_spec, worker)
         with self._lock:
             _share_vision_tower(replica, list(self._replicas.values()))

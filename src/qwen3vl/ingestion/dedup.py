@@ -62,18 +62,19 @@ class ContentDeduplicator:
         """
         to_embed: list[tuple[str, Document]] = []
         ready: list[Point] = []
-        twins: dict[str, str] = {}
+        written_copies: dict[str, str] = {}
         with self._lock:
             num_repeated = sum(
-                self._assign(point_id, document, to_embed, ready, twins) for point_id, document in documents.items()
+                self._assign(point_id, document, to_embed, ready, written_copies)
+                for point_id, document in documents.items()
             )
-        vectors = self._store.vectors(list(twins.values()))
+        vectors = self._store.vectors(list(written_copies.values()))
         with self._lock:
-            for point_id, twin_id in twins.items():
+            for point_id, written_id in written_copies.items():
                 document = documents[point_id]
-                if twin_id in vectors:
-                    self._embedded.setdefault(document.content_key, {})[point_id] = vectors[twin_id]
-                    ready.append(Point(point_id, vectors[twin_id], document))
+                if written_id in vectors:
+                    self._embedded.setdefault(document.content_key, {})[point_id] = vectors[written_id]
+                    ready.append(Point(point_id, vectors[written_id], document))
                 else:
                     # The written point has been deleted since, not by this ingestion.
                     self._written.pop(document.content_key, None)
@@ -86,7 +87,7 @@ class ContentDeduplicator:
         document: Document,
         to_embed: list[tuple[str, Document]],
         ready: list[Point],
-        twins: dict[str, str],
+        written_copies: dict[str, str],
     ) -> bool:
         """Add a document to one of the collections; return whether its own point is in progress or written."""
         key = document.content_key
@@ -101,7 +102,7 @@ class ContentDeduplicator:
         elif waiting is not None:
             to_embed.append((point_id, document))
         elif written is not None:
-            twins[point_id] = str(UUID(bytes=written))
+            written_copies[point_id] = str(UUID(bytes=written))
         else:
             self._embedding[key] = {point_id: document}
             to_embed.append((point_id, document))

@@ -26,7 +26,7 @@ TIMEOUT_S = 60.0
 _SCAN_PAGE_POINTS = 1000
 _DEFAULT_REQUEST_POINTS = 1000
 """Maximum number of points of a request if the client names no limit."""
-_GROWTH = 4
+_SEARCH_GROWTH_FACTOR = 4
 """Factor by which a search is enlarged until it has enough groups."""
 
 
@@ -48,20 +48,20 @@ class ChromaCore(StoreCore):
         if isinstance(session, httpx.Client) and session.timeout == httpx.Timeout(None):
             session.timeout = httpx.Timeout(TIMEOUT_S)
         self.max_request_points = 0
-        self._collection: Any = None
+        self._chroma_collection: Any = None
 
     async def find_collection(self) -> CollectionInfo | None:
         """Return the collection; None if it does not exist."""
-        if self._collection is None:
+        if self._chroma_collection is None:
             try:
-                self._collection = await self.request(
+                self._chroma_collection = await self.request(
                     self.client.get_collection, self.collection, embedding_function=None
                 )
             except StoreError as error:
                 if isinstance(error.__cause__, NotFoundError):
                     return None
                 raise
-        return CollectionInfo(self._collection.metadata or {}, self._collection)
+        return CollectionInfo(self._chroma_collection.metadata or {}, self._chroma_collection)
 
     def check_collection(self, info: CollectionInfo, recipe: Recipe) -> None:  # noqa: ARG002 (Chroma keeps no size)
         """Check that the collection compares vectors by cosine.
@@ -85,7 +85,7 @@ class ChromaCore(StoreCore):
             recipe: The recipe of all its vectors.
         """
         # It may have been deleted and created anew since it was read.
-        self._collection = None
+        self._chroma_collection = None
         await super().create(recipe)
 
     async def create_collection(self, recipe: Recipe) -> None:
@@ -144,7 +144,7 @@ class ChromaCore(StoreCore):
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points in one request, and wait until they are durable."""
         await self.request(
-            (await self._open()).upsert,
+            (await self._existing_collection()).upsert,
             ids=[point.id for point in points],
             embeddings=[point.vector for point in points],
             documents=[point.document.text for point in points],
@@ -154,7 +154,7 @@ class ChromaCore(StoreCore):
 
     async def delete_ids(self, ids: Sequence[str]) -> None:
         """Delete the points with these ids; points of other tenants are not deleted."""
-        await self.request((await self._open()).delete, ids=list(ids), where=to_where(None, self.tenant))
+        await self.request((await self._existing_collection()).delete, ids=list(ids), where=to_where(None, self.tenant))
 
     def to_filter(self, where: Any, tenant: str | None) -> dict[str, Any] | None:
         """Return a filter in Chroma's form; see `qwen3vl_chroma.filters.to_where`."""
@@ -162,7 +162,7 @@ class ChromaCore(StoreCore):
 
     async def delete_matching(self, native_filter: Any) -> None:
         """Delete the points that match a filter."""
-        await self.request((await self._open()).delete, where=native_filter)
+        await self.request((await self._existing_collection()).delete, where=native_filter)
 
     async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
         """Return a page of points, and the offset of the next page; None after the last page."""
@@ -185,7 +185,7 @@ class ChromaCore(StoreCore):
         num_needed = num_requested = search.limit + search.offset
         while True:
             result = await self.request(
-                (await self._open()).query,
+                (await self._existing_collection()).query,
                 query_embeddings=[search.vector],
                 n_results=num_requested,
                 where=to_where(search.where, self.tenant),
@@ -195,14 +195,14 @@ class ChromaCore(StoreCore):
             best = hits if search.group_by is None else best_per_group(hits, search.group_by)
             if len(best) >= num_needed or len(hits) < num_requested:
                 break
-            num_requested *= _GROWTH
+            num_requested *= _SEARCH_GROWTH_FACTOR
         page = best[search.offset : num_needed]
         return page if search.threshold is None else [hit for hit in page if hit.score >= search.threshold]
 
     async def count_points(self) -> int:
         """Return the number of the tenant's points."""
         if self.tenant is None:
-            return int(await self.request((await self._open()).count))
+            return int(await self.request((await self._existing_collection()).count))
         result = await self._get(where=to_where(None, self.tenant), include=[])
         return len(result["ids"])
 
@@ -216,10 +216,10 @@ class ChromaCore(StoreCore):
         """Return the meaning of an exception; see `qwen3vl_chroma.failures.classify_error`."""
         if isinstance(error, NotFoundError):
             # The collection was deleted, and perhaps created anew under another id.
-            self._collection = None
+            self._chroma_collection = None
         return failures.classify_error(error)
 
-    async def _open(self) -> Any:
+    async def _existing_collection(self) -> Any:
         """Return Chroma's `Collection` object; raise `StoreError` if the collection does not exist."""
         info = await self.find_collection()
         if info is None:
@@ -227,4 +227,4 @@ class ChromaCore(StoreCore):
         return info.description
 
     async def _get(self, **arguments: Any) -> Any:
-        return await self.request((await self._open()).get, **arguments)
+        return await self.request((await self._existing_collection()).get, **arguments)
