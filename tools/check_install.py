@@ -109,15 +109,17 @@ def copy_tree(target: Path) -> None:
 
 
 def targets_of(command: str) -> list[str]:
-    """Return the directories that a command installs; raises `CheckError` for anything that comes from an index."""
+    """Return the directories that a command installs; raises `CheckError` if it takes our packages from an index."""
     words = [word.strip("\"'") for word in re.split(r"\s+", command.partition(" install ")[2]) if word]
-    targets = [word for word in words if not word.startswith("-")]
+    arguments = [word for word in words if not word.startswith("-")]
+    ours = {distribution for distribution, _ in MODULES.values()}
+    unavailable = [word for word in arguments if re.split(r"[\[<>=!~]", word)[0] in ours]
+    if unavailable:
+        raise CheckError(f"{', '.join(unavailable)}: the packages of this repository are on no public index")
+    targets = [word for word in arguments if word.startswith(".")]
     unknown = [word for word in targets if word not in MODULES]
     if unknown or not targets:
-        raise CheckError(
-            f"{', '.join(unknown) or 'nothing'} is not a directory of this repository, "
-            "and the packages are on no public index"
-        )
+        raise CheckError(f"{', '.join(unknown) or 'nothing'} is not a directory of this repository")
     if targets != ["."] and "." not in targets:
         raise CheckError("pip would look for qwen3vl on the index: name `.` too")
     return targets
