@@ -31,10 +31,11 @@ class EngineSettings:
         max_frames: Maximum number of frames that are sampled from a video.
         policy: Which files and addresses media references may reach, and how large media may be.
         exif: Whether photos are rotated by their EXIF orientation. The official implementation does not.
-        batch_tokens: Maximum number of tokens in one forward pass. None chooses by the device's free memory.
+        batch_tokens: Maximum number of tokens in one forward pass. None chooses by the free memory on CUDA, and is 4096
+            elsewhere.
         threads: Number of threads that read and decode media. None chooses by the number of cores.
-        vision_cache: Maximum size in bytes of the cache of encoded images and videos. None is 1 GiB on CUDA and
-            256 MiB elsewhere; 0 disables the cache.
+        vision_cache: Maximum size in bytes of the cache of encoded images and videos. None is an eighth of the free
+            memory on CUDA, at most 1 GiB, and 256 MiB elsewhere; 0 disables the cache.
         compiled: Whether `torch.compile` fuses elementwise operations. The first calls take seconds longer, and a
             C compiler (for the CPU also C++) must be installed.
     """

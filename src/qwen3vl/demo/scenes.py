@@ -200,7 +200,7 @@ class Clip:
 
 
 def random_thing(random: Random, positions: Sequence[int] = range(9)) -> Thing:
-    """Draw a random thing.
+    """Choose a random thing.
 
     Args:
         random: The source of randomness.
@@ -213,7 +213,7 @@ def random_thing(random: Random, positions: Sequence[int] = range(9)) -> Thing:
 
 
 def random_scene(random: Random, max_things: int = 3) -> Scene:
-    """Draw a random scene.
+    """Choose a random scene.
 
     Args:
         random: The source of randomness.
@@ -228,7 +228,7 @@ def random_scene(random: Random, max_things: int = 3) -> Scene:
 
 
 def random_clip(random: Random) -> Clip:
-    """Draw a random clip.
+    """Choose a random clip.
 
     Args:
         random: The source of randomness.
@@ -270,7 +270,7 @@ def near_miss(scene: Scene, random: Random) -> Scene:
 
 
 def near_miss_clip(clip: Clip, random: Random) -> Clip:
-    """Change the colour, the shape or the direction of a clip's moving thing.
+    """Change the colour or the shape of a clip's moving thing, or reverse its direction.
 
     Args:
         clip: The clip.

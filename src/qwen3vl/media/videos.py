@@ -58,7 +58,8 @@ class VideoHeader:
     Attributes:
         data: The path, or the bytes of the encoded file.
         timeline: The frames of the whole video.
-        identity: Equal for files with the same content.
+        identity: Equal only for the same content: the digest of bytes; for a file on disk its path, size and time of
+            the last change, so that copies of a file differ.
         first_frame: Index of the first frame of the part that was asked for.
         last_frame: Index of the last frame of that part, inclusive.
     """
@@ -102,7 +103,7 @@ def read_video_header(reference: VideoReference, policy: MediaPolicy) -> VideoHe
         The header; no frame is decoded yet.
 
     Raises:
-        MediaError: The video is missing or broken, or the part that is asked for is empty.
+        MediaError: The video is missing or broken, or the part that is asked for has fewer than two frames.
         PolicyError: The policy does not allow it.
     """
     source = open_source(reference, policy)
@@ -110,7 +111,7 @@ def read_video_header(reference: VideoReference, policy: MediaPolicy) -> VideoHe
         identity: Hashable = source.content_digest()
         timeline = _read_timeline(source.encoded)
     else:
-        identity = source.encoded  # long videos are not hashed: it would take as long as reading them
+        identity = source.encoded  # not hashed: hashing a long video would take as long as reading it
         timeline = _read_file_timeline(source.encoded)
     check_pixels(timeline.width, timeline.height, policy)
     first_frame, last_frame = _frame_range(reference, timeline)
@@ -124,7 +125,7 @@ def read_video_header(reference: VideoReference, policy: MediaPolicy) -> VideoHe
 
 
 def _frame_range(reference: VideoReference, timeline: Timeline) -> tuple[int, int]:
-    """Return the first and the last frame between `start` and `end` seconds.
+    """Return the indices of the first and the last frame between `start` and `end` seconds.
 
     This is `calculate_video_frame_range` of qwen-vl-utils 0.0.14, `vision_process.py`.
     """
@@ -136,9 +137,10 @@ def _frame_range(reference: VideoReference, timeline: Timeline) -> tuple[int, in
         end_frame = math.floor(min(reference.end, timeline.duration) * timeline.frame_rate)
         last_frame = min(end_frame, num_frames - 1)
     if first_frame >= last_frame:
+        end = timeline.duration if reference.end is None else reference.end
         raise MediaError(
-            f"there is nothing between {reference.start or 0:g} and {reference.end or timeline.duration:g} seconds: "
-            f"the video lasts {timeline.duration:.1f} seconds ({num_frames} frames); choose another part"
+            f"there are fewer than two frames between {reference.start or 0:g} and {end:g} seconds: the video lasts "
+            f"{timeline.duration:.1f} seconds ({num_frames} frames); choose a longer part, or pass a frame as an image"
         )
     return first_frame, last_frame
 
@@ -200,7 +202,7 @@ def _decode(
 
 
 def _keyframe_before(timeline: Timeline, pts: int) -> int:
-    """Return the timestamp of the last key frame at or before `pts`."""
+    """Return the timestamp of the last key frame at or before `pts`; if there is none, that of the first frame."""
     index = int(np.searchsorted(timeline.keyframe_pts, pts, side="right")) - 1
     return int(timeline.keyframe_pts[index]) if index >= 0 else int(timeline.frame_pts[0])
 

@@ -20,7 +20,7 @@ class VisionSpan:
     Attributes:
         start: Index of the first token.
         stop: Index after the last token.
-        key: Identifies the media and its size: spans with equal keys show the same pixels.
+        key: Identifies the image or video and its size. Spans with equal key and offset show the same pixels.
         grid: Size of the whole image or video in patches.
         offset: Index of the span's first token among all merged tokens of the image or video.
     """

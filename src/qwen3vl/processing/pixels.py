@@ -26,7 +26,8 @@ FRAME_LIST_FACTOR = 2 * IMAGE_FACTOR
 """Frames of a list are first resized to multiples of this many pixels: qwen-vl-utils' `fetch_video` passes
 `image_factor` where `fetch_image` expects a patch size, which it doubles again."""
 IMAGE_MAX_TOKEN_NUM = 16384
-"""Default limit of `fetch_image` in qwen-vl-utils 0.0.14, `vision_process.py`; here in units of `FRAME_LIST_FACTOR`."""
+"""Maximum tokens of an image in `fetch_image` of qwen-vl-utils 0.0.14, `vision_process.py`, by default. For frames
+of a list, each token counts as `FRAME_LIST_FACTOR ** 2` pixels."""
 _MEAN = _STD = 127.5
 """`image_mean` and `image_std` of Qwen3-VL's `preprocessor_config.json`, 0.5, for values from 0 to 255."""
 

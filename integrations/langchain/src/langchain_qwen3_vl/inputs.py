@@ -84,7 +84,8 @@ def as_list(values: Any) -> list[Any]:
     """Return the values of a call as a list; a single text, mapping, document or message is a list of one.
 
     Args:
-        values: A single `Content`, or an iterable of them.
+        values: A single text, mapping, document or message, or an iterable of `Content`. A list of content blocks is
+            taken for an iterable of `Content`.
 
     Returns:
         The values, in their order.

@@ -87,8 +87,8 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
             instruction: What makes a document relevant; None is the field's value.
 
         Returns:
-            A dict for each document with `index` (in `documents`) and `relevance_score`. For a document that cannot
-            be read, `relevance_score` is None and `rerank_error` is the reason; these come last.
+            At most `top_n` dicts with `index` (in `documents`) and `relevance_score`, none below `score_threshold`. For
+            a document that cannot be read, `relevance_score` is None and `rerank_error` is the reason; these come last.
 
         Raises:
             InputError: The query cannot be used.

@@ -1,8 +1,9 @@
 """Linear layers with 8-bit weights: half the memory of bfloat16, a quarter of float32.
 
 Every row of a weight matrix (one output feature) has its own scale, which maps the row's largest absolute value to the
-largest value of the 8-bit format (symmetric per-channel quantization). Norms, token embeddings and the mergers between
-the vision tower and the language model keep their precision. docs/quantization.md has the measured loss.
+largest value of the 8-bit format (symmetric per-channel quantization). Norms, the embeddings of tokens, patches and
+positions, and the mergers between the vision tower and the language model keep their precision.
+docs/quantization.md has the measured loss.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def quantize_rows(values: Tensor, weight_format: WeightFormat) -> tuple[Tensor, 
 
 
 def quantize_rows_fp8(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantize activations to 8-bit floats; a function of one argument, so that it can be compiled.
+    """Quantize activations to 8-bit floats; a function of tensors only, as `Elementwise` takes it.
 
     Args:
         values: (num_rows, num_columns).

@@ -105,6 +105,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
     embeddings_cache: Any = Field(default=None, exclude=True, description="A key-value store that keeps vectors.")
 
     _unpickled: bool = PrivateAttr(default=False)
+    """Whether this object comes from a pickle; the registry then keeps its model loaded for later copies."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -138,13 +139,13 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         }
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the settings, and in the cache key of an ingestion pipeline also a digest of the nodes' media.
+        """Return the settings; while a pipeline computes a cache key, also a digest of its nodes' media under `media`.
 
         Args:
             **kwargs: Arguments of pydantic's `model_dump`.
 
         Returns:
-            JSON values that `from_dict` accepts, unless a pipeline is the caller.
+            JSON values. `from_dict` accepts them if `media` is not among them.
         """
         settings = super().to_dict(**kwargs)
         media = self._media_digest(nodes_being_hashed()) if self.lookup_nodes else None
@@ -208,7 +209,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         return embedded
 
     def _inputs_for(self, texts: Sequence[str]) -> list[Any]:
-        """Return the inputs of the nodes to which an index's texts belong, or the texts."""
+        """Return the inputs of the nodes whose texts an index is embedding; without such nodes, the texts."""
         nodes = nodes_being_embedded(texts) if self.lookup_nodes else None
         return list(texts) if nodes is None else [node_input_or_error(node, self.media_keys) for node in nodes]
 

@@ -43,7 +43,7 @@ def media_query(query: Any, vector: list[float]) -> MediaQuery:
         vector: Its vector.
 
     Returns:
-        The bundle. Its `image_path` is the query's first image in a file or behind a URL, if it has one.
+        The bundle. Its `image_path` is the path or URL of the first image that has one and is not a PDF page, or None.
 
     Raises:
         InputError: The query is no input.
