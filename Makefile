@@ -15,11 +15,13 @@ PACKAGES := qwen3vl:qwen3vl qwen3vl-qdrant:qwen3vl_qdrant qwen3vl-chroma:qwen3vl
 	langchain-qwen3-vl:langchain_qwen3_vl llama-index-qwen3-vl:llama_index.embeddings.qwen3_vl
 LOCAL := . ./integrations/qdrant ./integrations/chroma ./integrations/langchain ./integrations/llama-index
 
-# The core: no framework, no store of an integration, nothing that runs for longer than ten seconds.
-CORE_TESTS := tests --ignore=tests/langchain --ignore=tests/llama_index --ignore=tests/test_docs.py \
-	--ignore=tests/test_stores.py --ignore=tests/test_network_faults.py --ignore=tests/test_quantization.py \
-	-k 'not test_compiled and not test_resumes_after and not test_the_recipe_runs and not two_devices'
-PARITY_TESTS := tests/test_golden.py tests/test_model.py tests/test_packing.py tests/test_geometry.py tests/llama_index
+# The core: no framework, no store of an integration, nothing marked slow.
+CORE_TESTS := tests -m 'not slow' --ignore=tests/langchain --ignore=tests/llama_index --ignore=tests/test_docs.py \
+	--ignore=tests/test_stores.py --ignore=tests/test_store_ingest.py --ignore=tests/test_async_stores.py \
+	--ignore=tests/test_network_faults.py --ignore=tests/test_quantization.py
+STORE_TESTS := tests/test_stores.py tests/test_store_ingest.py tests/test_async_stores.py
+PARITY_TESTS := tests/test_golden.py tests/test_model.py tests/test_attention.py tests/test_packing.py \
+	tests/test_geometry.py tests/test_config.py tests/llama_index
 
 .DEFAULT_GOAL := help
 .PHONY: help install fix lint imports types test test-core test-qdrant parity packages docs docs-serve install-check ci clean
@@ -57,7 +59,7 @@ test-core:  ## the core without frameworks and long runs, in less than three min
 
 test-qdrant:  ## the store tests against the Qdrant server at QDRANT_URL
 	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL, for example http://localhost:6333"; exit 2; }
-	$(UV) run pytest tests/test_stores.py -k qdrant-server
+	$(UV) run pytest $(STORE_TESTS) -k qdrant-server
 
 parity:  ## the golden answers and the model tests on other versions: make parity TRANSFORMERS='>=5,<6'
 	$(UV) venv --quiet --clear build/parity

@@ -184,6 +184,7 @@ def start_index(folder: Path, store: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent_signal", [signal.SIGKILL, signal.SIGINT])
 def test_index_resumes_after_a_signal(tmp_path: Path, sent_signal: signal.Signals) -> None:
     draw_scenes(tmp_path / "in", 600)

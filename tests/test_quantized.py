@@ -43,6 +43,7 @@ def num_bytes(embedder: Embedder) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "min_cosine", "max_score_error"), [("int8", 0.998, 0.05), ("fp8", 0.95, 0.15)])
 def test_quantized_golden_results_are_close_to_the_reference(
     dtype: str,
@@ -97,6 +98,7 @@ def test_unknown_dtype_is_a_value_error(checkpoints: Path) -> None:
         Embedder(checkpoints / "embedding", device="cpu", dtype="int4")
 
 
+@pytest.mark.slow
 def test_compiled_embedder_equals_the_reference(
     checkpoints: Path, media: dict[str, Path], golden_embedder: Embedder
 ) -> None:

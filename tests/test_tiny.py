@@ -91,6 +91,7 @@ def test_vision_labels_name_the_colour_drawn_there() -> None:
                 assert list(COLOURS.values())[label.colour] in colours
 
 
+@pytest.mark.slow
 def test_training_writes_checkpoints_that_load(tmp_path: Path) -> None:
     """One step of each stage, from nothing to two checkpoints."""
     embedding.train(tmp_path / "embedding", steps=1, vision_steps=1)
