@@ -63,7 +63,7 @@ def ingest(
         ```
     """
     if not isinstance(store, Store):
-        raise TypeError(f"ingest needs a Store, and {type(store).__name__} is none; an AsyncStore needs aingest")
+        raise TypeError(f"ingest needs a Store, and {type(store).__name__} is none; use aingest for an AsyncStore")
     return IngestionPipeline(embedder, store, sync, thumbnails, progress).run(documents)
 
 
