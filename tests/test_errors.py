@@ -15,7 +15,7 @@ from PIL import Image
 
 from qwen3vl import BatchError, Embedder, InputError, Reranker
 from tests.support.engines import embedder_with
-from tests.support.hostile_media import png
+from tests.support.hostile.png import png
 
 
 def test_bad_items_leave_the_other_vectors_unchanged(
