@@ -122,7 +122,7 @@ class Loader:
         if suffix in IMAGE_SUFFIXES:
             return load_image
         if suffix == ".pdf":
-            return lambda path, digest: load_pdf(path, digest, fuse=self.fuse_page_text)
+            return lambda path, digest: load_pdf(path, digest, self.policy, fuse=self.fuse_page_text)
         if suffix in VIDEO_SUFFIXES:
             return lambda path, digest: load_video(path, digest, self.segment_seconds, self.policy)
         if suffix in TEXT_SUFFIXES:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -30,20 +29,6 @@ IMAGE_MAX_TOKEN_NUM = 16384
 of a list, each token counts as `FRAME_LIST_FACTOR ** 2` pixels."""
 _MEAN = _STD = 127.5
 """`image_mean` and `image_std` of Qwen3-VL's `preprocessor_config.json`, 0.5, for values from 0 to 255."""
-
-
-def resize_image(image: Image.Image, height: int, width: int) -> Tensor:
-    """Resize an image with Pillow's bicubic filter.
-
-    Args:
-        image: An RGB image.
-        height: Rows of the result.
-        width: Pixels per row of the result.
-
-    Returns:
-        Pixels, (1, height, width, 3) uint8.
-    """
-    return torch.from_numpy(np.array(image.resize((width, height)))).unsqueeze(0)
 
 
 def frame_list_size(width: int, height: int) -> tuple[int, int]:
