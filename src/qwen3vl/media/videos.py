@@ -30,6 +30,8 @@ logging.getLogger("libav").setLevel(logging.ERROR)  # broken files become our er
 
 MAX_FRAMES = 5_000_000
 """Frames of a whole video: 23 hours at 60 frames per second. A file of a few kilobytes can claim any number."""
+_CHUNK_BYTES = 8 * 2**20
+"""Pixels that are handed over at once: handing over each small frame alone would take longer than copying it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,8 +84,8 @@ class VideoHeader:
 
         Args:
             frame_indices: Indices of the frames in the whole video, in any order.
-            resize: Applied to each frame, (height, width, 3) uint8, as soon as it is decoded, so that only one frame
-                at a time is in memory at its full size. Its results must have equal shapes.
+            resize: Applied to each frame, (height, width, 3) uint8, as soon as it is decoded, so that few frames at a
+                time are in memory at their full size. Its results must have equal shapes.
 
         Returns:
             The resized frames, (num_frames, height, width, 3) uint8.
@@ -96,8 +98,9 @@ class VideoHeader:
         with closing(
             decode_stream(self.policy, decode_frames, self.data, size, self._targets(frame_indices))
         ) as stream:
-            for index, frame in stream:
-                frames[index] = resize(frame)
+            for chunk in stream:
+                for index, frame in chunk:
+                    frames[index] = resize(frame)
         return np.stack([frames[index] for index in frame_indices])
 
     def _targets(self, frame_indices: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -215,7 +218,9 @@ def _too_many_frames() -> str:
     return f"it has more than {MAX_FRAMES} frames; cut it into several files"
 
 
-def decode_frames(data: Path | bytes, size: Size, targets: Sequence[Sequence[int]]) -> Iterator[tuple[int, Pixels]]:
+def decode_frames(
+    data: Path | bytes, size: Size, targets: Sequence[Sequence[int]]
+) -> Iterator[list[tuple[int, Pixels]]]:
     """Decode frames, seeking to the key frame before each unless the decoder is already past it.
 
     Args:
@@ -224,11 +229,23 @@ def decode_frames(data: Path | bytes, size: Size, targets: Sequence[Sequence[int
         targets: Index, timestamp and timestamp of the key frame before it, for each frame, sorted by timestamp.
 
     Yields:
-        Index and pixels of each frame, (height, width, 3) uint8.
+        Index and pixels of frames, (height, width, 3) uint8, as many as fit into `_CHUNK_BYTES`, at least one.
 
     Raises:
         MediaError: The video is broken.
     """
+    chunk = []
+    chunk_length = max(1, _CHUNK_BYTES // (3 * size[0] * size[1]))
+    for frame in _decode_targets(data, size, targets):
+        chunk.append(frame)
+        if len(chunk) == chunk_length:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _decode_targets(data: Path | bytes, size: Size, targets: Sequence[Sequence[int]]) -> Iterator[tuple[int, Pixels]]:
     with _open(data) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"

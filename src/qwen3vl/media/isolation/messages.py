@@ -70,9 +70,9 @@ class Channel:
         if _ARRAY in value:
             if value["dtype"] not in _DTYPES:
                 raise ValueError(f"decoders return no arrays of {value['dtype']}")
-            return self.buffer.read_array(locations[value[_ARRAY]], value["dtype"]).reshape(value["shape"])
+            return self.buffer.read(locations[value[_ARRAY]], value["dtype"]).reshape(value["shape"])
         if _BYTES in value:
-            return self.buffer.read(locations[value[_BYTES]])
+            return self.buffer.read(locations[value[_BYTES]]).tobytes()
         if _PATH in value:
             return Path(value[_PATH])
         return {key: self._decode(entry, locations) for key, entry in value.items()}

@@ -129,11 +129,12 @@ class DecoderProcess:
                 self._busy = reply["retire"] or self._channel.buffer.size > _MAX_IDLE_BUFFER_BYTES
             if "error" in reply:
                 raise _to_exception(reply, memory)
+            if not done:  # the value is copied; the process works on the next one while the caller uses it
+                self._channel.send({"next": True})
             if "value" in reply:
                 yield reply["value"]
             if done:
                 return
-            self._channel.send({"next": True})
 
     def kill(self) -> None:
         """End the process and release its buffer. Doing it again does nothing."""
