@@ -31,7 +31,7 @@ def load_pdf(path: Path, digest: str, *, fuse: bool = False) -> Iterator[Documen
         try:
             text = page_text(path, page_number)
         except MediaError as error:
-            yield LoadFailure(f"{path}#{locator}", str(error))
+            yield LoadFailure(str(path), str(error), locator)
             continue
         yield Document(
             str(path),
