@@ -25,9 +25,11 @@ from qwen3vl.cli.options import (
     positive_seconds,
 )
 from qwen3vl.cli.output import command_output
+from qwen3vl.cli.usage import EscapingGroup
 
 app = typer.Typer(
     name="qwen3vl",
+    cls=EscapingGroup,
     help="Search images, PDF pages, videos and text by meaning.",
     no_args_is_help=True,
     # Tracebacks stay plain: those of rich show the values of local variables, which may hold documents.

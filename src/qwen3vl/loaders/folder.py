@@ -10,7 +10,7 @@ from pathlib import Path
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.hashing import file_digest
 from qwen3vl.inputs import VIDEO_SUFFIXES
-from qwen3vl.loaders.find import find_files
+from qwen3vl.loaders.find import absolute_name, expand_user, find_files
 from qwen3vl.loaders.images import load_image
 from qwen3vl.loaders.outcomes import Skipped, attempt, storable_name
 from qwen3vl.loaders.pdf import load_pdf
@@ -67,9 +67,8 @@ class Loader:
         """
         seen: set[Path] = set()
         for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-            # Unlike `Path.expanduser`, `os.path.expanduser` raises nothing if there is no such user.
-            expanded = os.path.expanduser(os.fspath(path))
-            yield from attempt(os.path.abspath(expanded), self._load_path, expanded, seen)
+            expanded = expand_user(os.fspath(path))
+            yield from attempt(absolute_name(expanded), self._load_path, expanded, seen)
 
     def load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
         """Load one file.
@@ -84,17 +83,12 @@ class Loader:
 
     def _load_path(self, path: str, seen: set[Path]) -> Iterator[Document | LoadFailure | Skipped]:
         """Load a path or pattern, except for the files in `seen`, to which its files are added."""
-        is_empty = True
         for file in find_files(path, self.exclude):
-            is_empty = False
             if not isinstance(file, Path):
                 yield file
             elif file not in seen:
                 seen.add(file)
                 yield from self.load_file(file)
-        if is_empty and not os.path.isdir(path):
-            reason = "there is no such file or folder, and no file matches it as a pattern; check the path"
-            yield LoadFailure(storable_name(os.path.abspath(path)), reason)
 
     def _load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
         name = storable_name(str(path))
