@@ -1,7 +1,7 @@
 """What all commands share: exit codes, the console, JSON output, and how errors are shown.
 
-Everything that a command prints passes `printable`: through the console, the formatter of log messages, `print_json`, or
-the functions that print usage errors (`qwen3vl.cli.usage`) and tracebacks (`qwen3vl.cli.process`).
+Everything that a command prints is escaped here: it passes the console, the formatter of log messages, `print_json`, or
+the code that prints usage errors (`qwen3vl.cli.usage`) and tracebacks (`qwen3vl.cli.process`).
 """
 
 from __future__ import annotations
