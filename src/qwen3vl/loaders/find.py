@@ -77,14 +77,18 @@ def _walk(folder: Path, excluded: set[Path]) -> Iterator[Path | LoadFailure | Sk
         pending.extend(reversed(subfolders))
 
 
-def _list_folder(folder: Path, subfolders: list[Path]) -> Iterator[Path | Skipped]:
+def _list_folder(folder: Path, subfolders: list[Path]) -> Iterator[Path | LoadFailure | Skipped]:
     """Yield a folder's files, and add its subfolders to a list."""
     with os.scandir(folder) as entries:
-        paths = sorted(entry.path for entry in entries if not entry.name.startswith("."))
-    for path in paths:
-        if not os.path.isdir(path):
-            yield Path(path)
-        elif os.path.islink(path):
-            yield Skipped(path, "link to a folder")
-        else:
-            subfolders.append(Path(path))
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in visible:
+        yield from attempt(entry.path, _visit, entry, subfolders)
+
+
+def _visit(entry: os.DirEntry[str], subfolders: list[Path]) -> Iterator[Path | Skipped]:
+    if entry.is_dir(follow_symlinks=False):
+        subfolders.append(Path(entry.path))
+    elif os.path.isdir(entry.path):
+        yield Skipped(storable_name(entry.path), "link to a folder")
+    else:
+        yield Path(entry.path)
