@@ -164,7 +164,7 @@ def test_strange_names_are_loaded(name: str, folder: Path, tiny_embedder: Embedd
     assert tiny_embedder.embed([document.input], on_error="collect").ok.all()
 
 
-@pytest.mark.parametrize("path", ["~nosuchuser/x", "~nosuchuser/*.png", "a\0b", "a\0*", "x" * 5000, ""])
+@pytest.mark.parametrize("path", ["~nosuchuser/x", "~nosuchuser/*.png", "a\0b", "a\0*", "x" * 5000, ""], ids=range(6))
 def test_path_that_cannot_exist_is_a_failure(path: str, folder: Path) -> None:
     items = list(Loader().load([path, folder]))
     assert isinstance(items[0], LoadFailure)
@@ -175,11 +175,12 @@ def test_path_that_cannot_exist_is_a_failure(path: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "num_documents"),
     [
-        ("line.txt", "a" * 20_000_000, 16_667),
+        ("line.txt", "a" * 60_000_000, 50_000),
         ("words.txt", "word " * 4_000_000, 16_667),
         ("heading.md", "# a" + " " * 200_000 + "x", 1),
         ("paragraphs.txt", "a\n\n" * 400_000, 1_000),
     ],
+    ids=["line", "words", "heading", "paragraphs"],
 )
 def test_long_lines_are_split_in_linear_time(name: str, content: str, num_documents: int, folder: Path) -> None:
     (folder / name).write_text(content)
@@ -203,7 +204,8 @@ def test_sync_keeps_points_of_a_failed_source_with_a_fragment_in_its_name(locato
     other = Document("b.txt", "text", text="b")
     with closing(open_store(":memory:")) as store:
         ingest([*pages, other], FakeEmbedder(), store)
-        report = ingest([LoadFailure(source, "it is broken", locator), other], FakeEmbedder(), store, sync=True)
+        failure = LoadFailure(source, "it is broken", locator) if locator else LoadFailure(source, "it is broken")
+        report = ingest([failure, other], FakeEmbedder(), store, sync=True)
         assert (report.deleted, report.replaced, store.count()) == (0, 0, 3)
         assert report.failed == [(f"{source}#{locator}".removesuffix("#"), "it is broken")]
 
@@ -229,6 +231,7 @@ def test_adapters_keep_failures_or_raise_them_with_their_name(folder: Path) -> N
         ("t=a,b", None, None),
         ("", None, None),
     ],
+    ids=range(8),
 )
 def test_locator_of_any_form_can_be_read(locator: str, page: int | None, seconds: tuple[float, float] | None) -> None:
     document = Document("a", "page", locator=locator)

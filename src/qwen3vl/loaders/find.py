@@ -1,7 +1,7 @@
 """Finds files: in folders with everything below them, by glob patterns, or by their own paths."""
 
 # The methods of `Path` raise errors where the functions of `os.path` return False.
-# ruff: noqa: PTH100, PTH111, PTH112, PTH114, PTH207
+# ruff: noqa: PTH100, PTH111, PTH112, PTH207
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _list_folder(folder: Path, subfolders: list[Path]) -> Iterator[Path | LoadFa
 def _visit(entry: os.DirEntry[str], subfolders: list[Path]) -> Iterator[Path | Skipped]:
     if entry.is_dir(follow_symlinks=False):
         subfolders.append(Path(entry.path))
-    elif os.path.isdir(entry.path):
+    elif entry.is_symlink() and os.path.isdir(entry.path):
         yield Skipped(storable_name(entry.path), "link to a folder")
     else:
         yield Path(entry.path)
