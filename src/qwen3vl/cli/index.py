@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from qwen3vl.cli.models import ModelChoice, open_embedder
-from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, print_json, printable
+from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
 from qwen3vl.ingestion import Report, Sync, ingest
 from qwen3vl.loaders import Loader
+from qwen3vl.loaders.find import expand_user
 from qwen3vl.stores import open_store, parse_location
 
 MAX_LISTED_FAILURES = 20
@@ -84,7 +86,9 @@ def _is_below(paths: Sequence[str]) -> Callable[[str], bool]:
     Only such sources are removed if they are missing. A path that does not exist has no sources, since it may be a
     disk that is not mounted; neither has a glob pattern.
     """
-    roots = [Path(path).expanduser().resolve() for path in paths if Path(path).expanduser().exists()]
+    # The functions of `os.path` raise nothing for paths that cannot be read.
+    expanded = [expand_user(path) for path in paths]
+    roots = [os.path.realpath(path) for path in expanded if os.path.exists(path)]  # noqa: PTH110
     return lambda source: any(Path(source).is_relative_to(root) for root in roots)
 
 
@@ -121,10 +125,10 @@ def _table(report: Report, summary: dict[str, object]) -> Table:
         table.add_row(name, str(summary[name]))
     if report.skipped:
         suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.skipped.items()))
-        table.add_row("skipped", Text(printable(f"{sum(report.skipped.values())} of other types: {suffixes}")))
+        table.add_row("skipped", Text(one_line(f"{sum(report.skipped.values())} of other types: {suffixes}")))
     table.add_row("failed", str(len(report.failed)), style="red" if report.failed else "")
     for name, reason in report.failed[:MAX_LISTED_FAILURES]:
-        table.add_row("", Text(printable(f"{name}: {reason}")))
+        table.add_row("", Text(one_line(f"{name}: {reason}")))
     if len(report.failed) > MAX_LISTED_FAILURES:
         table.add_row("", f"… and {len(report.failed) - MAX_LISTED_FAILURES} more (--json lists all)")
     table.add_row("seconds", f"{summary['seconds']}")

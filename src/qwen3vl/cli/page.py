@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from qwen3vl.cli.describe import describe_part
+from qwen3vl.cli.output import printable
 from qwen3vl.inputs import shorten
 from qwen3vl.media.preview import data_uri, preview, thumbnail
 from qwen3vl.stores import Hit
@@ -36,7 +37,7 @@ class QueryResult:
 
 
 def write_page(path: Path, title: str, results: Sequence[QueryResult], note: str = "") -> None:
-    """Write a page that refers to nothing outside itself; names and texts are escaped.
+    """Write a page that refers to nothing outside itself; names and texts are escaped, their control characters too.
 
     Args:
         path: The file to write; missing folders are created.
@@ -47,6 +48,7 @@ def write_page(path: Path, title: str, results: Sequence[QueryResult], note: str
     environment = Environment(
         loader=PackageLoader("qwen3vl.cli"),
         autoescape=True,
+        finalize=_printable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -55,6 +57,10 @@ def write_page(path: Path, title: str, results: Sequence[QueryResult], note: str
     html = template.render(title=title, note=note, sections=[_section(result) for result in results])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html + "\n", encoding="utf-8")
+
+
+def _printable(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _section(result: QueryResult) -> dict[str, object]:

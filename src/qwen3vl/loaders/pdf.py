@@ -96,6 +96,6 @@ def _to_failure(path: Path, broken: list[_PageText], last: int) -> LoadFailure:
     """Describe broken pages that follow one another, the last of which may not have been tried."""
     first, error = broken[0].page_number, broken[0].error
     if first == last:
-        return LoadFailure(f"{path}#page={first}", str(error))
+        return LoadFailure(str(path), str(error), f"page={first}")
     untried = f"; the pages after {broken[-1].page_number} were not tried" if broken[-1].page_number < last else ""
-    return LoadFailure(f"{path}#page={first}", f"the pages {first} to {last} cannot be read: {error}{untried}")
+    return LoadFailure(str(path), f"the pages {first} to {last} cannot be read: {error}{untried}", f"page={first}")
