@@ -18,6 +18,7 @@ from qwen3vl.cli.options import (
     CollectionOption,
     DeviceOption,
     DtypeOption,
+    IsolatedOption,
     JsonOption,
     KindName,
     StoreOption,
@@ -126,6 +127,7 @@ def index(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    isolated: IsolatedOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -133,12 +135,13 @@ def index(
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.index import run_index
         from qwen3vl.cli.models import ModelChoice
+        from qwen3vl.media.policy import MediaPolicy
 
         code = run_index(
             paths,
             location=store,
             collection=collection,
-            choice=ModelChoice(model, device=device, dtype=dtype),
+            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated)),
             revision=revision,
             dimensions=dimensions,
             segment_seconds=segment,
@@ -213,6 +216,7 @@ def search(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    isolated: IsolatedOption = False,
     html: Annotated[
         str | None,
         typer.Option(
@@ -229,13 +233,14 @@ def search(
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.models import ModelChoice
         from qwen3vl.cli.search import run_search
+        from qwen3vl.media.policy import MediaPolicy
 
         code = run_search(
             query,
             image=image,
             location=store,
             collection=collection,
-            choice=ModelChoice(model, device=device, dtype=dtype),
+            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated)),
             rerank=rerank or bool(reranker),
             reranker=reranker,
             candidates=candidates,

@@ -45,7 +45,7 @@ def run_index(
         paths: Folders, glob patterns or files.
         location: The store, as `open_store` accepts it.
         collection: The collection in the store.
-        choice: Model, device and dtype.
+        choice: Model, device, dtype and media policy.
         revision: The model's revision; None means the store's.
         dimensions: The number of values of a vector; None means the store's.
         segment_seconds: Length of the parts that a video is cut into.
@@ -65,7 +65,9 @@ def run_index(
         folder = Path(parse_location(location)[1])
         # A store inside of an indexed folder is not one of its documents.
         exclude = (folder,) if folder.is_dir() else ()
-        loader = Loader(segment_seconds=segment_seconds, fuse_page_text=fuse_page_text, exclude=exclude)
+        loader = Loader(
+            segment_seconds=segment_seconds, fuse_page_text=fuse_page_text, exclude=exclude, policy=choice.policy
+        )
         start = time.monotonic()
         with _progress_line(console) as show_progress:
             scope: Sync = _is_below(paths) if sync else False

@@ -83,6 +83,14 @@ DtypeOption: TypeAlias = Annotated[
         rich_help_panel=MODEL_PANEL,
     ),
 ]
+IsolatedOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--isolated",
+        help="Decode files in processes that are ended if one takes too long or too much memory: for files of strangers.",
+        rich_help_panel=DOCUMENTS_PANEL,
+    ),
+]
 JsonOption: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.", rich_help_panel=OUTPUT_PANEL)
 ]

@@ -42,7 +42,7 @@ def run_search(
         image: The query's image.
         location: The store, as `open_store` accepts it.
         collection: The collection in the store.
-        choice: Model, device and dtype.
+        choice: Model, device, dtype and media policy.
         rerank: Whether the reranker sorts the nearest hits.
         reranker: The reranker's name; None means the one that goes with the store's model.
         candidates: How many hits the reranker scores.
@@ -94,7 +94,7 @@ def run_search(
     if html:
         from qwen3vl.cli.page import QueryResult, write_page
 
-        write_page(Path(html), "Search", [QueryResult(query, hits)])
+        write_page(Path(html), "Search", [QueryResult(query, hits)], policy=choice.policy)
         console.print(f"page written: {html}", markup=False)
     return EXIT_OK
 
