@@ -87,7 +87,7 @@ IsolatedOption: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--isolated",
-        help="Decode files in processes that are ended if one takes too long or too much memory: for files of strangers.",
+        help="Decode in processes that end if a file takes too long or too much memory: for files of strangers.",
         rich_help_panel=DOCUMENTS_PANEL,
     ),
 ]
