@@ -16,9 +16,8 @@ import pytest
 
 from qwen3vl import Embedder
 from qwen3vl.cli import main
-from qwen3vl.cli.output import command_output, printable
+from qwen3vl.cli.output import command_output
 from qwen3vl.cli.page import QueryResult, write_page
-from qwen3vl.cli.search import hit_table
 from qwen3vl.demo.scenes import Scene
 from qwen3vl.documents import Document
 from qwen3vl.loaders import Loader
@@ -141,17 +140,6 @@ def test_page_escapes_names_and_texts(tmp_path: Path) -> None:
     assert html.count("<figure") == 2
     assert html.count('class="match"') == 1
     assert "Nothing found." in html
-
-
-def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert printable("a\x1b[2Jb\x9b\r\nc\td") == "a\\x1b[2Jb\\x9b\\x0d\nc\td"
-    document = Document("/tmp/\x1b]0;title\x07.png", "picture", image="x", text="a\x1b[31m text")
-    with command_output(as_json=False, verbose=False) as console:
-        console.print(hit_table([Hit(id="1", score=0.5, document=document)]))
-    output = capsys.readouterr().out
-    assert "\x1b]" not in output
-    assert "\x07" not in output
-    assert "\\x1b" in output
 
 
 def test_search_errors_exit_with_2_and_name_the_reason(

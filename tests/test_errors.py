@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from qwen3vl import BatchError, Embedder, InputError, Reranker
+from qwen3vl.inputs import Item
 from tests.support.engines import embedder_with
 from tests.support.hostile.png import png
 
@@ -76,6 +78,10 @@ INVALID_INPUTS = [
     ({"text": "a", "fps": 0}, "'fps' must be"),
     ({"text": "a", "max_frames": 1}, "'max_frames' must be"),
     ({"text": "a", "instruction": 3}, "'instruction' must be"),
+    ("half \ud83d", r"the text has a lone surrogate at character 5, U\+D83D.*half of a character.*'replace'"),
+    ({"text": ["a", "caf\udce9"]}, r"at character 3, U\+DCE9.*the byte 0xE9, which is not UTF-8"),
+    ({"text": "a", "instruction": "\ude00"}, r"the instruction has a lone surrogate at character 0, U\+DE00"),
+    (Item(texts=("\udfff",)), r"the text has a lone surrogate at character 0, U\+DFFF"),
 ]
 
 
@@ -101,6 +107,29 @@ def test_equal_images_of_every_type_have_equal_vectors(golden_embedder: Embedder
 def test_error_of_a_query_says_so(golden_reranker: Reranker) -> None:
     with pytest.raises(InputError, match="the query"):
         golden_reranker.score({"image": "/nowhere/at/all.png"}, ["a"])
+
+
+@pytest.mark.parametrize("role", ["embedder", "reranker", "embed", "stream", "score"])
+def test_instruction_with_a_lone_surrogate_is_an_error_of_the_call(
+    role: str, golden_embedder: Embedder, golden_reranker: Reranker
+) -> None:
+    instruction = "find \ud83d"
+    calls: dict[str, Callable[[], Any]] = {
+        "embedder": lambda: Embedder("tiny", instruction=instruction),
+        "reranker": lambda: Reranker("tiny", instruction=instruction),
+        "embed": lambda: golden_embedder.embed("a", instruction=instruction, on_error="collect"),
+        "stream": lambda: list(golden_embedder.stream(["a"], instruction=instruction)),
+        "score": lambda: golden_reranker.score("a", ["b"], instruction=instruction, on_error="collect"),
+    }
+    with pytest.raises(InputError, match=r"the instruction has a lone surrogate at character 5, U\+D83D"):
+        calls[role]()
+
+
+def test_query_and_document_with_a_lone_surrogate_are_named(golden_reranker: Reranker) -> None:
+    with pytest.raises(InputError, match=r"the query .*lone surrogate at character 1"):
+        golden_reranker.score("a\ud83d", ["b"])
+    (error,) = golden_reranker.score("a", ["b", "c\ud83d"], on_error="collect").errors
+    assert (error.index, "lone surrogate at character 1" in error.reason) == (1, True)
 
 
 def test_failed_documents_are_ranked_last(golden_reranker: Reranker, media: dict[str, Path]) -> None:

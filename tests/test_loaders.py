@@ -77,8 +77,8 @@ def test_pdf_pages_have_image_and_text(library: Path) -> None:
     assert [page.text for page in pages] == [random_scene(random).caption() for _ in range(3)]
     assert pages[1].metadata == {"page": 2, "pages": 3}
     assert pages[1].input == {"image": pages[1].image}
-    image = read_image_header(as_image(pages[1].image), MediaPolicy()).load()
-    assert image.size == (1684, 1684)
+    image = read_image_header(as_image(pages[1].image), MediaPolicy()).load(None)
+    assert image.shape == (1684, 1684, 3)
     fused = load_documents(Loader(fuse_page_text=True), slides)
     assert fused[0].input == {"image": pages[0].image, "text": pages[0].text}
 

@@ -21,6 +21,7 @@ from qwen3vl import (
     RecipeError,
     Reranker,
     Retriever,
+    Search,
     Store,
     aingest,
     ingest,
@@ -136,3 +137,31 @@ def test_one_per_is_a_deprecated_name_of_group_by(store: Store, tiny_embedder: E
     with pytest.deprecated_call(match="use 'group_by'"):
         (hit,) = retriever.search("a red star", 5, **options)
     assert [hit.id] == [same.id for same in retriever.search("a red star", 5, group_by="kind")]
+
+
+OPTIONS = "unknown search option 'filter'; the options are limit, where, offset, threshold, group_by"
+
+
+def test_unknown_search_option_is_an_error_that_names_the_options(store: Store, tiny_embedder: Embedder) -> None:
+    retriever = Retriever(tiny_embedder, store)
+    vector = tiny_embedder.embed("a red star")[0]
+    options: dict[str, Any] = {"filter": {"kind": "page"}}
+    with pytest.raises(TypeError, match=OPTIONS):
+        retriever.search("a red star", 5, **options)
+    with pytest.raises(TypeError, match=OPTIONS):
+        retriever.search_many(["a red star"], 5, **options)
+    with pytest.raises(TypeError, match=OPTIONS):
+        asyncio.run(retriever.asearch("a red star", 5, **options))
+    with pytest.raises(TypeError, match=OPTIONS):
+        store.search(vector, 5, **options)
+    with pytest.raises(TypeError, match=OPTIONS):
+        asyncio.run(store.asearch(vector, 5, **options))
+    with pytest.raises(TypeError, match=OPTIONS):
+        Search(vector, **options)
+
+
+def test_query_with_a_lone_surrogate_is_an_error_that_names_its_position(store: Store, tiny_embedder: Embedder) -> None:
+    with pytest.raises(InputError, match=r"the query .*lone surrogate at character 2, U\+D83D"):
+        Retriever(tiny_embedder, store).search("a \ud83d")
+    with pytest.raises(InputError, match=r"the instruction has a lone surrogate at character 0"):
+        Retriever(tiny_embedder, store, instruction="\ud83d").search("a")

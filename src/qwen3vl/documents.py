@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +19,8 @@ RESERVED = frozenset({"source", "locator", "kind", "content_hash", "image", "vid
 """Keys of stored metadata that hold a document's own fields."""
 FORMER_KEYS = {"locator": "place", "content_hash": "content"}
 """The former names of two of these keys. Earlier versions wrote both; metadata with only one of them are others'."""
+_PAGE_LOCATOR = re.compile(r"page=(?P<page>\d{1,18})")
+_TIME_LOCATOR = re.compile(r"t=(?P<start>\d+(?:\.\d+)?),(?P<end>\d+(?:\.\d+)?)")
 _NAMESPACE = UUID("6f0a2f0e-7f1d-5b7c-9a51-0d5d0c5c1e8a")
 """Namespace of the UUIDv5 ids.  Changing it would make every stored point look new."""
 
@@ -80,17 +83,14 @@ class Document:
     @property
     def page(self) -> int | None:
         """Page number, from 1, if the locator names a page."""
-        value = self.locator.removeprefix("page=")
-        return int(value) if value != self.locator and value.isdecimal() else None
+        match = _PAGE_LOCATOR.fullmatch(self.locator)
+        return int(match["page"]) if match else None
 
     @property
     def seconds(self) -> tuple[float, float] | None:
         """Start and end in seconds, if the locator names a part of a video."""
-        value = self.locator.removeprefix("t=")
-        if value == self.locator:
-            return None
-        start, _, end = value.partition(",")
-        return float(start), float(end)
+        match = _TIME_LOCATOR.fullmatch(self.locator)
+        return (float(match["start"]), float(match["end"])) if match else None
 
     @property
     def name(self) -> str:
@@ -175,9 +175,16 @@ class LoadFailure:
     """A source, or a part of one, that could not be loaded.
 
     Attributes:
-        source: The file, with its part as a URL fragment where only a part failed.
+        source: The file, folder or pattern.
         reason: Why, in words.
+        locator: The part that failed, as a URL fragment like `Document.locator`; empty for the whole source.
     """
 
     source: str
     reason: str
+    locator: str = ""
+
+    @property
+    def name(self) -> str:
+        """Source and locator in one string, for error messages."""
+        return f"{self.source}#{self.locator}" if self.locator else self.source

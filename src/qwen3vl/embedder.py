@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qwen3vl.engine import Engine, EngineOwner, RequestOutput, make_request
 from qwen3vl.errors import ItemError
-from qwen3vl.inputs import Input, Item
+from qwen3vl.inputs import Input, Item, check_text
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.model.hub import resolve_checkpoint
 from qwen3vl.processing.geometry import Limits
@@ -79,7 +79,7 @@ class Embedder(EngineOwner):
         engine_settings = EngineSettings(**settings)
         limits = engine_settings.limits(max_length=Limits.max_length, max_pixels=default_max_pixels(model))
         checkpoint = resolve_checkpoint(model, "embedding", engine_settings.revision)
-        self.instruction = normalize_instruction(instruction) or EMBED_INSTRUCTION
+        self.instruction = normalize_instruction(check_text(instruction, "the instruction")) or EMBED_INSTRUCTION
         self.engine = Engine(checkpoint, engine_settings, limits)
         if not self.engine.tokenizer.suffix:
             log.warning(
@@ -189,7 +189,8 @@ class Embedder(EngineOwner):
                 yield output.index, output.error
 
     def _run(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Generator[RequestOutput]:
-        default = self.instruction if instruction is None else normalize_instruction(instruction) or self.instruction
+        own = check_text(instruction or "", "the instruction")
+        default = normalize_instruction(own) or self.instruction
         to_prompt = partial(self._to_prompt, default)
         return self.engine.run(
             make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(inputs))

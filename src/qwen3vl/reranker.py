@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qwen3vl.engine import Engine, EngineOwner, make_request
 from qwen3vl.errors import query_error
-from qwen3vl.inputs import Input, Item, as_item
+from qwen3vl.inputs import Input, Item, as_item, check_text
 from qwen3vl.model.hub import resolve_checkpoint
 from qwen3vl.model.weights import yes_no_weight
 from qwen3vl.processing.sizing import UnsizedMedia
@@ -73,7 +73,7 @@ class Reranker(EngineOwner):
         limits = engine_settings.limits(max_length=MAX_LENGTH, max_pixels=default_max_pixels(model))
         limits = replace(limits, max_length=limits.max_length + _SUFFIX_TOKENS)
         checkpoint = resolve_checkpoint(model, "reranker", engine_settings.revision)
-        self.instruction = instruction or RERANK_INSTRUCTION
+        self.instruction = check_text(instruction or RERANK_INSTRUCTION, "the instruction")
         self.engine = Engine(checkpoint, engine_settings, limits)
         tokenizer = self.engine.tokenizer
         if tokenizer.suffix:
@@ -134,7 +134,8 @@ class Reranker(EngineOwner):
         """
         check_on_error(on_error)
         item, content = self._read_query(query)
-        chosen = (item.instruction or instruction or self.instruction).strip() or self.instruction
+        own = item.instruction or check_text(instruction or "", "the instruction")
+        chosen = own.strip() or self.instruction
         to_prompt = partial(self._to_prompt, content, chosen)
         requests = (make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(documents)))
         outputs = self.engine.run(requests)

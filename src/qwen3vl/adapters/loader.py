@@ -54,7 +54,7 @@ class LoaderAdapter:
         Raises:
             InputError: A file cannot be loaded and `on_error` is `"raise"`.
         """
-        from qwen3vl.loaders.folder import Loader, Skipped
+        from qwen3vl.loaders import Loader, Skipped
 
         self.failures, self.skipped = [], []
         for result in (self.loader or Loader()).load(paths):
@@ -62,8 +62,8 @@ class LoaderAdapter:
                 self.skipped.append(result.source)
             elif isinstance(result, LoadFailure):
                 if self.on_error == "raise":
-                    raise InputError(f"{result.source}: {result.reason}")
-                log.warning("cannot load %s: %s", result.source, result.reason)
+                    raise InputError(f"{result.name}: {result.reason}")
+                log.warning("cannot load %s: %s", result.name, result.reason)
                 self.failures.append(result)
             else:
                 yield result

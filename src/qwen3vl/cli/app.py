@@ -18,16 +18,20 @@ from qwen3vl.cli.options import (
     CollectionOption,
     DeviceOption,
     DtypeOption,
+    IsolatedOption,
     JsonOption,
     KindName,
     StoreOption,
     VerboseOption,
+    expand_home,
     positive_seconds,
 )
 from qwen3vl.cli.output import command_output
+from qwen3vl.cli.usage import EscapingGroup
 
 app = typer.Typer(
     name="qwen3vl",
+    cls=EscapingGroup,
     help="Search images, PDF pages, videos and text by meaning.",
     no_args_is_help=True,
     # Tracebacks stay plain: those of rich show the values of local variables, which may hold documents.
@@ -109,6 +113,7 @@ def index(
         typer.Option(
             metavar="NAME",
             help="Hub id, folder or 'tiny'.",
+            callback=expand_home,
             show_default="the store's, else Qwen/Qwen3-VL-Embedding-2B",
             rich_help_panel=MODEL_PANEL,
         ),
@@ -122,6 +127,7 @@ def index(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    isolated: IsolatedOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -129,12 +135,13 @@ def index(
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.index import run_index
         from qwen3vl.cli.models import ModelChoice
+        from qwen3vl.media.policy import MediaPolicy
 
         code = run_index(
             paths,
             location=store,
             collection=collection,
-            choice=ModelChoice(model, device=device, dtype=dtype),
+            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated)),
             revision=revision,
             dimensions=dimensions,
             segment_seconds=segment,
@@ -156,7 +163,10 @@ def search(
     image: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="An image to search by, alone or with the words.", rich_help_panel=QUERY_PANEL
+            metavar="FILE",
+            help="An image to search by, alone or with the words.",
+            callback=expand_home,
+            rich_help_panel=QUERY_PANEL,
         ),
     ] = None,
     kind: Annotated[
@@ -187,6 +197,7 @@ def search(
         typer.Option(
             metavar="NAME",
             help="Hub id, folder or 'tiny'. Implies --rerank.",
+            callback=expand_home,
             show_default="the one that goes with the store's model",
             rich_help_panel=RERANK_PANEL,
         ),
@@ -196,13 +207,24 @@ def search(
     ] = 20,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Another name or folder of the store's model.", rich_help_panel=MODEL_PANEL),
+        typer.Option(
+            metavar="NAME",
+            help="Another name or folder of the store's model.",
+            callback=expand_home,
+            rich_help_panel=MODEL_PANEL,
+        ),
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    isolated: IsolatedOption = False,
     html: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write a page with previews of the hits.", rich_help_panel=OUTPUT_PANEL),
+        typer.Option(
+            metavar="FILE",
+            help="Write a page with previews of the hits.",
+            callback=expand_home,
+            rich_help_panel=OUTPUT_PANEL,
+        ),
     ] = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -211,13 +233,14 @@ def search(
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.models import ModelChoice
         from qwen3vl.cli.search import run_search
+        from qwen3vl.media.policy import MediaPolicy
 
         code = run_search(
             query,
             image=image,
             location=store,
             collection=collection,
-            choice=ModelChoice(model, device=device, dtype=dtype),
+            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated)),
             rerank=rerank or bool(reranker),
             reranker=reranker,
             candidates=candidates,
@@ -237,7 +260,12 @@ def demo(
     *,
     out: Annotated[
         str,
-        typer.Option(metavar="DIR", help="The folder that the demo writes to.", rich_help_panel=OUTPUT_PANEL),
+        typer.Option(
+            metavar="DIR",
+            help="The folder that the demo writes to.",
+            callback=expand_home,
+            rich_help_panel=OUTPUT_PANEL,
+        ),
     ] = "qwen3vl-demo",
     json: JsonOption = False,
     verbose: VerboseOption = False,

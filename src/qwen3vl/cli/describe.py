@@ -19,10 +19,11 @@ def describe_part(document: Document) -> str:
     match document.kind:
         case "page":
             return f"page {metadata.get('page')} of {metadata.get('pages')}"
-        case "clip":
-            return f"{format_time(metadata.get('start', 0.0))} to {format_time(metadata.get('end', 0.0))}"
+        case "clip" if document.seconds is not None:
+            start, end = document.seconds
+            return f"{format_time(start)} to {format_time(end)}"
         case "text" if "first_line" in metadata:
-            return f"lines {metadata['first_line']} to {metadata['last_line']}"
+            return f"lines {metadata['first_line']} to {metadata.get('last_line')}"
     return ""
 
 

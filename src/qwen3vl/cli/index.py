@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from qwen3vl.cli.models import ModelChoice, open_embedder
-from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, print_json, printable
+from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
 from qwen3vl.ingestion import Report, Sync, ingest
 from qwen3vl.loaders import Loader
+from qwen3vl.loaders.find import expand_user
 from qwen3vl.stores import open_store, parse_location
 
 MAX_LISTED_FAILURES = 20
@@ -43,7 +45,7 @@ def run_index(
         paths: Folders, glob patterns or files.
         location: The store, as `open_store` accepts it.
         collection: The collection in the store.
-        choice: Model, device and dtype.
+        choice: Model, device, dtype and media policy.
         revision: The model's revision; None means the store's.
         dimensions: The number of values of a vector; None means the store's.
         segment_seconds: Length of the parts that a video is cut into.
@@ -63,7 +65,9 @@ def run_index(
         folder = Path(parse_location(location)[1])
         # A store inside of an indexed folder is not one of its documents.
         exclude = (folder,) if folder.is_dir() else ()
-        loader = Loader(segment_seconds=segment_seconds, fuse_page_text=fuse_page_text, exclude=exclude)
+        loader = Loader(
+            segment_seconds=segment_seconds, fuse_page_text=fuse_page_text, exclude=exclude, policy=choice.policy
+        )
         start = time.monotonic()
         with _progress_line(console) as show_progress:
             scope: Sync = _is_below(paths) if sync else False
@@ -84,7 +88,9 @@ def _is_below(paths: Sequence[str]) -> Callable[[str], bool]:
     Only such sources are removed if they are missing. A path that does not exist has no sources, since it may be a
     disk that is not mounted; neither has a glob pattern.
     """
-    roots = [Path(path).expanduser().resolve() for path in paths if Path(path).expanduser().exists()]
+    # The functions of `os.path` raise nothing for paths that cannot be read.
+    expanded = [expand_user(path) for path in paths]
+    roots = [os.path.realpath(path) for path in expanded if os.path.exists(path)]  # noqa: PTH110
     return lambda source: any(Path(source).is_relative_to(root) for root in roots)
 
 
@@ -121,10 +127,10 @@ def _table(report: Report, summary: dict[str, object]) -> Table:
         table.add_row(name, str(summary[name]))
     if report.skipped:
         suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.skipped.items()))
-        table.add_row("skipped", Text(printable(f"{sum(report.skipped.values())} of other types: {suffixes}")))
+        table.add_row("skipped", Text(one_line(f"{sum(report.skipped.values())} of other types: {suffixes}")))
     table.add_row("failed", str(len(report.failed)), style="red" if report.failed else "")
     for name, reason in report.failed[:MAX_LISTED_FAILURES]:
-        table.add_row("", Text(printable(f"{name}: {reason}")))
+        table.add_row("", Text(one_line(f"{name}: {reason}")))
     if len(report.failed) > MAX_LISTED_FAILURES:
         table.add_row("", f"… and {len(report.failed) - MAX_LISTED_FAILURES} more (--json lists all)")
     table.add_row("seconds", f"{summary['seconds']}")

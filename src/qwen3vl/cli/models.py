@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.recipe import Recipe
 
 if TYPE_CHECKING:  # both import torch
@@ -24,11 +25,13 @@ class ModelChoice:
         model: Hub id, folder or `"tiny"`; None means the model that the store was built with.
         device: As `Embedder` accepts it.
         dtype: As `Embedder` accepts it.
+        policy: Limits on the media that are opened.
     """
 
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    policy: MediaPolicy = DEFAULT_POLICY
 
 
 def open_embedder(choice: ModelChoice, stored: Recipe | None, **settings: Any) -> Embedder:
@@ -48,7 +51,7 @@ def open_embedder(choice: ModelChoice, stored: Recipe | None, **settings: Any) -
         revision = stored.revision if choice.model is None else None
         settings = {**stored.settings, "revision": revision, **settings}
     name = choice.model or (stored.model if stored else DEFAULT_EMBEDDER)
-    return Embedder(name, device=choice.device, dtype=choice.dtype, **settings)
+    return Embedder(name, device=choice.device, dtype=choice.dtype, policy=choice.policy, **settings)
 
 
 def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Reranker:
@@ -57,7 +60,7 @@ def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Rera
     Args:
         name: Hub id, folder or `"tiny"`; None means the reranker that matches the store's model: tiny for tiny; for
             a folder, the folder with "Reranker" in place of "Embedding" if it exists; 8B for 8B; otherwise 2B.
-        choice: The model options of the command, of which device and dtype are used.
+        choice: The model options of the command, of which device, dtype and policy are used.
         stored: The recipe of the store's collection.
 
     Returns:
@@ -65,7 +68,8 @@ def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Rera
     """
     from qwen3vl.reranker import Reranker
 
-    return Reranker(name or _matching_reranker(stored.model), device=choice.device, dtype=choice.dtype)
+    name = name or _matching_reranker(stored.model)
+    return Reranker(name, device=choice.device, dtype=choice.dtype, policy=choice.policy)
 
 
 def _matching_reranker(embedder: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from enum import StrEnum
 from typing import Annotated, TypeAlias
 
@@ -25,12 +27,38 @@ class KindName(StrEnum):
     TEXT = "text"
 
 
+_HOME_PATH = re.compile(r"(?P<integration>(?:\w+:)?)(?P<path>~.*)", re.DOTALL)
+"""A path that begins with `~`, perhaps behind an integration's name."""
+
+
+def expand_home(value: str | None) -> str | None:
+    """Replace `~` and `~user` in an option that is a path, where the shell left it.
+
+    Args:
+        value: The option's value, perhaps with an integration's name in front, as `chroma:~/library`.
+
+    Returns:
+        The value with the home folder.
+
+    Raises:
+        typer.BadParameter: There is no such user.
+    """
+    match = _HOME_PATH.fullmatch(value or "")
+    if match is None:
+        return value
+    path = os.path.expanduser(match["path"])  # noqa: PTH111 (Path.expanduser raises an error of its own)
+    if path.startswith("~"):
+        raise typer.BadParameter(f"{match['path']}: there is no such user; write ./ before the name of a file")
+    return f"{match['integration']}{path}"
+
+
 StoreOption: TypeAlias = Annotated[
     str,
     typer.Option(
         "--store",
         metavar="DIR-or-URL",
         help="A folder, a server's URL, or either with 'chroma:' in front.",
+        callback=expand_home,
         rich_help_panel=STORE_PANEL,
     ),
 ]
@@ -53,6 +81,14 @@ DtypeOption: TypeAlias = Annotated[
         metavar="DTYPE",
         help="auto, float32, bfloat16 or float16; int8 or fp8 store the weights in 8 bits.",
         rich_help_panel=MODEL_PANEL,
+    ),
+]
+IsolatedOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--isolated",
+        help="Decode in processes that end if a file takes too long or too much memory: for files of strangers.",
+        rich_help_panel=DOCUMENTS_PANEL,
     ),
 ]
 JsonOption: TypeAlias = Annotated[

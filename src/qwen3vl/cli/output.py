@@ -1,4 +1,8 @@
-"""What all commands share: exit codes, the console, JSON output, and how errors are shown."""
+"""What all commands share: exit codes, the console, JSON output, and how errors are shown.
+
+Everything that a command prints is escaped here: it passes the console, the formatter of log messages, `print_json`, or
+the code that prints usage errors (`qwen3vl.cli.usage`) and tracebacks (`qwen3vl.cli.process`).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,12 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 """Ctrl-C: 128 plus the number of SIGINT, as shells report it."""
 
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL_CHARACTERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1, except for tabs and line feeds
+    "\u2028\u2029"  # separators of lines and paragraphs
+    "\u202a-\u202e\u2066-\u2069"  # bidirectional embeddings, overrides and isolates
+    "\ud800-\udfff]"  # lone surrogates, which cannot be encoded
+)
 
 
 @contextmanager
@@ -43,10 +52,14 @@ def command_output(*, as_json: bool, verbose: bool) -> Iterator[Console]:
         typer.Exit: With `EXIT_USAGE` if the command raised an error that a user can act on, with
             `EXIT_INTERRUPTED` after Ctrl-C. Unexpected errors pass through with their traceback.
     """
-    from rich.console import Console
+    from qwen3vl.cli.console import EscapingConsole
 
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(message)s")
-    console = Console(stderr=as_json)
+    handler = logging.StreamHandler()
+    handler.setFormatter(EscapingFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=[handler])
+    logging.captureWarnings(capture=True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING)
+    console = EscapingConsole(stderr=as_json)
     try:
         yield console
     except (Qwen3VLError, ValueError, OSError) as error:
@@ -54,7 +67,7 @@ def command_output(*, as_json: bool, verbose: bool) -> Iterator[Console]:
             print_json({"error": str(error)})
         else:
             console.print("[red]error:[/red]", end=" ")
-            console.print(printable(str(error)), markup=False, highlight=False)
+            console.print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USAGE) from error
     except KeyboardInterrupt as error:
         console.print("[yellow]interrupted; finished work is kept, and the next run continues from there[/yellow]")
@@ -67,7 +80,19 @@ def print_json(value: object) -> None:
     Args:
         value: Anything that `json.dumps` accepts.
     """
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    # Such characters can only be in strings of JSON, where they may be written as escapes.
+    sys.stdout.write(_CONTROL_CHARACTERS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+
+
+class EscapingFormatter(logging.Formatter):
+    """Formats log messages for a terminal: one line each, without control characters, and tracebacks after it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, D102 (the name is that of logging)
+        return one_line(super().formatMessage(record))
+
+    def format(self, record: logging.LogRecord) -> str:  # noqa: D102 (as inherited)
+        return printable(super().format(record))
 
 
 def printable(text: str) -> str:
@@ -77,6 +102,24 @@ def printable(text: str) -> str:
         text: A file name, an error message or a passage of text.
 
     Returns:
-        The text with C0 and C1 control characters as `\x1b` and the like; tabs and line feeds stay.
+        The text with control characters, bidirectional overrides and lone surrogates as `\x1b`, `\u202e` and the
+        like; tabs and line feeds stay.
     """
-    return _CONTROL_CHARACTERS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+    return _CONTROL_CHARACTERS.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    r"""Escape control characters and line feeds, so that a file name cannot look like several lines of output.
+
+    Args:
+        text: A file name, or a message with one.
+
+    Returns:
+        The text as `printable` returns it, with line feeds as `\x0a`.
+    """
+    return printable(text).replace("\n", r"\x0a")
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

@@ -10,7 +10,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from qwen3vl.cli.describe import describe_part
+from qwen3vl.cli.output import printable
 from qwen3vl.inputs import shorten
+from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.media.preview import data_uri, preview, thumbnail
 from qwen3vl.stores import Hit
 
@@ -35,43 +37,55 @@ class QueryResult:
     match_id: str | None = None
 
 
-def write_page(path: Path, title: str, results: Sequence[QueryResult], note: str = "") -> None:
-    """Write a page that refers to nothing outside itself; names and texts are escaped.
+def write_page(
+    path: Path,
+    title: str,
+    results: Sequence[QueryResult],
+    note: str = "",
+    policy: MediaPolicy = DEFAULT_POLICY,
+) -> None:
+    """Write a page that refers to nothing outside itself; names and texts are escaped, their control characters too.
 
     Args:
         path: The file to write; missing folders are created.
         title: The page's title.
         results: The queries with their hits, one section each.
         note: A paragraph below the title.
+        policy: Limits on the media that are shown.
     """
     environment = Environment(
         loader=PackageLoader("qwen3vl.cli"),
         autoescape=True,
+        finalize=_printable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     template = environment.get_template("results.html")
-    html = template.render(title=title, note=note, sections=[_section(result) for result in results])
+    html = template.render(title=title, note=note, sections=[_section(result, policy) for result in results])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html + "\n", encoding="utf-8")
 
 
-def _section(result: QueryResult) -> dict[str, object]:
+def _printable(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
+
+
+def _section(result: QueryResult, policy: MediaPolicy) -> dict[str, object]:
     """Return what the template shows of a query."""
     image = result.query.get("image")
     return {
-        "image": None if image is None else data_uri(thumbnail(image)),
+        "image": None if image is None else data_uri(thumbnail(image, policy)),
         "text": result.query.get("text"),
         "note": result.note,
-        "hits": [_figure(hit, is_match=hit.id == result.match_id) for hit in result.hits],
+        "hits": [_figure(hit, policy, is_match=hit.id == result.match_id) for hit in result.hits],
     }
 
 
-def _figure(hit: Hit, *, is_match: bool) -> dict[str, object]:
+def _figure(hit: Hit, policy: MediaPolicy, *, is_match: bool) -> dict[str, object]:
     """Return what the template shows of a hit."""
     document = hit.document
-    image = preview(document)
+    image = preview(document, policy)
     return {
         "image": None if image is None else data_uri(image),
         "text": shorten(document.text or "no preview", MAX_TEXT),

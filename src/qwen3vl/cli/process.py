@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import traceback
 
 GC_THRESHOLDS = (100_000, 20, 100)
 """Thresholds of the garbage collector's generations, in allocations and collections (Python's are 700, 10 and 10).
@@ -21,7 +22,12 @@ def run() -> None:
     """
     gc.set_threshold(*GC_THRESHOLDS)
     from qwen3vl.cli.app import main
+    from qwen3vl.cli.output import EXIT_FAILED, printable
 
-    code = main()
+    try:
+        code = main()
+    except Exception:  # the interpreter would print the message with its control characters
+        sys.stderr.write(printable(traceback.format_exc()))
+        code = EXIT_FAILED
     gc.freeze()  # the interpreter would search all objects for cycles once more before it ends
     sys.exit(code)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from qwen3vl.cli.describe import describe_content
 from qwen3vl.cli.models import ModelChoice, open_embedder, open_reranker
-from qwen3vl.cli.output import EXIT_OK, print_json, printable
+from qwen3vl.cli.output import EXIT_OK, one_line, print_json
 from qwen3vl.errors import InputError, StoreError
 from qwen3vl.retriever import Retriever
 from qwen3vl.stores import Hit, open_store, parse_location
@@ -42,7 +42,7 @@ def run_search(
         image: The query's image.
         location: The store, as `open_store` accepts it.
         collection: The collection in the store.
-        choice: Model, device and dtype.
+        choice: Model, device, dtype and media policy.
         rerank: Whether the reranker sorts the nearest hits.
         reranker: The reranker's name; None means the one that goes with the store's model.
         candidates: How many hits the reranker scores.
@@ -94,8 +94,8 @@ def run_search(
     if html:
         from qwen3vl.cli.page import QueryResult, write_page
 
-        write_page(Path(html), "Search", [QueryResult(query, hits)])
-        console.print(f"page written: {printable(html)}", markup=False)
+        write_page(Path(html), "Search", [QueryResult(query, hits)], policy=choice.policy)
+        console.print(f"page written: {html}", markup=False)
     return EXIT_OK
 
 
@@ -144,5 +144,5 @@ def hit_table(hits: Sequence[Hit]) -> Table:
         if reranked:
             cells.append("" if hit.rerank_score is None else f"{hit.rerank_score:.3f}")
         cells += [hit.document.kind, hit.document.source, describe_content(hit.document)]
-        table.add_row(*(Text(printable(cell)) for cell in cells))
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
     return table

@@ -18,6 +18,7 @@ from qwen3vl.engine.requests import PromptParts, Request, RequestOutput
 from qwen3vl.engine.scheduler import CLOSED, Scheduler, load_pixels
 from qwen3vl.engine.stats import Stats
 from qwen3vl.inputs import Item
+from qwen3vl.media.isolation import MAX_PROCESSES
 from qwen3vl.model import Qwen3VL
 from qwen3vl.model.fingerprint import fingerprint
 from qwen3vl.model.hub import Checkpoint
@@ -86,7 +87,8 @@ class Engine:
             self.replicas,
             RequestPreparer(self.tokenizer, limits.max_length, fit),
             BatchExecutor(self.budget, use_cache=cache_bytes > 0, forward=forward),
-            max_threads=settings.threads,
+            # Threads that wait for decoder processes cost no core.
+            max_threads=settings.threads or (MAX_PROCESSES if settings.policy.isolated else None),
             decode=decode,
         )
 

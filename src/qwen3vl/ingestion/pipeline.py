@@ -14,10 +14,11 @@ from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import ItemError, StoreError
 from qwen3vl.ingestion.buffer import PipelineStopped, WriteBuffer
 from qwen3vl.ingestion.dedup import Claim, ContentDeduplicator
+from qwen3vl.ingestion.failures import describe_error, name_of, source_of
 from qwen3vl.ingestion.report import IngestError, Report
 from qwen3vl.ingestion.sync import Sync, SyncTracker
 from qwen3vl.ingestion.types import LoaderItem, StreamingEmbedder
-from qwen3vl.ingestion.validation import storage_problem
+from qwen3vl.ingestion.validation import check_storable
 from qwen3vl.loaders import Skipped
 from qwen3vl.media.policy import DEFAULT_POLICY
 from qwen3vl.media.preview import data_uri, preview
@@ -164,11 +165,8 @@ class IngestionPipeline:
             if isinstance(item, Skipped):
                 self.report.skipped[item.suffix] = self.report.skipped.get(item.suffix, 0) + 1
             elif isinstance(item, LoadFailure):
-                self._add_failure(item.source.partition("#page=")[0], item.source, item.reason)
-            elif reason := storage_problem(item):
-                self._add_failure(item.source, item.name, reason)
-            else:
-                point_id = self._store.point_id(item, self._recipe)
+                self._add_failure(item, item.reason)
+            elif (point_id := self._check(item)) is not None:
                 self.report.unchanged += point_id in documents
                 documents[point_id] = item
                 self._sync_tracker.add(point_id, item)
@@ -179,6 +177,19 @@ class IngestionPipeline:
         )
         self.report.unchanged += len(stored_ids) + claim.num_repeated
         return claim
+
+    def _check(self, document: Document) -> str | None:
+        """Return a document's point id; None if it cannot be stored, which is its failure.
+
+        What the other threads read of a document is read here for the first time: afterwards it raises nothing.
+        """
+        try:
+            check_storable(document)
+            _ = document.input, document.content_key
+            return self._store.point_id(document, self._recipe)
+        except Exception as error:  # objects of the caller may raise anything
+            self._add_failure(document, describe_error(error))
+            return None
 
     def _put_claim(self, claim: Claim | None) -> None:
         while not self._stop.is_set():
@@ -196,7 +207,7 @@ class IngestionPipeline:
             point_id, document = self._embedding.pop(index)
             if isinstance(result, ItemError):
                 for failed in self._deduplicator.remove_content(document):
-                    self._add_failure(failed.source, failed.name, result.reason)
+                    self._add_failure(failed, result.reason)
             else:
                 self._buffer.put(self._deduplicator.add_vector(point_id, document, result))
             self._progress(self.report)
@@ -235,11 +246,11 @@ class IngestionPipeline:
                 self._add_unwritten(points, error)
 
     def _upsert(self, points: list[Point]) -> None:
-        """Write points; if the store rejects the request, bisect until the rejected points are known."""
+        """Write points; if one of them causes an error, bisect until it is known."""
         try:
             self._store.upsert(points)
-        except StoreError as error:
-            if not error.invalid_request:
+        except Exception as error:  # clients raise anything for values that they cannot serialize
+            if isinstance(error, StoreError) and not error.invalid_request:
                 raise
             if len(points) == 1:
                 self._add_unwritten(points, error)
@@ -251,17 +262,21 @@ class IngestionPipeline:
             self._deduplicator.mark_written(points)
             self.report.added += len(points)
 
-    def _add_unwritten(self, points: list[Point], error: StoreError) -> None:
+    def _add_unwritten(self, points: list[Point], error: Exception) -> None:
         self._deduplicator.remove_points(points)
         for point in points:
-            self._add_failure(point.document.source, point.document.name, f"it was not written: {error}")
+            self._add_failure(point.document, f"it was not written: {describe_error(error)}")
 
     def _with_thumbnail(self, point: Point) -> Point:
         if not self._thumbnails:
             return point
-        # An embedder without a policy does not open media itself.
-        image = preview(point.document, getattr(self._embedder, "policy", DEFAULT_POLICY))
-        uri = None if image is None else data_uri(image, self._thumbnails)
+        try:
+            # An embedder without a policy does not open media itself.
+            image = preview(point.document, getattr(self._embedder, "policy", DEFAULT_POLICY))
+            uri = None if image is None else data_uri(image, self._thumbnails)
+        except Exception:  # a thumbnail is no reason to lose the point
+            log.warning("no thumbnail of %s", point.document.name, exc_info=True)
+            return point
         if uri is None:
             return point
         metadata = {**point.document.metadata, "thumbnail": uri}
@@ -269,13 +284,16 @@ class IngestionPipeline:
 
     # All threads.
 
-    def _add_failure(self, source: str, name: str, reason: str) -> None:
-        self.report.failed.append((name, reason))
-        self._sync_tracker.add_failed(source)
+    def _add_failure(self, item: Document | LoadFailure, reason: str) -> None:
+        self.report.failed.append((name_of(item), reason))
+        self._sync_tracker.add_failed(source_of(item))
 
     def _delete_stale(self) -> None:
         if self._sync_tracker.empty:
             log.warning("the stream contained no document: nothing is deleted from %s", self._store.name)
+            return
+        if self._sync_tracker.has_unknown_failure:
+            log.warning("an item of unknown source failed: nothing is deleted from %s", self._store.name)
             return
         stale_points = self._sync_tracker.stale_points(self._store)
         ids = list(stale_points)

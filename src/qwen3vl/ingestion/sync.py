@@ -21,6 +21,9 @@ class SyncTracker:
     Args:
         sync: Which points may be deleted.
 
+    Attributes:
+        has_unknown_failure: Whether something failed whose source is not known.
+
     Raises:
         ValueError: `sync` has another value.
     """
@@ -34,6 +37,7 @@ class SyncTracker:
         """Hashes of (source, locator)."""
         self._sources: set[str] = set()
         self._failed_sources: set[str] = set()
+        self.has_unknown_failure = False
 
     @property
     def enabled(self) -> bool:
@@ -57,13 +61,16 @@ class SyncTracker:
             self._locations.add(hash((document.source, document.locator)))
             self._sources.add(document.source)
 
-    def add_failed(self, source: str) -> None:
+    def add_failed(self, source: str | None) -> None:
         """Record a source of which something failed: its points, and those of files below it, are kept.
 
         Args:
-            source: The source, or a folder.
+            source: The source, or a folder; None if it is not known, so that all points have to be kept.
         """
-        self._failed_sources.add(source)
+        if source is None:
+            self.has_unknown_failure = True
+        else:
+            self._failed_sources.add(source)
 
     def stale_points(self, store: Store) -> dict[str, bool]:
         """Return the points to delete.

@@ -11,7 +11,8 @@ from qwen3vl.inputs.items import (
     shorten,
 )
 from qwen3vl.inputs.parsing import INPUT_KEYS, as_item
-from qwen3vl.inputs.references import VIDEO_SUFFIXES, as_image, as_video, is_video
+from qwen3vl.inputs.references import VIDEO_SUFFIXES, as_image, as_video, is_video, type_name
+from qwen3vl.inputs.text import check_text
 
 __all__ = [
     "INPUT_KEYS",
@@ -26,6 +27,8 @@ __all__ = [
     "as_image",
     "as_item",
     "as_video",
+    "check_text",
     "is_video",
     "shorten",
+    "type_name",
 ]

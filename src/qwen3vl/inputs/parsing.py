@@ -26,6 +26,7 @@ from qwen3vl.inputs.references import (
     is_video_array,
     type_name,
 )
+from qwen3vl.inputs.text import check_text
 
 INPUT_KEYS = ("text", "image", "video", "instruction", "fps", "max_frames")
 """Keys that a mapping may have."""
@@ -44,13 +45,22 @@ def as_item(value: Any) -> Item:
         The item. Media are not opened.
 
     Raises:
-        InputError: The input is empty, has an unknown key, or a value of a wrong type.
+        InputError: The input is empty, has an unknown key, a value of a wrong type, or a text with a lone surrogate.
 
     Example:
         ```python
         as_item({"image": "photo.jpg", "text": "a caption"})
         ```
     """
+    item = _parse(value)
+    for text in item.texts:
+        check_text(text)
+    if item.instruction is not None:
+        check_text(item.instruction, "the instruction")
+    return item
+
+
+def _parse(value: Any) -> Item:
     if isinstance(value, Item):
         return value
     if isinstance(value, InputError):

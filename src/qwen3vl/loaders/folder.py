@@ -1,18 +1,18 @@
-"""Finds files in folders and by glob patterns, and passes each to the loader for its type."""
+"""Passes each file of a folder, a glob pattern or a path to the loader for its type."""
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3vl.documents import Document, LoadFailure
-from qwen3vl.errors import InputError
 from qwen3vl.hashing import file_digest
 from qwen3vl.inputs import VIDEO_SUFFIXES
+from qwen3vl.loaders.find import absolute_name, expand_user, find_files
 from qwen3vl.loaders.images import load_image
+from qwen3vl.loaders.outcomes import Skipped, attempt, storable_name
 from qwen3vl.loaders.pdf import load_pdf
 from qwen3vl.loaders.text import MARKDOWN_SUFFIXES, load_text
 from qwen3vl.loaders.videos import load_video
@@ -25,19 +25,6 @@ IMAGE_SUFFIXES = frozenset(
 """Suffixes of files that are loaded as images."""
 TEXT_SUFFIXES = frozenset({".txt", ".rst"}) | MARKDOWN_SUFFIXES
 """Suffixes of files that are loaded as text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file of a type that is not loaded.
-
-    Attributes:
-        source: The file.
-        suffix: Its suffix in lower case, or `"no suffix"`.
-    """
-
-    source: str
-    suffix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +67,8 @@ class Loader:
         """
         seen: set[Path] = set()
         for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
-            is_empty = True
-            for file in self._find_files(os.fspath(path)):
-                is_empty = False
-                if isinstance(file, LoadFailure):
-                    yield file
-                elif file not in seen:
-                    seen.add(file)
-                    yield from self.load_file(file)
-            if is_empty and not Path(path).is_dir():
-                reason = "there is no such file or folder, and no file matches it as a pattern; check the path"
-                yield LoadFailure(os.path.abspath(path), reason)  # noqa: PTH100 (a link's target may be gone)
+            expanded = expand_user(os.fspath(path))
+            yield from attempt(absolute_name(expanded), self._load_path, expanded, seen)
 
     def load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
         """Load one file.
@@ -101,63 +79,36 @@ class Loader:
         Yields:
             The file's documents, a failure if it cannot be loaded, or that it is skipped.
         """
-        name = str(path).encode("utf-8", "backslashreplace").decode()
+        yield from attempt(str(path), self._load_file, path)
+
+    def _load_path(self, path: str, seen: set[Path]) -> Iterator[Document | LoadFailure | Skipped]:
+        """Load a path or pattern, except for the files in `seen`, to which its files are added."""
+        for file in find_files(path, self.exclude):
+            if not isinstance(file, Path):
+                yield file
+            elif file not in seen:
+                seen.add(file)
+                yield from self.load_file(file)
+
+    def _load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
+        name = storable_name(str(path))
+        load = self._choose_loader(path.suffix.lower())
         if name != str(path):
             yield LoadFailure(name, "its name is not valid UTF-8; rename it")
-            return
-        load = self._choose_loader(path.suffix.lower())
-        if load is None:
+        elif load is None:
             yield Skipped(name, path.suffix.lower() or "no suffix")
-            return
-        try:
+        else:
             check_file(self.policy.check_path(name), self.policy)
             yield from load(path, file_digest(path))
-        except InputError as error:
-            yield LoadFailure(name, str(error))
-        except OSError as error:
-            yield LoadFailure(name, f"the file cannot be read: {error.strerror or error}; check its permissions")
 
     def _choose_loader(self, suffix: str) -> Callable[[Path, str], Iterator[Document | LoadFailure]] | None:
         """Return the function that loads files with this suffix from a path and the digest of the content."""
         if suffix in IMAGE_SUFFIXES:
             return load_image
         if suffix == ".pdf":
-            return lambda path, digest: load_pdf(path, digest, fuse=self.fuse_page_text)
+            return lambda path, digest: load_pdf(path, digest, self.policy, fuse=self.fuse_page_text)
         if suffix in VIDEO_SUFFIXES:
             return lambda path, digest: load_video(path, digest, self.segment_seconds, self.policy)
         if suffix in TEXT_SUFFIXES:
             return lambda path, _: load_text(path, self.passage_chars)
         return None
-
-    def _find_files(self, path: str) -> Iterator[Path | LoadFailure]:
-        expanded = Path(path).expanduser()
-        if expanded.is_dir():
-            yield from self._walk(expanded.resolve())
-        elif expanded.exists():
-            yield expanded.resolve()
-        elif glob.has_magic(path):
-            for match in sorted(glob.glob(str(expanded), recursive=True)):  # noqa: PTH207 (patterns may be absolute)
-                if Path(match).is_file():
-                    yield Path(match).resolve()
-
-    def _walk(self, folder: Path) -> Iterator[Path | LoadFailure]:
-        """List a folder's files, then its subfolders, each by name. Links to folders are not followed."""
-        if any(folder == excluded.resolve() for excluded in self.exclude):
-            return
-        subfolders = []
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            yield LoadFailure(
-                str(folder), f"the folder cannot be read: {error.strerror or error}; check its permissions"
-            )
-            return
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                subfolders.append(Path(entry.path))
-            elif entry.is_file():
-                yield Path(entry.path)
-        for subfolder in subfolders:
-            yield from self._walk(subfolder)

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_HEADING = re.compile(r"#{1,6}\s+(?P<title>\S.*?)\s*#*$")
-"""An ATX heading of CommonMark."""
+_HEADING_MARK = re.compile(r"#{1,6}\s+(?=\S)")
+"""The beginning of an ATX heading of CommonMark."""
 _CODE_FENCES = ("```", "~~~")
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+")
+_NOT_SPACE = re.compile(r"\S")
 _PARAGRAPH_GAP = "\n\n"
 
 
@@ -48,19 +49,20 @@ def split_passages(content: str, max_chars: int, *, markdown: bool = False) -> I
         Passages, in order.
     """
     collected: list[Passage] = []
+    num_chars = 0
     for paragraph in _split_paragraphs(content, markdown):
-        num_chars = sum(len(part.text) + len(_PARAGRAPH_GAP) for part in collected) + len(paragraph.text)
         # A heading that is followed by another heading stays with it.
         has_body = any(not part.heading_only for part in collected)
         is_new_section = has_body and paragraph.heading != collected[-1].heading
-        if collected and (num_chars > max_chars or is_new_section):
+        if collected and (num_chars + len(paragraph.text) > max_chars or is_new_section):
             yield _join(collected)
-            collected = []
+            collected, num_chars = [], 0
         if len(paragraph.text) > max_chars:
             for text in _split_long_paragraph(paragraph.text, max_chars):
                 yield Passage(text, paragraph.first_line, paragraph.last_line, paragraph.heading)
         else:
             collected.append(paragraph)
+            num_chars += len(paragraph.text) + len(_PARAGRAPH_GAP)
     if collected:
         yield _join(collected)
 
@@ -77,13 +79,14 @@ def _split_paragraphs(content: str, markdown: bool) -> Iterator[Passage]:
     for number, line in enumerate(content.splitlines(), start=1):
         if markdown and line.lstrip().startswith(_CODE_FENCES):
             in_code = not in_code
-        heading_match = _HEADING.match(line) if markdown and not in_code else None
+        heading_mark = _HEADING_MARK.match(line) if markdown and not in_code else None
         is_body = bool(line.strip()) or in_code
-        if heading_match or not is_body:
+        if heading_mark or not is_body:
             yield from _to_paragraph(lines, first_line, heading)
             lines = []
-        if heading_match:
-            heading = heading_match["title"]
+        if heading_mark:
+            title = line[heading_mark.end() :]
+            heading = title.rstrip("#").rstrip() or title[0]
             yield Passage(line.strip(), number, number, heading, heading_only=True)
         elif is_body:
             first_line = first_line if lines else number
@@ -112,10 +115,12 @@ def _split_long_paragraph(text: str, max_chars: int) -> Iterator[str]:
 
 def _split_long_sentence(sentence: str, max_chars: int) -> Iterator[str]:
     """Split between words where there are any, else anywhere."""
-    while len(sentence) > max_chars:
-        cut = sentence.rfind(" ", 1, max_chars + 1)
-        cut = max_chars if cut < 0 else cut
-        yield sentence[:cut].rstrip()
-        sentence = sentence[cut:].lstrip()
-    if sentence:
-        yield sentence
+    start = 0
+    while len(sentence) - start > max_chars:
+        cut = sentence.rfind(" ", start + 1, start + max_chars + 1)
+        cut = start + max_chars if cut < 0 else cut
+        yield sentence[start:cut].rstrip()
+        word = _NOT_SPACE.search(sentence, cut)
+        start = word.start() if word else len(sentence)
+    if start < len(sentence):
+        yield sentence[start:]

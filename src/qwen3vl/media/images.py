@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.hashing import bytes_digest
 from qwen3vl.inputs import ImageReference
+from qwen3vl.media.isolation import decode
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.media.source import MediaSource, check_pixels, open_source
+from qwen3vl.types import Pixels, Size
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """Image formats that are opened, by Pillow's names. Formats that start other programs, such as EPS, are not."""
@@ -30,15 +33,16 @@ class ImageHeader:
         width: Pixels per row.
         height: Number of rows.
         identity: Equal for images with the same pixels.
-        load: Decodes the image to RGB. It may be called on any thread, and raises `MediaError` if the file is broken
-            or was changed since its header was read.
+        load: Decodes the image to RGB and resizes it to a height and width with Pillow's bicubic filter, or keeps its
+            size if that is None: (height, width, 3) uint8. It may be called on any thread, and raises `MediaError` if
+            the file is broken or was changed since its header was read.
         buffered_bytes: Size of the encoded file that is kept in memory for `load`, in bytes.
     """
 
     width: int
     height: int
     identity: Hashable
-    load: Callable[[], Image.Image]
+    load: Callable[[Size | None], Pixels]
     buffered_bytes: int = 0
 
 
@@ -62,16 +66,77 @@ def read_image_header(reference: ImageReference, policy: MediaPolicy, *, exif: b
         width, height = _oriented_size(image, exif)
         check_pixels(width, height, policy)
         pixels_identity = (image.size, bytes_digest(_oriented_rgb(image, exif).tobytes()))
-        return ImageHeader(width, height, pixels_identity, lambda: _oriented_rgb(image, exif))
+        return ImageHeader(width, height, pixels_identity, lambda size: to_pixels(_oriented_rgb(image, exif), size))
     source = open_source(reference, policy)
     if reference.page is not None:
         return _read_page(source, reference.page, policy, exif=exif)
-    identity = (source.content_digest(), exif)
-    with _open(source.data) as opened:
-        width, height = _oriented_size(opened, exif)
+    width, height = decode(policy, image_size, source.data, exif)
     check_pixels(width, height, policy)
-    load = _load_unchanged(source, lambda: _decode(source.data, exif))
-    return ImageHeader(width, height, identity, load, source.buffered_bytes)
+
+    def load(size: Size | None) -> Pixels:
+        pixels = decode(policy, decode_image, source.data, exif, size)
+        source.require_unchanged()
+        return pixels
+
+    return ImageHeader(width, height, (source.content_digest(), exif), load, source.buffered_bytes)
+
+
+def image_size(data: Path | bytes, exif: bool) -> tuple[int, int]:
+    """Return the size of an image by its header.
+
+    Args:
+        data: An image file, or its bytes.
+        exif: Whether the image is rotated by its EXIF orientation.
+
+    Returns:
+        Width and height in pixels.
+
+    Raises:
+        MediaError: The header is broken.
+        PolicyError: The image is larger than Pillow opens.
+    """
+    with _open(data) as opened:
+        return _oriented_size(opened, exif)
+
+
+def decode_image(data: Path | bytes, exif: bool, size: Size | None) -> Pixels:
+    """Decode an image to RGB.
+
+    Args:
+        data: An image file, or its bytes.
+        exif: Whether the image is rotated by its EXIF orientation.
+        size: Height and width of the result; None keeps the image's own.
+
+    Returns:
+        Pixels, (height, width, 3) uint8.
+
+    Raises:
+        MediaError: The image is broken.
+    """
+    with _open(data) as opened:
+        try:
+            image = _oriented_rgb(opened, exif)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise nearly anything on broken files
+            raise MediaError(f"the image is broken: {error or type(error).__name__}; export it again") from error
+    return to_pixels(image, size)
+
+
+def to_pixels(image: Image.Image, size: Size | None) -> Pixels:
+    """Resize an RGB image with Pillow's bicubic filter and return its pixels.
+
+    Args:
+        image: An RGB image.
+        size: Height and width of the result; None keeps the image's own.
+
+    Returns:
+        Pixels, (height, width, 3) uint8.
+    """
+    if size is not None:
+        height, width = size
+        image = image.resize((width, height))
+    return np.array(image)
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -95,22 +160,15 @@ def rgb(image: Image.Image) -> Image.Image:
 def _read_page(source: MediaSource, page: int, policy: MediaPolicy, *, exif: bool) -> ImageHeader:
     from qwen3vl.media.pdf import page_size, render_page  # PDFium would delay the start of every process
 
-    identity = ((source.content_digest(), exif), page)
-    width, height = page_size(source.data, page)
+    width, height = decode(policy, page_size, source.data, page)
     check_pixels(width, height, policy)
-    load = _load_unchanged(source, lambda: render_page(source.data, page))
-    return ImageHeader(width, height, identity, load, source.buffered_bytes)
 
-
-def _load_unchanged(source: MediaSource, load: Callable[[], Image.Image]) -> Callable[[], Image.Image]:
-    """Return a function that loads the image, then fails if the file was changed since it was hashed."""
-
-    def load_and_check() -> Image.Image:
-        image = load()
+    def load(size: Size | None) -> Pixels:
+        pixels = decode(policy, render_page, source.data, page, size)
         source.require_unchanged()
-        return image
+        return pixels
 
-    return load_and_check
+    return ImageHeader(width, height, ((source.content_digest(), exif), page), load, source.buffered_bytes)
 
 
 def _oriented_size(image: Image.Image, exif: bool) -> tuple[int, int]:
@@ -138,13 +196,3 @@ def _open(data: Path | bytes) -> Image.Image:
         raise MediaError("the file does not exist; check its path") from error
     except (OSError, ValueError, SyntaxError, EOFError, TypeError, RuntimeError) as error:
         raise MediaError(f"the image is broken: {error}; export it again") from error
-
-
-def _decode(data: Path | bytes, exif: bool) -> Image.Image:
-    try:
-        with _open(data) as opened:
-            return _oriented_rgb(opened, exif)
-    except MediaError:
-        raise
-    except Exception as error:  # decoders raise nearly anything on broken files
-        raise MediaError(f"the image is broken: {error or type(error).__name__}; export it again") from error

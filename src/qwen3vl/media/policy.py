@@ -28,6 +28,10 @@ class MediaPolicy:
         max_frames: Maximum number of images in a list of frames.
         timeout: Maximum duration of one fetch, redirects included, in seconds.
         max_redirects: Maximum number of redirects; each target is checked like the first.
+        isolated: Whether each image, PDF page and video is decoded in a worker process, which is ended if it exceeds
+            `seconds` or `memory`, or crashes. Has no effect on Windows.
+        seconds: Maximum time to read or decode one image, one PDF page or one video, in seconds; if `isolated`.
+        memory: Maximum memory that reading or decoding one of them may take, in bytes; if `isolated`, on Linux.
 
     Example:
         ```python
@@ -45,6 +49,9 @@ class MediaPolicy:
     max_frames: int = 4096
     timeout: float = 20.0
     max_redirects: int = 3
+    isolated: bool = False
+    seconds: float = 30.0
+    memory: int = 2**30
 
     def __post_init__(self) -> None:
         # A tuple of one is easily written without its comma; read letter by letter, "/srv" would allow "/".
@@ -90,8 +97,9 @@ def _resolve(folders: Sequence[str | PathLike[str]]) -> list[Path]:
 DEFAULT_POLICY = MediaPolicy()
 """For references that the application itself writes: every file, and public addresses."""
 
-UNTRUSTED_POLICY = MediaPolicy(folders=(), max_bytes=32 * 2**20)
-"""For references that come with documents and queries of others: no file of this machine, until folders are named."""
+UNTRUSTED_POLICY = MediaPolicy(folders=(), max_bytes=32 * 2**20, isolated=True)
+"""For references that come with documents and queries of others: no file of this machine, until folders are named, and
+decoding in processes of its own."""
 
 
 def require_folders(policy: MediaPolicy) -> MediaPolicy:

@@ -7,6 +7,7 @@ import logging
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from qwen3vl.documents import Document
@@ -14,6 +15,7 @@ from qwen3vl.inputs import as_image, as_video
 from qwen3vl.media.images import read_image_header
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.media.videos import read_video_header
+from qwen3vl.types import Pixels
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +65,10 @@ def thumbnail(reference: Any, policy: MediaPolicy = DEFAULT_POLICY, side: int = 
     Raises:
         InputError: The image cannot be read.
     """
-    image = read_image_header(as_image(reference), policy).load()
-    image.thumbnail((side, side))
-    return image
+    header = read_image_header(as_image(reference), policy)
+    scale = min(1.0, side / max(header.width, header.height))
+    size = (max(1, round(header.height * scale)), max(1, round(header.width * scale)))
+    return Image.fromarray(header.load(size))
 
 
 def contact_sheet(reference: Any, policy: MediaPolicy = DEFAULT_POLICY, side: int = MAX_SIDE) -> Image.Image:
@@ -86,9 +89,13 @@ def contact_sheet(reference: Any, policy: MediaPolicy = DEFAULT_POLICY, side: in
     num_frames = SHEET_COLUMNS * SHEET_ROWS
     step = (header.last_frame - header.first_frame) / (num_frames - 1)
     frame_indices = sorted({header.first_frame + round(step * number) for number in range(num_frames)})
-    frames = [Image.fromarray(frame) for frame in header.load(frame_indices)]
-    for frame in frames:
-        frame.thumbnail((side // SHEET_COLUMNS, side // SHEET_ROWS))
+
+    def shrink(frame: Pixels) -> Pixels:
+        image = Image.fromarray(frame)
+        image.thumbnail((side // SHEET_COLUMNS, side // SHEET_ROWS))
+        return np.asarray(image)
+
+    frames = [Image.fromarray(frame) for frame in header.load(frame_indices, shrink)]
     width, height = frames[0].size
     sheet_width = SHEET_COLUMNS * (width + SHEET_GAP) - SHEET_GAP
     sheet_height = SHEET_ROWS * (height + SHEET_GAP) - SHEET_GAP

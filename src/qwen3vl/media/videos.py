@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from array import array
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -19,12 +21,17 @@ from numpy.typing import NDArray
 
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.inputs import VideoReference
+from qwen3vl.media.isolation import decode, decode_stream
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.media.source import FileVersion, check_pixels, open_source
+from qwen3vl.types import Pixels, Size
 
 logging.getLogger("libav").setLevel(logging.ERROR)  # broken files become our errors, not FFmpeg's log lines
 
-Pixels = NDArray[np.uint8]
+MAX_FRAMES = 5_000_000
+"""Frames of a whole video: 23 hours at 60 frames per second. A file of a few kilobytes can claim any number."""
+_CHUNK_BYTES = 8 * 2**20
+"""Pixels that are handed over at once: handing over each small frame alone would take longer than copying it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +64,7 @@ class VideoHeader:
 
     Attributes:
         data: The path, or the bytes of the encoded file.
+        policy: Where and with which limits it is decoded.
         timeline: The frames of the whole video.
         identity: Equal only for the same content: the digest of bytes; for a file on disk its path, size and time of
             the last change, so that copies of a file differ.
@@ -65,6 +73,7 @@ class VideoHeader:
     """
 
     data: Path | bytes
+    policy: MediaPolicy
     timeline: Timeline
     identity: Hashable
     first_frame: int
@@ -75,8 +84,8 @@ class VideoHeader:
 
         Args:
             frame_indices: Indices of the frames in the whole video, in any order.
-            resize: Applied to each frame, (height, width, 3) uint8, as soon as it is decoded, so that only one frame
-                at a time is in memory at its full size. Its results must have equal shapes.
+            resize: Applied to each frame, (height, width, 3) uint8, as soon as it is decoded, so that few frames at a
+                time are in memory at their full size. Its results must have equal shapes.
 
         Returns:
             The resized frames, (num_frames, height, width, 3) uint8.
@@ -84,7 +93,23 @@ class VideoHeader:
         Raises:
             MediaError: The video is broken.
         """
-        return _decode(self.data, self.timeline, frame_indices, resize)
+        frames: dict[int, Pixels] = {}
+        size = (self.timeline.height, self.timeline.width)
+        with closing(
+            decode_stream(self.policy, decode_frames, self.data, size, self._targets(frame_indices))
+        ) as stream:
+            for chunk in stream:
+                for index, frame in chunk:
+                    frames[index] = resize(frame)
+        return np.stack([frames[index] for index in frame_indices])
+
+    def _targets(self, frame_indices: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Return for each frame its index, its timestamp and that of the key frame before it, sorted."""
+        frame_pts = self.timeline.frame_pts
+        return [
+            (index, int(frame_pts[index]), _keyframe_before(self.timeline, int(frame_pts[index])))
+            for index in sorted(set(frame_indices))
+        ]
 
     @property
     def buffered_bytes(self) -> int:
@@ -109,10 +134,10 @@ def read_video_header(reference: VideoReference, policy: MediaPolicy) -> VideoHe
     source = open_source(reference, policy)
     if isinstance(source.encoded, bytes):
         identity: Hashable = source.content_digest()
-        timeline = _read_timeline(source.encoded)
+        timeline = _decode_timeline(source.encoded, policy)
     else:
         identity = source.encoded  # not hashed: hashing a long video would take as long as reading it
-        timeline = _read_file_timeline(source.encoded)
+        timeline = _decode_file_timeline(source.encoded, policy)
     check_pixels(timeline.width, timeline.height, policy)
     first_frame, last_frame = _frame_range(reference, timeline)
     duration = (last_frame - first_frame) / timeline.frame_rate
@@ -121,7 +146,7 @@ def read_video_header(reference: VideoReference, policy: MediaPolicy) -> VideoHe
             f"it lasts {duration:.0f} seconds and the media policy allows {policy.max_seconds:g} "
             "(MediaPolicy.max_seconds); pass a part of it, as video.mp4#t=start,end"
         )
-    return VideoHeader(source.data, timeline, identity, first_frame, last_frame)
+    return VideoHeader(source.data, policy, timeline, identity, first_frame, last_frame)
 
 
 def _frame_range(reference: VideoReference, timeline: Timeline) -> tuple[int, int]:
@@ -146,59 +171,103 @@ def _frame_range(reference: VideoReference, timeline: Timeline) -> tuple[int, in
 
 
 @lru_cache(maxsize=8)
-def _read_file_timeline(version: FileVersion) -> Timeline:
+def _decode_file_timeline(version: FileVersion, policy: MediaPolicy) -> Timeline:
     """Read a file's timeline; cached by the file's version, so that the parts of a long video share one reading."""
-    return _read_timeline(Path(version.path))
+    return _decode_timeline(Path(version.path), policy)
 
 
-def _read_timeline(data: Path | bytes) -> Timeline:
+def _decode_timeline(data: Path | bytes, policy: MediaPolicy) -> Timeline:
+    width, height, frame_rate, frame_pts, keyframe_pts = decode(policy, read_timeline, data)
+    return Timeline(width, height, frame_rate, frame_pts, keyframe_pts)
+
+
+def read_timeline(data: Path | bytes) -> tuple[int, int, float, NDArray[np.int64], NDArray[np.int64]]:
+    """Read the container of a video.
+
+    Args:
+        data: A video file, or its bytes.
+
+    Returns:
+        The fields of a `Timeline`, in their order.
+
+    Raises:
+        MediaError: The video is broken, or has no frames.
+        PolicyError: It claims more than `MAX_FRAMES`.
+    """
     with _open(data) as container:
         stream = container.streams.video[0]
+        if stream.frames > MAX_FRAMES:
+            raise PolicyError(_too_many_frames())
         frame_rate = stream.average_rate or stream.guessed_rate
-        frame_pts, keyframe_pts = [], []
+        frame_pts, keyframe_pts = array("q"), array("q")
         for packet in container.demux(stream):
             if packet.pts is not None and packet.size:
                 frame_pts.append(packet.pts)
                 if packet.is_keyframe:
                     keyframe_pts.append(packet.pts)
+                if len(frame_pts) > MAX_FRAMES:
+                    raise PolicyError(_too_many_frames())
         width, height = stream.codec_context.width, stream.codec_context.height
     if not frame_pts or not frame_rate:
         raise MediaError("the video has no frames; export it again")
-    return Timeline(width, height, float(Fraction(frame_rate)), np.unique(frame_pts), np.unique(keyframe_pts))
+    rate = float(Fraction(frame_rate))
+    return width, height, rate, np.unique(np.array(frame_pts)), np.unique(np.array(keyframe_pts, dtype=np.int64))
 
 
-def _decode(
-    data: Path | bytes, timeline: Timeline, frame_indices: Sequence[int], resize: Callable[[Pixels], Pixels]
-) -> Pixels:
-    """Decode frames, seeking to the key frame before each unless the decoder is already past it."""
-    index_of_pts = {int(timeline.frame_pts[index]): index for index in frame_indices}
-    frames: dict[int, Pixels] = {}
+def _too_many_frames() -> str:
+    return f"it has more than {MAX_FRAMES} frames; cut it into several files"
+
+
+def decode_frames(
+    data: Path | bytes, size: Size, targets: Sequence[Sequence[int]]
+) -> Iterator[list[tuple[int, Pixels]]]:
+    """Decode frames, seeking to the key frame before each unless the decoder is already past it.
+
+    Args:
+        data: A video file, or its bytes.
+        size: Height and width that all frames must have.
+        targets: Index, timestamp and timestamp of the key frame before it, for each frame, sorted by timestamp.
+
+    Yields:
+        Index and pixels of frames, (height, width, 3) uint8, as many as fit into `_CHUNK_BYTES`, at least one.
+
+    Raises:
+        MediaError: The video is broken.
+    """
+    chunk = []
+    chunk_length = max(1, _CHUNK_BYTES // (3 * size[0] * size[1]))
+    for frame in _decode_targets(data, size, targets):
+        chunk.append(frame)
+        if len(chunk) == chunk_length:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _decode_targets(data: Path | bytes, size: Size, targets: Sequence[Sequence[int]]) -> Iterator[tuple[int, Pixels]]:
     with _open(data) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        pending_pts = sorted(index_of_pts)
+        pending = deque(targets)
         decoded_pts: int | None = None
-        while pending_pts:
-            target_pts = pending_pts[0]
-            keyframe_pts = _keyframe_before(timeline, target_pts)
+        while pending:
+            target_index, _, keyframe_pts = pending[0]
             if decoded_pts is None or keyframe_pts > decoded_pts:
                 container.seek(keyframe_pts, stream=stream, backward=True)
-            num_pending = len(pending_pts)
+            num_pending = len(pending)
             for frame in container.decode(stream):
                 if frame.pts is None:
                     continue
                 decoded_pts = frame.pts
-                if (frame.width, frame.height) != (timeline.width, timeline.height):
+                if (frame.height, frame.width) != tuple(size):
                     raise MediaError("the video changes its frame size half way; cut it there")
-                while pending_pts and frame.pts >= pending_pts[0]:
-                    frames[index_of_pts[pending_pts.pop(0)]] = resize(frame.to_ndarray(format="rgb24"))
-                if not pending_pts or _keyframe_before(timeline, pending_pts[0]) > decoded_pts:
+                while pending and frame.pts >= pending[0][1]:
+                    yield pending.popleft()[0], frame.to_ndarray(format="rgb24")
+                if not pending or pending[0][2] > decoded_pts:
                     break
-            if len(pending_pts) == num_pending:
-                raise MediaError(
-                    f"the video is broken: its frame {index_of_pts[target_pts]} cannot be decoded; export it again"
-                )
-    return np.stack([frames[index] for index in frame_indices])
+            if len(pending) == num_pending:
+                raise MediaError(f"the video is broken: its frame {target_index} cannot be decoded; export it again")
 
 
 def _keyframe_before(timeline: Timeline, pts: int) -> int:

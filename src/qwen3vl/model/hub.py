@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -52,7 +53,7 @@ def resolve_checkpoint(
     """
     if str(model) == "tiny":
         return Checkpoint(Path(str(files("qwen3vl"))) / "tiny" / kind, "tiny")
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111 (Path.expanduser raises an error for an unknown user)
     if folder.is_dir():
         return Checkpoint(folder.resolve(), str(folder.resolve()))
     name = str(model)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -28,22 +27,10 @@ FRAME_LIST_FACTOR = 2 * IMAGE_FACTOR
 IMAGE_MAX_TOKEN_NUM = 16384
 """Maximum tokens of an image in `fetch_image` of qwen-vl-utils 0.0.14, `vision_process.py`, by default. For frames
 of a list, each token counts as `FRAME_LIST_FACTOR ** 2` pixels."""
+_STRIP_ROWS = 512
+"""Rows of a frame that are in float32 at once while it is resized."""
 _MEAN = _STD = 127.5
 """`image_mean` and `image_std` of Qwen3-VL's `preprocessor_config.json`, 0.5, for values from 0 to 255."""
-
-
-def resize_image(image: Image.Image, height: int, width: int) -> Tensor:
-    """Resize an image with Pillow's bicubic filter.
-
-    Args:
-        image: An RGB image.
-        height: Rows of the result.
-        width: Pixels per row of the result.
-
-    Returns:
-        Pixels, (1, height, width, 3) uint8.
-    """
-    return torch.from_numpy(np.array(image.resize((width, height)))).unsqueeze(0)
 
 
 def frame_list_size(width: int, height: int) -> tuple[int, int]:
@@ -77,8 +64,11 @@ def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:
     """
     if frames.shape[1:3] == (height, width):
         return frames
-    # One frame at a time: a whole video in float32 would take four times its decoded size.
-    return torch.cat([_resize_frame(frame, height, width) for frame in frames.unsqueeze(1)])
+    resized = torch.empty((len(frames), height, width, 3), dtype=torch.uint8)
+    for frame, resized_frame in zip(frames, resized, strict=True):
+        for channel in range(3):
+            resized_frame[..., channel] = _resize_channel(frame[..., channel], height, width)
+    return resized
 
 
 def resize_frame_array(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
@@ -95,10 +85,20 @@ def resize_frame_array(frame: NDArray[np.uint8], height: int, width: int) -> NDA
     return resize_frames(torch.from_numpy(frame)[None], height, width)[0].numpy()
 
 
-def _resize_frame(frame: Tensor, height: int, width: int) -> Tensor:
-    values = frame.permute(0, 3, 1, 2).float()
-    values = interpolate(values, size=(height, width), mode="bicubic", align_corners=False, antialias=True)
-    return values.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+def _resize_channel(channel: Tensor, height: int, width: int) -> Tensor:
+    """Resize one colour channel of a frame, (any height, any width) uint8.
+
+    The widths first, `_STRIP_ROWS` rows at a time, then the heights: these are the steps of one call of `interpolate`
+    for the whole frame, whose float32 copy would be four times as large as the frame.
+    """
+    strips = [_interpolate(strip.float(), strip.shape[0], width) for strip in channel.split(_STRIP_ROWS)]
+    return _interpolate(torch.cat(strips), height, width).clamp(0, 255).round().to(torch.uint8)
+
+
+def _interpolate(values: Tensor, height: int, width: int) -> Tensor:
+    if values.shape == (height, width):
+        return values
+    return interpolate(values[None, None], (height, width), mode="bicubic", align_corners=False, antialias=True)[0, 0]
 
 
 def patches(pixels: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from qwen3vl.processing.geometry import (
     smart_resize,
     video_frame_size,
 )
-from qwen3vl.processing.pixels import frame_list_size, resize_frame_array, resize_frames, resize_image
+from qwen3vl.processing.pixels import frame_list_size, resize_frame_array, resize_frames
 from qwen3vl.processing.templates import PromptContent, VisionPart
 
 if TYPE_CHECKING:  # imports PyAV, which would delay the start of every process
@@ -92,7 +93,7 @@ class UnsizedImage:
         vision = VisionPart((self.header.identity, height, width), patch_grid(height, width))
 
         def load() -> Tensor:
-            return resize_image(self.header.load(), height, width)
+            return torch.from_numpy(self.header.load((height, width))).unsqueeze(0)
 
         return SizedMedia(self.name, vision, load, self.header.buffered_bytes)
 
@@ -183,8 +184,8 @@ class UnsizedFrames:
         )
 
         def load() -> Tensor:
-            frames = [resize_image(frame.load(), image_height, image_width) for frame in self.frames]
-            return resize_frames(torch.cat(frames), height, width)
+            frames = [frame.load((image_height, image_width)) for frame in self.frames]
+            return resize_frames(torch.from_numpy(np.stack(frames)), height, width)
 
         return SizedMedia(self.name, vision, load, sum(frame.buffered_bytes for frame in self.frames))
 

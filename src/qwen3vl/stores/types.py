@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
+from typing import Any, ParamSpec, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from qwen3vl._deprecation import deprecated_alias, renamed_arguments
 from qwen3vl.documents import Document
 
+P = ParamSpec("P")
 Vector = NDArray[np.float32]
 """One embedding, (dimensions,) float32."""
 Scalar = str | int | float | bool
@@ -113,6 +115,7 @@ class Search:
             the key are left out.
 
     Raises:
+        TypeError: There is no such option; the message names those that there are.
         ValueError: `limit` is less than 1 or `offset` is negative.
     """
 
@@ -130,7 +133,20 @@ class Search:
     one_per = deprecated_alias("Search", "one_per", "group_by")
 
 
-Search.__init__ = renamed_arguments(one_per="group_by")(Search.__init__)  # type: ignore[method-assign]
+def _check_names(initialize: Callable[P, None]) -> Callable[P, None]:
+    """Return a constructor of `Search` whose error for an unknown argument names the known ones."""
+    names = [field.name for field in fields(Search)]
+
+    @wraps(initialize)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        if unknown := [name for name in kwargs if name not in names]:
+            raise TypeError(f"unknown search option {unknown[0]!r}; the options are {', '.join(names[1:])}")
+        initialize(*args, **kwargs)
+
+    return call
+
+
+Search.__init__ = renamed_arguments(one_per="group_by")(_check_names(Search.__init__))  # type: ignore[method-assign]
 
 
 def matches_nothing(where: Any) -> bool:

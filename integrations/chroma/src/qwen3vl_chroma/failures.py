@@ -28,7 +28,7 @@ def classify_error(error: Exception) -> ClientFailure | None:
         return failure
     if isinstance(error, (OSError, ValueError, TypeError, RuntimeError)):
         reason = str(error) or type(error).__name__
-        return ClientFailure(reason, invalid_request=isinstance(error, (ValueError, TypeError)))
+        return ClientFailure(reason, invalid_request=isinstance(error, (ValueError, TypeError, RecursionError)))
     return None
 
 

@@ -199,4 +199,4 @@ class MediaLoader(DataLoader[Loadable]):
             header = read_video_header(as_video(uri), self.policy)
             frames = header.load([(header.first_frame + header.last_frame) // 2])
             return np.asarray(frames[0])
-        return np.asarray(read_image_header(as_image(uri), self.policy).load())
+        return np.asarray(read_image_header(as_image(uri), self.policy).load(None))

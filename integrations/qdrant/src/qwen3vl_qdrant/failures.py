@@ -41,7 +41,9 @@ def classify_error(error: Exception) -> ClientFailure | None:
     if isinstance(error, (sqlite3.Error, OSError)):
         return ClientFailure(str(error) or type(error).__name__)
     if isinstance(error, (ApiException, QdrantException, ValueError, RuntimeError)):
-        return ClientFailure(str(error) or type(error).__name__, invalid_request=isinstance(error, ValueError))
+        return ClientFailure(
+            str(error) or type(error).__name__, invalid_request=isinstance(error, (ValueError, RecursionError))
+        )
     return None
 
 

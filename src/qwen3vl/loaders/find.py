@@ -1,0 +1,94 @@
+"""Finds files: in folders with everything below them, by glob patterns, or by their own paths."""
+
+# The methods of `Path` raise errors where the functions of `os.path` return False.
+# ruff: noqa: PTH100, PTH111, PTH112, PTH207
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from qwen3vl.documents import LoadFailure
+from qwen3vl.loaders.outcomes import Skipped, attempt, storable_name
+
+
+def expand_user(path: str) -> str:
+    """Replace `~` and `~user` at the beginning of a path; a path with an unknown user is left as it is.
+
+    Args:
+        path: A path or pattern.
+
+    Returns:
+        The path.
+    """
+    return os.path.expanduser(path)
+
+
+def absolute_name(path: str) -> str:
+    """Return the absolute path as the source of a failure, without following links, whose target may be gone.
+
+    Args:
+        path: A path or pattern.
+
+    Returns:
+        The path as valid Unicode.
+    """
+    return storable_name(os.path.abspath(path))
+
+
+def find_files(path: str, exclude: Sequence[Path]) -> Iterator[Path | LoadFailure | Skipped]:
+    """Find the files of a path or pattern. Nothing is opened, and files that cannot be opened are among them.
+
+    Args:
+        path: A folder, a file or a glob pattern, after `expand_user`.
+        exclude: Folders that are not entered.
+
+    Yields:
+        Absolute paths; a folder's files come before its subfolders, each sorted by name. Failures are folders that
+        cannot be read and paths that do not exist; links to folders are not followed.
+    """
+    if os.path.isdir(path):
+        yield from _walk(_resolve(path), {_resolve(folder) for folder in exclude})
+    elif os.path.lexists(path):
+        yield _resolve(path)
+    else:
+        matches = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
+        files = [_resolve(match) for match in matches if not os.path.isdir(match)]
+        reason = "there is no such file or folder, and no file matches it as a pattern; check the path"
+        yield from files or [LoadFailure(absolute_name(path), reason)]
+
+
+def _resolve(path: str | Path) -> Path:
+    """Return the absolute path; unlike `Path.resolve`, it raises nothing if links form a loop."""
+    return Path(os.path.realpath(path))
+
+
+def _walk(folder: Path, excluded: set[Path]) -> Iterator[Path | LoadFailure | Skipped]:
+    """Walk a tree of any depth."""
+    pending = [folder]
+    while pending:
+        current = pending.pop()
+        if current in excluded:
+            continue
+        subfolders: list[Path] = []
+        yield from attempt(str(current), _list_folder, current, subfolders)
+        pending.extend(reversed(subfolders))
+
+
+def _list_folder(folder: Path, subfolders: list[Path]) -> Iterator[Path | LoadFailure | Skipped]:
+    """Yield a folder's files, and add its subfolders to a list."""
+    with os.scandir(folder) as entries:
+        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in visible:
+        yield from attempt(entry.path, _visit, entry, subfolders)
+
+
+def _visit(entry: os.DirEntry[str], subfolders: list[Path]) -> Iterator[Path | Skipped]:
+    if entry.is_dir(follow_symlinks=False):
+        subfolders.append(Path(entry.path))
+    elif entry.is_symlink() and os.path.isdir(entry.path):
+        yield Skipped(storable_name(entry.path), "link to a folder")
+    else:
+        yield Path(entry.path)

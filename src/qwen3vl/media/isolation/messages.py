@@ -1,0 +1,100 @@
+"""Messages between a process and its decoder processes: JSON, with arrays and bytes in a shared buffer.
+
+Nothing that comes from a decoder process is unpickled: it has read a hostile file.
+"""
+
+from __future__ import annotations
+
+import json
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwen3vl.media.isolation.shared_buffer import Data, Location, SharedBuffer
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+"""Maximum size of the JSON of a message; the text of a page is the longest part."""
+_DTYPES = ("uint8", "int64")
+"""Element types of the arrays that decoders return."""
+_ARRAY, _BYTES, _PATH = "array", "bytes", "path"
+
+
+class Channel:
+    """One end of the connection between a process and a decoder process.
+
+    Args:
+        connection: A connected socket.
+        buffer: The buffer that both ends share.
+    """
+
+    def __init__(self, connection: Connection, buffer: SharedBuffer) -> None:
+        self.connection = connection
+        self.buffer = buffer
+
+    def send(self, message: Any) -> None:
+        """Send a message. Its arrays and bytes overwrite those of the message before, in both directions.
+
+        Args:
+            message: A JSON value that may contain NumPy arrays, bytes and paths as well.
+
+        Raises:
+            OSError: The other process has ended.
+        """
+        buffers: list[Data] = []
+        plain = _encode(message, buffers)
+        locations = self.buffer.write(buffers)
+        self.connection.send_bytes(json.dumps([plain, locations]).encode())
+
+    def receive(self) -> Any:
+        """Wait for a message.
+
+        Returns:
+            The message; arrays and bytes are copies.
+
+        Raises:
+            EOFError: The other process has ended.
+            OSError: As above, or the message is too long.
+            ValueError: This is no message.
+        """
+        plain, locations = json.loads(self.connection.recv_bytes(MAX_MESSAGE_BYTES))
+        return self._decode(plain, [(offset, size) for offset, size in locations])
+
+    def _decode(self, value: Any, locations: list[Location]) -> Any:
+        """Put arrays, bytes and paths back into a JSON value."""
+        if isinstance(value, list):
+            return [self._decode(entry, locations) for entry in value]
+        if not isinstance(value, dict):
+            return value
+        if _ARRAY in value:
+            if value["dtype"] not in _DTYPES:
+                raise ValueError(f"decoders return no arrays of {value['dtype']}")
+            return self.buffer.read(locations[value[_ARRAY]], value["dtype"]).reshape(value["shape"])
+        if _BYTES in value:
+            return self.buffer.read(locations[value[_BYTES]]).tobytes()
+        if _PATH in value:
+            return Path(value[_PATH])
+        return {key: self._decode(entry, locations) for key, entry in value.items()}
+
+    def close(self) -> None:
+        """Close the connection and release the buffer."""
+        self.connection.close()
+        self.buffer.close()
+
+
+def _encode(value: Any, buffers: list[Data]) -> Any:
+    """Return a value as JSON, and collect its arrays and bytes in `buffers`."""
+    if isinstance(value, dict):
+        return {key: _encode(entry, buffers) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encode(entry, buffers) for entry in value]
+    if isinstance(value, np.ndarray):
+        buffers.append(np.ascontiguousarray(value))
+        return {_ARRAY: len(buffers) - 1, "dtype": value.dtype.name, "shape": value.shape}
+    if isinstance(value, bytes):
+        buffers.append(value)
+        return {_BYTES: len(buffers) - 1}
+    if isinstance(value, Path):
+        return {_PATH: str(value)}
+    return value

@@ -1,0 +1,68 @@
+"""Operations for decoder processes that do what hostile files make decoders do."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def process_id() -> int:
+    return os.getpid()
+
+
+def crash() -> None:
+    """Read address 0, as a decoder with a memory error does."""
+    ctypes.string_at(0)
+
+
+def abort() -> None:
+    os.abort()
+
+
+def hang(started: Path | None = None) -> None:
+    if started is not None:
+        started.write_text(str(os.getpid()))
+    while True:
+        time.sleep(1)
+
+
+def block_signals_and_hang(started: Path) -> None:
+    """Hang like native code that does not return: no Python signal handler and no thread of Python runs."""
+    started.write_text(str(os.getpid()))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    ctypes.PyDLL(None).sleep(600)  # PyDLL keeps the global interpreter lock
+
+
+def allocate(num_bytes: int) -> int:
+    return len(bytearray(num_bytes))
+
+
+def return_zeros(num_bytes: int) -> NDArray[np.uint8]:
+    return np.zeros(num_bytes, np.uint8)
+
+
+def fail() -> None:
+    raise KeyError("no such box")
+
+
+def count(stop: int, seconds: float) -> Iterator[NDArray[np.int64]]:
+    for number in range(stop):
+        time.sleep(seconds)
+        yield np.full(3, number)
+
+
+def echo(data: bytes, path: Path, array: NDArray[np.uint8], text: str) -> list[object]:
+    return [data, path, array, text]
+
+
+def print_noise() -> str:
+    os.write(1, b"noise on stdout")
+    os.write(2, b"noise on stderr")
+    return "done"
