@@ -32,7 +32,8 @@ def load_video(path: Path, digest: str, segment_seconds: float, policy: MediaPol
     """
     header = read_video_header(as_video(path), replace(policy, max_seconds=math.inf))
     duration = header.timeline.duration
-    num_segments = max(1, round(duration / segment_seconds))
+    # A segment has two frames at least, so that a file cannot claim millions of segments by its duration.
+    num_segments = max(1, min(round(duration / segment_seconds), len(header.timeline.frame_pts) // 2))
     for number in range(num_segments):
         start, end = (round(duration * edge / num_segments, 2) for edge in (number, number + 1))
         locator = f"t={start:g},{end:g}"
