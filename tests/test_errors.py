@@ -17,7 +17,7 @@ from PIL import Image
 from qwen3vl import BatchError, Embedder, InputError, Reranker
 from qwen3vl.inputs import Item
 from tests.support.engines import embedder_with
-from tests.support.hostile_media import png
+from tests.support.hostile.png import png
 
 
 def test_bad_items_leave_the_other_vectors_unchanged(

@@ -12,7 +12,8 @@ from langchain_qwen3_vl import Qwen3VLEmbeddings, Qwen3VLReranker, add_documents
 from pydantic import ValidationError
 
 from qwen3vl import BatchError, InputError, MediaPolicy, Qwen3VLError
-from tests.support.hostile_media import HOSTILE, data_uri, png, prepare, reference
+from tests.support.hostile.png import png
+from tests.support.hostile.references import HOSTILE, data_uri, prepare, reference
 from tests.support.http_server import Server
 
 

@@ -24,7 +24,7 @@ from llama_index.postprocessor.qwen3_vl_rerank import Qwen3VLPictures, Qwen3VLRe
 from pydantic import ValidationError
 
 from qwen3vl import BatchError, InputError, MediaPolicy, Reranker
-from tests.support.hostile_media import HOSTILE, prepare, reference
+from tests.support.hostile.references import HOSTILE, prepare, reference
 from tests.support.http_server import Server
 from tests.support.sample_library import STAR
 

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
+from tests.support.hostile.png import png
 from tests.support.http_server import Server
-
-
-def png(width: int, height: int, rows: int = 1) -> bytes:
-    """Return a PNG whose header claims a size, with the pixels of `rows` rows."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = zlib.compress(b"\0" * (rows * (3 * width + 1)), 9)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
 def data_uri(data: bytes) -> str:

@@ -1,0 +1,122 @@
+"""Embeds and loads mutated files among valid ones, and checks that nothing reaches beyond an item."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3vl import Embedder, MediaPolicy
+from qwen3vl.documents import Document, LoadFailure
+from qwen3vl.loaders import Loader
+from tests.support.hostile.file import HostileFile
+from tests.support.hostile.seeds import seeds
+
+NEIGHBOUR_FILES = ("rgb.png", "drawing.pdf", "mpeg4.mp4")
+ROUNDING = 2e-6
+"""Maximum difference of the same input's vectors in different batches, float32."""
+FILES_PER_NEIGHBOUR = 4
+"""Hostile files between two valid inputs of a batch."""
+
+
+def write_neighbours(folder: Path) -> list[Any]:
+    """Write valid files, and return inputs that are a text and these files."""
+    folder.mkdir()
+    for name in NEIGHBOUR_FILES:
+        (folder / name).write_bytes(seeds()[name])
+    image, page, video = (str(folder / name) for name in NEIGHBOUR_FILES)
+    return ["a red circle", {"image": image}, {"image": f"{page}#page=1"}, {"video": video}]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fuzzer:
+    """Runs files through an embedder and a loader.
+
+    Attributes:
+        embedder: Embeds them.
+        folder: The only folder that its policy allows.
+        neighbours: Valid inputs.
+        vectors: The vectors of these alone, (num_neighbours, dimension) float32.
+    """
+
+    embedder: Embedder
+    folder: Path
+    neighbours: list[Any]
+    vectors: NDArray[np.float32]
+
+    @classmethod
+    def start(cls, folder: Path, policy: MediaPolicy) -> Fuzzer:
+        """Load the model, and embed the neighbours alone, each in a call of its own."""
+        embedder = Embedder("tiny", policy=policy, device="cpu")
+        neighbours = write_neighbours(folder / "valid")
+        vectors = np.concatenate([embedder.embed([neighbour]) for neighbour in neighbours])
+        return cls(embedder, folder, neighbours, vectors)
+
+    def run(self, files: Sequence[HostileFile]) -> Counter[str]:
+        """Embed and load files, and check all promises about them.
+
+        Args:
+            files: They are written into a folder, which is emptied again.
+
+        Returns:
+            Number of files by outcome, and of what the loader made of them.
+
+        Raises:
+            AssertionError: A promise is broken.
+        """
+        folder = self.folder / "files"
+        folder.mkdir()
+        paths = [file.write(folder) for file in files]
+        try:
+            return self.embed(files, folder) + self.load(paths, folder)
+        finally:
+            for path in paths:
+                path.unlink()
+            folder.rmdir()
+
+    def embed(self, files: Sequence[HostileFile], folder: Path) -> Counter[str]:
+        """Embed the files in one batch, with a neighbour after every few of them."""
+        inputs: list[Any] = []
+        places: dict[int, int] = {}
+        names: dict[int, str] = {}
+        for number, file in enumerate(files):
+            names[len(inputs)] = file.name
+            inputs.append(file.item(folder))
+            if number % FILES_PER_NEIGHBOUR == 0:
+                places[len(inputs)] = number // FILES_PER_NEIGHBOUR % len(self.neighbours)
+                inputs.append(self.neighbours[places[len(inputs)]])
+        batch = self.embedder.embed(inputs, on_error="collect")
+        failed = {error.index: error for error in batch.errors}
+        for index, neighbour in places.items():
+            assert index not in failed, f"a valid input failed: {failed[index]}"
+            difference = np.abs(batch.values[index] - self.vectors[neighbour]).max()
+            assert difference <= ROUNDING, f"the vector of valid input {neighbour} changed by {difference}"
+        outcomes: Counter[str] = Counter()
+        for index, name in names.items():
+            if index not in failed:
+                assert np.isfinite(batch.values[index]).all(), f"{name}: the vector is not finite"
+            outcomes[f"embedder: {describe(failed.get(index))}"] += 1
+        return outcomes
+
+    def load(self, paths: Sequence[Path], folder: Path) -> Counter[str]:
+        """Load the folder; every file yields something, and nothing else does."""
+        outcomes: Counter[str] = Counter()
+        unseen = {str(path) for path in paths}
+        for loaded in Loader(policy=self.embedder.policy).load(folder):
+            source = next((path for path in (loaded.source, loaded.source.split("#")[0]) if path in unseen), "")
+            if source:
+                unseen.remove(source)
+            outcomes[f"loader: {type(loaded).__name__}"] += 1
+            assert isinstance(loaded, (Document, LoadFailure)), f"{loaded.source}: skipped"
+        assert not unseen, f"the loader says nothing of {sorted(unseen)}"
+        return outcomes
+
+
+def describe(error: Any) -> str:
+    """Return a short name of an item's outcome: the type of the error, or that there is a vector."""
+    return "vector" if error is None else type(error.__cause__).__name__
