@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl._deprecation import deprecated_alias, renamed_arguments
 from qwen3vl.documents import Document
+from qwen3vl.recipe import Recipe
 
 Vector = NDArray[np.float32]
 """One embedding, (dimensions,) float32."""
@@ -144,3 +146,18 @@ def matches_nothing(where: Any) -> bool:
     """
     values = where.values() if isinstance(where, Mapping) else ()
     return any(isinstance(value, (list, tuple)) and not value for value in values)
+
+
+def tenant_point_id(document: Document, recipe: Recipe, tenant: str | None) -> str:
+    """Return the UUID of a document's point. Different tenants have different points of the same document.
+
+    Args:
+        document: The document.
+        recipe: The collection's recipe.
+        tenant: The tenant's name; None without tenants.
+
+    Returns:
+        A UUID.
+    """
+    point_id = document.point_id(recipe)
+    return point_id if tenant is None else str(uuid5(NAMESPACE_OID, f"{tenant}\0{point_id}"))

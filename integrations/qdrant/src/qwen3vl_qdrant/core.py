@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,8 +22,10 @@ from qwen3vl.stores.core import FLOAT_JSON_BYTES, RECIPE_KEY
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl.stores.types import POINT_REF_KEYS
 from qwen3vl_qdrant import failures
+from qwen3vl_qdrant.embedded import back_up, storage_of
 from qwen3vl_qdrant.filters import TENANT_KEY, metadata_key, to_filter
 from qwen3vl_qdrant.layout import Layout
+from qwen3vl_qdrant.left_points import check_left_points
 
 _SCAN_PAGE_POINTS = 1000
 _PAYLOAD_INDEXES = {
@@ -61,6 +64,7 @@ class QdrantCore(StoreCore):
         self.layout = layout
         engine = getattr(client, "_client", client)
         self.embedded = isinstance(engine, (QdrantLocal, AsyncQdrantLocal))
+        self.folder = Path(engine.location) if self.embedded and engine.persistent else None
         if self.embedded:
             # The embedded engine is not thread-safe: all stores of one client share a lock.
             self.lock = _embedded_locks.setdefault(engine, RLock())
@@ -106,12 +110,16 @@ class QdrantCore(StoreCore):
             recipe: Stored in the collection's metadata.
         """
         layout = self.layout or Layout(tenants=self.tenant is not None)
+        if self.folder is not None:
+            check_left_points(storage_of(self.folder, self.collection), recipe, layout)
         await self.request(
             self.client.create_collection,
             self.collection,
             metadata={RECIPE_KEY: recipe.to_dict()},
             **layout.collection_arguments(recipe.dimensions),
         )
+        if self.folder is not None:
+            back_up(self.folder)
 
     async def create_indexes(self) -> None:
         """Create missing payload indexes: the process that created the collection may have been killed before."""

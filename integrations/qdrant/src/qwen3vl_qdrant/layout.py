@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,13 +96,16 @@ class Layout:
             Number of values and distance of the full vectors, and the layout.
 
         Raises:
-            StoreError: The collection has no vector without a name.
+            StoreError: The collection has no vector without a name, or several of one point (a multivector).
         """
         vectors = params.vectors
-        by_name = vectors if isinstance(vectors, dict) else {"": vectors}
+        by_name = vectors if isinstance(vectors, dict) else {} if vectors is None else {"": vectors}
         full, short = by_name.get(""), by_name.get(SHORT_VECTOR_NAME)
-        if full is None:
-            raise StoreError("the collection has no vector without a name, where qwen3vl stores the full vectors")
+        if full is None or full.multivector_config is not None:
+            raise StoreError(
+                "qwen3vl stores one vector without a name for each point, and the collection has "
+                f"{_describe_vectors(by_name, params.sparse_vectors or {})}: use another collection name"
+            )
         quantization = _quantization_name((short or full).quantization_config or config.quantization_config)
         tenants = config.hnsw_config.m == 0 and bool(config.hnsw_config.payload_m)
         return full.size, str(full.distance), cls(short.size if short else None, quantization, tenants)
@@ -170,6 +174,12 @@ def truncate(vector: Vector, length: int) -> NDArray[np.float32]:
     """
     short = vector[:length]
     return np.asarray(short / max(float(np.linalg.norm(short)), _MIN_NORM), dtype=np.float32)
+
+
+def _describe_vectors(dense: Mapping[str, models.VectorParams], sparse: Mapping[str, Any]) -> str:
+    kinds = {name: "dense" if params.multivector_config is None else "multivector" for name, params in dense.items()}
+    kinds |= dict.fromkeys(sparse, "sparse")
+    return ", ".join(f"{name!r} ({kind})" for name, kind in kinds.items()) or "no vectors"
 
 
 def _vector_params(size: int, quantization: Any) -> models.VectorParams:
