@@ -24,7 +24,7 @@ from qwen3vl.stores.types import POINT_REF_KEYS
 from qwen3vl_qdrant import failures
 from qwen3vl_qdrant.embedded import back_up, storage_of
 from qwen3vl_qdrant.filters import TENANT_KEY, metadata_key, to_filter
-from qwen3vl_qdrant.layout import Layout
+from qwen3vl_qdrant.layout import Layout, check_vectors
 from qwen3vl_qdrant.left_points import check_left_points
 
 _SCAN_PAGE_POINTS = 1000
@@ -62,6 +62,7 @@ class QdrantCore(StoreCore):
     ) -> None:
         super().__init__(client, collection, tenant, retry, is_async=isinstance(client, AsyncQdrantClient))
         self.layout = layout
+        self._is_checked = False
         engine = getattr(client, "_client", client)
         self.embedded = isinstance(engine, (QdrantLocal, AsyncQdrantLocal))
         self.folder = Path(engine.location) if self.embedded and engine.persistent else None
@@ -74,6 +75,7 @@ class QdrantCore(StoreCore):
         if not await self.request(self.client.collection_exists, self.collection):
             return None
         info = await self.request(self.client.get_collection, self.collection)
+        check_vectors(info.config.params, self.name)
         return CollectionInfo(info.config.metadata or {}, info)
 
     def check_collection(self, info: CollectionInfo, recipe: Recipe) -> None:
@@ -102,6 +104,7 @@ class QdrantCore(StoreCore):
                 )
         if requested is None:
             self.layout = layout
+        self._is_checked = True
 
     async def create_collection(self, recipe: Recipe) -> None:
         """Create the collection with this object's layout.
@@ -161,7 +164,8 @@ class QdrantCore(StoreCore):
             points: The points.
         """
         if points:
-            await self._load_layout()
+            if not self._is_checked:
+                await self.recipe()
             await super().upsert(points)
 
     def payload(self, point: Point) -> dict[str, Any]:

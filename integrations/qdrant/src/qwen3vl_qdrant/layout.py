@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,7 +85,7 @@ class Layout:
 
     @classmethod
     def from_config(cls, params: models.CollectionParams, config: models.CollectionConfig) -> tuple[int, str, Layout]:
-        """Read the layout of an existing collection.
+        """Read the layout of an existing collection, which `check_vectors` has accepted.
 
         Args:
             params: Its parameters.
@@ -94,18 +93,9 @@ class Layout:
 
         Returns:
             Number of values and distance of the full vectors, and the layout.
-
-        Raises:
-            StoreError: The collection has no vector without a name, or several of one point (a multivector).
         """
-        vectors = params.vectors
-        by_name = vectors if isinstance(vectors, dict) else {} if vectors is None else {"": vectors}
-        full, short = by_name.get(""), by_name.get(SHORT_VECTOR_NAME)
-        if full is None or full.multivector_config is not None:
-            raise StoreError(
-                "qwen3vl stores one vector without a name for each point, and the collection has "
-                f"{_describe_vectors(by_name, params.sparse_vectors or {})}: use another collection name"
-            )
+        vectors = _dense_vectors(params)
+        full, short = vectors[""], vectors.get(SHORT_VECTOR_NAME)
         quantization = _quantization_name((short or full).quantization_config or config.quantization_config)
         tenants = config.hnsw_config.m == 0 and bool(config.hnsw_config.payload_m)
         return full.size, str(full.distance), cls(short.size if short else None, quantization, tenants)
@@ -162,6 +152,28 @@ class Layout:
         return {**arguments, "prefetch": prefetch}
 
 
+def check_vectors(params: models.CollectionParams, name: str) -> None:
+    """Check that a collection has the vector that qwen3vl writes: one for each point, without a name.
+
+    Args:
+        params: The collection's parameters.
+        name: The collection, for the message.
+
+    Raises:
+        StoreError: The collection has only other vectors, such as sparse ones.
+    """
+    dense = _dense_vectors(params)
+    if "" in dense and dense[""].multivector_config is None:
+        return
+    kinds = {key: "dense" if vector.multivector_config is None else "multivector" for key, vector in dense.items()}
+    kinds |= dict.fromkeys(params.sparse_vectors or {}, "sparse")
+    found = ", ".join(f"{key!r} ({kind})" for key, kind in kinds.items()) or "none"
+    raise StoreError(
+        f"{name} was not made by qwen3vl, which stores one dense vector without a name for each point. Its vectors "
+        f"are: {found}. Use another collection name"
+    )
+
+
 def truncate(vector: Vector, length: int) -> NDArray[np.float32]:
     """Return the first values of a Matryoshka vector, normalized.
 
@@ -176,10 +188,11 @@ def truncate(vector: Vector, length: int) -> NDArray[np.float32]:
     return np.asarray(short / max(float(np.linalg.norm(short)), _MIN_NORM), dtype=np.float32)
 
 
-def _describe_vectors(dense: Mapping[str, models.VectorParams], sparse: Mapping[str, Any]) -> str:
-    kinds = {name: "dense" if params.multivector_config is None else "multivector" for name, params in dense.items()}
-    kinds |= dict.fromkeys(sparse, "sparse")
-    return ", ".join(f"{name!r} ({kind})" for name, kind in kinds.items()) or "no vectors"
+def _dense_vectors(params: models.CollectionParams) -> dict[str, models.VectorParams]:
+    """Return the dense vectors of a collection by name; there are none if it has only sparse ones."""
+    if params.vectors is None or isinstance(params.vectors, dict):
+        return params.vectors or {}
+    return {"": params.vectors}
 
 
 def _vector_params(size: int, quantization: Any) -> models.VectorParams:
