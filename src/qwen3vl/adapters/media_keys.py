@@ -102,12 +102,11 @@ def _report_ignored_references(metadata: Mapping[str, Any], keys: MediaKeys) -> 
             path, *_ = re.split("[?#]", str(value), maxsplit=1)
             kind = (mimetypes.guess_type(path, strict=False)[0] or "").partition("/")[0]
             if kind in ("image", "video"):
-                _report_ignored_key(key, kind, keys)
+                _report_ignored_key(key, kind, tuple(getattr(keys, kind)))
 
 
 @lru_cache(maxsize=256)
-def _report_ignored_key(key: str, kind: str, keys: MediaKeys) -> None:
-    read = getattr(keys, kind)
+def _report_ignored_key(key: str, kind: str, read: tuple[str, ...]) -> None:
     logger.warning(
         "metadata %r looks like a reference to %s, and is ignored, because such references are read from %s only: "
         "pass media_keys=MediaKeys(%s=%r) to the embeddings and the reranker (keys=, to functions that convert "

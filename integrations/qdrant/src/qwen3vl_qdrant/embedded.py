@@ -126,11 +126,7 @@ def _open_elsewhere(path: Path) -> StoreError:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock that qdrant-client holds while a folder is open.
-
-    Yields:
-        Nothing.
-    """
+    """Hold the lock that qdrant-client holds while a folder is open; raise `StoreError` if another client holds it."""
     import portalocker  # it fails to be imported where no folder is writable
 
     with (path / _LOCK).open("a") as file:
