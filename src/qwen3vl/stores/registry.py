@@ -13,7 +13,7 @@ from qwen3vl.stores.base import Store
 INTEGRATIONS = ("qdrant", "chroma")
 """Integrations that a location may name before a colon."""
 ENTRY_POINT_GROUP = "qwen3vl.stores"
-"""Group under which integrations register a function `(location, collection) -> Store`."""
+"""Group under which integrations register a function `(location, collection, *, timeout_s) -> Store`."""
 Client = TypeVar("Client")
 
 

@@ -63,7 +63,7 @@ class QdrantCore(StoreCore):
         super().__init__(client, collection, tenant, retry, is_async=isinstance(client, AsyncQdrantClient))
         self.layout = layout
         self._is_checked = False
-        engine = getattr(client, "_client", client)
+        engine: Any = getattr(client, "_client", client)
         self.embedded = isinstance(engine, (QdrantLocal, AsyncQdrantLocal))
         self.folder = Path(engine.location) if self.embedded and engine.persistent else None
         if self.embedded:
