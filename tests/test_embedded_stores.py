@@ -50,6 +50,7 @@ for location in map(str.strip, sys.stdin):
 """
 
 
+@pytest.mark.slow
 def test_processes_create_one_chroma_store_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CREATE_STORES]
     pipe = subprocess.PIPE
@@ -80,6 +81,38 @@ def test_process_that_opens_an_open_qdrant_folder_leaves_its_collections_alone(t
         open_store(str(folder))
     assert_intact(store)
     assert_intact(open_store(str(folder)))
+
+
+CREATE_COLLECTIONS = """
+import sys
+from qwen3vl import StoreError, open_store
+from tests.support.fake_embedder import fake_recipe
+
+for number in range(12):
+    while True:
+        try:
+            store = open_store(sys.argv[1], f"{sys.argv[2]}-{number}")
+            break
+        except StoreError as error:
+            assert "open in another process" in str(error), error
+    store.create(fake_recipe())
+    store.close()
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_take_turns_in_a_qdrant_folder_lose_no_collection(tmp_path: Path) -> None:
+    folder = str(tmp_path / "store")
+    processes = [subprocess.Popen([sys.executable, "-c", CREATE_COLLECTIONS, folder, name]) for name in "abc"]
+    try:
+        assert [process.wait(120) for process in processes] == [0, 0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    store = open_store(folder)
+    assert isinstance(store, QdrantStore)
+    names = {collection.name for collection in store.client.get_collections().collections}
+    assert names == {f"{process}-{number}" for process in "abc" for number in range(12)}
 
 
 SEARCH = """

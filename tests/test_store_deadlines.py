@@ -63,7 +63,8 @@ def test_qdrant_server_that_never_answers_is_an_error_that_names_the_limit(url: 
 @pytest.mark.parametrize("call", ["acount", "arecipe", "acreate", "asearch"])
 @pytest.mark.parametrize("database", ["qdrant", "chroma"])
 async def test_calls_of_async_stores_end(database: str, call: str, url: str, chroma_port: int) -> None:
-    arguments: list[Any] = {"acreate": [fake_recipe()], "asearch": [fake_vector("a star")]}.get(call, [])
+    all_arguments: dict[str, list[Any]] = {"acreate": [fake_recipe()], "asearch": [fake_vector("a star")]}
+    arguments = all_arguments.get(call, [])
     port = int(url.rpartition(":")[2])
     stalling = False
     store: AsyncStore

@@ -32,7 +32,10 @@ def is_read_only(folder: Path) -> bool:
     Returns:
         True for folders on read-only file systems, or whose permissions forbid writing.
     """
-    return folder.is_dir() and not all(os.access(path, os.W_OK) for path in (folder, *folder.iterdir()))
+    if not folder.is_dir():
+        return False
+    # Another process may delete temporary files of the folder meanwhile.
+    return any(not os.access(path, os.W_OK) and path.exists() for path in (folder, *folder.iterdir()))
 
 
 def linked_folder(folder: Path, *, without: Collection[str]) -> Path:
