@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient, models
-from qwen3vl_qdrant import QdrantStore
+from qwen3vl_qdrant import Layout, QdrantStore
 
 from qwen3vl import Document, RecipeError, Search, Store, StoreError, ingest
+from qwen3vl.stores import Point
+from qwen3vl.stores.core import RECIPE_KEY
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
 from tests.support.store_backends import OpenStore
 
@@ -170,6 +173,44 @@ def test_foreign_collection_is_an_error(backend: OpenStore) -> None:
         client.create_collection(collection, models.VectorParams(size=4, distance=models.Distance.DOT))
     with pytest.raises(StoreError, match="was not made by qwen3vl"):
         ingest(passages(1), FakeEmbedder(), store)
+
+
+@pytest.mark.parametrize("layout", [None, Layout()])
+@pytest.mark.parametrize("metadata", [None, {RECIPE_KEY: FakeEmbedder().recipe.to_dict()}])
+@pytest.mark.parametrize(
+    ("vectors", "expected"),
+    [
+        ({"sparse_vectors_config": {"bm25": models.SparseVectorParams()}}, "'bm25' (sparse)"),
+        (
+            {"vectors_config": {"other": models.VectorParams(size=32, distance=models.Distance.COSINE)}},
+            "'other' (dense)",
+        ),
+        (
+            {
+                "vectors_config": models.VectorParams(
+                    size=32,
+                    distance=models.Distance.COSINE,
+                    multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
+                )
+            },
+            "'' (multivector)",
+        ),
+        ({}, "none"),
+    ],
+)
+def test_qdrant_collection_without_our_vector_is_refused_before_anything_is_written(
+    vectors: dict[str, Any], expected: str, metadata: dict[str, Any] | None, layout: Layout | None
+) -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("foreign", metadata=metadata, **vectors)
+    store = QdrantStore(client, "foreign", layout=layout)
+    document = passages(1)[0]
+    point = Point(store.point_id(document, FakeEmbedder().recipe), query_vector(document), document)
+    for call in (lambda: ingest([document], FakeEmbedder(), store), lambda: store.upsert([point])):
+        message = rf"'foreign' was not made by qwen3vl.*{re.escape(expected)}\. Use another collection name"
+        with pytest.raises(StoreError, match=message):
+            call()
+    assert client.count("foreign").count == 0
 
 
 def test_stores_of_one_embedded_client_are_thread_safe() -> None:

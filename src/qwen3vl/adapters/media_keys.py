@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import mimetypes
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from qwen3vl.documents import FORMER_KEYS, Document, has_former_keys
 from qwen3vl.errors import InputError
 
+logger = logging.getLogger(__name__)
+_WORDS_OF_MEDIA_KEYS = ("image", "img", "picture", "photo", "video", "movie", "clip", "media")
+"""A metadata key that contains one of them may be meant as the key of a media reference."""
 _STRING_FIELDS = ("source", "locator", "content_hash")
 """Metadata keys that hold string fields of a `Document`."""
 
@@ -64,6 +72,8 @@ def document_from_metadata(text: str, metadata: Mapping[str, Any], keys: MediaKe
     fields: dict[str, Any] = {key: str(metadata[key]) for key in string_fields if key in metadata}
     fields["image"] = _media_reference(metadata, keys.image)
     fields["video"] = _media_reference(metadata, keys.video)
+    if fields["image"] is None and fields["video"] is None:
+        _report_ignored_references(metadata, keys)
     # In metadata that others wrote, "fused" may mean anything; this package's loaders write False.
     fields["fused"] = metadata.get("fused") is not False
     return Document.from_payload({"page_content": text, "metadata": {**metadata, **fields}})
@@ -81,3 +91,29 @@ def _media_reference(metadata: Mapping[str, Any], keys: Iterable[str]) -> str | 
                 "a media reference is a str: a path, a URL or a data URI"
             )
     return None
+
+
+def _report_ignored_references(metadata: Mapping[str, Any], keys: MediaKeys) -> None:
+    """Log metadata that look like media references under keys that are not read, once for each key."""
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, (str, Path)):
+            continue
+        if key not in (*keys.image, *keys.video) and any(word in key.lower() for word in _WORDS_OF_MEDIA_KEYS):
+            path, *_ = re.split("[?#]", str(value), maxsplit=1)
+            kind = (mimetypes.guess_type(path, strict=False)[0] or "").partition("/")[0]
+            if kind in ("image", "video"):
+                _report_ignored_key(key, kind, tuple(getattr(keys, kind)))
+
+
+@lru_cache(maxsize=256)
+def _report_ignored_key(key: str, kind: str, read: tuple[str, ...]) -> None:
+    logger.warning(
+        "metadata %r looks like a reference to %s, and is ignored, because such references are read from %s only: "
+        "pass media_keys=MediaKeys(%s=%r) to the embeddings and the reranker (keys=, to functions that convert "
+        "documents), or rename the metadata",
+        key,
+        "an image" if kind == "image" else "a video",
+        ", ".join(map(repr, read)) or "no key",
+        kind,
+        (*read, key),
+    )

@@ -99,8 +99,8 @@ class VideoHeader:
             decode_stream(self.policy, decode_frames, self.data, size, self._targets(frame_indices))
         ) as stream:
             for chunk in stream:
-                for index, frame in chunk:
-                    frames[index] = resize(frame)
+                frames |= {index: resize(frame) for index, frame in chunk}
+                chunk.clear()  # while the next one arrives: large frames have hundreds of megabytes
         return np.stack([frames[index] for index in frame_indices])
 
     def _targets(self, frame_indices: Sequence[int]) -> list[tuple[int, int, int]]:

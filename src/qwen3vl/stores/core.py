@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
-from uuid import NAMESPACE_OID, uuid5
 
 from qwen3vl.documents import Document
 from qwen3vl.errors import StoreError
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores.batching import split_points
 from qwen3vl.stores.failures import ClientFailure
-from qwen3vl.stores.retry import Retry
-from qwen3vl.stores.types import Hit, Point, PointRef, Search, Vector, matches_nothing
+from qwen3vl.stores.retry import Retry, with_retry
+from qwen3vl.stores.types import Hit, Point, PointRef, Search, Vector, matches_nothing, tenant_point_id
 
 RECIPE_KEY = "qwen3vl_recipe"
 """Key of the collection's metadata under which the recipe is stored, as a mapping or as JSON."""
@@ -74,6 +72,10 @@ class StoreCore(ABC):
         self.max_request_points = 1024
         self.lock: AbstractContextManager[Any] = nullcontext()
         """Held while a blocking client is used, for clients that are not thread-safe."""
+        self.timeout_s: float | None = None
+        """Seconds after which an attempt of an asynchronous client fails; None leaves it to the client."""
+        self.read_only_folder = ""
+        """The folder of a store that cannot be written; empty for other stores."""
 
     @property
     def name(self) -> str:
@@ -90,8 +92,7 @@ class StoreCore(ABC):
         Returns:
             A UUID.
         """
-        point_id = document.point_id(recipe)
-        return point_id if self.tenant is None else str(uuid5(NAMESPACE_OID, f"{self.tenant}\0{point_id}"))
+        return tenant_point_id(document, recipe, self.tenant)
 
     # What `Store` and `AsyncStore` call.
 
@@ -130,6 +131,7 @@ class StoreCore(ABC):
         """
         stored = await self.recipe()
         if stored is None:
+            self.check_writable()
             try:
                 await self.create_collection(recipe)
             except StoreError:
@@ -172,6 +174,7 @@ class StoreCore(ABC):
         Args:
             points: Points; those whose id is stored already are replaced.
         """
+        self.check_writable()
         batches = split_points(
             points, self.payload, self.request_bytes, max_points=self.max_request_points, max_bytes=MAX_REQUEST_BYTES
         )
@@ -184,6 +187,7 @@ class StoreCore(ABC):
         Args:
             ids: UUIDs of points.
         """
+        self.check_writable()
         if ids:
             await self.delete_ids(_distinct(ids))
 
@@ -198,6 +202,7 @@ class StoreCore(ABC):
         """
         if self.to_filter(where, None) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
+        self.check_writable()
         if not matches_nothing(where):
             await self.delete_matching(self.to_filter(where, self.tenant))
 
@@ -315,33 +320,26 @@ class StoreCore(ABC):
         Raises:
             StoreError: The call failed and is not repeated any more. The client's exception is its cause.
         """
-        for failures in range(self.retry.attempts):
-            try:
-                result = call(*args, **kwargs)
-                return await result if self.is_async else result
-            except Exception as error:
-                failure = self.classify_error(error)
-                if failure is None:
-                    raise
-                if not failure.transient or failures + 1 == self.retry.attempts:
-                    attempts = f" (after {failures + 1} attempts)" if failures else ""
-                    raise StoreError(
-                        f"{self.name}: {failure.reason}{attempts}",
-                        transient=failure.transient,
-                        invalid_request=failure.invalid_request,
-                    ) from error
-                await self._sleep(self.retry.delay_s(failures, failure.wait))
-        raise AssertionError("Retry.attempts is at least 1")
+        return await with_retry(
+            partial(call, *args, **kwargs),
+            self.retry,
+            self.classify_error,
+            name=self.name,
+            is_async=self.is_async,
+            timeout_s=self.timeout_s,
+        )
+
+    def check_writable(self) -> None:
+        """Raise `StoreError` if the store's folder cannot be written."""
+        if self.read_only_folder:
+            raise StoreError(
+                f"{self.name} can only be searched, because {self.read_only_folder} cannot be written by this process: "
+                "make the folder and its files writable (mount it read-write), or copy the folder and open the copy"
+            )
 
     def missing_error(self) -> StoreError:
         """Return the error of reading a collection that does not exist."""
         return StoreError(f"{self.name} does not exist: nothing was ingested into it yet")
-
-    async def _sleep(self, seconds: float) -> None:
-        if self.is_async:
-            await asyncio.sleep(seconds)
-        else:
-            time.sleep(seconds)
 
 
 def _distinct(ids: Sequence[str]) -> list[str]:

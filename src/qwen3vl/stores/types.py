@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from typing import Any, ParamSpec, TypedDict
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl._deprecation import deprecated_alias, renamed_arguments
 from qwen3vl.documents import Document
+from qwen3vl.recipe import Recipe
 
 P = ParamSpec("P")
 Vector = NDArray[np.float32]
@@ -160,3 +162,18 @@ def matches_nothing(where: Any) -> bool:
     """
     values = where.values() if isinstance(where, Mapping) else ()
     return any(isinstance(value, (list, tuple)) and not value for value in values)
+
+
+def tenant_point_id(document: Document, recipe: Recipe, tenant: str | None) -> str:
+    """Return the UUID of a document's point. Different tenants have different points of the same document.
+
+    Args:
+        document: The document.
+        recipe: The collection's recipe.
+        tenant: The tenant's name; None without tenants.
+
+    Returns:
+        A UUID.
+    """
+    point_id = document.point_id(recipe)
+    return point_id if tenant is None else str(uuid5(NAMESPACE_OID, f"{tenant}\0{point_id}"))

@@ -240,6 +240,11 @@ def _content_id(document: LangChainDocument) -> str:
 
 def _store_embeddings(store: VectorStore, embeddings: Qwen3VLEmbeddings | None) -> Qwen3VLEmbeddings:
     """Return the embeddings of a store, after checking that they make the vectors that `embeddings` makes."""
+    if "sparse" in str(getattr(store, "retrieval_mode", "")).lower():
+        raise StoreError(
+            f"{type(store).__name__} is in sparse mode and stores no vectors of its embeddings, so nothing was added: "
+            "create it with retrieval_mode=RetrievalMode.DENSE or HYBRID, and with Qwen3VLEmbeddings as embedding"
+        )
     store_embeddings = store.embeddings or embeddings
     if not isinstance(store_embeddings, Qwen3VLEmbeddings):
         raise StoreError(
