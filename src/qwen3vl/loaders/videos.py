@@ -38,8 +38,8 @@ def load_video(path: Path, digest: str, segment_seconds: float, policy: MediaPol
     num_segments = max(1, min(round(duration / segment_seconds), num_frames // 2))
     if duration / num_segments > max(policy.max_seconds, segment_seconds):
         raise PolicyError(
-            f"it lasts {duration:.0f} seconds and has only {num_frames} frames: its parts of two frames are longer than "
-            f"the {policy.max_seconds:g} seconds that the media policy allows (MediaPolicy.max_seconds); export it again"
+            f"it lasts {duration:.0f} seconds and has only {num_frames} frames: parts of two frames are longer than the "
+            f"{policy.max_seconds:g} seconds that the media policy allows (MediaPolicy.max_seconds); export it again"
         )
     for number in range(num_segments):
         start, end = (round(duration * edge / num_segments, 2) for edge in (number, number + 1))

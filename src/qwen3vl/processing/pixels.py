@@ -91,8 +91,11 @@ def _resize_channel(channel: Tensor, height: int, width: int) -> Tensor:
     The widths first, `_STRIP_ROWS` rows at a time, then the heights: these are the steps of one call of `interpolate`
     for the whole frame, whose float32 copy would be four times as large as the frame.
     """
-    strips = [_interpolate(strip.float(), strip.shape[0], width) for strip in channel.split(_STRIP_ROWS)]
-    return _interpolate(torch.cat(strips), height, width).clamp(0, 255).round().to(torch.uint8)
+    rows = torch.empty((channel.shape[0], width))
+    # Into one tensor: results of many calls, kept between their temporary ones, would fragment the memory.
+    for strip, resized_strip in zip(channel.split(_STRIP_ROWS), rows.split(_STRIP_ROWS), strict=True):
+        resized_strip.copy_(_interpolate(strip.float(), strip.shape[0], width))
+    return _interpolate(rows, height, width).clamp(0, 255).round().to(torch.uint8)
 
 
 def _interpolate(values: Tensor, height: int, width: int) -> Tensor:
