@@ -8,7 +8,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import NAMESPACE_OID, uuid5
 
@@ -18,7 +17,7 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.stores.batching import split_points
 from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.retry import Retry
-from qwen3vl.stores.types import Hit, Point, PointRef, Search, Vector, matches_nothing
+from qwen3vl.stores.types import CollectionInfo, Hit, Point, PointRef, Search, Vector, matches_nothing
 
 RECIPE_KEY = "qwen3vl_recipe"
 """Key of the collection's metadata under which the recipe is stored, as a mapping or as JSON."""
@@ -26,19 +25,6 @@ MAX_REQUEST_BYTES = 8 * 2**20
 """Approximate limit of a write request in bytes: a quarter of what servers accept (32 MiB)."""
 FLOAT_JSON_BYTES = 22
 """Maximum number of bytes of one float in JSON, with its separator."""
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionInfo:
-    """An existing collection.
-
-    Attributes:
-        metadata: The collection's metadata, where the recipe is stored.
-        description: The client's own description of the collection, for `StoreCore.check_collection`.
-    """
-
-    metadata: Mapping[str, Any]
-    description: Any
 
 
 class StoreCore(ABC):
@@ -188,18 +174,19 @@ class StoreCore(ABC):
             await self.delete_ids(_distinct(ids))
 
     async def delete_where(self, where: Any) -> None:
-        """Delete the points that match a filter.
+        """Delete the points that match a filter: none if `matches_nothing` is true of it.
 
         Args:
             where: A `Where`, or a filter of the database's own type.
 
         Raises:
-            ValueError: The filter is empty or has an unsupported value.
+            ValueError: The filter has no condition, or has an unsupported value.
         """
+        if matches_nothing(where):
+            return
         if self.to_filter(where, None) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
-        if not matches_nothing(where):
-            await self.delete_matching(self.to_filter(where, self.tenant))
+        await self.delete_matching(self.to_filter(where, self.tenant))
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """Run several searches.
@@ -273,7 +260,11 @@ class StoreCore(ABC):
 
     @abstractmethod
     def to_filter(self, where: Any, tenant: str | None) -> Any:
-        """Return a filter of the database's type, None if it is empty; raise `ValueError` for unsupported values."""
+        """Return a filter of the database's type that includes the tenant; raise `ValueError` for unsupported values.
+
+        None if it has no condition, also if `where` is such a filter in the database's own type: `delete_where` must
+        refuse it. `matches_nothing(where)` is false.
+        """
 
     @abstractmethod
     async def delete_matching(self, native_filter: Any) -> None:
