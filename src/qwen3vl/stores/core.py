@@ -105,7 +105,7 @@ class StoreCore(ABC):
         return recipe
 
     async def create(self, recipe: Recipe) -> None:
-        """Create the collection, or check an existing one against the recipe.
+        """Create the collection, or check an existing one against the recipe; then create missing payload indexes.
 
         Args:
             recipe: The recipe of all its vectors.
@@ -153,7 +153,7 @@ class StoreCore(ABC):
         return await self.fetch_vectors(_distinct(ids)) if ids else {}
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        """Write points in requests of bounded size. They are durable when this returns.
+        """Write points in requests of bounded size. They are durable when this returns; if it fails, some may be.
 
         Args:
             points: Points; those whose id is stored already are replaced.
@@ -304,7 +304,8 @@ class StoreCore(ABC):
             What the call returns; the result of the coroutine if the client is asynchronous.
 
         Raises:
-            StoreError: The call failed and is not repeated any more. The client's exception is its cause.
+            StoreError: The call failed and is not repeated any more. The client's exception is its cause. An exception
+                for which `classify_error` returns None passes unchanged.
         """
         for failures in range(self.retry.attempts):
             try:

@@ -36,7 +36,8 @@ def open_store(location: str, collection: str = "qwen3vl") -> Store:
 
     Args:
         location: A folder (created if it does not exist), `":memory:"`, or a server's http(s) URL. A prefix names the
-            integration: `"chroma:library"`. Without one it is Qdrant, or the only integration that is installed.
+            integration, one of `INTEGRATIONS`: `"chroma:library"`. Without one it is Qdrant, or, where that is not
+            installed, the first installed integration by name.
         collection: Name of the collection.
 
     Returns:

@@ -105,7 +105,7 @@ class AsyncQdrantStore(AsyncStore):
 
 @renamed_arguments(place="location")
 def open_store(location: str, collection: str = "qwen3vl") -> QdrantStore:
-    """Open a store.
+    """Open a store. A server that cannot be reached is an error of the first request, not of this call.
 
     Args:
         location: A folder (created if it does not exist), a server's http(s) URL, or `":memory:"`.
