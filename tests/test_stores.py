@@ -169,10 +169,12 @@ def test_delete_where_refuses_filters_without_a_condition(store: Store) -> None:
 def test_empty_lists_of_values_match_nothing(store: Store) -> None:
     documents = passages(9)
     ingest(documents, FakeEmbedder(), store)
-    for empty_list in ([], (), range(0), UserList[str]()):
+    empty_lists: list[Any] = [[], (), range(0), UserList[str]()]
+    for empty_list in empty_lists:
         store.delete_where({"source": empty_list})
         assert store.search(query_vector(documents[0]), 9, where={"source": empty_list}) == []
-    for unsupported in (b"", [[]], ["notes/0.md", []], {}, {"gte": None}, None):
+    unsupported_values: list[Any] = [b"", [[]], ["notes/0.md", []], {}, {"gte": None}, None]
+    for unsupported in unsupported_values:
         with pytest.raises((ValueError, StoreError)):
             store.delete_where({"source": unsupported})
     assert store.count() == 9

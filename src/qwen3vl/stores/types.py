@@ -18,8 +18,8 @@ Scalar = str | int | float | bool
 Where = Mapping[str, Scalar | Sequence[Scalar] | Mapping[str, float]]
 """A filter by metadata keys (`source`, `kind`, `locator`, ...). All of its conditions must hold.
 
-A scalar must be equal, a list must contain the value, and a mapping of gt, gte, lt and lte is a range. An empty list
-matches nothing:
+A scalar must be equal, a list must contain the value (an empty one matches nothing), and a mapping of gt, gte, lt and
+lte is a range:
 `{"kind": ["page", "picture"], "page": {"gte": 3}}`.
 """
 RANGE_OPERATORS = frozenset({"gt", "gte", "lt", "lte"})
