@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import UserList
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -63,6 +64,17 @@ def test_filters_by_value_list_and_range(store: Store) -> None:
         numbers("source = 1")
 
 
+def test_filters_by_keys_that_are_not_plain_names(store: Store) -> None:
+    documents = [Document("a", "text", text="a", metadata={"two words": 1, 'with "quotes"': 1})]
+    ingest(documents, FakeEmbedder(), store)
+    assert len(store.search(query_vector(documents[0]), 1, where={"two words": 1})) == 1
+    if isinstance(store, QdrantStore):
+        with pytest.raises(ValueError, match="payload paths cannot express"):
+            store.search(query_vector(documents[0]), 1, where={'with "quotes"': 1})
+    else:
+        assert len(store.search(query_vector(documents[0]), 1, where={'with "quotes"': 1})) == 1
+
+
 def test_offset_threshold_and_group_by(store: Store) -> None:
     documents = passages(60)
     ingest(documents, FakeEmbedder(), store)
@@ -113,8 +125,7 @@ def test_tenants_are_isolated(backend: OpenStore) -> None:
     ann_ids = [point.id for point in stores["ann"].scan()]
     assert bob.existing(ann_ids) == set()
     assert bob.vectors(ann_ids) == {}
-    empty_filters: tuple[Any, ...] = (None, {})
-    for empty_filter in empty_filters:
+    for empty_filter in empty_filters(bob):
         with pytest.raises((ValueError, StoreError), match="needs a filter"):
             bob.delete_where(empty_filter)
     bob.delete(ann_ids)
@@ -134,6 +145,42 @@ def test_delete_where_deletes_matching_points_only(store: Store) -> None:
         store.delete_where(None)
     store.delete(["00000000-0000-0000-0000-000000000000"])
     assert store.count() == 6
+
+
+def empty_filters(store: Store) -> list[Any]:
+    """Filters without a condition, in the package's form and in the database's own."""
+    if not isinstance(store, QdrantStore):
+        return [None, {}]
+    empty = models.Filter()
+    return [
+        *(None, {}, empty, models.Filter(must=[], should=[], must_not=[])),
+        *(models.Filter(must=empty), models.Filter(must=[models.Filter(should=[empty])])),
+        models.Filter(should=[empty, models.HasIdCondition(has_id=[1])]),
+    ]
+
+
+def test_delete_where_refuses_filters_without_a_condition(store: Store) -> None:
+    documents = passages(9)
+    ingest(documents, FakeEmbedder(), store)
+    for empty_filter in empty_filters(store):
+        with pytest.raises(ValueError, match="needs a filter"):
+            store.delete_where(empty_filter)
+        assert len(store.search(query_vector(documents[0]), 9, where=empty_filter)) == 9
+    assert store.count() == 9
+
+
+def test_empty_lists_of_values_match_nothing(store: Store) -> None:
+    documents = passages(9)
+    ingest(documents, FakeEmbedder(), store)
+    empty_lists: list[Any] = [[], (), range(0), UserList[str]()]
+    for empty_list in empty_lists:
+        store.delete_where({"source": empty_list})
+        assert store.search(query_vector(documents[0]), 9, where={"source": empty_list}) == []
+    unsupported_values: list[Any] = [b"", [[]], ["notes/0.md", []], {}, {"gte": None}, None]
+    for unsupported in unsupported_values:
+        with pytest.raises((ValueError, StoreError)):
+            store.delete_where({"source": unsupported})
+    assert store.count() == 9
 
 
 @pytest.mark.parametrize(

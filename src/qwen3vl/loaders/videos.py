@@ -38,7 +38,7 @@ def load_video(path: Path, digest: str, segment_seconds: float, policy: MediaPol
     num_segments = max(1, min(round(duration / segment_seconds), num_frames // 2))
     if duration / num_segments > max(policy.max_seconds, segment_seconds):
         raise PolicyError(
-            f"it lasts {duration:.0f} seconds and has only {num_frames} frames: parts of two frames are longer than the "
+            f"it lasts {duration:.0f} seconds and has only {num_frames} frames: parts of two frames exceed the "
             f"{policy.max_seconds:g} seconds that the media policy allows (MediaPolicy.max_seconds); export it again"
         )
     for number in range(num_segments):

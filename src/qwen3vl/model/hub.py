@@ -41,7 +41,8 @@ def resolve_checkpoint(
     """Find a model's files, downloading them if `model` is a hub id.
 
     Args:
-        model: A folder, a hub id, or `"tiny"`. A folder that exists takes precedence over a hub id of the same name.
+        model: A folder, a hub id, or `"tiny"`. A folder that exists takes precedence over a hub id of the same name,
+            but not over `"tiny"`: write `"./tiny"` for a folder of this name.
         kind: Which of the tiny models `"tiny"` means.
         revision: Branch, tag or commit on the hub; ignored for local files.
 

@@ -60,7 +60,7 @@ def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:
         width: Pixels per row of the result.
 
     Returns:
-        Pixels, (num_frames, height, width, 3) uint8.
+        Pixels, (num_frames, height, width, 3) uint8; `frames` itself if it has this size.
     """
     if frames.shape[1:3] == (height, width):
         return frames
@@ -111,7 +111,7 @@ def patches(pixels: Tensor) -> Tensor:
     neighbours in the result.
 
     Args:
-        pixels: Pixels, (num_frames, height, width, 3) uint8.
+        pixels: Pixels, (num_frames, height, width, 3) uint8; height and width are multiples of `IMAGE_FACTOR`.
 
     Returns:
         One row of channel, frame, y and x values in [-1, 1] for each patch, float32,

@@ -118,8 +118,9 @@ class UnsizedVideo:
         """Decide the size of the frames.
 
         Args:
-            max_tokens: Maximum number of tokens. None means the size of the official script, which does not apply
-                its limit on the pixels of all frames to files.
+            max_tokens: Maximum number of tokens. Frames have a least size (see `video_frame_size`), so there may be
+                more. None means the size of the official script, which does not apply its limit on the pixels of all
+                frames to files.
 
         Returns:
             The video at that size.
@@ -163,7 +164,8 @@ class UnsizedFrames:
         """Decide the size of the frames.
 
         Args:
-            max_tokens: Maximum number of tokens, besides the limits; None means the limits alone.
+            max_tokens: Maximum number of tokens, besides the limits; None means the limits alone. Frames have a least
+                size (see `video_frame_size`), so there may be more.
 
         Returns:
             The video at that size.

@@ -6,7 +6,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.stores.batching import split_points
 from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.retry import Retry, with_retry
-from qwen3vl.stores.types import Hit, Point, PointRef, Search, Vector, matches_nothing, tenant_point_id
+from qwen3vl.stores.types import CollectionInfo, Hit, Point, PointRef, Search, Vector, matches_nothing, tenant_point_id
 
 RECIPE_KEY = "qwen3vl_recipe"
 """Key of the collection's metadata under which the recipe is stored, as a mapping or as JSON."""
@@ -24,19 +23,6 @@ MAX_REQUEST_BYTES = 8 * 2**20
 """Approximate limit of a write request in bytes: a quarter of what servers accept (32 MiB)."""
 FLOAT_JSON_BYTES = 22
 """Maximum number of bytes of one float in JSON, with its separator."""
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionInfo:
-    """An existing collection.
-
-    Attributes:
-        metadata: The collection's metadata, where the recipe is stored.
-        description: The client's own description of the collection, for `StoreCore.check_collection`.
-    """
-
-    metadata: Mapping[str, Any]
-    description: Any
 
 
 class StoreCore(ABC):
@@ -120,7 +106,7 @@ class StoreCore(ABC):
         return recipe
 
     async def create(self, recipe: Recipe) -> None:
-        """Create the collection, or check an existing one against the recipe.
+        """Create the collection, or check an existing one against the recipe; then create missing payload indexes.
 
         Args:
             recipe: The recipe of all its vectors.
@@ -169,7 +155,7 @@ class StoreCore(ABC):
         return await self.fetch_vectors(_distinct(ids)) if ids else {}
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        """Write points in requests of bounded size. They are durable when this returns.
+        """Write points in requests of bounded size. They are durable when this returns; if it fails, some may be.
 
         Args:
             points: Points; those whose id is stored already are replaced.
@@ -192,19 +178,20 @@ class StoreCore(ABC):
             await self.delete_ids(_distinct(ids))
 
     async def delete_where(self, where: Any) -> None:
-        """Delete the points that match a filter.
+        """Delete the points that match a filter: none if `matches_nothing` is true of it.
 
         Args:
             where: A `Where`, or a filter of the database's own type.
 
         Raises:
-            ValueError: The filter is empty or has an unsupported value.
+            ValueError: The filter has no condition, or has an unsupported value.
         """
+        if matches_nothing(where):
+            return
         if self.to_filter(where, None) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
         self.check_writable()
-        if not matches_nothing(where):
-            await self.delete_matching(self.to_filter(where, self.tenant))
+        await self.delete_matching(self.to_filter(where, self.tenant))
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """Run several searches.
@@ -278,7 +265,11 @@ class StoreCore(ABC):
 
     @abstractmethod
     def to_filter(self, where: Any, tenant: str | None) -> Any:
-        """Return a filter of the database's type, None if it is empty; raise `ValueError` for unsupported values."""
+        """Return a filter of the database's type that includes the tenant; raise `ValueError` for unsupported values.
+
+        None if it has no condition, also if `where` is such a filter in the database's own type: `delete_where` must
+        refuse it. `matches_nothing(where)` is false.
+        """
 
     @abstractmethod
     async def delete_matching(self, native_filter: Any) -> None:
@@ -318,7 +309,8 @@ class StoreCore(ABC):
             What the call returns; the result of the coroutine if the client is asynchronous.
 
         Raises:
-            StoreError: The call failed and is not repeated any more. The client's exception is its cause.
+            StoreError: The call failed and is not repeated any more. The client's exception is its cause. An exception
+                for which `classify_error` returns None passes unchanged.
         """
         return await with_retry(
             partial(call, *args, **kwargs),

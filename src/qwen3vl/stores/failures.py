@@ -53,7 +53,8 @@ def http_failure(server: str, status: int, reason: str, *, credentials_fix: str,
         wait: Seconds of the `Retry-After` header; 0 without one.
 
     Returns:
-        A transient failure for 408, 429 and 5xx (but not for a full disk); an invalid request for 400, 413 and 422.
+        A transient failure for 408, 429 and 5xx (but not for 507 or a full disk), an invalid request for 400, 413 and
+        422, else a permanent failure. `credentials_fix` is part of the reason for 401 and 403 only.
     """
     if status in (401, 403):
         return ClientFailure(f"{server} rejects the credentials ({status}: {reason}); {credentials_fix}")

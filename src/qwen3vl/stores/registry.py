@@ -36,7 +36,8 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float |
 
     Args:
         location: A folder (created if it does not exist), `":memory:"`, or a server's http(s) URL. A prefix names the
-            integration: `"chroma:library"`. Without one it is Qdrant, or the only integration that is installed.
+            integration, one of `INTEGRATIONS`: `"chroma:library"`. Without one it is Qdrant, or, where that is not
+            installed, the first installed integration by name.
         collection: Name of the collection.
         timeout_s: Seconds after which a request to a server fails: limits connecting, and each read and write. None is
             the default of 30 seconds. Opening is limited too. Transient failures are retried as `Retry` says.

@@ -22,7 +22,8 @@ Scalar = str | int | float | bool
 Where = Mapping[str, Scalar | Sequence[Scalar] | Mapping[str, float]]
 """A filter by metadata keys (`source`, `kind`, `locator`, ...). All of its conditions must hold.
 
-A scalar must be equal, a list must contain the value, and a mapping of gt, gte, lt and lte is a range:
+A scalar must be equal, a list must contain the value (an empty one matches nothing), and a mapping of gt, gte, lt and
+lte is a range:
 `{"kind": ["page", "picture"], "page": {"gte": 3}}`.
 """
 RANGE_OPERATORS = frozenset({"gt", "gte", "lt", "lte"})
@@ -94,6 +95,19 @@ class PointRef:
     place = deprecated_alias("PointRef", "place", "locator")
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """An existing collection.
+
+    Attributes:
+        metadata: The collection's metadata, where the recipe is stored.
+        description: The client's own description of the collection, for `StoreCore.check_collection`.
+    """
+
+    metadata: Mapping[str, Any]
+    description: Any
+
+
 class SearchOptions(TypedDict, total=False):
     """The optional fields of `Search` as typed keyword arguments; see there."""
 
@@ -151,6 +165,18 @@ def _check_names(initialize: Callable[P, None]) -> Callable[P, None]:
 Search.__init__ = renamed_arguments(one_per="group_by")(_check_names(Search.__init__))  # type: ignore[method-assign]
 
 
+def is_value_list(value: Any) -> bool:
+    """Return whether a value of a `Where` is a list of values, any one of which may match.
+
+    Args:
+        value: The value.
+
+    Returns:
+        True for lists, tuples and other sequences; False for text and bytes.
+    """
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
+
+
 def matches_nothing(where: Any) -> bool:
     """Return whether no document can match a filter, because it has a condition with an empty list of values.
 
@@ -161,7 +187,7 @@ def matches_nothing(where: Any) -> bool:
         True for a mapping such as `{"source": []}`; False for other mappings and types.
     """
     values = where.values() if isinstance(where, Mapping) else ()
-    return any(isinstance(value, (list, tuple)) and not value for value in values)
+    return any(is_value_list(value) and not value for value in values)
 
 
 def tenant_point_id(document: Document, recipe: Recipe, tenant: str | None) -> str:

@@ -23,7 +23,7 @@ from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl.stores.types import POINT_REF_KEYS
 from qwen3vl_qdrant import failures
 from qwen3vl_qdrant.embedded import back_up, storage_of
-from qwen3vl_qdrant.filters import TENANT_KEY, metadata_key, to_filter
+from qwen3vl_qdrant.filters import TENANT_KEY, payload_path, to_filter
 from qwen3vl_qdrant.layout import Layout, check_vectors
 from qwen3vl_qdrant.left_points import check_left_points
 
@@ -275,7 +275,7 @@ class QdrantCore(StoreCore):
         result = await self.request(
             self.client.query_points_groups,
             self.collection,
-            group_by=metadata_key(search.group_by or ""),
+            group_by=payload_path(search.group_by or ""),
             group_size=1,
             query_filter=arguments.pop("filter"),
             search_params=arguments.pop("params", None),

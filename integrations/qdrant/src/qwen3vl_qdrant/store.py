@@ -21,8 +21,8 @@ class QdrantStore(Store):
     Args:
         client: A blocking client.
         collection: Name of the collection.
-        layout: What is stored beside the full vectors, for faster search in less memory; None means the layout of
-            an existing collection.
+        layout: What is stored beside the full vectors, for faster search in less memory; None means that of an existing
+            collection, or full vectors only for a new one (with `tenants=True` if there is a tenant).
         tenant: Name of the tenant whose points are read and written; None uses all points. Points of other tenants
             are never found, counted, scanned or deleted.
         retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
@@ -57,7 +57,7 @@ class QdrantStore(Store):
 
     @property
     def layout(self) -> Layout | None:
-        """What is stored beside the full vectors; None until the collection was created or read."""
+        """The layout that was passed, else the collection's; None until the collection was created or read."""
         return self.core.layout
 
 
@@ -101,13 +101,13 @@ class AsyncQdrantStore(AsyncStore):
 
     @property
     def layout(self) -> Layout | None:
-        """What is stored beside the full vectors; None until the collection was created or read."""
+        """The layout that was passed, else the collection's; None until the collection was created or read."""
         return self.core.layout
 
 
 @renamed_arguments(place="location")
 def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float = DEFAULT_TIMEOUT_S) -> QdrantStore:
-    """Open a store.
+    """Open a store. A server that cannot be reached is an error of the first request, not of this call.
 
     A folder that cannot be written can be searched. A folder whose `meta.json` is damaged is repaired.
 
