@@ -86,7 +86,8 @@ def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]
         as everywhere in LlamaIndex: by the metadata that are not excluded, followed by its text.
 
     Raises:
-        InputError: A media reference in the metadata is not a str, or the node is empty.
+        InputError: A media reference in the metadata is not a str, the node is empty, or its text is that of a binary
+            file.
     """
     document = document_of_node(node, keys)
     if document.image is not None or document.video is not None:
@@ -96,6 +97,12 @@ def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]
         raise InputError(
             "it is empty: it has no text, image or video. LlamaIndex's splitters make such nodes of images and videos; "
             "Qwen3VLSplitter(parser=…) of llama_index.node_parser.qwen3_vl passes images and videos on"
+        )
+    if "\0" in text and "file_type" in node.metadata:
+        raise InputError(
+            f"its text is the content of a binary file ({node.metadata['file_type']}), as SimpleDirectoryReader reads "
+            "files for which it has no reader: use Qwen3VLReader().load_data(folder) instead, or pass "
+            "file_extractor={'.png': Qwen3VLReader()} to it, or install llama-index-readers-file"
         )
     return {"text": text}
 
