@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.agent.workflow import FunctionAgent
@@ -42,7 +44,7 @@ async def test_agent_asks_a_query_engine_whose_language_model_sees_the_page(
     )
     tool = QueryEngineTool.from_defaults(engine, name="library", description="Searches images and pages.")
     agent = FunctionAgent(tools=[tool], llm=llm, streaming=False)
-    result = await agent.run(SLIDE.caption())
+    result: Any = await agent.run(SLIDE.caption())
     assert str(result) == f"the tool says: {ANSWER}"
     (call,) = result.tool_calls
     assert (call.tool_name, call.tool_kwargs) == ("library", {"input": SLIDE.caption()})
@@ -56,7 +58,7 @@ async def test_agent_asks_a_retriever_and_is_told_the_source_of_an_image(
     """LlamaIndex's RetrieverTool passes on the text of nodes: for an image, the metadata that the reader writes."""
     rerank = Qwen3VLRerank(model="tiny", policy=policy, top_n=1)
     tool = RetrieverTool.from_defaults(retriever, node_postprocessors=[rerank], name="library", description="Searches.")
-    result = await FunctionAgent(tools=[tool], llm=llm, streaming=False).run(STAR.caption())
+    result: Any = await FunctionAgent(tools=[tool], llm=llm, streaming=False).run(STAR.caption())
     (call,) = result.tool_calls
     assert best_source(call.tool_output.raw_output) == "star.png"
     assert "star.png" in str(result)

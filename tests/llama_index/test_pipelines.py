@@ -80,11 +80,11 @@ def test_pipeline_with_two_processes_gives_the_vectors_of_one(
     pipeline = IngestionPipeline(transformations=[splitter, embed_model])
     results = pipeline.run(nodes=nodes, documents=documents, num_workers=2)
     alone = IngestionPipeline(transformations=[splitter, embed_model]).run(nodes=nodes, documents=documents)
-    by_source = {node.ref_doc_id: node.embedding for node in results}
+    by_source = {node.ref_doc_id: node.get_embedding() for node in results}
     assert by_source.keys() == {node.ref_doc_id for node in alone}
     assert len(results) == len(alone)
     for node in alone:
-        np.testing.assert_allclose(by_source[node.ref_doc_id], node.embedding, atol=2e-6)
+        np.testing.assert_allclose(by_source[node.ref_doc_id], node.get_embedding(), atol=2e-6)
     assert any(isinstance(node, ImageNode) and node.ref_doc_id == "star.png" for node in results)
     again = pipeline.run(nodes=nodes, documents=documents, num_workers=2)
     assert {node.node_id for node in again} == {node.node_id for node in results}  # from the cache

@@ -75,7 +75,7 @@ def test_language_model_sees_an_image_of_every_node_in_every_response_mode(
         **options,
     )
     assert ANSWER in str(engine.query("what is there?"))
-    sizes = {Image.open(block.resolve_image()).size for block in llm.images}
+    sizes = {Image.open(BytesIO(block.resolve_image().read())).size for block in llm.images}
     assert len({block.resolve_image().read() for block in llm.images}) == 3
     assert max(max(size) for size in sizes) <= 66
     llm.messages.clear()

@@ -9,6 +9,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ImageBlo
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.mock import MockLLM
+from llama_index.core.tools import BaseTool
 
 ANSWER = "a yellow cross"
 """What it answers to every message that offers no tool and holds no tool's result."""
@@ -45,9 +46,15 @@ class ScriptedLLM(MockLLM, FunctionCallingLLM):
         return self.chat(messages, **options)
 
     def _prepare_chat_with_tools(
-        self, tools: Sequence[Any], user_msg: Any = None, chat_history: list[ChatMessage] | None = None, **_: Any
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        *_: Any,
+        **__: Any,
     ) -> dict[str, Any]:
-        return {"messages": [*(chat_history or []), *([user_msg] if user_msg else [])], "tools": list(tools)}
+        """What `chat` is called with; agents pass the whole conversation as its history."""
+        return {"messages": list(chat_history or []), "tools": list(tools)}
 
     def get_tool_calls_from_response(self, response: ChatResponse, *_: Any, **__: Any) -> list[ToolSelection]:
         return list(response.message.additional_kwargs.get("tool_calls", ()))

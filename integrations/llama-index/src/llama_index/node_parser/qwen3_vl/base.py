@@ -38,11 +38,11 @@ class Qwen3VLSplitter(ComponentSettings, NodeParser):
 
     Example:
         ```python
-        from llama_index.core.node_parser import SentenceSplitter
+        from llama_index.core.node_parser import TokenTextSplitter
         from llama_index.core.schema import Document, ImageNode
         from llama_index.node_parser.qwen3_vl import Qwen3VLSplitter
 
-        splitter = Qwen3VLSplitter(parser=SentenceSplitter(chunk_size=32, chunk_overlap=0))
+        splitter = Qwen3VLSplitter(parser=TokenTextSplitter(chunk_size=32, chunk_overlap=0))
         image, text = ImageNode(image_path="red.png"), Document(text="a red circle. " * 20)
         nodes = splitter.get_nodes_from_documents([image, text])
         assert nodes[0].image_path == "red.png"
