@@ -11,6 +11,7 @@ from typing import Any
 from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator
 from llama_index.core.node_parser import NodeParser, SentenceSplitter
 from llama_index.core.node_parser.loading import load_parser
+from llama_index.core.node_parser.node_utils import default_id_func
 from llama_index.core.schema import BaseNode
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.embeddings.qwen3_vl._frame_lookup import nodes_being_hashed
@@ -125,7 +126,8 @@ class Qwen3VLSplitter(ComponentSettings, NodeParser):
 
     def _media_node(self, node: BaseNode) -> BaseNode:
         if isinstance(node, LlamaDocument):
-            node = media_node_of_document(node, self.id_func(0, node))
+            id_func = default_id_func if self.id_func is None else self.id_func  # None in LlamaIndex 0.13
+            node = media_node_of_document(node, id_func(0, node))
         node = with_source(node)
         value = node_input_or_error(node, self.media_keys)
         # The error is that of this node alone, when it is embedded.
