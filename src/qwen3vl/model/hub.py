@@ -16,8 +16,12 @@ CHECKPOINT_FILES = (
     "model.safetensors",
     "model-*.safetensors",
     "model.safetensors.index.json",
+    "README.md",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "1_*/config.json",
 )
-"""The files that are downloaded from a repository; nothing else is read."""
+"""The files that are downloaded from a repository; nothing else is read. The last four say what kind of model it is."""
 
 
 @dataclass(frozen=True, slots=True)
