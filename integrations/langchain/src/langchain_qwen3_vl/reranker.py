@@ -80,9 +80,7 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
     instruction: str | None = Field(
         default=None, description="What makes a document relevant; None is the model's default."
     )
-    top_n: int | None = Field(
-        default=3, ge=0, description="Maximum number of documents to return; None returns all."
-    )
+    top_n: int | None = Field(default=3, ge=0, description="Maximum number of documents to return; None returns all.")
     score_threshold: float | None = Field(
         default=None, description="Documents with a lower score, or with none, are left out; None keeps all."
     )
@@ -122,9 +120,7 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
             ValueError: `top_n` is negative.
         """
         ranking = self._rank(query, documents, self.top_n if top_n is None else top_n, instruction)
-        return [
-            {"index": ranked.index, **_rerank_metadata(ranked)} for ranked in ranking
-        ]
+        return [{"index": ranked.index, **_rerank_metadata(ranked)} for ranked in ranking]
 
     async def arerank(
         self, query: Content, documents: Sequence[Content], *, top_n: int | None = None, instruction: str | None = None

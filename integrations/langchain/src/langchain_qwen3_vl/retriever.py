@@ -21,7 +21,8 @@ class Qwen3VLRetriever(BaseRetriever):
 
     Queries are those of `Qwen3VLEmbeddings`: a text, or a mapping with any of text, image and video. Documents have the
     cosine similarity under `score` in their metadata, and the reranker's score under `relevance_score` if the
-    retriever has a reranker.
+    retriever has a reranker. A document that the reranker cannot read comes after the others, with a `relevance_score`
+    of None and the reason under `rerank_error`.
 
     It cannot be pickled, because its retriever holds an open store and loaded models. Copies share them.
 
@@ -103,6 +104,8 @@ def _hit_to_document(hit: Hit) -> Document:
     document = to_langchain(hit.document)
     metadata = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
     metadata["score"] = hit.score
-    if hit.rerank_score is not None:
+    if hit.rerank_score is not None or hit.rerank_error is not None:
         metadata["relevance_score"] = hit.rerank_score
+    if hit.rerank_error is not None:
+        metadata["rerank_error"] = hit.rerank_error
     return document.model_copy(update={"id": hit.id, "metadata": metadata})
