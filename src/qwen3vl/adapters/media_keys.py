@@ -46,8 +46,8 @@ DEFAULT_KEYS = MediaKeys()
 def document_from_metadata(text: str, metadata: Mapping[str, Any], keys: MediaKeys = DEFAULT_KEYS) -> Document:
     """Return the `Document` of a text and metadata.
 
-    The text and metadata that `Document.to_payload` writes, or wrote in former versions, give back that document. A text
-    that is the base64 of an image, as LangChain's `Chroma.add_images` writes it, is the document's image.
+    The text and metadata that `Document.to_payload` writes, or wrote in former versions, give back that document. A
+    text that is the base64 of an image, as LangChain's `Chroma.add_images` writes it, is the document's image.
 
     Args:
         text: The text of the other framework's document.

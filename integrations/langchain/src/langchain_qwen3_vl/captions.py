@@ -1,8 +1,8 @@
 """Finds out whether texts that are embedded belong to documents whose media their caller leaves out.
 
-LangChain's vector stores and filters pass the `page_content` of documents to the embeddings, without their metadata. The
-documents, or the metadata of the texts, are local variables of the functions that call. They are only read here, for a
-warning.
+LangChain's vector stores and filters pass the `page_content` of documents to the embeddings, without their metadata.
+The documents, or the metadata of the texts, are local variables of the functions that call. They are only read here,
+for a warning.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ FILTER_METADATA_KEYS = ("query_similarity_score", "filter_error")
 class Qwen3VLEmbeddingsFilter(BaseDocumentCompressor):
     """Keeps the documents that are similar to a query, without those that repeat others, by their text and media.
 
-    It does what `EmbeddingsFilter` and `EmbeddingsRedundantFilter` of LangChain do. These embed only `page_content`, and
-    so fail on documents without text and compare captions in place of images.
+    It does what `EmbeddingsFilter` and `EmbeddingsRedundantFilter` of LangChain do. These embed only `page_content`,
+    and so fail on documents without text and compare captions in place of images.
 
     Documents are returned best first, as copies with `query_similarity_score` (a cosine) in their metadata. A document
     that cannot be read comes after all others, with a score of None and the reason under `filter_error`, unless there
@@ -87,9 +87,10 @@ class Qwen3VLEmbeddingsFilter(BaseDocumentCompressor):
             return []
         batch = self.embeddings.collect(documents)
         similarities = batch.values @ np.asarray(self.embeddings.embed_query(query), dtype=np.float32)
+        ok = batch.ok
         selected: list[int] = []
         for index in np.argsort(-similarities, kind="stable").tolist():  # NaN, so what cannot be read, is last
-            if batch.ok[index] and self._passes(similarities[index], batch.values[selected] @ batch.values[index]):
+            if ok[index] and self._passes(similarities[index], batch.values[selected] @ batch.values[index]):
                 selected.append(index)
         filtered = [
             _with_metadata(documents[index], {"query_similarity_score": float(similarities[index])})

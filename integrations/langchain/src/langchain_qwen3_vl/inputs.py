@@ -165,7 +165,7 @@ def _block_media(block: Mapping[str, Any], kind: str) -> str | bytes:
         return encoded
     if isinstance(encoded, str):
         return f"data:{block.get('mime_type') or kind};base64,{encoded}"
-    # OpenAI's formats are {"type": "image_url", "image_url": {"url": ...}} and {"type": "input_image", "image_url": ...}.
+    # OpenAI: {"type": "image_url", "image_url": {"url": ...}}, {"type": "input_image", "image_url": ...}
     url = block.get("url") or block.get(f"{kind}_url") or block.get("file_uri")
     url = url.get("url") if isinstance(url, Mapping) else url
     if not isinstance(url, str):

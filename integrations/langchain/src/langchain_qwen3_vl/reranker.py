@@ -86,7 +86,7 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
     )
     on_error: Literal["keep", "raise"] = Field(
         default="keep",
-        description='What happens to documents that cannot be read: "keep" returns them last, "raise" raises BatchError.',
+        description='Documents that cannot be read: "keep" returns them last, "raise" raises BatchError.',
     )
 
     if TYPE_CHECKING:
