@@ -114,7 +114,7 @@ def test_filter_returns_unreadable_documents_last_and_never_above_a_threshold(
     last = embeddings_filter.compress_documents([broken, *documents], "a")[-1]
     assert last.metadata["query_similarity_score"] is None
     assert "outside the folders" in last.metadata["filter_error"]
-    assert "cannot filter item 0 (broken)" in caplog.text
+    assert "cannot filter item 0 (/etc/hostname)" in caplog.text
     strict = Qwen3VLEmbeddingsFilter(embeddings=embeddings, similarity_threshold=-1.0)
     assert "broken" not in sources(strict.compress_documents([broken, *documents], "a"))
 

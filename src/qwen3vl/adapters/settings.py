@@ -71,6 +71,7 @@ class ModelSettings(BaseModel):
         """Return a shallow copy, as `model_copy` makes it, that holds its model independently of this object."""
         copied = super().__copy__()
         copied._model = ModelHandle(self._model.model)  # noqa: SLF001 (an object of this class)
+        copied._once = OnceLogger()  # noqa: SLF001 (as above)
         return copied
 
     @field_validator("model_kwargs")
