@@ -115,6 +115,6 @@ async def test_nothing_is_warned_of_where_nothing_is_left_out(
     await store.aadd_documents(captioned[1:])
     documents = captioned  # a variable of a caller that embeds something else
     own_embeddings.embed_documents(["another text"])
-    own_embeddings.embed_documents(documents)  # type: ignore[arg-type]
+    own_embeddings.embed_documents(documents)
     store.similarity_search("a star")
     assert not warnings_of(caplog)

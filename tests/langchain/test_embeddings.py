@@ -112,7 +112,7 @@ def test_content_blocks_of_providers_are_accepted(embeddings: Qwen3VLEmbeddings,
     }
     for name, block in provider_blocks.items():
         for text_block in ("a star", {"type": "text", "text": "a star"}, {"type": "input_text", "text": "a star"}):
-            message = HumanMessage(content=[text_block, block])  # type: ignore[list-item]
+            message = HumanMessage(content=[text_block, block])
             assert embeddings.embed_query(message) == expected, name
             assert embeddings.embed_query([text_block, block]) == expected, name
     video_data = base64.b64encode(video.read_bytes()).decode()

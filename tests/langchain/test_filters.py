@@ -63,7 +63,7 @@ def test_store_with_cached_embeddings_gets_the_vectors_of_media(
             add_documents(store, [document], embeddings)
     assert store.embeddings is cached
     vector = embeddings.embed_query(document)
-    ((_, score),) = store.similarity_search_with_score(document, k=1)  # type: ignore[arg-type]
+    ((_, score),) = store.similarity_search_with_score(document, k=1)
     assert min(abs(score - 1), abs(score)) < 1e-5
     assert cached.embed_documents([caption]) == [text_vector]
     assert not np.allclose(vector, text_vector, atol=0.01)

@@ -26,7 +26,7 @@ from tests.support.langchain_stores import close_vector_store
 IDS = [f"5b7c0d0c-5ad5-4f5b-8b0e-0a8f1f0f3c1{number}" for number in range(4)]
 
 
-class MediaMemory(Qwen3VLVectorStore, InMemoryVectorStore):  # type: ignore[misc]
+class MediaMemory(Qwen3VLVectorStore, InMemoryVectorStore):
     pass
 
 
@@ -86,7 +86,7 @@ def assert_vectors(store: VectorStore, documents: list[Document], embedder: Embe
         (hit,) = store.similarity_search_by_vector(vector.tolist(), k=1)
         assert (hit.metadata["source"], hit.page_content) == (document.metadata["source"], document.page_content)
     query = {"image": documents[0].metadata["image"], "text": documents[0].page_content}
-    ((hit, score),) = store.similarity_search_with_score(query, k=1)  # type: ignore[arg-type]
+    ((hit, score),) = store.similarity_search_with_score(query, k=1)
     assert hit.metadata["source"] == "0"
     # Cosine similarity, or Chroma's and FAISS's squared distance: exactly the query's vector is stored.
     assert min(abs(score - 1), abs(score)) < 1e-5

@@ -106,7 +106,7 @@ class MediaChroma(Qwen3VLVectorStore, Chroma):  # type: ignore[misc]
     pass
 
 
-class MediaMemory(Qwen3VLVectorStore, InMemoryVectorStore):  # type: ignore[misc]
+class MediaMemory(Qwen3VLVectorStore, InMemoryVectorStore):
     pass
 
 

@@ -70,7 +70,7 @@ def _metadatas(frame: FrameType, texts: set[str]) -> list[Mapping[str, Any]] | N
     for name in _DOCUMENT_VARIABLES:
         documents = frame.f_locals.get(name) if name in names else None
         if isinstance(documents, (list, tuple)):
-            of_texts = [
+            of_texts: list[Mapping[str, Any]] = [
                 document.metadata
                 for document in documents
                 if isinstance(document, Document) and document.page_content in texts

@@ -52,6 +52,9 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
     many threads and event loops at once. The fields of `ModelSettings` (device, dtype, policy, media_keys, ...) are
     accepted too.
 
+    Args:
+        **fields: The attributes below, those of `ModelSettings`, and `model_name`.
+
     Attributes:
         model: A hub id, a local folder, or `"tiny"`. The default is the environment variable
             QWEN3VL_EMBEDDING_MODEL, or the 2B model. `model_name` is accepted as another name of this field.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from langchain_core.callbacks import Callbacks
@@ -124,6 +124,6 @@ class Qwen3VLEmbeddingsFilter(BaseDocumentCompressor):
         return self.redundancy_threshold is None or not bool(np.any(to_selected > self.redundancy_threshold))
 
 
-def _with_metadata(document: Document, update: dict[str, float | str | None]) -> Document:
+def _with_metadata(document: Document, update: Mapping[str, float | str | None]) -> Document:
     metadata = {key: value for key, value in document.metadata.items() if key not in FILTER_METADATA_KEYS}
     return document.model_copy(update={"metadata": {**metadata, **update}})

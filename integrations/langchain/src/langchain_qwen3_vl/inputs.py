@@ -131,7 +131,7 @@ def _standard_blocks(blocks: Iterable[Any]) -> list[Mapping[str, Any]]:
             raise InputError(f"a content block is a mapping with a type, or a str; this is {type(block).__name__}")
         content.append(block if isinstance(block, str) else dict(block))
     standard_blocks: list[Mapping[str, Any]] = []
-    for standard_block in HumanMessage(content=content).content_blocks:  # type: ignore[arg-type]
+    for standard_block in HumanMessage(content=content).content_blocks:
         # Blocks that LangChain has no conversion for: "input_image" of OpenAI, "media" of Gemini, "video_url" of vLLM.
         value = standard_block["value"] if standard_block["type"] == "non_standard" else standard_block
         standard_blocks.append(value)

@@ -51,9 +51,7 @@ class Qwen3VLVectorStore(VectorStore):
         ```
     """
 
-    def add_documents(
-        self, documents: list[Document], ids: Sequence[str | None] | None = None, **kwargs: Any
-    ) -> list[str]:
+    def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
         """Embed documents by their text and media, and add them.
 
         Args:
@@ -77,9 +75,7 @@ class Qwen3VLVectorStore(VectorStore):
             lambda target, batch: target.add_documents(batch.documents, ids=batch.ids, **kwargs),
         )
 
-    async def aadd_documents(
-        self, documents: list[Document], ids: Sequence[str | None] | None = None, **kwargs: Any
-    ) -> list[str]:
+    async def aadd_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
         """Add documents as `add_documents` does, without blocking the event loop.
 
         Args:
@@ -106,7 +102,7 @@ class Qwen3VLVectorStore(VectorStore):
         self,
         texts: Iterable[str],
         metadatas: list[dict[str, Any]] | None = None,
-        ids: Sequence[str | None] | None = None,
+        ids: list[str] | None = None,
         *args: Any,
         **kwargs: Any,
     ) -> list[str]:
@@ -137,14 +133,14 @@ class Qwen3VLVectorStore(VectorStore):
             # The base class would call `add_documents` with new documents, whose texts have lost their vectors.
             return super().add_documents(_to_documents(texts, metadatas, ids), **_ids_argument(ids), **kwargs)
         if args:
-            return super().add_texts(texts, metadatas, ids, *args, **kwargs)  # type: ignore[misc]
+            return super().add_texts(texts, metadatas, ids, *args, **kwargs)  # type: ignore[call-arg]
         return super().add_texts(texts, metadatas, **_ids_argument(ids), **kwargs)
 
     async def aadd_texts(
         self,
         texts: Iterable[str],
         metadatas: list[dict[str, Any]] | None = None,
-        ids: Sequence[str | None] | None = None,
+        ids: list[str] | None = None,
         *args: Any,
         **kwargs: Any,
     ) -> list[str]:
@@ -173,7 +169,7 @@ class Qwen3VLVectorStore(VectorStore):
             )
         if getattr(super().aadd_texts, "__func__", None) is not VectorStore.aadd_texts:
             if args:
-                return await super().aadd_texts(texts, metadatas, ids, *args, **kwargs)  # type: ignore[misc]
+                return await super().aadd_texts(texts, metadatas, ids, *args, **kwargs)  # type: ignore[call-arg]
             return await super().aadd_texts(texts, metadatas, **_ids_argument(ids), **kwargs)
         if getattr(super().aadd_documents, "__func__", None) is not VectorStore.aadd_documents:
             return await super().aadd_documents(_to_documents(texts, metadatas, ids), **_ids_argument(ids), **kwargs)
@@ -264,12 +260,12 @@ def _require_media_embeddings(embedding: Embeddings) -> Any:
     return embeddings
 
 
-def _ids_argument(ids: Sequence[str | None] | None) -> dict[str, Any]:
+def _ids_argument(ids: list[str] | None) -> dict[str, Any]:
     return {} if ids is None else {"ids": ids}
 
 
 def _to_documents(
-    texts: list[str], metadatas: list[dict[str, Any]] | None, ids: Sequence[str | None] | None
+    texts: Sequence[str], metadatas: list[dict[str, Any]] | None, ids: list[str] | None
 ) -> list[Document]:
     documents = [
         document_of(text, metadata or {}, None)

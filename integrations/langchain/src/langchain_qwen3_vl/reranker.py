@@ -46,6 +46,9 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
     many threads and event loops at once. The fields of `ModelSettings` (device, dtype, policy, media_keys, ...) are
     accepted too.
 
+    Args:
+        **fields: The attributes below, those of `ModelSettings`, and `model_name`.
+
     Attributes:
         model: A hub id, a local folder, or `"tiny"`. The default is the environment variable QWEN3VL_RERANKER_MODEL,
             or the 2B model. `model_name` is accepted as another name of this field.
@@ -224,7 +227,7 @@ def _is_refused_file(error: ItemError, inputs: Sequence[Any]) -> bool:
     if not isinstance(error.__cause__, PolicyError):
         return False
     item = as_item(inputs[error.index])
-    return any(reference.origin == "path" for reference in (*item.images, *item.videos))
+    return "path" in (*(image.origin for image in item.images), *(video.origin for video in item.videos))
 
 
 def _rerank_metadata(ranked: RankedDocument) -> dict[str, Any]:
