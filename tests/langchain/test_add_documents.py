@@ -135,7 +135,8 @@ def test_embeddings_argument_serves_stores_without_embeddings(embeddings: Qwen3V
 def test_store_with_other_embeddings_is_a_store_error(embeddings: Qwen3VLEmbeddings, library: list[Document]) -> None:
     with pytest.raises(StoreError, match="DeterministicFakeEmbedding, which embeds only texts"):
         add_documents(InMemoryVectorStore(DeterministicFakeEmbedding(size=6)), library)
-    cached = CacheBackedEmbeddings.from_bytes_store(embeddings, InMemoryByteStore(), key_encoder="sha256")
+    fake = DeterministicFakeEmbedding(size=6)
+    cached = CacheBackedEmbeddings.from_bytes_store(fake, InMemoryByteStore(), key_encoder="sha256")
     with pytest.raises(StoreError, match="CacheBackedEmbeddings"):
         add_documents(InMemoryVectorStore(cached), library)
     with pytest.raises(RecipeError, match="dimensions"):

@@ -56,12 +56,14 @@ class Hit:
         document: The document as it was stored.
         score: Cosine of the query's and the document's vectors.
         rerank_score: The reranker's score between 0 and 1; None without a reranker, or if it failed on the document.
+        rerank_error: Why the reranker failed on the document; None if it did not.
     """
 
     id: str
     document: Document
     score: float
     rerank_score: float | None = None
+    rerank_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
