@@ -93,8 +93,9 @@ def _resize_channel(channel: Tensor, height: int, width: int) -> Tensor:
     """
     rows = torch.empty((channel.shape[0], width))
     # Into one tensor: results of many calls, kept between their temporary ones, would fragment the memory.
-    for strip, resized_strip in zip(channel.split(_STRIP_ROWS), rows.split(_STRIP_ROWS), strict=True):
-        resized_strip.copy_(_interpolate(strip.float(), strip.shape[0], width))
+    for first in range(0, channel.shape[0], _STRIP_ROWS):
+        strip = channel[first : first + _STRIP_ROWS]
+        rows[first : first + _STRIP_ROWS] = _interpolate(strip.float(), strip.shape[0], width)
     return _interpolate(rows, height, width).clamp(0, 255).round().to(torch.uint8)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from tests.support.hostile.file import MIB, HostileFile, deflate_zeros
 
@@ -24,7 +24,8 @@ SHORT, LONG = 3, 4
 DEFLATE = 8
 
 
-class Tag(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Tag:
     """Values of a tag, or a count and an offset that need not be true."""
 
     values: tuple[int, ...] = ()
