@@ -159,12 +159,12 @@ FILES = (
     HostileFile("mkv-nested-tags.mkv", "crash", "either", lambda: nested_tags(100_000), as_video=True),
     HostileFile("mkv-laced.mkv", "memory", "either", lambda: laced(20_000), as_video=True),
     HostileFile(
-        "mkv-compressed-frames.mkv", "memory", "error", lambda: compressed_frames(16, 900 * 2**20), as_video=True
+        "mkv-compressed-frames.mkv", "memory", "error", lambda: compressed_frames(16, 9 * 2**20), as_video=True
     ),
     HostileFile(
         "mkv-claimed-size.mkv",
         "memory",
-        "error",
+        "either",
         lambda: mkv(cluster(frames(4)), head=track(2**30, 2**30)),
         as_video=True,
     ),
@@ -205,8 +205,8 @@ FILES = (
         lambda: avi(avi_stream(), movie=b"00dc\xff\xff\xff\x7f" + bytes(64)),
         as_video=True,
     ),
-    HostileFile("flv-times.flv", "parser", "error", flv, as_video=True),
-    HostileFile("ogg-many-streams.ogv", "time", "error", lambda: ogg_pages(50_000), as_video=True),
+    HostileFile("flv-times.mp4", "parser", "error", flv, as_video=True),
+    HostileFile("ogg-many-streams.mp4", "time", "error", lambda: ogg_pages(50_000), as_video=True),
     HostileFile("ts-many-streams.mpg", "time", "error", lambda: transport_stream(20_000), as_video=True),
     HostileFile("ts-changed-sizes.mpg", "parser", "either", changed_sizes, as_video=True),
 )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl import Embedder, MediaPolicy
-from qwen3vl.documents import Document, LoadFailure
+from qwen3vl.errors import ItemError
 from qwen3vl.loaders import Loader
 from tests.support.hostile.file import HostileFile
 from tests.support.hostile.seeds import seeds
@@ -64,7 +64,7 @@ class Fuzzer:
             files: They are written into a folder, which is emptied again.
 
         Returns:
-            Number of files by outcome, and of what the loader made of them.
+            Number of files by outcome, and by what the loader has made of them.
 
         Raises:
             AssertionError: A promise is broken.
@@ -73,14 +73,26 @@ class Fuzzer:
         folder.mkdir()
         paths = [file.write(folder) for file in files]
         try:
-            return self.embed(files, folder) + self.load(paths, folder)
+            errors, loaded = self.embed(files, folder), self.load(files, folder)
         finally:
             for path in paths:
                 path.unlink()
             folder.rmdir()
+        outcomes = Counter(f"embedder: {describe(error)}" for error in errors.values())
+        for kinds in loaded.values():
+            outcomes.update(f"loader: {kind}" for kind in kinds)
+        return outcomes
 
-    def embed(self, files: Sequence[HostileFile], folder: Path) -> Counter[str]:
-        """Embed the files in one batch, with a neighbour after every few of them."""
+    def embed(self, files: Sequence[HostileFile], folder: Path) -> dict[str, ItemError | None]:
+        """Embed the files in one batch, with a neighbour after every few of them, and check the vectors.
+
+        Args:
+            files: Files in the folder.
+            folder: Where they are.
+
+        Returns:
+            The error of each file by name; None if it has a vector.
+        """
         inputs: list[Any] = []
         places: dict[int, int] = {}
         names: dict[int, str] = {}
@@ -88,35 +100,40 @@ class Fuzzer:
             names[len(inputs)] = file.name
             inputs.append(file.item(folder))
             if number % FILES_PER_NEIGHBOUR == 0:
-                places[len(inputs)] = number // FILES_PER_NEIGHBOUR % len(self.neighbours)
-                inputs.append(self.neighbours[places[len(inputs)]])
+                neighbour = number // FILES_PER_NEIGHBOUR % len(self.neighbours)
+                places[len(inputs)] = neighbour
+                inputs.append(self.neighbours[neighbour])
         batch = self.embedder.embed(inputs, on_error="collect")
         failed = {error.index: error for error in batch.errors}
         for index, neighbour in places.items():
             assert index not in failed, f"a valid input failed: {failed[index]}"
             difference = np.abs(batch.values[index] - self.vectors[neighbour]).max()
             assert difference <= ROUNDING, f"the vector of valid input {neighbour} changed by {difference}"
-        outcomes: Counter[str] = Counter()
         for index, name in names.items():
-            if index not in failed:
-                assert np.isfinite(batch.values[index]).all(), f"{name}: the vector is not finite"
-            outcomes[f"embedder: {describe(failed.get(index))}"] += 1
-        return outcomes
+            assert index in failed or np.isfinite(batch.values[index]).all(), f"{name}: the vector is not finite"
+        return {name: failed.get(index) for index, name in names.items()}
 
-    def load(self, paths: Sequence[Path], folder: Path) -> Counter[str]:
-        """Load the folder; every file yields something, and nothing else does."""
-        outcomes: Counter[str] = Counter()
-        unseen = {str(path) for path in paths}
+    def load(self, files: Sequence[HostileFile], folder: Path) -> dict[str, Counter[str]]:
+        """Load the folder of the files; each of them yields something, and nothing else does.
+
+        Args:
+            files: Files in the folder.
+            folder: Where they are.
+
+        Returns:
+            How many documents and failures each file has yielded, by name.
+        """
+        names = {str(folder / file.name): file.name for file in files}
+        kinds: dict[str, Counter[str]] = {file.name: Counter() for file in files}
         for loaded in Loader(policy=self.embedder.policy).load(folder):
-            source = next((path for path in (loaded.source, loaded.source.split("#")[0]) if path in unseen), "")
-            if source:
-                unseen.remove(source)
-            outcomes[f"loader: {type(loaded).__name__}"] += 1
-            assert isinstance(loaded, (Document, LoadFailure)), f"{loaded.source}: skipped"
-        assert not unseen, f"the loader says nothing of {sorted(unseen)}"
-        return outcomes
+            source = loaded.source if loaded.source in names else loaded.source.rpartition("#")[0]
+            kinds[names[source]][type(loaded).__name__] += 1
+        for name, counted in kinds.items():
+            assert set(counted) <= {"Document", "LoadFailure"}, f"{name}: {counted}"
+            assert counted, f"the loader says nothing of {name}"
+        return kinds
 
 
-def describe(error: Any) -> str:
+def describe(error: ItemError | None) -> str:
     """Return a short name of an item's outcome: the type of the error, or that there is a vector."""
     return "vector" if error is None else type(error.__cause__).__name__

@@ -10,6 +10,9 @@ from PIL import Image
 
 from tests.support.hostile.file import HostileFile
 
+DELAY = b"!\xf9\4\0\4\0\0\0"
+"""The extension before a frame that is shown for 0.04 seconds."""
+
 
 def gif(width: int, height: int, *blocks: bytes, colors: bool = True) -> bytes:
     """A GIF of the given blocks, with two colours."""
@@ -48,7 +51,7 @@ def lzw_zeros(pixels: int) -> bytes:
 
 
 def frames(count: int) -> bytes:
-    return gif(16, 16, (b"!\xf9\x04\0\1\0\0\0" + frame(16, 16, lzw_zeros(256))) * count)
+    return gif(16, 16, (DELAY + frame(16, 16, lzw_zeros(256))) * count)
 
 
 def webp_chunk(kind: bytes, data: bytes) -> bytes:
@@ -110,7 +113,7 @@ FILES = (
         "gif-video-bomb.gif",
         "memory",
         "either",
-        lambda: gif(9_999, 9_999, frame(9_999, 9_999, lzw_zeros(10**8)) * 8),
+        lambda: gif(9_999, 9_999, (DELAY + frame(9_999, 9_999, lzw_zeros(10**8))) * 8),
         as_video=True,
     ),
     HostileFile("webp-riff-size.webp", "parser", "error", lambda: b"RIFF\xff\xff\xff\xffWEBP" + lossless()[:20]),

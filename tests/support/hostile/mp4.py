@@ -198,7 +198,7 @@ FILES = (
     ),
     HostileFile("mp4-changed-sizes.mp4", "memory", "either", changed_sizes, as_video=True),
     HostileFile("mp4-large-frames.mp4", "memory", "either", lambda: large_frames(9_000, 64), as_video=True),
-    HostileFile("mp4-claimed-size.mp4", "memory", "error", lambda: video(stsd=entry(65_535, 65_535)), as_video=True),
+    HostileFile("mp4-claimed-size.mp4", "memory", "either", lambda: video(stsd=entry(65_535, 65_535)), as_video=True),
     HostileFile("mp4-no-moov.mp4", "parser", "error", lambda: FILE_TYPE + box(b"mdat", bytes(9_999)), as_video=True),
     HostileFile(
         "mp4-many-tracks.mp4",

@@ -40,10 +40,9 @@ def deflated_page(block: bytes, times: int, resources: bytes = b"", head: bytes 
 FONT = b"/Font<</F<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>>>"
 
 
-def text(characters: int) -> bytes:
-    """One long line of text."""
-    content = b"BT /F 1 Tf 0 100 Td (" + b"ab c" * (characters // 4) + b") Tj ET"
-    return page(stream(content), FONT)
+def text(lines: int) -> bytes:
+    """Lines that are far below the page."""
+    return deflated_page(b"(ab c) Tj T* " * 4_000, lines // 4_000, FONT, b"BT /F 9 Tf 9 TL 20 180 Td ")
 
 
 def overlapping_text(lines: int) -> bytes:
@@ -141,7 +140,7 @@ FILES = (
     ),
     HostileFile("pdf-content-bomb.pdf", "memory", "either", lambda: deflated_page(b" " * MIB, 780)),
     HostileFile("pdf-saved-states.pdf", "memory", "either", lambda: deflated_page(b"q " * 32_000, 1_000)),
-    HostileFile("pdf-text.pdf", "time", "either", lambda: text(323_000)),
+    HostileFile("pdf-text.pdf", "time", "either", lambda: text(2_000_000)),
     HostileFile("pdf-overlapping-text.pdf", "time", "either", lambda: overlapping_text(40_000)),
     HostileFile("pdf-tiling.pdf", "time", "either", lambda: tiling(4)),
     HostileFile("pdf-nested-glyphs.pdf", "time", "either", lambda: nested_glyphs(6, 20)),

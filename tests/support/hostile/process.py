@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 
 def peak_memory(pid: int) -> int:
@@ -19,3 +22,43 @@ def peak_memory(pid: int) -> int:
 def reset_peak_memory() -> None:
     """Let this process's peak begin at what it uses now."""
     Path("/proc/self/clear_refs").write_text("5")
+
+
+def children(command: str = "") -> list[int]:
+    """Return the ids of this process's children whose command line contains a text."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            try:
+                line = Path(f"/proc/{pid}/cmdline").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if command in line:
+                found.append(int(pid))
+    return found
+
+
+class PeakOfChildren:
+    """Within the block, watches the memory of this process's children.
+
+    A child that lives for less than some milliseconds may escape it.
+    """
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self.peak = max([self.peak, *map(peak_memory, children())])
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
