@@ -27,7 +27,7 @@ from qwen3vl.processing.geometry import (
     smart_resize,
     video_frame_size,
 )
-from qwen3vl.processing.pixels import frame_list_size, resize_frame_array, resize_frames
+from qwen3vl.processing.pixels import frame_list_size, resize_frame_array
 from qwen3vl.processing.templates import PromptContent, VisionPart
 
 if TYPE_CHECKING:  # imports PyAV, which would delay the start of every process
@@ -186,8 +186,9 @@ class UnsizedFrames:
         )
 
         def load() -> Tensor:
-            frames = [frame.load((image_height, image_width)) for frame in self.frames]
-            return resize_frames(torch.from_numpy(np.stack(frames)), height, width)
+            # One frame at a time: the first size may be far larger than the second.
+            frames = (frame.load((image_height, image_width)) for frame in self.frames)
+            return torch.from_numpy(np.stack([resize_frame_array(frame, height, width) for frame in frames]))
 
         return SizedMedia(self.name, vision, load, sum(frame.buffered_bytes for frame in self.frames))
 
