@@ -3,7 +3,7 @@ r"""Throughput and latency on a GPU, beside the GPU's own rate and beside other 
     python -m benchmarks.gpu [--official CHECKOUT] [--out FOLDER]                size of the 2B model, bfloat16, on CUDA
     python -m benchmarks.gpu --size golden --device cpu --scale 0.02             to try the script without a GPU
 
-It takes less than ten minutes. The weights are random: the speed is that of the real model, and results are compared
+No row begins after 570 seconds. The weights are random: the speed is that of the real model, and results are compared
 with ours in float32 on the CPU. Rates are floating point operations of the model (`qwen3vl.model.flops`) per second,
 beside those of a large matrix product in the same run. A row that cannot be run says why.
 """
@@ -35,26 +35,28 @@ TIME_LIMIT_S = 570.0
 """Seconds after which no further row is begun."""
 
 
-def measure(name: str, bench: Bench, work: Callable[[], Any], stats: Callable[[], Stats], count: int) -> str:
-    """Time our work and format a table row.
+def measured_row(name: str, bench: Bench, work: Callable[[], Any], read_stats: Callable[[], Stats], count: int) -> str:
+    """Call our work once, without a warm-up, and format a table row.
 
     Args:
         name: What the row is about.
         bench: The benchmark.
         work: The work.
-        stats: Returns the engine's counts.
-        count: Number of items.
+        read_stats: Returns the engine's present counts; those before and after are subtracted.
+        count: Number of items that the work embeds or scores.
 
     Returns:
-        The row: rates of items, tokens and operations, and the fraction of time in which the device waited for input.
+        The row: items, requested tokens (shared prefixes count for each prompt) and TFLOP of the forward passes per
+        second, the last also as a share of the matrix product's rate, and the time in which the device waited for input
+        as a share of waiting and running.
     """
-    before = stats()
+    before = read_stats()
     seconds, _ = time_call(work, bench.device)
-    done = stats() - before
-    waiting = done.seconds_waiting / max(done.seconds_waiting + done.seconds_running, 1e-9)
-    flops_rate = done.flops / seconds
+    spent = read_stats() - before
+    waiting = spent.seconds_waiting / max(spent.seconds_waiting + spent.seconds_running, 1e-9)
+    flops_rate = spent.flops / seconds
     return (
-        f"| {name} | {count / seconds:,.1f} | {done.tokens_requested / seconds:,.0f} "
+        f"| {name} | {count / seconds:,.1f} | {spent.tokens_requested / seconds:,.0f} "
         f"| {flops_rate / 1e12:,.1f} | {flops_rate / bench.matmul_rate:.0%} | {waiting:.1%} |"
     )
 
@@ -69,7 +71,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def engine_rows(bench: Bench) -> Iterator[Callable[[], str]]:
-    """Yield rows of our engine, with default settings and with each option.
+    """Yield functions that each measure and return a row: our engine, with default settings and with each option.
 
     Args:
         bench: The benchmark.
@@ -84,7 +86,7 @@ def engine_rows(bench: Bench) -> Iterator[Callable[[], str]]:
 
 
 def embedding_row(bench: Bench, name: str, inputs: Sequence[Any], num_warmup: int, options: dict[str, Any]) -> str:
-    """Embed inputs without a cache.
+    """Embed inputs without the vision feature cache.
 
     Args:
         bench: The benchmark.
@@ -96,9 +98,9 @@ def embedding_row(bench: Bench, name: str, inputs: Sequence[Any], num_warmup: in
     Returns:
         The row.
     """
-    ours = bench.embedder(vision_cache=0, **options)
-    ours.embed(inputs[: bench.scaled(num_warmup)])
-    return measure(name, bench, partial(ours.embed, inputs), lambda: ours.engine.stats, len(inputs))
+    embedder = bench.embedder(vision_cache=0, **options)
+    embedder.embed(inputs[: bench.scaled(num_warmup)])
+    return measured_row(name, bench, partial(embedder.embed, inputs), lambda: embedder.engine.stats, len(inputs))
 
 
 def reranking_row(bench: Bench, suffix: str, *, clear_cache: bool) -> str:
@@ -112,29 +114,29 @@ def reranking_row(bench: Bench, suffix: str, *, clear_cache: bool) -> str:
     Returns:
         The row.
     """
-    ours = Reranker(bench.models / "reranker", device=str(bench.device), dtype=bench.dtype, vision_cache=4 << 30)
+    reranker = Reranker(bench.models / "reranker", device=str(bench.device), dtype=bench.dtype, vision_cache=4 << 30)
     pages = [{"image": path} for path in bench.pages[: bench.scaled(100)]]
-    ours.score("the harbour in winter", pages)
+    reranker.score("the harbour in winter", pages)
     if clear_cache:
-        ours.engine.clear_vision_cache()
+        reranker.engine.clear_vision_cache()
     name = f"rerank {len(pages)} pages for a query{suffix}"
-    work = partial(ours.score, "the market by the river", pages)
-    return measure(name, bench, work, lambda: ours.engine.stats, len(pages))
+    work = partial(reranker.score, "the market by the river", pages)
+    return measured_row(name, bench, work, lambda: reranker.engine.stats, len(pages))
 
 
 def batch_size_rows(bench: Bench) -> Iterator[Callable[[], str]]:
-    """Yield rows of texts per second, by the number of texts in a call.
+    """Yield functions that each measure and return a row: texts per second, for one number of texts in a call.
 
     Args:
         bench: The benchmark.
     """
 
     def row(count: int) -> str:
-        ours = bench.embedder()
+        embedder = bench.embedder()
         num_calls = max(1, bench.scaled(256) // count)
         batches = [bench.texts(count) for _ in range(num_calls + 1)]
-        ours.embed(batches[0])
-        seconds, _ = time_call(lambda: [ours.embed(batch) for batch in batches[1:]], bench.device)
+        embedder.embed(batches[0])
+        seconds, _ = time_call(lambda: [embedder.embed(batch) for batch in batches[1:]], bench.device)
         return f"| {count:,} | {num_calls * count / seconds:,.1f} |"
 
     yield from (partial(row, count) for count in (1, 4, 16, 64, 256, 1024) if count <= bench.scaled(1024))
@@ -147,16 +149,18 @@ def latency_row(bench: Bench) -> str:
         bench: The benchmark.
 
     Returns:
-        The row.
+        The row. The time of the forward pass includes the copy of the result to the CPU. Both times are medians of 50
+        runs after 10 that are not counted.
     """
     from qwen3vl.engine.packing import pack_prompts
     from qwen3vl.processing.fitting import fit
     from qwen3vl.processing.templates import PromptContent, embed_prompt
 
-    ours = bench.embedder()
+    embedder = bench.embedder()
     query = "the lantern by the frozen harbour"
     content: PromptContent[Any] = PromptContent(videos=(), images=(), texts=(query,))
-    (pack,) = pack_prompts([fit(embed_prompt(content, ours.instruction), ours.engine.tokenizer, 8192).prompt], 1 << 30)
+    prompt = fit(embed_prompt(content, embedder.instruction), embedder.engine.tokenizer, 8192).prompt
+    (pack,) = pack_prompts([prompt], 1 << 30)
     input_ids, position_ids, output_indices, vision_token_indices = (
         torch.from_numpy(values).to(bench.device)
         for values in (pack.input_ids, pack.position_ids, pack.output_indices, pack.vision_token_indices)
@@ -164,18 +168,21 @@ def latency_row(bench: Bench) -> str:
 
     def forward() -> None:
         with torch.inference_mode():
-            model = ours.engine.model
+            model = embedder.engine.model
             model(input_ids, position_ids, pack.layout, output_indices, vision_token_indices, None).float().cpu()
 
     def median_s(work: Callable[[], Any]) -> float:
         return statistics.median([time_call(work, bench.device)[0] for _ in range(60)][10:])
 
-    engine_s, forward_s = median_s(lambda: ours.embed(query)), median_s(forward)
+    engine_s, forward_s = median_s(lambda: embedder.embed(query)), median_s(forward)
     return f"| {pack.num_tokens} tokens | {engine_s * 1e3:.2f} | {forward_s * 1e3:.2f} | {engine_s / forward_s:.2f} |"
 
 
 def exactness_rows(bench: Bench) -> Iterator[Callable[[], str]]:
-    """Yield rows of the cosines of each dtype to float32 on the CPU, with the same weights.
+    """Yield functions that each measure and return a row: how near the vectors of a dtype are to exact ones.
+
+    A row has the lowest and the median cosine to vectors of float32 on the CPU, with the same weights. Writes two small
+    images beside the pages.
 
     Args:
         bench: The benchmark.
@@ -203,33 +210,35 @@ def run_rows(rows: Iterator[Callable[[], str]], bench: Bench) -> Iterator[str]:
     """Run rows; one that fails, or for which there is no time, says so.
 
     Args:
-        rows: The rows.
+        rows: Functions that return a row. If the iterator itself fails, that is the last line.
         bench: The benchmark.
 
     Yields:
         Lines of the table.
     """
-    for row in rows:
-        if time.perf_counter() - bench.began > TIME_LIMIT_S:
-            yield "| not run: no time is left |"
-            continue
+    while True:
         try:
-            yield row()
-        except Exception as error:  # the other rows are still useful
-            yield f"| not run: {type(error).__name__}: {str(error).partition(chr(10))[0][:160]} |"
+            row = next(rows, None)
+            if row is None:
+                return
+            in_time = time.perf_counter() - bench.began <= TIME_LIMIT_S
+            line = row() if in_time else "| not run: no time is left |"
+        except Exception as error:  # the other rows and tables are still useful
+            line = f"| not run: {type(error).__name__}: {str(error).partition(chr(10))[0][:160]} |"
+        yield line
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
 def report(bench: Bench, checkout: Path | None) -> Iterator[str]:
-    """Run the benchmark.
+    """Run all rows.
 
     Args:
         bench: The benchmark.
         checkout: Folder of the official repository, if there is one.
 
     Yields:
-        Lines of a Markdown document.
+        Lines of a Markdown document, without the title line.
     """
     yield f"\n## Throughput\n\nA matrix product runs at {bench.matmul_rate / 1e12:,.1f} TFLOP/s.\n"
     yield "| work | items/s | tokens/s | TFLOP/s | fraction of the product | waiting for input |"
@@ -253,7 +262,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of the numbers of items")
     parser.add_argument("--models", type=Path, help="folder that keeps the checkpoints")
-    parser.add_argument("--out", type=Path, help="folder for gpu.md, which gets what is printed")
+    parser.add_argument("--out", type=Path, help="folder of gpu.md, to whose end what is printed is added")
     options = parser.parse_args()
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from qwen3vl import Reranker
 
 
 def rival_rows(bench: Bench, checkout: Path | None) -> Iterator[Callable[[], str]]:
-    """Yield rows of other implementations, with fewer items since they take longer.
+    """Yield functions that each measure and return a row: another implementation, with fewer items as it takes longer.
 
     Args:
         bench: The benchmark.

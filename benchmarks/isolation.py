@@ -22,7 +22,7 @@ import av
 import numpy as np
 from PIL import Image, ImageFilter
 
-from qwen3vl import Embedder, MediaPolicy
+from qwen3vl import Document, Embedder, MediaPolicy
 from qwen3vl.inputs import as_item
 from qwen3vl.loaders import Loader
 from qwen3vl.media.isolation import MAX_PROCESSES
@@ -114,7 +114,7 @@ def write_media(folder: Path, scale: float) -> dict[str, list[dict[str, str]]]:
         videos.append({"video": str(path)})
     pdf = folder / "report.pdf"
     write_pdf(pdf, round(NUM_PAGES * scale), random)
-    pages = [{"image": str(document.image)} for document in Loader().load(pdf) if not hasattr(document, "reason")]
+    pages = [{"image": str(document.image)} for document in Loader().load(pdf) if isinstance(document, Document)]
     return {"images": images, "pages": pages, "videos": videos}
 
 
@@ -132,7 +132,7 @@ def write_video(path: Path, texture: Image.Image) -> None:
         background = texture.resize((2 * width, 2 * height))
         for number in range(VIDEO_SECONDS * FRAME_RATE):
             frame = background.crop((number, number, number + width, number + height))
-            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")))
         container.mux(stream.encode())
 
 

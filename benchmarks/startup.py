@@ -4,8 +4,9 @@
 
 Makes a small store with the tiny model in a temporary folder, runs the real command in fresh processes, and prints
 Markdown: wall and CPU time of the command, the phases of the same work by the library, and the time of imports by
-package. The first run warms the file system's cache and is not counted. CPU time is shown beside wall time since it
-depends less on what else the machine does; the load average says how much that is.
+package. The first run of each command warms the file system's cache and is not counted. CPU time is shown beside wall
+time since it depends less on what else the machine does; the load average, printed first, shows how busy it is. Phases
+have no such first run, and do not include the start of Python.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def write_store(folder: Path) -> str:
     return location
 
 
-def run(command: Sequence[str]) -> tuple[float, float, str, str]:
+def time_process(command: Sequence[str]) -> tuple[float, float, str, str]:
     """Run a command in a fresh process.
 
     Args:
@@ -95,6 +96,9 @@ def run(command: Sequence[str]) -> tuple[float, float, str, str]:
 
     Returns:
         Wall time and CPU time (user and system) in seconds, and what it wrote to standard output and standard error.
+
+    Raises:
+        subprocess.CalledProcessError: The command failed.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
@@ -112,7 +116,8 @@ def import_times(importtime_log: str) -> dict[str, float]:
         importtime_log: What `python -X importtime` wrote to standard error.
 
     Returns:
-        Seconds by package, without what a package's modules import from other packages.
+        Seconds by package, without what a package's modules import from other packages. All modules of the standard
+        library are summed under `Python's standard library`.
     """
     seconds: defaultdict[str, float] = defaultdict(float)
     for match in re.finditer(r"^import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)$", importtime_log, re.MULTILINE):
@@ -122,7 +127,7 @@ def import_times(importtime_log: str) -> dict[str, float]:
     return seconds
 
 
-def spread(values: Sequence[float]) -> str:
+def format_spread(values: Sequence[float]) -> str:
     """Format seconds as cells of a table: median, least and most.
 
     Args:
@@ -135,11 +140,11 @@ def spread(values: Sequence[float]) -> str:
 
 
 def print_command_times(location: str, runs: int) -> None:
-    """Time the real command, and the import of torch alone beside it.
+    """Print a table of the wall and CPU time of the real command, and of the import of torch alone beside it.
 
     Args:
         location: The store.
-        runs: Number of processes that are timed.
+        runs: Number of processes of each that count, after one that does not.
     """
     commands = {
         f'`qwen3vl search "{QUERY}" --store DIR`': ["-m", "qwen3vl", "search", QUERY, "--store", location],
@@ -148,23 +153,23 @@ def print_command_times(location: str, runs: int) -> None:
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for number in range(runs + 1):
         for name, arguments in commands.items():
-            wall, cpu, _, _ = run([sys.executable, *arguments])
+            wall, cpu, _, _ = time_process([sys.executable, *arguments])
             if number:
                 times[name].append((wall, cpu))
     print("| seconds | | median | least | most |\n| --- | --- | ---: | ---: | ---: |")
     for name, measured in times.items():
-        print(f"| {name} | wall | {spread([wall for wall, _ in measured])} |")
-        print(f"| | user and system | {spread([cpu for _, cpu in measured])} |")
+        print(f"| {name} | wall | {format_spread([wall for wall, _ in measured])} |")
+        print(f"| | user and system | {format_spread([cpu for _, cpu in measured])} |")
 
 
 def print_phases(location: str, runs: int) -> None:
-    """Time the phases of a search by the library.
+    """Print a table of the phases of a search by the library: the median wall and CPU time of each.
 
     Args:
         location: The store.
-        runs: Number of processes that are timed.
+        runs: Number of processes; all of them count.
     """
-    measured = [json.loads(run([sys.executable, "-c", PHASES, location, QUERY])[2]) for _ in range(runs)]
+    measured = [json.loads(time_process([sys.executable, "-c", PHASES, location, QUERY])[2]) for _ in range(runs)]
     print("| phase | wall s | CPU s |\n| --- | ---: | ---: |")
     for name in measured[0]:
         wall, cpu = (statistics.median(phases[name][index] for phases in measured) for index in (0, 1))
@@ -178,7 +183,7 @@ def print_imports(location: str) -> None:
         location: The store.
     """
     command = [sys.executable, "-X", "importtime", "-m", "qwen3vl", "search", QUERY, "--store", location]
-    seconds = import_times(run(command)[3])
+    seconds = import_times(time_process(command)[3])
     print("| imports | s |\n| --- | ---: |")
     packages = sorted(seconds.items(), key=lambda item: item[1], reverse=True)
     for package, value in packages[:MAX_PACKAGES]:

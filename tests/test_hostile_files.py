@@ -121,6 +121,10 @@ def test_tree_of_1100_folders_is_walked(deep_tree: Path) -> None:
     documents, failures, _ = load(deep_tree)
     assert documents == ["0-first.png", "z-last.png", "deep.png"]
     assert failures == {}
+    (deep_tree / "d" / "up").symlink_to(deep_tree)
+    for pattern in ("**/*.png", "**/**"):
+        assert load(f"{deep_tree}/{pattern}")[:2] == (documents, {})
+    (deep_tree / "d" / "up").unlink()
 
 
 def test_folder_that_cannot_be_listed_is_a_failure(folder: Path) -> None:
@@ -135,11 +139,39 @@ def test_folder_that_cannot_be_listed_is_a_failure(folder: Path) -> None:
         documents, failures, _ = load(folder)
         assert documents == ["0-first.png", "z-last.png"]
         assert failures == {name: "it cannot be read: File name too long; check its permissions"}
+        assert load(f"{folder}/**/*.png")[:2] == (documents, failures)
     finally:
         for _ in range(18):
             os.chdir("..")
             Path(name).rmdir()
         os.chdir(working_folder)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.png", ["0-first.png", "z-last.png"]),
+        ("**/*.png", ["0-first.png", "z-last.png", "b.png", "c.png"]),
+        ("a/**/*.png", ["b.png", "c.png"]),
+        ("a/**", ["b.png", "c.png"]),
+        ("*/b.png", ["b.png"]),
+        ("**/a/[ab].png", ["b.png"]),
+        ("**/a/**/c.png", ["c.png"]),
+        ("a/?/*", ["c.png"]),
+        (".hidden/*.png", ["h.png"]),
+        ("../library/*.png", ["0-first.png", "z-last.png"]),
+    ],
+    ids=range(10),
+)
+def test_patterns_match_files_at_every_depth(
+    pattern: str, names: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/b.png", "a/d/c.png", ".hidden/h.png", "a/.x.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), "red").save(folder / name)
+    assert load(f"{folder}/{pattern}")[:2] == (names, {})
+    monkeypatch.chdir(folder)
+    assert load(pattern)[:2] == (names, {})
 
 
 def test_files_that_change_after_they_were_listed_are_failures(folder: Path) -> None:

@@ -66,7 +66,7 @@ def test_loader_yields_the_same_documents(library_folder: Path) -> None:
 
 
 def test_vectors_are_the_same(checkpoints: Path, media: dict[str, Path]) -> None:
-    items = [{"image": media["photo"]}, {"video": media["clip"]}, "a text"]
+    items: list[Any] = [{"image": media["photo"]}, {"video": media["clip"]}, "a text"]
     here, isolated = (
         Embedder(checkpoints / "embedding", device="cpu", policy=policy).embed(items)
         for policy in (MediaPolicy(), ISOLATED)

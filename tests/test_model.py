@@ -92,6 +92,14 @@ def test_shards_are_read_as_one_file_is_and_a_missing_one_is_named(folder: Path,
         Reranker(folder, device="cpu")
 
 
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_damaged_index_of_shards_is_a_model_error(folder: Path, text: str) -> None:
+    split_into_shards(folder)
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match=r"index.json is damaged: .*Download it again"):
+        Reranker(folder, device="cpu")
+
+
 def test_tensor_names_without_the_published_prefix_are_read(folder: Path, checkpoints: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({name.removeprefix("model."): value for name, value in weights.items()}, folder / "model.safetensors")
@@ -136,6 +144,13 @@ def test_truncated_weights_file_is_a_model_error(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(ModelError, match=r"model.safetensors is damaged or incomplete: .*Download it again"):
+        Reranker(folder, device="cpu")
+
+
+def test_truncated_tokenizer_file_is_a_model_error(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"tokenizer.json is damaged or incomplete: .*Download it again"):
         Reranker(folder, device="cpu")
 
 

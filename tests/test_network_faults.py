@@ -13,10 +13,10 @@ import httpx
 import pytest
 from qdrant_client import QdrantClient
 from qwen3vl_chroma import ChromaStore
-from qwen3vl_chroma.core import TIMEOUT_S
 from qwen3vl_qdrant import QdrantStore
 
 from qwen3vl import IngestError, Store, StoreError, ingest
+from qwen3vl.stores.failures import DEFAULT_TIMEOUT_S
 from qwen3vl.stores.retry import Retry
 from tests.support import qdrant_rest
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, passages
@@ -127,7 +127,7 @@ def test_request_that_times_out_is_repeated(server: tuple[int, Connect]) -> None
         store = connect(proxy.port, QUICK_RETRY)
         if isinstance(store, ChromaStore):
             client: Any = store.client
-            assert client._server._session.timeout == httpx.Timeout(TIMEOUT_S)
+            assert client._server._session.timeout == httpx.Timeout(DEFAULT_TIMEOUT_S)
             client._server._session.timeout = httpx.Timeout(1)
         else:
             store = QdrantStore(QdrantClient("127.0.0.1", port=proxy.port, timeout=1, check_compatibility=False))

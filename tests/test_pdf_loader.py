@@ -19,7 +19,7 @@ BROKEN = b"<</Type/Nothing>>"
 def write_pages(path: Path, pages: list[bytes | None], count: int | None = None, slow_page: int | None = None) -> Path:
     """Write a PDF with a page for each text, a broken one for None, and one that is not read within minutes."""
     objects = {1: b"<</Type/Catalog/Pages 2 0 R>>", 3: b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"}
-    kids = []
+    kids: list[int] = []
     for text in pages:
         number = 2 * len(kids) + 4
         kids.append(number)

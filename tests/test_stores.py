@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections import UserList
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient, models
-from qwen3vl_qdrant import QdrantStore
+from qwen3vl_qdrant import Layout, QdrantStore
 
 from qwen3vl import Document, RecipeError, Search, Store, StoreError, ingest
+from qwen3vl.stores import Point
+from qwen3vl.stores.core import RECIPE_KEY
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
 from tests.support.store_backends import OpenStore
 
@@ -58,6 +62,17 @@ def test_filters_by_value_list_and_range(store: Store) -> None:
     assert store.count() == 40
     with pytest.raises((ValueError, StoreError), match="filter"):
         numbers("source = 1")
+
+
+def test_filters_by_keys_that_are_not_plain_names(store: Store) -> None:
+    documents = [Document("a", "text", text="a", metadata={"two words": 1, 'with "quotes"': 1})]
+    ingest(documents, FakeEmbedder(), store)
+    assert len(store.search(query_vector(documents[0]), 1, where={"two words": 1})) == 1
+    if isinstance(store, QdrantStore):
+        with pytest.raises(ValueError, match="payload paths cannot express"):
+            store.search(query_vector(documents[0]), 1, where={'with "quotes"': 1})
+    else:
+        assert len(store.search(query_vector(documents[0]), 1, where={'with "quotes"': 1})) == 1
 
 
 def test_offset_threshold_and_group_by(store: Store) -> None:
@@ -110,8 +125,7 @@ def test_tenants_are_isolated(backend: OpenStore) -> None:
     ann_ids = [point.id for point in stores["ann"].scan()]
     assert bob.existing(ann_ids) == set()
     assert bob.vectors(ann_ids) == {}
-    empty_filters: tuple[Any, ...] = (None, {})
-    for empty_filter in empty_filters:
+    for empty_filter in empty_filters(bob):
         with pytest.raises((ValueError, StoreError), match="needs a filter"):
             bob.delete_where(empty_filter)
     bob.delete(ann_ids)
@@ -131,6 +145,42 @@ def test_delete_where_deletes_matching_points_only(store: Store) -> None:
         store.delete_where(None)
     store.delete(["00000000-0000-0000-0000-000000000000"])
     assert store.count() == 6
+
+
+def empty_filters(store: Store) -> list[Any]:
+    """Filters without a condition, in the package's form and in the database's own."""
+    if not isinstance(store, QdrantStore):
+        return [None, {}]
+    empty = models.Filter()
+    return [
+        *(None, {}, empty, models.Filter(must=[], should=[], must_not=[])),
+        *(models.Filter(must=empty), models.Filter(must=[models.Filter(should=[empty])])),
+        models.Filter(should=[empty, models.HasIdCondition(has_id=[1])]),
+    ]
+
+
+def test_delete_where_refuses_filters_without_a_condition(store: Store) -> None:
+    documents = passages(9)
+    ingest(documents, FakeEmbedder(), store)
+    for empty_filter in empty_filters(store):
+        with pytest.raises(ValueError, match="needs a filter"):
+            store.delete_where(empty_filter)
+        assert len(store.search(query_vector(documents[0]), 9, where=empty_filter)) == 9
+    assert store.count() == 9
+
+
+def test_empty_lists_of_values_match_nothing(store: Store) -> None:
+    documents = passages(9)
+    ingest(documents, FakeEmbedder(), store)
+    empty_lists: list[Any] = [[], (), range(0), UserList[str]()]
+    for empty_list in empty_lists:
+        store.delete_where({"source": empty_list})
+        assert store.search(query_vector(documents[0]), 9, where={"source": empty_list}) == []
+    unsupported_values: list[Any] = [b"", [[]], ["notes/0.md", []], {}, {"gte": None}, None]
+    for unsupported in unsupported_values:
+        with pytest.raises((ValueError, StoreError)):
+            store.delete_where({"source": unsupported})
+    assert store.count() == 9
 
 
 @pytest.mark.parametrize(
@@ -170,6 +220,44 @@ def test_foreign_collection_is_an_error(backend: OpenStore) -> None:
         client.create_collection(collection, models.VectorParams(size=4, distance=models.Distance.DOT))
     with pytest.raises(StoreError, match="was not made by qwen3vl"):
         ingest(passages(1), FakeEmbedder(), store)
+
+
+@pytest.mark.parametrize("layout", [None, Layout()])
+@pytest.mark.parametrize("metadata", [None, {RECIPE_KEY: FakeEmbedder().recipe.to_dict()}])
+@pytest.mark.parametrize(
+    ("vectors", "expected"),
+    [
+        ({"sparse_vectors_config": {"bm25": models.SparseVectorParams()}}, "'bm25' (sparse)"),
+        (
+            {"vectors_config": {"other": models.VectorParams(size=32, distance=models.Distance.COSINE)}},
+            "'other' (dense)",
+        ),
+        (
+            {
+                "vectors_config": models.VectorParams(
+                    size=32,
+                    distance=models.Distance.COSINE,
+                    multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
+                )
+            },
+            "'' (multivector)",
+        ),
+        ({}, "none"),
+    ],
+)
+def test_qdrant_collection_without_our_vector_is_refused_before_anything_is_written(
+    vectors: dict[str, Any], expected: str, metadata: dict[str, Any] | None, layout: Layout | None
+) -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("foreign", metadata=metadata, **vectors)
+    store = QdrantStore(client, "foreign", layout=layout)
+    document = passages(1)[0]
+    point = Point(store.point_id(document, FakeEmbedder().recipe), query_vector(document), document)
+    for call in (lambda: ingest([document], FakeEmbedder(), store), lambda: store.upsert([point])):
+        message = rf"'foreign' was not made by qwen3vl.*{re.escape(expected)}\. Use another collection name"
+        with pytest.raises(StoreError, match=message):
+            call()
+    assert client.count("foreign").count == 0
 
 
 def test_stores_of_one_embedded_client_are_thread_safe() -> None:

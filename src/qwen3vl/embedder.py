@@ -16,6 +16,7 @@ from qwen3vl.errors import ItemError
 from qwen3vl.inputs import Input, Item, check_text
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.model.hub import resolve_checkpoint
+from qwen3vl.model.kind import check_model_kind
 from qwen3vl.processing.geometry import Limits
 from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import (
@@ -58,7 +59,7 @@ class Embedder(EngineOwner):
         **settings: The fields of `EngineSettings`: revision, device, dtype, limits, media policy, caches.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded.
+        ModelError: The model cannot be found, downloaded or loaded, or its files say that it is a reranker.
         ValueError: A setting is out of range, or the device cannot be used.
 
     Example:
@@ -79,6 +80,7 @@ class Embedder(EngineOwner):
         engine_settings = EngineSettings(**settings)
         limits = engine_settings.limits(max_length=Limits.max_length, max_pixels=default_max_pixels(model))
         checkpoint = resolve_checkpoint(model, "embedding", engine_settings.revision)
+        check_model_kind(checkpoint, "embedding", refuse=engine_settings.check_model)
         self.instruction = normalize_instruction(check_text(instruction, "the instruction")) or EMBED_INSTRUCTION
         self.engine = Engine(checkpoint, engine_settings, limits)
         if not self.engine.tokenizer.suffix:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import reprlib
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,6 +16,7 @@ from qwen3vl.engine import Engine, EngineOwner, make_request
 from qwen3vl.errors import query_error
 from qwen3vl.inputs import Input, Item, as_item, check_text
 from qwen3vl.model.hub import resolve_checkpoint
+from qwen3vl.model.kind import check_model_kind
 from qwen3vl.model.weights import yes_no_weight
 from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import RERANK_INSTRUCTION, ControlToken, PromptContent, TextPart, rerank_prompt
@@ -32,8 +32,6 @@ from qwen3vl.results import (
     rank_scores,
 )
 from qwen3vl.settings import EngineArguments, EngineSettings, default_max_pixels
-
-log = logging.getLogger(__name__)
 
 MAX_LENGTH = 10240
 """Maximum tokens of a prompt in the official reranking script."""
@@ -52,7 +50,7 @@ class Reranker(EngineOwner):
         **settings: The fields of `EngineSettings`: revision, device, dtype, limits, media policy, caches.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded.
+        ModelError: The model cannot be found, downloaded or loaded, or its files say that it is an embedding model.
         ValueError: A setting is out of range, or the device cannot be used.
 
     Example:
@@ -73,11 +71,10 @@ class Reranker(EngineOwner):
         limits = engine_settings.limits(max_length=MAX_LENGTH, max_pixels=default_max_pixels(model))
         limits = replace(limits, max_length=limits.max_length + _SUFFIX_TOKENS)
         checkpoint = resolve_checkpoint(model, "reranker", engine_settings.revision)
+        check_model_kind(checkpoint, "reranker", refuse=engine_settings.check_model)
         self.instruction = check_text(instruction or RERANK_INSTRUCTION, "the instruction")
         self.engine = Engine(checkpoint, engine_settings, limits)
         tokenizer = self.engine.tokenizer
-        if tokenizer.suffix:
-            log.warning("the tokenizer of %s ends prompts with a token of its own; it may be an embedding model", model)
         yes, no = tokenizer.token_id("yes"), tokenizer.token_id("no")
         weight = yes_no_weight(checkpoint.folder, self.engine.model, yes, no)
         self._yes_no_weight: NDArray[np.float32] = weight.float().cpu().numpy()

@@ -88,7 +88,7 @@ class AsyncRetriever:
     ) -> list[list[Hit]]:
         """Return the best hits of each query, in the order of the queries.
 
-        A hit that the reranker cannot read comes after the others, without a rerank score.
+        A hit that the reranker cannot read comes after the others, without a rerank score and with the reason.
 
         Args:
             queries: Inputs as `Embedder.embed` accepts them.
@@ -144,7 +144,14 @@ class AsyncRetriever:
             return hits
         documents = [hit.document.input for hit in hits]
         ranking = reranker.rank(query, documents, instruction=self.rerank_instruction, on_error="collect")
-        return [replace(hits[ranked.index], rerank_score=ranked.score) for ranked in ranking]
+        return [
+            replace(
+                hits[ranked.index],
+                rerank_score=ranked.score,
+                rerank_error=None if ranked.error is None else ranked.error.reason,
+            )
+            for ranked in ranking
+        ]
 
 
 class Retriever(AsyncRetriever):
@@ -222,7 +229,7 @@ class Retriever(AsyncRetriever):
     ) -> list[list[Hit]]:
         """Return the best hits of each query, in the order of the queries.
 
-        A hit that the reranker cannot read comes after the others, without a rerank score.
+        A hit that the reranker cannot read comes after the others, without a rerank score and with the reason.
 
         Args:
             queries: Inputs as `Embedder.embed` accepts them.

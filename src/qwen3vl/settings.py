@@ -38,6 +38,8 @@ class EngineSettings:
             memory on CUDA, at most 1 GiB, and 256 MiB elsewhere; 0 disables the cache.
         compiled: Whether `torch.compile` fuses elementwise operations. The first calls take seconds longer, and a
             C compiler (for the CPU also C++) must be installed.
+        check_model: Whether to refuse a model whose files say that it is of the other kind: a reranker as `Embedder`,
+            or an embedding model as `Reranker`. If False, it is loaded, with a warning in the log.
     """
 
     revision: str | None = None
@@ -55,6 +57,7 @@ class EngineSettings:
     threads: int | None = None
     vision_cache: int | None = None
     compiled: bool = False
+    check_model: bool = True
 
     def limits(self, *, max_length: int, max_pixels: int) -> Limits:
         """Return the limits of prompts and media, with the model's defaults where a setting is None.
@@ -97,6 +100,7 @@ class EngineArguments(TypedDict, total=False):
     threads: int | None
     vision_cache: int | None
     compiled: bool
+    check_model: bool
 
 
 def default_max_pixels(model: str | Path) -> int:

@@ -15,8 +15,10 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
 from langchain_qwen3_vl import Qwen3VLEmbeddings, aadd_documents, add_documents, from_langchain
 from langchain_qwen3_vl.precomputed import PrecomputedText
+from qdrant_client import QdrantClient, models
 
 from qwen3vl import Document as CoreDocument
 from qwen3vl import Embedder, Loader, RecipeError, StoreError
@@ -133,11 +135,61 @@ def test_embeddings_argument_serves_stores_without_embeddings(embeddings: Qwen3V
 def test_store_with_other_embeddings_is_a_store_error(embeddings: Qwen3VLEmbeddings, library: list[Document]) -> None:
     with pytest.raises(StoreError, match="DeterministicFakeEmbedding, which embeds only texts"):
         add_documents(InMemoryVectorStore(DeterministicFakeEmbedding(size=6)), library)
-    cached = CacheBackedEmbeddings.from_bytes_store(embeddings, InMemoryByteStore(), key_encoder="sha256")
+    fake = DeterministicFakeEmbedding(size=6)
+    cached = CacheBackedEmbeddings.from_bytes_store(fake, InMemoryByteStore(), key_encoder="sha256")
     with pytest.raises(StoreError, match="CacheBackedEmbeddings"):
         add_documents(InMemoryVectorStore(cached), library)
     with pytest.raises(RecipeError, match="dimensions"):
         add_documents(InMemoryVectorStore(embeddings), library, Qwen3VLEmbeddings(model="tiny", dimensions=8))
+
+
+class WordCounts(SparseEmbeddings):
+    """Sparse vectors without a model."""
+
+    def embed_documents(self, texts: list[str]) -> list[SparseVector]:
+        return [self.embed_query(text) for text in texts]
+
+    def embed_query(self, text: str) -> SparseVector:
+        return SparseVector(indices=[0, len(text) + 1], values=[1.0, 1.0])
+
+
+async def test_sparse_store_is_refused_before_anything_is_written(
+    embeddings: Qwen3VLEmbeddings, library: list[Document]
+) -> None:
+    client = QdrantClient(":memory:")
+    client.create_collection("sparse", sparse_vectors_config={"words": models.SparseVectorParams()})
+    store = QdrantVectorStore(
+        client,
+        "sparse",
+        embeddings,
+        retrieval_mode=RetrievalMode.SPARSE,
+        sparse_embedding=WordCounts(),
+        sparse_vector_name="words",
+    )
+    with pytest.raises(StoreError, match=r"sparse mode.*nothing was added.*DENSE or HYBRID"):
+        add_documents(store, library)
+    with pytest.raises(StoreError, match="sparse mode"):
+        await aadd_documents(store, library)
+    assert client.count("sparse").count == 0
+
+
+def test_hybrid_store_takes_the_vectors(embeddings: Qwen3VLEmbeddings, library: list[Document]) -> None:
+    client = QdrantClient(":memory:")
+    size = embeddings.embedder.dimension
+    client.create_collection(
+        "hybrid",
+        {"": models.VectorParams(size=size, distance=models.Distance.COSINE)},
+        sparse_vectors_config={"words": models.SparseVectorParams()},
+    )
+    store = QdrantVectorStore(
+        client,
+        "hybrid",
+        embeddings,
+        retrieval_mode=RetrievalMode.HYBRID,
+        sparse_embedding=WordCounts(),
+        sparse_vector_name="words",
+    )
+    assert len(add_documents(store, library)) == client.count("hybrid").count == len(library)
 
 
 def test_store_that_changes_texts_is_a_store_error(embeddings: Qwen3VLEmbeddings, library: list[Document]) -> None:

@@ -91,6 +91,53 @@ def test_content_blocks_messages_and_documents_are_accepted(
     assert embeddings.embed_query(Document("a star", metadata={"image": str(image)})) == expected
 
 
+def test_content_blocks_of_providers_are_accepted(embeddings: Qwen3VLEmbeddings, library_folder: Path) -> None:
+    image, video = library_folder / "star.png", library_folder / "mover.mp4"
+    data = base64.b64encode(image.read_bytes()).decode()
+    data_uri = f"data:image/png;base64,{data}"
+    expected = embeddings.embed_query({"text": "a star", "image": str(image)})
+    provider_blocks: dict[str, Any] = {
+        "anthropic base64": {
+            "type": "image",
+            "source": {"type": "base64", "media_type": "image/png", "data": data},
+            "cache_control": {"type": "ephemeral"},
+        },
+        "anthropic url": {"type": "image", "source": {"type": "url", "url": image.as_uri()}},
+        "openai chat": {"type": "image_url", "image_url": {"url": data_uri, "detail": "low"}},
+        "openai chat, as str": {"type": "image_url", "image_url": data_uri},
+        "openai responses": {"type": "input_image", "image_url": data_uri, "detail": "auto"},
+        "gemini": {"type": "media", "mime_type": "image/png", "data": data},
+        "gemini bytes": {"type": "media", "mime_type": "image/png", "data": image.read_bytes()},
+        "bedrock": {"image": {"format": "png", "source": {"bytes": image.read_bytes()}}},
+    }
+    for name, block in provider_blocks.items():
+        for text_block in ("a star", {"type": "text", "text": "a star"}, {"type": "input_text", "text": "a star"}):
+            message = HumanMessage(content=[text_block, block])
+            assert embeddings.embed_query(message) == expected, name
+            assert embeddings.embed_query([text_block, block]) == expected, name
+    video_data = base64.b64encode(video.read_bytes()).decode()
+    for block in (
+        {"type": "media", "mime_type": "video/mp4", "data": video_data},
+        {"type": "video_url", "video_url": {"url": video.as_uri()}},
+    ):
+        assert embeddings.embed_query([block]) == embeddings.embed_query({"video": str(video)})
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image", "source": {"type": "file", "file_id": "file_1"}},
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0x"}},
+        {"type": "media", "mime_type": "audio/wav", "data": "UklGRg=="},
+        {"type": "input_image", "file_id": "file_1"},
+        {"type": "thinking", "thinking": "hm"},
+    ],
+)
+def test_unusable_block_of_a_provider_is_a_query_error(embeddings: Qwen3VLEmbeddings, block: Any) -> None:
+    with pytest.raises(InputError, match=r"the query .*block"):
+        embeddings.embed_query([block])
+
+
 @pytest.mark.parametrize(
     "blocks",
     [[{"type": "audio", "url": "a.mp3"}], [{"type": "image", "file_id": "1"}], [{"type": "text"}], [3]],
@@ -280,7 +327,7 @@ def test_media_keys_are_validated() -> None:
         Qwen3VLEmbeddings(model="tiny", media_keys={"picture": ("a",)})  # type: ignore[arg-type]
     keys = Qwen3VLEmbeddings(model="tiny", media_keys=MediaKeys(image=("photo",))).media_keys
     assert (keys.image, keys.video) == (("photo",), ("video",))
-    assert MediaKeys(image="photo").image == ("photo",)  # type: ignore[arg-type]
+    assert MediaKeys(image="photo").image == ("photo",)
 
 
 def test_plain_store_retriever_accepts_an_image_query(embeddings: Qwen3VLEmbeddings, library_folder: Path) -> None:

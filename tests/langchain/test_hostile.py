@@ -113,7 +113,7 @@ def test_policy_without_folders_is_rejected(library_folder: Path) -> None:
 
 
 def test_single_folder_and_host_may_be_a_str(library_folder: Path) -> None:
-    policy = MediaPolicy(folders=str(library_folder), hosts="example.com")  # type: ignore[arg-type]
+    policy = MediaPolicy(folders=str(library_folder), hosts="example.com")
     assert (policy.folders, policy.hosts) == ((str(library_folder),), ("example.com",))
     with pytest.raises(InputError, match="outside the folders"):
         Qwen3VLEmbeddings(model="tiny", policy=policy).embed_query({"image": "/etc/hostname"})

@@ -106,20 +106,46 @@ def test_instruction_and_image_queries_are_applied(
 def test_unreadable_documents_come_last_with_the_reason(
     documents: list[Document], unreadable: list[Document], policy: MediaPolicy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reranker = Qwen3VLReranker(model="tiny", policy=policy, top_n=None, score_threshold=0.5)
+    reranker = Qwen3VLReranker(model="tiny", policy=policy, top_n=None)
     reranked = reranker.compress_documents([*unreadable, *documents], STAR.caption())
     assert {document.id for document in reranked[:2]} == {"2", "3"}
-    assert [document.id for document in reranked[2:]] == ["broken", "outside", "odd", "empty"]
-    reasons = [document.metadata["rerank_error"] for document in reranked[2:]]
+    assert [document.id for document in reranked[6:]] == ["broken", "outside", "odd", "empty"]
+    reasons = [document.metadata["rerank_error"] for document in reranked[6:]]
     expected_words = (("not a picture", "not an image", "broken"), ("outside the folders",), ("type int",), ("empty",))
     for reason, words in zip(reasons, expected_words, strict=True):
         assert any(word in reason for word in words)
     assert all(reason in caplog.text for reason in reasons)
-    assert "relevance_score" not in reranked[2].metadata
+    assert [document.metadata["relevance_score"] for document in reranked[6:]] == [None] * 4
+    assert all("rerank_error" not in document.metadata for document in reranked[:6])
     results = reranker.rerank(STAR.caption(), [*unreadable, *documents])
-    assert results[2]["relevance_score"] is None
-    assert results[2]["rerank_error"] == reasons[0]
-    assert results[2]["index"] == 0
+    assert results[6]["relevance_score"] is None
+    assert results[6]["rerank_error"] == reasons[0]
+    assert results[6]["index"] == 0
+
+
+def test_unreadable_documents_never_pass_a_threshold(
+    documents: list[Document], unreadable: list[Document], policy: MediaPolicy
+) -> None:
+    for threshold, ids in ((0.5, {"2", "3"}), (1.0, set()), (0.0, {"0", "1", "2", "3", None, "5"})):
+        reranker = Qwen3VLReranker(model="tiny", policy=policy, top_n=None, score_threshold=threshold)
+        assert {d.id for d in reranker.compress_documents([*unreadable, *documents], STAR.caption())} == ids
+        results = reranker.rerank(STAR.caption(), [*unreadable, *documents])
+        assert all(result["relevance_score"] is not None for result in results)
+    top = Qwen3VLReranker(model="tiny", policy=policy, top_n=2)
+    assert {document.id for document in top.compress_documents([*unreadable, *documents], STAR.caption())} == {"2", "3"}
+
+
+def test_policy_without_folders_is_named_once_when_documents_refer_to_files(
+    documents: list[Document], caplog: pytest.LogCaptureFixture
+) -> None:
+    reranker = Qwen3VLReranker(model="tiny")
+    reranker.compress_documents([Document("a text"), Document("", metadata={"image": 7})], "a")
+    assert "allows no file" not in caplog.text
+    for _ in range(2):
+        reranker.compress_documents(documents, STAR.caption())
+    messages = [record.getMessage() for record in caplog.records if "allows no file" in record.getMessage()]
+    assert len(messages) == 1
+    assert "Qwen3VLReranker(policy=MediaPolicy(folders=[...]))" in messages[0]
 
 
 def test_metadata_of_an_earlier_reranking_are_replaced(policy: MediaPolicy) -> None:
@@ -128,7 +154,7 @@ def test_metadata_of_an_earlier_reranking_are_replaced(policy: MediaPolicy) -> N
         Document("a", metadata={"rerank_error": "x"}),
     ]
     reranked = Qwen3VLReranker(model="tiny", policy=policy).compress_documents(documents, "a")
-    assert ["relevance_score" in document.metadata for document in reranked] == [True, False]
+    assert [document.metadata["relevance_score"] is None for document in reranked] == [False, True]
     assert ["rerank_error" in document.metadata for document in reranked] == [False, True]
 
 

@@ -91,3 +91,17 @@ def test_options_field_filters_and_groups(embeddings: Qwen3VLEmbeddings, core_st
     (page,) = retriever.invoke("a scene")
     assert source_name(page) == "slides.pdf"
     assert "relevance_score" not in page.metadata
+
+
+def test_document_that_the_reranker_cannot_read_has_the_reason(
+    embeddings: Qwen3VLEmbeddings, core_store: Store
+) -> None:
+    """The reranker's policy allows no file, so that it reads only the texts."""
+    reranker = Qwen3VLReranker(model="tiny").reranker
+    documents = Qwen3VLRetriever(retriever=Retriever(embeddings.embedder, core_store, reranker), k=20).invoke("a")
+    scores = [document.metadata["relevance_score"] for document in documents]
+    assert None in scores
+    first_unread = scores.index(None)
+    assert scores[first_unread:] == [None] * (len(scores) - first_unread)
+    assert all("outside the folders" in document.metadata["rerank_error"] for document in documents[first_unread:])
+    assert all("rerank_error" not in document.metadata for document in documents[:first_unread])

@@ -13,7 +13,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_qdrant import QdrantVectorStore
-from langchain_qwen3_vl import Qwen3VLEmbeddings, Qwen3VLRetriever
+from langchain_qwen3_vl import Qwen3VLEmbeddings, Qwen3VLRetriever, Qwen3VLVectorStore
 from langchain_tests.integration_tests import (
     EmbeddingsIntegrationTests,
     RetrieversIntegrationTests,
@@ -100,6 +100,26 @@ class TestChroma(VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self, tmp_path: Path) -> VectorStore:
         return Chroma("standard", EMBEDDINGS, persist_directory=str(tmp_path))
+
+
+class MediaChroma(Qwen3VLVectorStore, Chroma):  # type: ignore[misc]
+    pass
+
+
+class MediaMemory(Qwen3VLVectorStore, InMemoryVectorStore):
+    pass
+
+
+class TestMediaChroma(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, tmp_path: Path) -> VectorStore:
+        return MediaChroma("standard", EMBEDDINGS, persist_directory=str(tmp_path))
+
+
+class TestMediaInMemory(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self) -> VectorStore:
+        return MediaMemory(EMBEDDINGS)
 
 
 class TestInMemory(VectorStoreIntegrationTests):

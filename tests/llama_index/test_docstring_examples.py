@@ -22,6 +22,7 @@ DOCSTRINGS = {
 def test_all_public_classes_are_checked() -> None:
     classes = {name.partition(".")[2] for name in DOCSTRINGS}
     assert {"Qwen3VLEmbedding", "Qwen3VLRerank", "Qwen3VLPictures", "Qwen3VLReader", "MediaQuery"} <= classes
+    assert {"Qwen3VLRetriever", "Qwen3VLSplitter"} <= classes
 
 
 @pytest.mark.parametrize("name", DOCSTRINGS)

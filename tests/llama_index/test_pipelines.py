@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
-from llama_index.core.schema import ImageNode
+from llama_index.core.node_parser import MarkdownNodeParser
+from llama_index.core.schema import BaseNode, ImageDocument, ImageNode
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+from llama_index.node_parser.qwen3_vl import Qwen3VLSplitter
 
 from qwen3vl import Embedder, MediaPolicy
 from tests.support.llama_index_helpers import image_nodes
@@ -62,3 +65,26 @@ def test_changed_file_is_embedded_again(library_folder: Path, tmp_path: Path) ->
         (node,) = pipeline.run(nodes=[ImageNode(image_path=str(path))])
         vectors.append(node.embedding)
     assert vectors[0] == vectors[2] != vectors[1]
+
+
+@pytest.mark.slow
+def test_pipeline_with_two_processes_gives_the_vectors_of_one(
+    embed_model: Qwen3VLEmbedding, library_folder: Path, nodes: list[BaseNode]
+) -> None:
+    """Workers get settings without a model and load their own; their cache entries come back.
+
+    LlamaIndex's token splitters are not used: each worker downloads their tokenizer.
+    """
+    splitter = Qwen3VLSplitter(parser=MarkdownNodeParser())
+    documents = [ImageDocument(image_path=str(library_folder / name), id_=name) for name in ("star.png", "0.png")]
+    pipeline = IngestionPipeline(transformations=[splitter, embed_model])
+    results = pipeline.run(nodes=nodes, documents=documents, num_workers=2)
+    alone = IngestionPipeline(transformations=[splitter, embed_model]).run(nodes=nodes, documents=documents)
+    by_source = {node.ref_doc_id: node.get_embedding() for node in results}
+    assert by_source.keys() == {node.ref_doc_id for node in alone}
+    assert len(results) == len(alone)
+    for node in alone:
+        np.testing.assert_allclose(by_source[node.ref_doc_id], node.get_embedding(), atol=2e-6)
+    assert any(isinstance(node, ImageNode) and node.ref_doc_id == "star.png" for node in results)
+    again = pipeline.run(nodes=nodes, documents=documents, num_workers=2)
+    assert {node.node_id for node in again} == {node.node_id for node in results}  # from the cache

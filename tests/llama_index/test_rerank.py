@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import pickle
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor import SimilarityPostprocessor
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import ImageNode, MediaResource, MetadataMode, Node, NodeWithScore, QueryBundle, TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
@@ -99,6 +101,46 @@ def test_unreadable_node_has_its_error_in_metadata_that_prompts_do_not_show(poli
     assert "outside the folders" in failed.node.metadata["rerank_error"]
     for mode in (MetadataMode.LLM, MetadataMode.EMBED):
         assert "rerank_error" not in failed.node.get_content(mode)
+
+
+@pytest.mark.parametrize("top_n", [1, 2, 3, 9])
+def test_unread_nodes_come_last_and_take_no_place_of_read_ones(
+    top_n: int, policy: MediaPolicy, library_folder: Path
+) -> None:
+    unreadable = [NodeWithScore(node=ImageNode(image_path=f"/etc/{name}", id_=name), score=0.9) for name in "ab"]
+    readable = [
+        NodeWithScore(node=TextNode(text=text, id_=text), score=0.1) for text in (STAR.caption(), "a green circle")
+    ]
+    rerank = Qwen3VLRerank(model="tiny", policy=policy, top_n=top_n)
+    hits = rerank.postprocess_nodes([*unreadable, *readable], query_str=STAR.caption())
+    assert ids(hits) == [STAR.caption(), "a green circle", "a", "b"][:top_n]
+    for hit in hits[2:]:
+        assert hit.score is None
+        assert "outside the folders" in hit.node.metadata["rerank_error"]
+    for cutoff in (0.0, 0.5, 1e-9):
+        passed = SimilarityPostprocessor(similarity_cutoff=cutoff).postprocess_nodes(hits)
+        assert ids(passed) == ids([hit for hit in hits[:2] if (hit.score or 0.0) >= cutoff])
+
+
+async def test_reranker_whose_policy_allows_no_file_says_so_once(
+    scored: list[NodeWithScore], caplog: pytest.LogCaptureFixture
+) -> None:
+    rerank = Qwen3VLRerank(model="tiny", top_n=7)
+    broken = NodeWithScore(node=TextNode(text="", metadata={"image": 7}, id_="broken"))
+    for _ in range(2):
+        hits = rerank.postprocess_nodes([*scored, broken], query_str="a star")
+        assert [hit.score is None for hit in hits] == [False] * 2 + [True] * 5
+        assert all("MediaPolicy(folders=" in hit.node.metadata["rerank_error"] for hit in hits[2:])
+    await rerank.apostprocess_nodes(scored, QueryBundle("a star"))
+    messages = [record.getMessage() for record in caplog.records]
+    about_files = [message for message in messages if "policy=MediaPolicy(folders=('photos',))" in message]
+    assert len(about_files) == 1
+    assert "5 of 8 nodes name files, and the policy of this Qwen3VLRerank allows none" in about_files[0]
+    assert len(messages) == 3  # and the broken reference in each of two calls
+    assert pickle.loads(pickle.dumps(rerank)) == rerank
+    caplog.clear()
+    Qwen3VLRerank(model="tiny").postprocess_nodes(scored, query_str="a star")
+    assert len(caplog.records) == 1  # another object says it again
 
 
 def test_rerank_error_of_an_earlier_run_is_removed(policy: MediaPolicy) -> None:

@@ -1,4 +1,7 @@
-"""Evaluation of the tiny models, through the package, on scenes, clips and captions that training never showed."""
+"""Evaluation of the tiny models, through the package, on scenes and clips of the held-out split.
+
+Near-misses, here and in training, are not checked against the split, so some combinations occur in both.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ def recall(scores: NDArray[np.float32], k: int) -> float:
         k: How many documents count as found.
 
     Returns:
-        The share of rows i in which column i is among the k largest, rounded to three digits.
+        The share of rows i in which fewer than k columns have a larger score than column i (ties count as found),
+        rounded to three digits.
     """
     num_better = (scores > np.diagonal(scores)[:, None]).sum(axis=1)
     return round(float((num_better < k).mean()), 3)
@@ -55,11 +59,12 @@ def with_near_misses(scenes: Sequence[Scene], random: Random) -> list[Scene]:
     """Follow each scene by three near-misses.
 
     Args:
-        scenes: The scenes.
+        scenes: The scenes; no two may show the same.
         random: The source of randomness.
 
     Returns:
-        Four times as many scenes, no two of which show the same.
+        Each scene followed by its three near-misses. No two of all these scenes show the same. The near-misses may
+        belong to the training split.
     """
     gallery: list[Scene] = []
     keys = {scene.key for scene in scenes}
@@ -74,7 +79,7 @@ def with_near_misses(scenes: Sequence[Scene], random: Random) -> list[Scene]:
 
 
 def embed_clips(embedder: Embedder, clips: Sequence[Clip], random: Random) -> NDArray[np.float32]:
-    """Embed clips as video files, as a user has them.
+    """Write clips to MP4 files and embed these.
 
     Args:
         embedder: The model.
@@ -99,31 +104,32 @@ def evaluate_embedding(folder: Path, seed: int = 99) -> dict[str, float]:
         seed: Seed of the drawing.
 
     Returns:
-        Recall by task.
+        Recall by task: text to image at three dimensions, image to text, image to image (redrawn before another
+        background), among near-misses, and text to clip.
     """
     random = Random(seed)
     embedder = Embedder(folder, max_pixels=TINY_MAX_PIXELS)
     scenes = held_out_scenes(seed, NUM_CANDIDATES)
-    captions = embedder.embed([scene.caption(random.randrange(3)) for scene in scenes])
-    images = embedder.embed([scene.draw(random) for scene in scenes])
+    caption_vectors = embedder.embed([scene.caption(random.randrange(3)) for scene in scenes])
+    image_vectors = embedder.embed([scene.draw(random) for scene in scenes])
     metrics: dict[str, float] = {}
     for dimension in (128, 64, 32):
-        scores = truncate(captions, dimension) @ truncate(images, dimension).T
+        scores = truncate(caption_vectors, dimension) @ truncate(image_vectors, dimension).T
         metrics[f"text to image, {dimension}: recall@1"] = recall(scores, 1)
         metrics[f"text to image, {dimension}: recall@5"] = recall(scores, 5)
-    metrics["image to text: recall@1"] = recall(images @ captions.T, 1)
-    redrawn = embedder.embed([Scene(scene.things, (scene.background + 1) % 3).draw(random) for scene in scenes])
-    metrics["image to image: recall@1"] = recall(redrawn @ images.T, 1)
+    metrics["image to text: recall@1"] = recall(image_vectors @ caption_vectors.T, 1)
+    redrawn_vectors = embedder.embed([Scene(scene.things, (scene.background + 1) % 3).draw(random) for scene in scenes])
+    metrics["image to image: recall@1"] = recall(redrawn_vectors @ image_vectors.T, 1)
     gallery = with_near_misses(scenes[: NUM_CANDIDATES // 4], random)
-    images = embedder.embed([scene.draw(random) for scene in gallery])
-    captions = embedder.embed([scene.caption(random.randrange(3)) for scene in gallery])
-    metrics["near-misses: recall@1"] = recall(captions @ images.T, 1)
-    metrics["near-misses: recall@5"] = recall(captions @ images.T, 5)
+    image_vectors = embedder.embed([scene.draw(random) for scene in gallery])
+    caption_vectors = embedder.embed([scene.caption(random.randrange(3)) for scene in gallery])
+    metrics["near-misses: recall@1"] = recall(caption_vectors @ image_vectors.T, 1)
+    metrics["near-misses: recall@5"] = recall(caption_vectors @ image_vectors.T, 5)
     clips = held_out_clips(seed, NUM_CANDIDATES)
-    captions = embedder.embed([clip.caption(random.randrange(2)) for clip in clips])
-    videos = embed_clips(embedder, clips, random)
-    metrics["text to clip: recall@1"] = recall(captions @ videos.T, 1)
-    metrics["text to clip: recall@5"] = recall(captions @ videos.T, 5)
+    caption_vectors = embedder.embed([clip.caption(random.randrange(2)) for clip in clips])
+    video_vectors = embed_clips(embedder, clips, random)
+    metrics["text to clip: recall@1"] = recall(caption_vectors @ video_vectors.T, 1)
+    metrics["text to clip: recall@5"] = recall(caption_vectors @ video_vectors.T, 5)
     return metrics
 
 
@@ -134,15 +140,17 @@ def evaluate_reranker(folder: Path, embedding: Path, seed: int = 98, count: int 
         folder: The checkpoint.
         embedding: The embedding model whose nearest hits it reranks.
         seed: Seed of the drawing.
-        count: How many scenes are drawn.
+        count: Number of scenes of the pairwise metrics, more than 7. Recall is always measured on
+            `NUM_CANDIDATES // 4` other scenes and their near-misses.
 
     Returns:
-        Shares of right answers, and recall@1 without and with reranking.
+        The share of right answers of each pairwise metric (a score above 0.5 is a yes), and recall@1 by vectors and
+        after reranking the `NUM_RERANKED` nearest.
     """
     random = Random(seed)
     reranker = Reranker(folder, max_pixels=TINY_MAX_PIXELS)
     scenes = held_out_scenes(seed, count)
-    others = [scenes[(number + 7) % count] for number in range(count)]
+    mismatches = [scenes[(number + 7) % count] for number in range(count)]
     misses = [near_miss(scene, random) for scene in scenes]
     captions = [scene.caption(random.randrange(3)) for scene in scenes]
 
@@ -153,32 +161,33 @@ def evaluate_reranker(folder: Path, embedding: Path, seed: int = 98, count: int 
     def draw(drawn: Sequence[Scene]) -> list[Input]:
         return [{"image": scene.draw(random)} for scene in drawn]
 
-    match_scores, other_scores = score(captions, draw(scenes)), score(captions, draw(others))
-    miss_scores = score(captions, draw(misses))
+    match_scores_by_caption, other_scores_by_caption = score(captions, draw(scenes)), score(captions, draw(mismatches))
+    miss_scores_by_caption = score(captions, draw(misses))
     images = draw(scenes)
-    match_captions, other_captions = score(images, captions), score(images, [scene.caption() for scene in others])
-    miss_captions = score(images, [scene.caption(random.randrange(3)) for scene in misses])
+    match_scores_by_image = score(images, captions)
+    other_scores_by_image = score(images, [scene.caption() for scene in mismatches])
+    miss_scores_by_image = score(images, [scene.caption(random.randrange(3)) for scene in misses])
     metrics = {
-        "yes to the match (image)": float((match_scores > 0.5).mean()),
-        "no to another scene (image)": float((other_scores < 0.5).mean()),
-        "match above near-miss (image)": float((match_scores > miss_scores).mean()),
-        "yes to the match (caption)": float((match_captions > 0.5).mean()),
-        "no to another scene (caption)": float((other_captions < 0.5).mean()),
-        "match above near-miss (caption)": float((match_captions > miss_captions).mean()),
+        "yes to the match (image)": float((match_scores_by_caption > 0.5).mean()),
+        "no to another scene (image)": float((other_scores_by_caption < 0.5).mean()),
+        "match above near-miss (image)": float((match_scores_by_caption > miss_scores_by_caption).mean()),
+        "yes to the match (caption)": float((match_scores_by_image > 0.5).mean()),
+        "no to another scene (caption)": float((other_scores_by_image < 0.5).mean()),
+        "match above near-miss (caption)": float((match_scores_by_image > miss_scores_by_image).mean()),
     }
     gallery = with_near_misses(held_out_scenes(seed + 1, NUM_CANDIDATES // 4), random)
     images = draw(gallery)
     queries = [scene.caption(random.randrange(3)) for scene in gallery]
     embedder = Embedder(embedding, max_pixels=TINY_MAX_PIXELS)
     similarities = embedder.embed(queries) @ embedder.embed(images).T
-    before, after = [], []
+    hits_by_vectors, hits_reranked = [], []
     for number, query in enumerate(queries):
         nearest = np.argsort(-similarities[number], kind="stable")[:NUM_RERANKED]
         ranked = reranker.rank(query, [images[index] for index in nearest])
-        before.append(nearest[0] == number)
-        after.append(nearest[ranked[0].index] == number)
-    metrics["near-misses, by vectors: recall@1"] = float(np.mean(before))
-    metrics[f"near-misses, top {NUM_RERANKED} reranked: recall@1"] = float(np.mean(after))
+        hits_by_vectors.append(nearest[0] == number)
+        hits_reranked.append(nearest[ranked[0].index] == number)
+    metrics["near-misses, by vectors: recall@1"] = float(np.mean(hits_by_vectors))
+    metrics[f"near-misses, top {NUM_RERANKED} reranked: recall@1"] = float(np.mean(hits_reranked))
     return {name: round(value, 3) for name, value in metrics.items()}
 
 

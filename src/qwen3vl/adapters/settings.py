@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from pydantic import BaseModel, Field, PrivateAttr, field_validator
 
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.adapters.model_handle import ModelHandle
+from qwen3vl.adapters.once import OnceLogger
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
 from qwen3vl.settings import EngineSettings
 
@@ -20,6 +21,17 @@ MODEL_KWARGS = tuple(field.name for field in fields(EngineSettings) if field.nam
 
 def _default_device() -> str:
     return os.environ.get("QWEN3VL_DEVICE", "auto")
+
+
+class ModelArguments(TypedDict, total=False):
+    """The fields of `ModelSettings` as keyword arguments, for type checkers."""
+
+    revision: str | None
+    device: str
+    dtype: str
+    policy: MediaPolicy
+    media_keys: MediaKeys
+    model_kwargs: dict[str, Any]
 
 
 class ModelSettings(BaseModel):
@@ -53,11 +65,13 @@ class ModelSettings(BaseModel):
     )
 
     _model: ModelHandle = PrivateAttr(default_factory=ModelHandle)
+    _once: OnceLogger = PrivateAttr(default_factory=OnceLogger)
 
     def __copy__(self) -> Self:
         """Return a shallow copy, as `model_copy` makes it, that holds its model independently of this object."""
         copied = super().__copy__()
         copied._model = ModelHandle(self._model.model)  # noqa: SLF001 (an object of this class)
+        copied._once = OnceLogger()  # noqa: SLF001 (as above)
         return copied
 
     @field_validator("model_kwargs")

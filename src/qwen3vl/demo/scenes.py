@@ -270,14 +270,14 @@ def near_miss(scene: Scene, random: Random) -> Scene:
 
 
 def near_miss_clip(clip: Clip, random: Random) -> Clip:
-    """Change the colour or the shape of a clip's moving thing, or reverse its direction.
+    """Change the colour or the shape of a clip's moving thing, or reverse its direction; everything else stays.
 
     Args:
         clip: The clip.
         random: The source of randomness.
 
     Returns:
-        The changed clip.
+        The changed clip, which always differs from `clip`.
     """
     match random.randrange(3):
         case 0:

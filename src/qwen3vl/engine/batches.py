@@ -23,7 +23,7 @@ class PendingBatch:
     Attributes:
         requests: The requests, in the order in which they came.
         num_tokens: Estimate of the number of tokens to compute: prefixes in common with the preceding request count
-            once.
+            once, and all vision tokens count as equal.
         buffered_bytes: Bytes of encoded media files that the requests have in memory.
     """
 

@@ -17,7 +17,7 @@ _current = threading.local()
 
 @contextmanager
 def cancellation_scope(stop: threading.Event) -> Iterator[None]:
-    """Make `raise_if_cancelled` on this thread check a stop event while the context is entered.
+    """Make `raise_if_cancelled` on this thread check a stop event while the context is entered. Do not nest scopes.
 
     Args:
         stop: Set when the result is no longer needed.

@@ -33,7 +33,7 @@ from qwen3vl.settings import EngineSettings
 class Engine:
     """Runs prompts through a model. Any number of threads may use one object at once.
 
-    Engines with the same checkpoint, devices and dtype share the weights; see `ReplicaPool`.
+    Engines whose checkpoint, dtype and `compiled` are equal share the weights on each device; see `ReplicaPool`.
 
     Args:
         checkpoint: The model's folder and name.
@@ -49,10 +49,10 @@ class Engine:
         limits: As above.
         fingerprint: Digest of the checkpoint's files.
         replicas: The model on each device; empty after `close`.
-        budget: Maximum number of tokens of a batch.
+        budget: Maximum number of tokens of a batch. It shrinks when memory runs out, and recovers.
 
     Raises:
-        ModelError: The checkpoint is incomplete or of another architecture.
+        ModelError: The checkpoint is incomplete, damaged or of another architecture.
         ValueError: A device or dtype cannot be used.
     """
 
@@ -158,7 +158,7 @@ class Engine:
         """Run requests. Each ends in an output; none can make another one fail.
 
         Args:
-            requests: Taken on the caller's thread, as they are needed.
+            requests: Taken on the caller's thread, as they are needed. What the iterable itself raises ends the call.
 
         Returns:
             A generator of one output per request, in the order in which batches are done. Closing it stops the model.

@@ -118,8 +118,9 @@ class BatchExecutor:
     ) -> list[BatchResult | BatchFailure]:
         """Run a batch that has all its pixels.
 
-        When memory runs out, first clear the vision feature cache and try again; if that does not help, run the batch
-        in halves. Other errors fail the requests of this batch only.
+        When memory runs out, first clear the vision feature cache and try again without it; if that does not help,
+        shrink the budget and run the batch in halves, down to single requests. Other errors fail the requests of this
+        batch only.
         """
         try:
             device_result = self._forward(replica, batch.pack, pixels, cached_features, use_cache=use_cache)

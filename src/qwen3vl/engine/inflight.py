@@ -27,7 +27,7 @@ class InFlightBatch:
     Attributes:
         worker: The device's worker.
         num_tokens: Number of tokens of the batch.
-        pixels: By media key, futures of the media that are decoded for it.
+        pixels: By media key, futures of the decoded media; earlier batches of the call may have the same ones.
         future: Future of its results and failures. A batch may be split, so there may be several.
     """
 
@@ -74,10 +74,11 @@ class RunState:
         return any(batch.done for batch in self.in_flight)
 
     def wait_any(self) -> InFlightBatch:
-        """Wait until a batch is done and remove it from those in flight.
+        """Wait until a batch was run and remove it from those in flight.
 
         Returns:
-            A batch that is done; the first in the order of dispatch, if there are several.
+            The first batch, in the order of dispatch, that is `done`; if there is none, the first whose future is. On
+            CUDA, that one's kernels may still be running.
 
         Raises:
             Cancelled: The engine was closed.
@@ -99,7 +100,7 @@ class RunState:
             future: The future.
 
         Returns:
-            Its result.
+            Its result. Its exception is raised.
 
         Raises:
             Cancelled: The engine was closed.
@@ -111,7 +112,7 @@ class RunState:
         return future.result()
 
     def cancel(self) -> None:
-        """Stop what runs, and cancel what is queued or waits for a thread."""
+        """Stop the running batch at its next layer, and cancel what is queued. Media being decoded are not stopped."""
         self.stop.set()
         for batch in self.in_flight.copy():
             self._remove(batch)

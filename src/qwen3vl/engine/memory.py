@@ -17,7 +17,8 @@ CPU_TOKENS = 4096
 RECOVERY_BATCHES = 64
 """Successful full batches, after the budget shrank, until a larger one is tried."""
 ACTIVATION_FRACTION = 0.6
-"""Fraction of a GPU's free memory for a batch's activations. The rest is for kernels' workspaces and other users."""
+"""Fraction of a GPU's free memory, less the cache, for a batch's activations. The rest is for kernels' workspaces and
+other users."""
 MAX_CACHE_BYTES = 1 << 30
 """Maximum default size of the vision feature cache on a GPU: 1 GiB."""
 CPU_CACHE_BYTES = 1 << 28
@@ -37,9 +38,9 @@ def default_cache_bytes(device: torch.device) -> int:
 
 
 def token_budget(config: ModelConfig, device: torch.device, dtype: torch.dtype, cache_bytes: int) -> int:
-    """Choose the size of batches so that their activations fit the memory that is free now.
+    """Choose the size of batches so that their activations fit a GPU's memory that is free now.
 
-    The memory is computed for the worst case, in which all tokens are vision tokens.
+    The memory is computed for the worst case, in which all tokens are vision tokens. Without CUDA, `CPU_TOKENS`.
 
     Args:
         config: The model's sizes.
@@ -109,14 +110,15 @@ class TokenBudget:
         """Lower the budget after a batch ran out of memory.
 
         Args:
-            num_tokens: Tokens of the batch. The budget becomes half of it, if that is less than the present one.
+            num_tokens: Tokens of the batch. The budget becomes half of it, if that is less than the present one, but
+                no less than `MIN_TOKENS`.
         """
         with self._lock:
             self.tokens = min(self.tokens, max(num_tokens // 2, min(MIN_TOKENS, self._max_tokens)))
             self._successes = 0
 
     def record_success(self, num_tokens: int) -> None:
-        """Count a batch that fit; after `RECOVERY_BATCHES` of at least half the budget, double the budget.
+        """Count a batch that fit; after `RECOVERY_BATCHES` of at least half the budget, double a shrunk budget.
 
         Args:
             num_tokens: Tokens of the batch.

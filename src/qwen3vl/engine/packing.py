@@ -25,10 +25,10 @@ class Pack:
         layout: Segments of the row, and which prefixes they attend to.
         output_indices: Index in the row of each prompt's last token, (num_prompts,) int64, in the order of
             `prompt_indices`. Equal prompts have the same one.
-        media_keys: Distinct keys of the images and videos to encode.
+        media_keys: Distinct keys of the images and videos in the row, whether their features are cached or not.
         grids: Grid of patches of each of these.
         vision_token_indices: Indices in the row of vision tokens, (num_vision_tokens,) int64.
-        vision_feature_indices: For each vision token, the index of its row in the encoded features of all
+        vision_feature_indices: For each vision token, the index of its row in the concatenated features of all
             `media_keys`, (num_vision_tokens,) int64.
     """
 

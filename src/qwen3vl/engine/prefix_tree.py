@@ -65,7 +65,7 @@ class PrefixTree:
             first: Index of the first sequence of this subtree.
             stop: Index after its last sequence.
             depth: Number of tokens of these sequences that are in the row already.
-            level: Number of links whose tokens contain this segment.
+            level: Number of links whose query rows contain this segment.
         """
         offset = self.num_tokens - depth  # from an index in these sequences to an index in the row
         branch_points: list[tuple[int, list[tuple[int, int]]]] = []

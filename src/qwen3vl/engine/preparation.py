@@ -46,7 +46,7 @@ class RequestPreparer:
         self._fit = fit
 
     def prepare(self, request: Request) -> PreparedRequest | RequestOutput:
-        """Prepare a request.
+        """Prepare a request. What was shrunk or truncated to fit is logged as a warning.
 
         Args:
             request: The request.

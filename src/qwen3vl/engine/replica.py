@@ -111,17 +111,17 @@ class Replica:
 
     @classmethod
     def load(cls, load_spec: LoadSpec, worker: DeviceWorker) -> Replica:
-        """Load a checkpoint onto a worker's device.
+        """Load a checkpoint onto a worker's device. Each layer of the model calls `raise_if_cancelled` first.
 
         Args:
             load_spec: What to load, and how.
             worker: The device's worker.
 
         Returns:
-            A replica with a model and a vision feature cache of its own.
+            A replica with a model of its own, and a vision feature cache of its own that stores nothing as yet.
 
         Raises:
-            ModelError: The checkpoint is incomplete or of another architecture.
+            ModelError: The checkpoint is incomplete, damaged or of another architecture.
         """
         model = load_model(load_spec.folder, worker.device, load_spec.dtype, load_spec.weight_format)
         if load_spec.compiled:
@@ -149,7 +149,7 @@ class Replica:
             use_cache: Whether to look into the vision feature cache again and to store new features there.
 
         Returns:
-            Hidden states of each prompt's last token, in the order of the pack.
+            Hidden states of each prompt's last token, in the order of the pack, and measurements.
 
         Raises:
             Cancelled: The work's stop event was set.

@@ -47,7 +47,7 @@ class ReplicaPool:
             One replica for each entry of `devices`. The caller keeps them alive.
 
         Raises:
-            ModelError: The checkpoint is incomplete or of another architecture.
+            ModelError: The checkpoint is incomplete, damaged or of another architecture.
         """
         # The folder is no part of the key: equal files in two folders are loaded once.
         weights = (load_spec.digest, load_spec.dtype, load_spec.weight_format, load_spec.compiled)
@@ -66,7 +66,10 @@ class ReplicaPool:
         return replicas
 
     def _create(self, load_spec: LoadSpec, weights: _Weights, worker: DeviceWorker) -> Replica:
-        """Load a replica, or build one from weights that another worker of the same device uses."""
+        """Load a replica, or build one from weights that another worker of the same device uses.
+
+        A loaded one takes over an equal vision tower, and stores its linear layers as oneDNN needs them.
+        """
         with self._lock:
             loaded = [replica for (key, _), replica in self._replicas.items() if key == weights]
         for other in loaded:
@@ -80,7 +83,7 @@ class ReplicaPool:
 
 
 def _share_vision_tower(replica: Replica, others: Iterable[Replica]) -> None:
-    """Replace a replica's vision tower by that of another model, if one has equal weights on the same device.
+    """Replace a replica's vision tower by that of another model, if one is equal: weights, device and compilation.
 
     An embedding model and a reranker may have the same tower. If they share it, they also share its cache: an image
     that was embedded need not be encoded again to be reranked.

@@ -83,7 +83,8 @@ def failed_output(request: Request, error: Exception, source: str | None = None)
         source: The image or video that caused the error; None if it is not about one.
 
     Returns:
-        An output whose error names the item's index, its source and the reason.
+        An output whose error names the item's index, its source and the reason, which includes the type of `error`
+        unless that is an `InputError`.
     """
     reason = str(error) or type(error).__name__
     if not isinstance(error, InputError):

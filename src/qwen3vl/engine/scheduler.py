@@ -27,11 +27,11 @@ from qwen3vl.model import VisionFeatures
 from qwen3vl.processing.sizing import SizedMedia
 
 PREPARE_CHUNK = 32
-"""Requests that are prepared at once."""
+"""Maximum number of a call's requests that are prepared at once."""
 PREFETCH_BATCHES = 2
 """Batches per device whose media are decoded while another batch runs."""
 MAX_BATCH_WAIT_S = 1.0
-"""Seconds that prepared requests wait for further ones to share a batch with, while all devices are idle."""
+"""Seconds that prepared requests wait for further ones to share a batch with, while no batch of their call runs."""
 MAX_DECODE_THREADS = 8
 """Maximum number of media threads where the settings do not name one."""
 CLOSE_TIMEOUT_S = 10.0
@@ -101,7 +101,10 @@ class Scheduler:
         return self._closed
 
     def close(self) -> None:
-        """Abort running calls, stop the media threads and drop the replicas. Closing again does nothing."""
+        """Abort running calls, stop the media threads and drop the replicas. Closing again does nothing.
+
+        Waits until running layers have ended, up to `CLOSE_TIMEOUT_S` seconds for each device.
+        """
         # No lock, since a lock may be taken while a process forks. `run` registers itself before it reads `_closed`,
         # and this sets `_closed` before it reads `_runs`: no call escapes.
         self._closed = True
@@ -234,7 +237,7 @@ class Scheduler:
                     yield failed_output(prepared.request, outcome.error, outcome.source)
 
     def _to_outputs(self, result: BatchResult, began: DeviceTimestamp) -> Iterator[RequestOutput]:
-        """Fetch the states of a batch, count it and yield the outputs of its requests."""
+        """Fetch the states of a batch, count it and yield the outputs of its requests: errors for values not finite."""
         requests, device_result = result.batch.requests, result.device_result
         try:
             states = device_result.fetch()
@@ -272,7 +275,10 @@ def _batch_stats(result: BatchResult, began: DeviceTimestamp) -> Stats:
 
 
 def _take_chunk(requests: Iterator[Request]) -> list[Request]:
-    """Return the next requests: up to `PREPARE_CHUNK`, or those that arrived within `MAX_BATCH_WAIT_S` seconds."""
+    """Return the next requests: up to `PREPARE_CHUNK`, or fewer once `MAX_BATCH_WAIT_S` seconds have passed.
+
+    Waits for the first one, and for one that is being made, however long that takes. Empty at the end.
+    """
     chunk: list[Request] = []
     began = time.perf_counter()
     while len(chunk) < PREPARE_CHUNK and not (chunk and time.perf_counter() - began >= MAX_BATCH_WAIT_S):

@@ -12,6 +12,8 @@ from qwen3vl._deprecation import deprecated_alias
 class Stats:
     """Counts since an engine was created. The difference of two snapshots is what happened between them.
 
+    Passes that failed are not counted. Seconds are summed over devices and calls.
+
     Attributes:
         items: Number of prompts that were run.
         packs: Number of forward passes.

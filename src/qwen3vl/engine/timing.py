@@ -41,7 +41,7 @@ class DeviceTimestamp:
 
     @property
     def reached(self) -> bool:
-        """Whether the device has reached this point. Does not wait."""
+        """Whether the device has reached this point, or a kernel before it failed. Does not wait."""
         try:
             return self.event is None or bool(self.event.query())  # type: ignore[no-untyped-call]
         except RuntimeError:  # a failed kernel is reported here; whoever fetches the results gets the error
@@ -57,7 +57,7 @@ class DeviceTimestamp:
             self.event.synchronize()
 
     def seconds_since(self, earlier: DeviceTimestamp) -> float:
-        """Measure the time between two points of one device. Waits until both are reached.
+        """Measure the time between two points of one device. On CUDA, waits until both are reached.
 
         Args:
             earlier: The earlier point.

@@ -60,7 +60,7 @@ class VisionFeatureCache:
             return features
 
     def put(self, key: Hashable, features: VisionFeatures) -> None:
-        """Store features, unless they are too large or the cache resists a scan.
+        """Store features, unless they are stored already or too large, or the cache resists a scan.
 
         Args:
             key: Content digest and size, as `VisionPart.key` has it.

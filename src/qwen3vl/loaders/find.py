@@ -54,10 +54,13 @@ def find_files(path: str, exclude: Sequence[Path]) -> Iterator[Path | LoadFailur
     elif os.path.lexists(path):
         yield _resolve(path)
     else:
-        matches = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
-        files = [_resolve(match) for match in matches if not os.path.isdir(match)]
-        reason = "there is no such file or folder, and no file matches it as a pattern; check the path"
-        yield from files or [LoadFailure(absolute_name(path), reason)]
+        is_empty = True
+        for match in _match(path) if glob.has_magic(path) else ():
+            is_empty = False
+            yield match
+        if is_empty:
+            reason = "there is no such file or folder, and no file matches it as a pattern; check the path"
+            yield LoadFailure(absolute_name(path), reason)
 
 
 def _resolve(path: str | Path) -> Path:
@@ -79,9 +82,7 @@ def _walk(folder: Path, excluded: set[Path]) -> Iterator[Path | LoadFailure | Sk
 
 def _list_folder(folder: Path, subfolders: list[Path]) -> Iterator[Path | LoadFailure | Skipped]:
     """Yield a folder's files, and add its subfolders to a list."""
-    with os.scandir(folder) as entries:
-        visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in visible:
+    for entry in _visible_entries(folder):
         yield from attempt(entry.path, _visit, entry, subfolders)
 
 
@@ -92,3 +93,47 @@ def _visit(entry: os.DirEntry[str], subfolders: list[Path]) -> Iterator[Path | S
         yield Skipped(storable_name(entry.path), "link to a folder")
     else:
         yield Path(entry.path)
+
+
+def _match(pattern: str) -> Iterator[Path | LoadFailure]:
+    """Yield the files that match a pattern. In place of `**`, trees of any depth are walked, each folder once."""
+    pending = [(_resolve("."), Path(pattern).parts)]
+    visited = set()
+    while pending:
+        step = pending.pop()
+        if step not in visited:
+            visited.add(step)
+            next_steps: list[tuple[Path, tuple[str, ...]]] = []
+            yield from attempt(str(step[0]), _match_within, *step, next_steps)
+            pending.extend(reversed(next_steps))
+
+
+def _match_within(
+    folder: Path, parts: tuple[str, ...], next_steps: list[tuple[Path, tuple[str, ...]]]
+) -> Iterator[Path]:
+    """Match the parts before the next `**` in a folder; yield files, and add folders with the parts that remain."""
+    if parts[0] == "**":
+        next_steps.append((folder, parts[1:] or ("*",)))
+        next_steps.extend((subfolder, parts) for subfolder in _subfolders(folder))
+        return
+    end = parts.index("**") if "**" in parts else len(parts)
+    for match in sorted(glob.glob(str(Path(*parts[:end])), root_dir=folder)):
+        path = folder / match
+        if parts[end:]:
+            next_steps.append((_resolve(path), parts[end:]))
+        elif not os.path.isdir(path):
+            yield _resolve(path)
+
+
+def _subfolders(folder: Path) -> Iterator[Path]:
+    """Yield a folder's visible subfolders, and those that links lead to."""
+    for entry in _visible_entries(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield Path(entry.path)  # resolved as its parent is: `_resolve` takes long for deep paths
+        elif entry.is_symlink() and os.path.isdir(entry.path):
+            yield _resolve(entry.path)
+
+
+def _visible_entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)

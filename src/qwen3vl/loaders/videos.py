@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qwen3vl.documents import Document
+from qwen3vl.errors import PolicyError
 from qwen3vl.inputs import as_video
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.media.videos import read_video_header
@@ -29,14 +30,20 @@ def load_video(path: Path, digest: str, segment_seconds: float, policy: MediaPol
 
     Raises:
         MediaError: The video cannot be opened.
+        PolicyError: Its frames are further apart than `policy.max_seconds`.
     """
     header = read_video_header(as_video(path), replace(policy, max_seconds=math.inf))
-    duration = header.timeline.duration
-    # A segment has two frames at least, so that a file cannot claim millions of segments by its duration.
-    num_segments = max(1, min(round(duration / segment_seconds), len(header.timeline.frame_pts) // 2))
+    duration, num_frames = header.timeline.duration, len(header.timeline.frame_pts)
+    # A segment without two frames cannot be embedded. A file of a few kilobytes can claim to last for years.
+    num_segments = max(1, min(round(duration / segment_seconds), num_frames // 2))
+    if duration / num_segments > max(policy.max_seconds, segment_seconds):
+        raise PolicyError(
+            f"it lasts {duration:.0f} seconds and has only {num_frames} frames: parts of two frames exceed the "
+            f"{policy.max_seconds:g} seconds that the media policy allows (MediaPolicy.max_seconds); export it again"
+        )
     for number in range(num_segments):
         start, end = (round(duration * edge / num_segments, 2) for edge in (number, number + 1))
-        locator = f"t={start:g},{end:g}"
+        locator = f"t={start:.12g},{end:.12g}"
         reference = f"{path}#{locator}" if num_segments > 1 else str(path)
         metadata = {"start": start, "end": end, "seconds": round(duration, 2)}
         yield Document(str(path), "clip", digest, locator=locator, video=reference, metadata=metadata)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
+from typing import cast
 
 from qwen3vl.errors import MediaError, PolicyError
 
@@ -40,9 +41,9 @@ class MediaPolicy:
     """
 
     urls: bool = True
-    hosts: tuple[str, ...] | None = None
+    hosts: str | Sequence[str] | None = None
     private_hosts: bool = False
-    folders: tuple[str | PathLike[str], ...] | None = None
+    folders: str | PathLike[str] | Sequence[str | PathLike[str]] | None = None
     max_bytes: int = 512 * 2**20
     max_pixels: int = 100_000_000
     max_seconds: float = 6 * 3600.0
@@ -55,12 +56,16 @@ class MediaPolicy:
 
     def __post_init__(self) -> None:
         # A tuple of one is easily written without its comma; read letter by letter, "/srv" would allow "/".
-        if isinstance(self.folders, (str, PathLike)):
-            object.__setattr__(self, "folders", (self.folders,))
         if self.folders is not None:
-            object.__setattr__(self, "folders", tuple(map(fspath, self.folders)))
-        if isinstance(self.hosts, str):
-            object.__setattr__(self, "hosts", (self.hosts,))
+            folders = (self.folders,) if isinstance(self.folders, (str, PathLike)) else self.folders
+            object.__setattr__(self, "folders", tuple(map(fspath, folders)))
+        if self.hosts is not None:
+            object.__setattr__(self, "hosts", (self.hosts,) if isinstance(self.hosts, str) else tuple(self.hosts))
+
+    @property
+    def allowed_folders(self) -> tuple[str, ...] | None:
+        """The folders as a tuple of str; None if every file is allowed."""
+        return cast("tuple[str, ...] | None", self.folders)
 
     def check_path(self, path: str) -> Path:
         """Resolve a path and check that it lies within the allowed folders.
@@ -81,8 +86,9 @@ class MediaPolicy:
             raise MediaError(SYMLINK_LOOP) from error
         except (OSError, ValueError) as error:  # such as a null character
             raise MediaError(f"this is no path to a file: {error}; pass a path without special characters") from error
-        if self.folders is not None and not any(resolved.is_relative_to(folder) for folder in _resolve(self.folders)):
-            allowed = ", ".join(str(folder) for folder in self.folders) or "none"
+        folders = self.allowed_folders
+        if folders is not None and not any(resolved.is_relative_to(folder) for folder in _resolve(folders)):
+            allowed = ", ".join(folders) or "none"
             raise PolicyError(
                 f"the file is outside the folders that the media policy allows ({allowed}); MediaPolicy(folders=(…,)) "
                 "allows others"
@@ -90,7 +96,7 @@ class MediaPolicy:
         return resolved
 
 
-def _resolve(folders: Sequence[str | PathLike[str]]) -> list[Path]:
+def _resolve(folders: Sequence[str]) -> list[Path]:
     return [Path(folder).expanduser().resolve() for folder in folders]
 
 

@@ -30,6 +30,9 @@ logging.getLogger("libav").setLevel(logging.ERROR)  # broken files become our er
 
 MAX_FRAMES = 5_000_000
 """Frames of a whole video: 23 hours at 60 frames per second. A file of a few kilobytes can claim any number."""
+MAX_FRAME_PIXELS = 8192 * 4352
+"""Pixels of a frame, 8K: the largest picture of H.264 and H.265 at level 6.2 (ITU-T H.264, table A-1; H.265, table
+A.8). Each frame is resized in this process, however it is decoded."""
 _CHUNK_BYTES = 8 * 2**20
 """Pixels that are handed over at once: handing over each small frame alone would take longer than copying it."""
 
@@ -99,8 +102,8 @@ class VideoHeader:
             decode_stream(self.policy, decode_frames, self.data, size, self._targets(frame_indices))
         ) as stream:
             for chunk in stream:
-                for index, frame in chunk:
-                    frames[index] = resize(frame)
+                frames |= {index: resize(frame) for index, frame in chunk}
+                chunk.clear()  # while the next one arrives: large frames have hundreds of megabytes
         return np.stack([frames[index] for index in frame_indices])
 
     def _targets(self, frame_indices: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -139,6 +142,8 @@ def read_video_header(reference: VideoReference, policy: MediaPolicy) -> VideoHe
         identity = source.encoded  # not hashed: hashing a long video would take as long as reading it
         timeline = _decode_file_timeline(source.encoded, policy)
     check_pixels(timeline.width, timeline.height, policy)
+    if timeline.width * timeline.height > MAX_FRAME_PIXELS:
+        raise PolicyError(f"its frames have {timeline.width} x {timeline.height} pixels, more than 8K; scale it down")
     first_frame, last_frame = _frame_range(reference, timeline)
     duration = (last_frame - first_frame) / timeline.frame_rate
     if duration > policy.max_seconds:

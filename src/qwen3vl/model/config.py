@@ -103,7 +103,7 @@ def read_config(path: Path) -> ModelConfig:
         The model's configuration.
 
     Raises:
-        ModelError: The file is missing, is not JSON, lacks a field, or describes another architecture.
+        ModelError: The file is missing, is not a JSON object, lacks a field, or describes another architecture.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -111,6 +111,8 @@ def read_config(path: Path) -> ModelConfig:
         raise ModelError(f"{path.parent} is not a model folder: it has no config.json") from error
     except ValueError as error:
         raise ModelError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise ModelError(f"{path} is not a JSON object")
     if raw.get("model_type") != "qwen3_vl":
         raise ModelError(
             f"{path} describes a model of type {raw.get('model_type')!r}; this package runs 'qwen3_vl' "

@@ -11,10 +11,13 @@ from qwen3vl.model.weights import weight_files
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of `config.json`, `tokenizer.json` and every byte of the weights.
+    """Return a digest of `config.json`, `tokenizer.json`, and the name and every byte of each weight file.
 
-    The JSON files are read at every call. Weights in the hub's cache are not read: the cache names files by their
-    SHA-256. Other weights are read once per process, and again when their size or modification time changes.
+    The same weights in other shards have another fingerprint. Other files of the folder do not count.
+
+    The JSON files are read at every call. Weights that are links into the hub's cache are not hashed: the cache names
+    files by their SHA-256. Other weights are read once per process (up to 64 files), and again when their size or
+    modification time changes.
 
     Args:
         folder: A checkpoint folder.
@@ -23,7 +26,7 @@ def fingerprint(folder: Path) -> str:
         16 hexadecimal digits.
 
     Raises:
-        ModelError: A file is missing.
+        ModelError: A file is missing, or `model.safetensors` or the index of the shards is damaged.
     """
     digest = hashlib.sha256()
     for name in ("config.json", "tokenizer.json"):

@@ -16,8 +16,12 @@ CHECKPOINT_FILES = (
     "model.safetensors",
     "model-*.safetensors",
     "model.safetensors.index.json",
+    "README.md",
+    "config_sentence_transformers.json",
+    "modules.json",
+    "1_*/config.json",
 )
-"""The files that are downloaded from a repository; nothing else is read."""
+"""The files that are downloaded from a repository; nothing else is read. The last four say what kind of model it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ def resolve_checkpoint(
     """Find a model's files, downloading them if `model` is a hub id.
 
     Args:
-        model: A folder, a hub id, or `"tiny"`. A folder that exists takes precedence over a hub id of the same name.
+        model: A folder, a hub id, or `"tiny"`. A folder that exists takes precedence over a hub id of the same name,
+            but not over `"tiny"`: write `"./tiny"` for a folder of this name.
         kind: Which of the tiny models `"tiny"` means.
         revision: Branch, tag or commit on the hub; ignored for local files.
 

@@ -55,7 +55,7 @@ class Qwen3VL(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
-        positions: Tensor,
+        position_ids: Tensor,
         layout: AttentionLayout,
         output_indices: Tensor,
         vision_token_indices: Tensor | None = None,
@@ -65,11 +65,12 @@ class Qwen3VL(nn.Module):
 
         Args:
             input_ids: (num_tokens,) int64.
-            positions: (3, num_tokens) int64: position in time, height and width.
+            position_ids: (3, num_tokens) int64: position in time, height and width.
             layout: The segments of the row and the prefixes they share.
             output_indices: (num_outputs,) int64: the tokens whose final hidden states are returned.
             vision_token_indices: (num_vision_tokens,) int64: the tokens that stand for images and videos.
-            vision_features: Their features, in the order of `vision_token_indices`.
+            vision_features: Their features, in the order of `vision_token_indices`; None, like None for the indices,
+                runs without media.
 
         Returns:
             Normalized final hidden states, (num_outputs, hidden_size), in the model's dtype.
@@ -79,6 +80,6 @@ class Qwen3VL(nn.Module):
             vision_features, vision_token_indices = VisionFeatures(hidden[:0], ()), input_ids[:0]
         hidden = hidden.index_copy(0, vision_token_indices, vision_features.tokens.to(hidden.dtype))
         outputs: Tensor = self.language_model(
-            hidden, positions, layout, vision_token_indices, vision_features.deepstack, output_indices
+            hidden, position_ids, layout, vision_token_indices, vision_features.deepstack, output_indices
         )
         return outputs

@@ -197,7 +197,7 @@ class TextModel(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        positions: Tensor,
+        position_ids: Tensor,
         layout: AttentionLayout,
         vision_token_indices: Tensor,
         deepstack: tuple[Tensor, ...],
@@ -207,7 +207,7 @@ class TextModel(nn.Module):
 
         Args:
             hidden: Token embeddings with vision features in place, (num_tokens, hidden_size).
-            positions: (3, num_tokens) int64: position in time, height and width.
+            position_ids: (3, num_tokens) int64: position in time, height and width.
             layout: The segments of the row and the prefixes they share.
             vision_token_indices: (num_vision_tokens,) int64: the tokens that stand for images and videos.
             deepstack: The features that are added to the vision tokens after layer 0, 1, ... (DeepStack, arXiv
@@ -217,7 +217,7 @@ class TextModel(nn.Module):
         Returns:
             (num_outputs, hidden_size).
         """
-        cos, sin = self.rotary_embedding(positions, hidden.dtype)
+        cos, sin = self.rotary_embedding(position_ids, hidden.dtype)
         attention = prepare_attention(layout, hidden.device, hidden.dtype, causal=True)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
@@ -229,7 +229,7 @@ class TextModel(nn.Module):
                 hidden = hidden.index_add(0, vision_token_indices, deepstack[index].to(hidden.dtype))
         return self.norm(hidden[output_indices])  # type: ignore[no-any-return]
 
-    def rotary_embedding(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def rotary_embedding(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Compute interleaved multimodal rotary position embedding (MRoPE).
 
         MRoPE (Qwen2-VL, arXiv 2409.12191) assigns each rotary frequency to time, height or width. Qwen3-VL (arXiv
@@ -237,17 +237,17 @@ class TextModel(nn.Module):
         three times the size of their section, and to time otherwise.
 
         Args:
-            positions: (3, num_tokens) int64: position in time, height and width.
+            position_ids: (3, num_tokens) int64: position in time, height and width.
             dtype: The dtype of the result.
 
         Returns:
             Cosines and sines of the angles, each (num_tokens, head_dim / 2).
         """
         half_dim = self.config.head_dim // 2
-        frequency_indices = torch.arange(half_dim, device=positions.device)
+        frequency_indices = torch.arange(half_dim, device=position_ids.device)
         frequencies = 1.0 / self.config.rope_theta ** (frequency_indices.float() * 2 / self.config.head_dim)
         axis = torch.zeros_like(frequency_indices)
         for spatial_axis in (1, 2):
             axis[spatial_axis : 3 * self.config.mrope_section[spatial_axis] : 3] = spatial_axis
-        angles = positions.float()[axis].T * frequencies
+        angles = position_ids.float()[axis].T * frequencies
         return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -13,7 +13,7 @@ def copy_to_device(values: Tensor, target: device) -> Tensor:
         target: The device to copy to.
 
     Returns:
-        The tensor on the device.
+        The tensor on the device; `values` itself if the device is the CPU.
     """
     if target.type == "cuda":
         return values.pin_memory().to(target, non_blocking=True)

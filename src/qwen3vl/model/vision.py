@@ -150,7 +150,7 @@ class VisionBlock(RowChunked):
 
         Args:
             hidden: (num_patches, hidden_size).
-            attention: Attention within frames.
+            attention: Attention within frame pairs.
             cos: (num_patches, head_dim / 2), float32.
             sin: (num_patches, head_dim / 2), float32.
 

@@ -1,7 +1,7 @@
 """Position tables of the vision tower, computed once for each frame size and device.
 
-The caches outlive the inference that fills them. They hold ordinary tensors, not inference tensors, so that training
-may use them as well.
+The caches outlive the inference that fills them; do not change their tensors in place. They hold ordinary tensors, not
+inference tensors, so that training may use them as well.
 """
 
 from __future__ import annotations

@@ -26,15 +26,18 @@ def weight_files(folder: Path) -> dict[str, Path]:
         folder: A checkpoint folder, with `model.safetensors` or with shards and their index.
 
     Returns:
-        File by tensor name, as stored.
+        File by tensor name, as stored. Shards are not opened.
 
     Raises:
-        ModelError: Files are missing or damaged.
+        ModelError: Files are missing, or `model.safetensors` or the index of the shards is damaged.
     """
     index = folder / "model.safetensors.index.json"
     single = folder / "model.safetensors"
     if index.is_file():
-        file_names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        try:
+            file_names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (ValueError, LookupError, TypeError) as error:
+            raise ModelError(f"{index} is damaged: it has no weight_map. Download it again") from error
         missing = sorted({name for name in file_names.values() if not (folder / name).is_file()})
         if missing:
             raise ModelError(f"{folder} is incomplete: it lacks {', '.join(missing)}, which {index.name} lists")

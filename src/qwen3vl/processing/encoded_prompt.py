@@ -20,9 +20,10 @@ class VisionSpan:
     Attributes:
         start: Index of the first token.
         stop: Index after the last token.
-        key: Identifies the image or video and its size. Spans with equal key and offset show the same pixels.
+        key: Identifies the image, or the video and its sampled frames, at its size in pixels. Spans with equal key and
+            offset show the same pixels.
         grid: Size of the whole image or video in patches.
-        offset: Index of the span's first token among all merged tokens of the image or video.
+        offset: Index of the span's first token among all vision tokens of the image or video.
     """
 
     start: int

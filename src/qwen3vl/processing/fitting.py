@@ -33,7 +33,7 @@ def fit(parts: Sequence[ControlToken | TextPart | UnsizedMedia], tokenizer: Toke
     """Resolve the sizes of all media and tokenize a prompt.
 
     A prompt that is too long is made to fit in two steps. First its media are shrunk, all by the same factor, to the
-    tokens that the text leaves them, but at most to half of the tokens that the template leaves. Then the caller's
+    tokens that the text leaves them, but not below half of the tokens that the template leaves. Then the caller's
     text is truncated at its end.
 
     Args:
@@ -45,7 +45,7 @@ def fit(parts: Sequence[ControlToken | TextPart | UnsizedMedia], tokenizer: Toke
         The prompt that fits.
 
     Raises:
-        InputError: The prompt is too long even with shrunk media and without text.
+        InputError: The prompt is too long even with shrunk media and without text: media have least sizes.
     """
     sized_parts = _resolve_sizes(parts, None)
     natural = tokenizer.encode_prompt(_to_prompt_parts(sized_parts), _NO_LIMIT)

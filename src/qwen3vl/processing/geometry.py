@@ -48,9 +48,13 @@ class Limits:
         max_length: Maximum number of tokens of a prompt.
         min_pixels: Minimum number of pixels of an image; smaller ones are enlarged.
         max_pixels: Maximum number of pixels of an image; larger ones are shrunk.
-        total_pixels: Maximum number of pixels of all frames of a video together.
+        total_pixels: Maximum number of pixels of a list of frames together; see `video_frame_size`. A video file is
+            only held to it if its prompt is longer than `max_length`.
         fps: Frames per second that are sampled from a video file.
-        max_frames: Maximum number of frames that are sampled from a video.
+        max_frames: Maximum number of frames that are sampled from a video file or a list of frames.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     max_length: int = 8192
@@ -86,7 +90,7 @@ def smart_resize(
         width: Pixels per row.
         height: Number of rows.
         min_pixels: Minimum number of pixels of the result.
-        max_pixels: Maximum number of pixels of the result.
+        max_pixels: Maximum number of pixels of the result, except that no side is less than `factor`.
         factor: Both sides of the result are multiples of it.
 
     Returns:
@@ -118,7 +122,9 @@ def video_frame_size(width: int, height: int, num_frames: int, total_pixels: flo
         width: Pixels per row of a frame.
         height: Number of rows of a frame.
         num_frames: Number of sampled frames.
-        total_pixels: Maximum number of pixels of all frames together, in frame pairs as there; None sets no limit.
+        total_pixels: Maximum number of pixels of all frames together, where a pair counts as one frame. Each frame may
+            have about `VIDEO_FRAME_MIN_PIXELS` in any case, and `VIDEO_FRAME_MAX_PIXELS` at most; None sets no other
+            limit.
 
     Returns:
         Height and width.
@@ -139,7 +145,7 @@ def sample_video_frames(first_frame: int, num_frames: int, frame_rate: float, fp
         first_frame: Index of the first frame to choose from.
         num_frames: Number of frames to choose from.
         frame_rate: Frames per second of the video.
-        fps: Frames per second to sample.
+        fps: Frames per second to sample; at least `FPS_MIN_FRAMES` frames in all, if there are as many.
         max_frames: Maximum number of frames to sample.
 
     Returns:
@@ -169,7 +175,8 @@ def sample_frame_list(num_frames: int, max_frames: int) -> list[int]:
         max_frames: Maximum number of frames to choose.
 
     Returns:
-        Indices of the chosen frames, evenly spaced; if their number is odd, the last one is repeated.
+        Indices of the chosen frames, evenly spaced; if their number is odd, the last one is repeated, even beyond
+        `max_frames`.
     """
     frame_indices = list(range(num_frames))
     if num_frames > max_frames:

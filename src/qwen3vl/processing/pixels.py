@@ -60,7 +60,7 @@ def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:
         width: Pixels per row of the result.
 
     Returns:
-        Pixels, (num_frames, height, width, 3) uint8.
+        Pixels, (num_frames, height, width, 3) uint8; `frames` itself if it has this size.
     """
     if frames.shape[1:3] == (height, width):
         return frames
@@ -91,8 +91,12 @@ def _resize_channel(channel: Tensor, height: int, width: int) -> Tensor:
     The widths first, `_STRIP_ROWS` rows at a time, then the heights: these are the steps of one call of `interpolate`
     for the whole frame, whose float32 copy would be four times as large as the frame.
     """
-    strips = [_interpolate(strip.float(), strip.shape[0], width) for strip in channel.split(_STRIP_ROWS)]
-    return _interpolate(torch.cat(strips), height, width).clamp(0, 255).round().to(torch.uint8)
+    rows = torch.empty((channel.shape[0], width))
+    # Into one tensor: results of many calls, kept between their temporary ones, would fragment the memory.
+    for first in range(0, channel.shape[0], _STRIP_ROWS):
+        strip = channel[first : first + _STRIP_ROWS]
+        rows[first : first + _STRIP_ROWS] = _interpolate(strip.float(), strip.shape[0], width)
+    return _interpolate(rows, height, width).clamp(0, 255).round().to(torch.uint8)
 
 
 def _interpolate(values: Tensor, height: int, width: int) -> Tensor:
@@ -108,7 +112,7 @@ def patches(pixels: Tensor) -> Tensor:
     neighbours in the result.
 
     Args:
-        pixels: Pixels, (num_frames, height, width, 3) uint8.
+        pixels: Pixels, (num_frames, height, width, 3) uint8; height and width are multiples of `IMAGE_FACTOR`.
 
     Returns:
         One row of channel, frame, y and x values in [-1, 1] for each patch, float32,

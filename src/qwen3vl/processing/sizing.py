@@ -27,7 +27,7 @@ from qwen3vl.processing.geometry import (
     smart_resize,
     video_frame_size,
 )
-from qwen3vl.processing.pixels import frame_list_size, resize_frame_array, resize_frames
+from qwen3vl.processing.pixels import frame_list_size, resize_frame_array
 from qwen3vl.processing.templates import PromptContent, VisionPart
 
 if TYPE_CHECKING:  # imports PyAV, which would delay the start of every process
@@ -118,8 +118,9 @@ class UnsizedVideo:
         """Decide the size of the frames.
 
         Args:
-            max_tokens: Maximum number of tokens. None means the size of the official script, which does not apply
-                its limit on the pixels of all frames to files.
+            max_tokens: Maximum number of tokens. Frames have a least size (see `video_frame_size`), so there may be
+                more. None means the size of the official script, which does not apply its limit on the pixels of all
+                frames to files.
 
         Returns:
             The video at that size.
@@ -163,7 +164,8 @@ class UnsizedFrames:
         """Decide the size of the frames.
 
         Args:
-            max_tokens: Maximum number of tokens, besides the limits; None means the limits alone.
+            max_tokens: Maximum number of tokens, besides the limits; None means the limits alone. Frames have a least
+                size (see `video_frame_size`), so there may be more.
 
         Returns:
             The video at that size.
@@ -184,8 +186,9 @@ class UnsizedFrames:
         )
 
         def load() -> Tensor:
-            frames = [frame.load((image_height, image_width)) for frame in self.frames]
-            return resize_frames(torch.from_numpy(np.stack(frames)), height, width)
+            # One frame at a time: the first size may be far larger than the second.
+            frames = (frame.load((image_height, image_width)) for frame in self.frames)
+            return torch.from_numpy(np.stack([resize_frame_array(frame, height, width) for frame in frames]))
 
         return SizedMedia(self.name, vision, load, sum(frame.buffered_bytes for frame in self.frames))
 

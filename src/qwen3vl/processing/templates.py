@@ -102,7 +102,7 @@ def normalize_instruction(instruction: str) -> str:
         instruction: Any text.
 
     Returns:
-        The instruction without whitespace around it, with a full stop unless it ends with punctuation.
+        The instruction without whitespace around it, with a full stop unless it is empty or ends with punctuation.
     """
     instruction = instruction.strip()
     if instruction and not unicodedata.category(instruction[-1]).startswith("P"):
@@ -115,7 +115,7 @@ def embed_prompt(content: PromptContent[Media_co], instruction: str) -> list[Con
 
     Args:
         content: What is embedded; it becomes the user's message.
-        instruction: Becomes the system message.
+        instruction: Becomes the system message as it is; see `normalize_instruction`.
 
     Returns:
         The parts of the prompt.
@@ -135,7 +135,7 @@ def rerank_prompt(
     Args:
         query: The query.
         document: The document that is judged.
-        instruction: What the judgement is about.
+        instruction: What the judgement is about; it is not normalized.
 
     Returns:
         The parts of the prompt.

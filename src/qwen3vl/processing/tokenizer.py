@@ -28,7 +28,8 @@ class TokenizedPrompt:
 
     Attributes:
         prompt: Token ids, positions and vision spans.
-        num_text_tokens: Number of its tokens that are the caller's text.
+        num_text_tokens: Number of its tokens that are the caller's text; a token that also has characters of the
+            template is none of them.
         num_truncated_tokens: Number of tokens of the caller's text that were removed to make it fit.
     """
 
@@ -45,10 +46,16 @@ class Tokenizer:
 
     Attributes:
         suffix: Ids that the tokenizer appends to every sequence: that of the embedding models appends `<|endoftext|>`.
+
+    Raises:
+        ModelError: The file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        self._tokenizer = HFTokenizer.from_file(str(path))
+        try:
+            self._tokenizer = HFTokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no class of its own
+            raise ModelError(f"{path} is damaged or incomplete: {error}. Download it again") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.suffix: tuple[int, ...] = tuple(self._tokenizer.encode("", add_special_tokens=True).ids)
@@ -107,6 +114,7 @@ class Tokenizer:
 
         Raises:
             InputError: The prompt is too long even without its truncatable texts.
+            ModelError: The vocabulary lacks a control token.
         """
         builder = _PromptBuilder(self)
         for part in parts:

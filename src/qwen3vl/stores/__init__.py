@@ -1,11 +1,12 @@
 """Vector stores: `Store` and `AsyncStore` over one core per database, and the registry of integrations."""
 
 from qwen3vl.stores.base import AsyncStore, Store
-from qwen3vl.stores.core import CollectionInfo, StoreCore
+from qwen3vl.stores.core import StoreCore
 from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.registry import open_client, open_store, parse_location
 from qwen3vl.stores.retry import Retry
 from qwen3vl.stores.types import (
+    CollectionInfo,
     Hit,
     Point,
     PointRef,
@@ -13,6 +14,7 @@ from qwen3vl.stores.types import (
     SearchOptions,
     Vector,
     Where,
+    is_value_list,
     matches_nothing,
 )
 
@@ -30,6 +32,7 @@ __all__ = [
     "StoreCore",
     "Vector",
     "Where",
+    "is_value_list",
     "matches_nothing",
     "open_client",
     "open_store",

@@ -119,7 +119,7 @@ class AsyncStore:
         return await self._arun(self.core.vectors(ids))
 
     async def aupsert(self, points: Sequence[Point]) -> None:
-        """Write points. They are durable when this returns.
+        """Write points into the existing collection; see `acreate`. They are durable when this returns.
 
         Args:
             points: Points; those whose id is stored already are replaced.
@@ -138,7 +138,7 @@ class AsyncStore:
         """Delete the points that match a filter, such as `{"source": "old.pdf"}`.
 
         Args:
-            where: A `Where`, or a filter of the database's own type; an empty one is a `ValueError`.
+            where: A `Where`, or a filter of the database's own type; one without a condition is a `ValueError`.
         """
         await self._arun(self.core.delete_where(where))
 
@@ -186,7 +186,7 @@ class AsyncStore:
         return await self._arun(self.core.count())
 
     async def aclose(self) -> None:
-        """Release files and connections."""
+        """Release files and connections. The client is closed for everything that uses it."""
         await self._arun(self.core.close())
 
     async def _arun(self, work: Coroutine[Any, Any, T]) -> T:
@@ -196,7 +196,8 @@ class AsyncStore:
 class Store(AsyncStore):
     """A collection of points of one recipe, with blocking methods.
 
-    The methods that begin with `a` run the blocking client in a thread, so that the event loop is not blocked.
+    The methods that begin with `a` run the blocking client in a thread, so that the event loop is not blocked. If their
+    task is cancelled, the thread finishes its request nevertheless.
     One object may be used by many threads at once.
 
     Args:
@@ -255,7 +256,7 @@ class Store(AsyncStore):
         return self._run(self.core.vectors(ids))
 
     def upsert(self, points: Sequence[Point]) -> None:
-        """Write points. They are durable when this returns.
+        """Write points into the existing collection; see `create`. They are durable when this returns.
 
         Args:
             points: Points; those whose id is stored already are replaced.
@@ -274,7 +275,7 @@ class Store(AsyncStore):
         """Delete the points that match a filter, such as `{"source": "old.pdf"}`.
 
         Args:
-            where: A `Where`, or a filter of the database's own type; an empty one is a `ValueError`.
+            where: A `Where`, or a filter of the database's own type; one without a condition is a `ValueError`.
         """
         self._run(self.core.delete_where(where))
 
@@ -321,7 +322,7 @@ class Store(AsyncStore):
         return self._run(self.core.count())
 
     def close(self) -> None:
-        """Release files and connections."""
+        """Release files and connections. The client is closed for everything that uses it."""
         self._run(self.core.close())
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:

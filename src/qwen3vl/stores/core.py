@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
-from uuid import NAMESPACE_OID, uuid5
 
 from qwen3vl.documents import Document
 from qwen3vl.errors import StoreError
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores.batching import split_points
 from qwen3vl.stores.failures import ClientFailure
-from qwen3vl.stores.retry import Retry
-from qwen3vl.stores.types import Hit, Point, PointRef, Search, Vector, matches_nothing
+from qwen3vl.stores.retry import Retry, with_retry
+from qwen3vl.stores.types import CollectionInfo, Hit, Point, PointRef, Search, Vector, matches_nothing, tenant_point_id
 
 RECIPE_KEY = "qwen3vl_recipe"
 """Key of the collection's metadata under which the recipe is stored, as a mapping or as JSON."""
@@ -26,19 +23,6 @@ MAX_REQUEST_BYTES = 8 * 2**20
 """Approximate limit of a write request in bytes: a quarter of what servers accept (32 MiB)."""
 FLOAT_JSON_BYTES = 22
 """Maximum number of bytes of one float in JSON, with its separator."""
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionInfo:
-    """An existing collection.
-
-    Attributes:
-        metadata: The collection's metadata, where the recipe is stored.
-        description: The client's own description of the collection, for `StoreCore.check_collection`.
-    """
-
-    metadata: Mapping[str, Any]
-    description: Any
 
 
 class StoreCore(ABC):
@@ -74,6 +58,10 @@ class StoreCore(ABC):
         self.max_request_points = 1024
         self.lock: AbstractContextManager[Any] = nullcontext()
         """Held while a blocking client is used, for clients that are not thread-safe."""
+        self.timeout_s: float | None = None
+        """Seconds after which an attempt of an asynchronous client fails; None leaves it to the client."""
+        self.read_only_folder = ""
+        """The folder of a store that cannot be written; empty for other stores."""
 
     @property
     def name(self) -> str:
@@ -90,8 +78,7 @@ class StoreCore(ABC):
         Returns:
             A UUID.
         """
-        point_id = document.point_id(recipe)
-        return point_id if self.tenant is None else str(uuid5(NAMESPACE_OID, f"{self.tenant}\0{point_id}"))
+        return tenant_point_id(document, recipe, self.tenant)
 
     # What `Store` and `AsyncStore` call.
 
@@ -119,7 +106,7 @@ class StoreCore(ABC):
         return recipe
 
     async def create(self, recipe: Recipe) -> None:
-        """Create the collection, or check an existing one against the recipe.
+        """Create the collection, or check an existing one against the recipe; then create missing payload indexes.
 
         Args:
             recipe: The recipe of all its vectors.
@@ -130,6 +117,7 @@ class StoreCore(ABC):
         """
         stored = await self.recipe()
         if stored is None:
+            self.check_writable()
             try:
                 await self.create_collection(recipe)
             except StoreError:
@@ -167,11 +155,12 @@ class StoreCore(ABC):
         return await self.fetch_vectors(_distinct(ids)) if ids else {}
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        """Write points in requests of bounded size. They are durable when this returns.
+        """Write points in requests of bounded size. They are durable when this returns; if it fails, some may be.
 
         Args:
             points: Points; those whose id is stored already are replaced.
         """
+        self.check_writable()
         batches = split_points(
             points, self.payload, self.request_bytes, max_points=self.max_request_points, max_bytes=MAX_REQUEST_BYTES
         )
@@ -184,22 +173,25 @@ class StoreCore(ABC):
         Args:
             ids: UUIDs of points.
         """
+        self.check_writable()
         if ids:
             await self.delete_ids(_distinct(ids))
 
     async def delete_where(self, where: Any) -> None:
-        """Delete the points that match a filter.
+        """Delete the points that match a filter: none if `matches_nothing` is true of it.
 
         Args:
             where: A `Where`, or a filter of the database's own type.
 
         Raises:
-            ValueError: The filter is empty or has an unsupported value.
+            ValueError: The filter has no condition, or has an unsupported value.
         """
+        if matches_nothing(where):
+            return
         if self.to_filter(where, None) is None:
             raise ValueError("delete_where needs a filter: to remove everything, delete the collection itself")
-        if not matches_nothing(where):
-            await self.delete_matching(self.to_filter(where, self.tenant))
+        self.check_writable()
+        await self.delete_matching(self.to_filter(where, self.tenant))
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """Run several searches.
@@ -273,7 +265,11 @@ class StoreCore(ABC):
 
     @abstractmethod
     def to_filter(self, where: Any, tenant: str | None) -> Any:
-        """Return a filter of the database's type, None if it is empty; raise `ValueError` for unsupported values."""
+        """Return a filter of the database's type that includes the tenant; raise `ValueError` for unsupported values.
+
+        None if it has no condition, also if `where` is such a filter in the database's own type: `delete_where` must
+        refuse it. `matches_nothing(where)` is false.
+        """
 
     @abstractmethod
     async def delete_matching(self, native_filter: Any) -> None:
@@ -313,35 +309,29 @@ class StoreCore(ABC):
             What the call returns; the result of the coroutine if the client is asynchronous.
 
         Raises:
-            StoreError: The call failed and is not repeated any more. The client's exception is its cause.
+            StoreError: The call failed and is not repeated any more. The client's exception is its cause. An exception
+                for which `classify_error` returns None passes unchanged.
         """
-        for failures in range(self.retry.attempts):
-            try:
-                result = call(*args, **kwargs)
-                return await result if self.is_async else result
-            except Exception as error:
-                failure = self.classify_error(error)
-                if failure is None:
-                    raise
-                if not failure.transient or failures + 1 == self.retry.attempts:
-                    attempts = f" (after {failures + 1} attempts)" if failures else ""
-                    raise StoreError(
-                        f"{self.name}: {failure.reason}{attempts}",
-                        transient=failure.transient,
-                        invalid_request=failure.invalid_request,
-                    ) from error
-                await self._sleep(self.retry.delay_s(failures, failure.wait))
-        raise AssertionError("Retry.attempts is at least 1")
+        return await with_retry(
+            partial(call, *args, **kwargs),
+            self.retry,
+            self.classify_error,
+            name=self.name,
+            is_async=self.is_async,
+            timeout_s=self.timeout_s,
+        )
+
+    def check_writable(self) -> None:
+        """Raise `StoreError` if the store's folder cannot be written."""
+        if self.read_only_folder:
+            raise StoreError(
+                f"{self.name} can only be searched, because {self.read_only_folder} cannot be written by this process: "
+                "make the folder and its files writable (mount it read-write), or copy the folder and open the copy"
+            )
 
     def missing_error(self) -> StoreError:
         """Return the error of reading a collection that does not exist."""
         return StoreError(f"{self.name} does not exist: nothing was ingested into it yet")
-
-    async def _sleep(self, seconds: float) -> None:
-        if self.is_async:
-            await asyncio.sleep(seconds)
-        else:
-            time.sleep(seconds)
 
 
 def _distinct(ids: Sequence[str]) -> list[str]:

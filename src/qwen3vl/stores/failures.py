@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import httpx
 
+DEFAULT_TIMEOUT_S = 30.0
+"""Seconds after which a request to a server fails, if neither the caller nor the client sets another limit."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientFailure:
@@ -50,7 +53,8 @@ def http_failure(server: str, status: int, reason: str, *, credentials_fix: str,
         wait: Seconds of the `Retry-After` header; 0 without one.
 
     Returns:
-        A transient failure for 408, 429 and 5xx (but not for a full disk); an invalid request for 400, 413 and 422.
+        A transient failure for 408, 429 and 5xx (but not for 507 or a full disk), an invalid request for 400, 413 and
+        422, else a permanent failure. `credentials_fix` is part of the reason for 401 and 403 only.
     """
     if status in (401, 403):
         return ClientFailure(f"{server} rejects the credentials ({status}: {reason}); {credentials_fix}")
@@ -60,11 +64,30 @@ def http_failure(server: str, status: int, reason: str, *, credentials_fix: str,
     )
 
 
-def transport_failure(error: Exception) -> ClientFailure | None:
+def timeout_failure(server: str, seconds: float | None, setting: str) -> ClientFailure:
+    """Return the failure of a request that was not answered in time.
+
+    Args:
+        server: Address of the server.
+        seconds: The limit that passed; None if it is not known.
+        setting: The argument that sets the limit.
+
+    Returns:
+        A transient failure.
+    """
+    limit = "in time" if seconds is None else f"within {seconds:g} s"
+    return ClientFailure(
+        f"the server at {server} did not answer {limit}: check that it runs and is not overloaded, or set {setting}",
+        transient=True,
+    )
+
+
+def transport_failure(error: Exception, timeout_setting: str = "the client's timeout") -> ClientFailure | None:
     """Return what an exception means that prevented a complete answer.
 
     Args:
         error: An exception of httpx, of the TLS layer, or of decoding a JSON answer.
+        timeout_setting: The argument that sets the limit on the time of a request.
 
     Returns:
         The failure: permanent if the address or the certificate is wrong, else transient. None for other exceptions.
@@ -73,6 +96,12 @@ def transport_failure(error: Exception) -> ClientFailure | None:
     wrong_certificate = isinstance(error, (httpx.TransportError, ssl.SSLError)) and "CERTIFICATE" in str(error).upper()
     if wrong_address or wrong_certificate:
         return ClientFailure(f"the server's address or certificate is wrong: {error!r}")
+    if isinstance(error, httpx.TimeoutException):
+        request = error.request
+        limits = request.extensions.get("timeout", {})
+        operation = type(error).__name__.removesuffix("Timeout").lower()  # connect, read, write or pool
+        server = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
+        return timeout_failure(server, limits.get(operation), timeout_setting)
     if isinstance(error, httpx.RequestError):
         return ClientFailure(f"the server cannot be reached, or its answer was incomplete: {error!r}", transient=True)
     if isinstance(error, json.JSONDecodeError):

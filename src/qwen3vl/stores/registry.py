@@ -13,7 +13,7 @@ from qwen3vl.stores.base import Store
 INTEGRATIONS = ("qdrant", "chroma")
 """Integrations that a location may name before a colon."""
 ENTRY_POINT_GROUP = "qwen3vl.stores"
-"""Group under which integrations register a function `(location, collection) -> Store`."""
+"""Group under which integrations register a function `(location, collection, *, timeout_s) -> Store`."""
 Client = TypeVar("Client")
 
 
@@ -31,18 +31,22 @@ def parse_location(location: str) -> tuple[str, str]:
 
 
 @renamed_arguments(place="location")
-def open_store(location: str, collection: str = "qwen3vl") -> Store:
+def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float | None = None) -> Store:
     """Open a store.
 
     Args:
         location: A folder (created if it does not exist), `":memory:"`, or a server's http(s) URL. A prefix names the
-            integration: `"chroma:library"`. Without one it is Qdrant, or the only integration that is installed.
+            integration, one of `INTEGRATIONS`: `"chroma:library"`. Without one it is Qdrant, or, where that is not
+            installed, the first installed integration by name.
         collection: Name of the collection.
+        timeout_s: Seconds after which a request to a server fails: limits connecting, and each read and write. None is
+            the default of 30 seconds. Opening is limited too. Transient failures are retried as `Retry` says.
 
     Returns:
         The store.
 
     Raises:
+        ValueError: `timeout_s` is not positive.
         StoreError: No integration is installed, or the store cannot be opened.
 
     Example:
@@ -50,6 +54,8 @@ def open_store(location: str, collection: str = "qwen3vl") -> Store:
         store = open_store("library.qdrant")
         ```
     """
+    if timeout_s is not None and not timeout_s > 0:
+        raise ValueError(f"timeout_s is {timeout_s}; it must be more than 0")
     openers = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     integration, address = parse_location(location)
     if not integration:
@@ -59,7 +65,9 @@ def open_store(location: str, collection: str = "qwen3vl") -> Store:
             f"the store {location} needs the integration {integration!r}, which is not installed; at the root of a "
             f"clone of the repository run: pip install . ./integrations/{integration}"
         )
-    store = openers[integration].load()(address, collection)
+    # Integrations of others may have no timeout_s.
+    options = {} if timeout_s is None else {"timeout_s": timeout_s}
+    store = openers[integration].load()(address, collection, **options)
     if not isinstance(store, Store):
         raise StoreError(f"the integration {openers[integration].value} opens something that is not a Store")
     return store

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from qwen3vl._deprecation import deprecated_alias, renamed_arguments
+from qwen3vl.errors import StoreError
+from qwen3vl.stores.failures import ClientFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +64,50 @@ class Retry:
 Retry.__init__ = renamed_arguments(first="initial_delay_s", longest="max_delay_s")(  # type: ignore[method-assign]
     Retry.__init__
 )
+
+
+async def with_retry(
+    call: Callable[[], Any],
+    retry: Retry,
+    classify_error: Callable[[Exception], ClientFailure | None],
+    *,
+    name: str,
+    is_async: bool,
+    timeout_s: float | None = None,
+) -> Any:
+    """Call a database client; repeat the call after transient failures.
+
+    Args:
+        call: Makes one request.
+        retry: How often the call is repeated, and after which delays.
+        classify_error: Returns the meaning of the client's exceptions; None for exceptions that are not the client's.
+        name: The collection, for messages.
+        is_async: Whether the call returns a coroutine.
+        timeout_s: Seconds after which an attempt is cancelled, if the call returns a coroutine; None for no limit.
+
+    Returns:
+        What the call, or its coroutine, returns.
+
+    Raises:
+        StoreError: The call failed and is not repeated any more. The client's exception is its cause.
+    """
+    for failures in range(retry.attempts):
+        try:
+            if not is_async:
+                return call()
+            async with asyncio.timeout(timeout_s):
+                return await call()
+        except Exception as error:
+            failure = classify_error(error)
+            if failure is None:
+                raise
+            if not failure.transient or failures + 1 == retry.attempts:
+                attempts = f" (after {failures + 1} attempts)" if failures else ""
+                raise StoreError(
+                    f"{name}: {failure.reason}{attempts}",
+                    transient=failure.transient,
+                    invalid_request=failure.invalid_request,
+                ) from error
+            delay_s = retry.delay_s(failures, failure.wait)
+            await asyncio.sleep(delay_s) if is_async else time.sleep(delay_s)
+    raise AssertionError("Retry.attempts is at least 1")

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
 from typing import Any, ParamSpec, TypedDict
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl._deprecation import deprecated_alias, renamed_arguments
 from qwen3vl.documents import Document
+from qwen3vl.recipe import Recipe
 
 P = ParamSpec("P")
 Vector = NDArray[np.float32]
@@ -20,7 +22,8 @@ Scalar = str | int | float | bool
 Where = Mapping[str, Scalar | Sequence[Scalar] | Mapping[str, float]]
 """A filter by metadata keys (`source`, `kind`, `locator`, ...). All of its conditions must hold.
 
-A scalar must be equal, a list must contain the value, and a mapping of gt, gte, lt and lte is a range:
+A scalar must be equal, a list must contain the value (an empty one matches nothing), and a mapping of gt, gte, lt and
+lte is a range:
 `{"kind": ["page", "picture"], "page": {"gte": 3}}`.
 """
 RANGE_OPERATORS = frozenset({"gt", "gte", "lt", "lte"})
@@ -53,12 +56,14 @@ class Hit:
         document: The document as it was stored.
         score: Cosine of the query's and the document's vectors.
         rerank_score: The reranker's score between 0 and 1; None without a reranker, or if it failed on the document.
+        rerank_error: Why the reranker failed on the document; None if it did not.
     """
 
     id: str
     document: Document
     score: float
     rerank_score: float | None = None
+    rerank_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,19 @@ class PointRef:
         return cls(point_id, str(metadata.get("source") or ""), str(locator))
 
     place = deprecated_alias("PointRef", "place", "locator")
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """An existing collection.
+
+    Attributes:
+        metadata: The collection's metadata, where the recipe is stored.
+        description: The client's own description of the collection, for `StoreCore.check_collection`.
+    """
+
+    metadata: Mapping[str, Any]
+    description: Any
 
 
 class SearchOptions(TypedDict, total=False):
@@ -149,6 +167,18 @@ def _check_names(initialize: Callable[P, None]) -> Callable[P, None]:
 Search.__init__ = renamed_arguments(one_per="group_by")(_check_names(Search.__init__))  # type: ignore[method-assign]
 
 
+def is_value_list(value: Any) -> bool:
+    """Return whether a value of a `Where` is a list of values, any one of which may match.
+
+    Args:
+        value: The value.
+
+    Returns:
+        True for lists, tuples and other sequences; False for text and bytes.
+    """
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview))
+
+
 def matches_nothing(where: Any) -> bool:
     """Return whether no document can match a filter, because it has a condition with an empty list of values.
 
@@ -159,4 +189,19 @@ def matches_nothing(where: Any) -> bool:
         True for a mapping such as `{"source": []}`; False for other mappings and types.
     """
     values = where.values() if isinstance(where, Mapping) else ()
-    return any(isinstance(value, (list, tuple)) and not value for value in values)
+    return any(is_value_list(value) and not value for value in values)
+
+
+def tenant_point_id(document: Document, recipe: Recipe, tenant: str | None) -> str:
+    """Return the UUID of a document's point. Different tenants have different points of the same document.
+
+    Args:
+        document: The document.
+        recipe: The collection's recipe.
+        tenant: The tenant's name; None without tenants.
+
+    Returns:
+        A UUID.
+    """
+    point_id = document.point_id(recipe)
+    return point_id if tenant is None else str(uuid5(NAMESPACE_OID, f"{tenant}\0{point_id}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from tests.support.hostile.file import MIB, HostileFile, deflate_zeros
 
@@ -24,12 +24,13 @@ SHORT, LONG = 3, 4
 DEFLATE = 8
 
 
-class Tag(NamedTuple):
-    """Values of a tag, or a number of them and an offset that need not be true."""
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """Values of a tag, or a count and an offset that need not be true."""
 
     values: tuple[int, ...] = ()
     kind: int = LONG
-    length: int = 0
+    count: int = 0
     offset: int = 0
 
 
@@ -40,7 +41,7 @@ def tiff(tags: Mapping[int, Tag], data: bytes = b"", *, next_directory: int = 0)
     entries, values = [], b""
     for number, tag in sorted(tags.items()):
         if not tag.values:
-            entries.append(struct.pack("<HHII", number, tag.kind, tag.length, tag.offset))
+            entries.append(struct.pack("<HHII", number, tag.kind, tag.count, tag.offset))
             continue
         packed = struct.pack(f"<{len(tag.values)}{'H' if tag.kind == SHORT else 'I'}", *tag.values)
         if len(packed) <= 4:
@@ -94,7 +95,7 @@ def deflate_bomb(side: int) -> bytes:
 
 def overlapping_tags(count: int, size: int) -> bytes:
     """Tags that each claim the same bytes of the file as their value."""
-    claims = {40_000 + number: Tag(kind=1, length=size, offset=8) for number in range(count)}
+    claims = {40_000 + number: Tag(kind=1, count=size, offset=8) for number in range(count)}
     return tiff(gray(8, 8) | claims, bytes(size))
 
 
@@ -113,13 +114,13 @@ FILES = (
         "tiff-strip-count.tif",
         "memory",
         "error",
-        lambda: tiff(gray(8, 8, t273=Tag(length=0x3FFFFFFF, offset=8)), bytes(64)),
+        lambda: tiff(gray(8, 8, t273=Tag(count=0x3FFFFFFF, offset=8)), bytes(64)),
     ),
     HostileFile(
         "tiff-tile-count.tif",
         "memory",
         "either",
-        lambda: tiff(gray(8, 8, t322=Tag((1,)), t323=Tag((1,)), t324=Tag(length=0xFFFFFFFF, offset=8)), bytes(64)),
+        lambda: tiff(gray(8, 8, t322=Tag((1,)), t323=Tag((1,)), t324=Tag(count=0xFFFFFFFF, offset=8)), bytes(64)),
     ),
     HostileFile(
         "tiff-tile-zero.tif", "crash", "either", lambda: tiff(gray(8, 8, t322=Tag((0,)), t324=Tag((8,))), bytes(64))
@@ -130,7 +131,7 @@ FILES = (
         "tiff-overlapping-rationals.tif",
         "time",
         "either",
-        lambda: tiff(gray(8, 8, t282=Tag(kind=5, length=MIB, offset=8)), bytes(8 * MIB)),
+        lambda: tiff(gray(8, 8, t282=Tag(kind=5, count=MIB, offset=8)), bytes(8 * MIB)),
     ),
     HostileFile("tiff-odd-depth.tif", "parser", "error", lambda: tiff(gray(8, 8, t258=Tag((7,), SHORT)), bytes(64))),
     HostileFile("tiff-samples.tif", "memory", "error", lambda: tiff(gray(8, 8, t277=Tag((65_535,), SHORT)), bytes(64))),

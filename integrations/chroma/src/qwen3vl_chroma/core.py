@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import httpx
 import numpy as np
 from chromadb.api import AsyncBaseAPI
 from chromadb.errors import NotFoundError
@@ -15,14 +14,14 @@ from qwen3vl.errors import RecipeError, StoreError
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, PointRef, Retry, Search, StoreCore, Vector
 from qwen3vl.stores.core import RECIPE_KEY
+from qwen3vl.stores.failures import timeout_failure
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl_chroma import failures
+from qwen3vl_chroma.clients import TIMEOUT_SETTING, set_timeout
 from qwen3vl_chroma.filters import TENANT_KEY, to_where
 from qwen3vl_chroma.functions import Qwen3VLEmbeddingFunction
 from qwen3vl_chroma.payload import best_per_group, flatten_metadata, to_hits
 
-TIMEOUT_S = 60.0
-"""Timeout in seconds, set on blocking `HttpClient`s that have none: for connecting, and for each read and write."""
 _SCAN_PAGE_POINTS = 1000
 _DEFAULT_REQUEST_POINTS = 1000
 """Maximum number of points of a request if the client names no limit."""
@@ -38,15 +37,20 @@ class ChromaCore(StoreCore):
         collection: Name of the collection.
         tenant: Name of the tenant whose points are read and written; None uses all points.
         retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
+        timeout_s: Seconds after which a request to a server fails.
+
+    Raises:
+        ValueError: `timeout_s` is not positive.
     """
 
     database = "Chroma"
 
-    def __init__(self, client: Any, collection: str, tenant: str | None, retry: Retry | None) -> None:
+    def __init__(self, client: Any, collection: str, tenant: str | None, retry: Retry | None, timeout_s: float) -> None:
         super().__init__(client, collection, tenant, retry, is_async=isinstance(client, AsyncBaseAPI))
-        session = getattr(getattr(client, "_server", None), "_session", None)
-        if isinstance(session, httpx.Client) and session.timeout == httpx.Timeout(None):
-            session.timeout = httpx.Timeout(TIMEOUT_S)
+        if not timeout_s > 0:
+            raise ValueError(f"timeout_s is {timeout_s}; it must be more than 0")
+        self.timeout_s = timeout_s
+        set_timeout(client, timeout_s)
         self.max_request_points = 0
         self._chroma_collection: Any = None
 
@@ -217,6 +221,10 @@ class ChromaCore(StoreCore):
         if isinstance(error, NotFoundError):
             # The collection was deleted, and perhaps created anew under another id.
             self._chroma_collection = None
+        if self.is_async and type(error) is TimeoutError:
+            settings = self.client.get_settings()
+            server = f"{settings.chroma_server_host}:{settings.chroma_server_http_port}"
+            return timeout_failure(server, self.timeout_s, TIMEOUT_SETTING)
         return failures.classify_error(error)
 
     async def _existing_collection(self) -> Any:

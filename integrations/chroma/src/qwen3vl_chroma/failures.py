@@ -6,6 +6,7 @@ import httpx
 from chromadb.errors import ChromaError
 
 from qwen3vl.stores.failures import ClientFailure, http_failure, transport_failure
+from qwen3vl_chroma.clients import TIMEOUT_SETTING
 
 
 def classify_error(error: Exception) -> ClientFailure | None:
@@ -24,7 +25,7 @@ def classify_error(error: Exception) -> ClientFailure | None:
     # Chroma raises a plain Exception, or fails on a body that is not JSON, while it handles the HTTP error.
     if isinstance(error.__context__, httpx.HTTPStatusError):
         return _http_failure(error.__context__.response.status_code, str(error))
-    if (failure := transport_failure(error)) is not None:
+    if (failure := transport_failure(error, TIMEOUT_SETTING)) is not None:
         return failure
     if isinstance(error, (OSError, ValueError, TypeError, RuntimeError)):
         reason = str(error) or type(error).__name__

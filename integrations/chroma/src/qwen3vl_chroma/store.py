@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import cast
-from urllib.parse import urlsplit
 
 import chromadb
 from chromadb.api import AsyncClientAPI, ClientAPI
 
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.stores import AsyncStore, Retry, Store, open_client
+from qwen3vl.stores.failures import DEFAULT_TIMEOUT_S
+from qwen3vl_chroma.clients import open_folder, open_server
 from qwen3vl_chroma.core import ChromaCore
 
 
@@ -17,15 +18,17 @@ class ChromaStore(Store):
     """A Chroma collection in memory, in a folder, or on a server.
 
     Args:
-        client: An `EphemeralClient`, `PersistentClient` or `HttpClient`. An `HttpClient` without a timeout gets one
-            of 60 seconds.
+        client: An `EphemeralClient`, `PersistentClient` or `HttpClient`.
         collection: Name of the collection.
         tenant: Name of the tenant whose points are read and written; None uses all points. Points of other tenants
             are never found, counted, scanned or deleted.
         retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
+        timeout_s: Seconds after which a request of an `HttpClient` that has no timeout of its own fails: limits
+            connecting, and each read and write.
 
     Raises:
         TypeError: The client is asynchronous.
+        ValueError: `timeout_s` is not positive.
 
     Example:
         ```python
@@ -37,9 +40,15 @@ class ChromaStore(Store):
     core: ChromaCore
 
     def __init__(
-        self, client: ClientAPI, collection: str = "qwen3vl", *, tenant: str | None = None, retry: Retry | None = None
+        self,
+        client: ClientAPI,
+        collection: str = "qwen3vl",
+        *,
+        tenant: str | None = None,
+        retry: Retry | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
-        super().__init__(ChromaCore(client, collection, tenant, retry))
+        super().__init__(ChromaCore(client, collection, tenant, retry, timeout_s))
 
     @property
     def client(self) -> ClientAPI:
@@ -51,13 +60,15 @@ class AsyncChromaStore(AsyncStore):
     """A Chroma collection behind an asynchronous client.
 
     Args:
-        client: An `AsyncHttpClient`. It has no timeout: wrap calls in `asyncio.timeout`.
+        client: An `AsyncHttpClient`. To limit the time until it is connected, create it within `asyncio.timeout`.
         collection: As for `ChromaStore`.
         tenant: As for `ChromaStore`.
         retry: As for `ChromaStore`.
+        timeout_s: Seconds after which a request fails.
 
     Raises:
         TypeError: The client is blocking.
+        ValueError: `timeout_s` is not positive.
 
     Example:
         ```python
@@ -75,8 +86,9 @@ class AsyncChromaStore(AsyncStore):
         *,
         tenant: str | None = None,
         retry: Retry | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
-        super().__init__(ChromaCore(client, collection, tenant, retry))
+        super().__init__(ChromaCore(client, collection, tenant, retry, timeout_s))
 
     @property
     def client(self) -> AsyncClientAPI:
@@ -85,12 +97,16 @@ class AsyncChromaStore(AsyncStore):
 
 
 @renamed_arguments(place="location")
-def open_store(location: str, collection: str = "qwen3vl") -> ChromaStore:
+def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float = DEFAULT_TIMEOUT_S) -> ChromaStore:
     """Open a store.
+
+    A folder that cannot be written can be searched.
 
     Args:
         location: A folder (created if it does not exist), a server's http(s) URL, or `":memory:"`.
         collection: Name of the collection.
+        timeout_s: Seconds after which a request to a server fails: limits connecting, and each read and write. The
+            requests that open the store are limited too.
 
     Returns:
         The store.
@@ -98,13 +114,19 @@ def open_store(location: str, collection: str = "qwen3vl") -> ChromaStore:
     Raises:
         StoreError: The store cannot be opened.
     """
+    read_only = False
+
+    def folder_client(folder: str) -> ClientAPI:
+        nonlocal read_only
+        client, read_only = open_folder(folder)
+        return client
+
     client = open_client(
-        location, memory=chromadb.EphemeralClient, server=_open_server, folder=chromadb.PersistentClient
+        location,
+        memory=chromadb.EphemeralClient,
+        server=lambda url: open_server(url, timeout_s),
+        folder=folder_client,
     )
-    return ChromaStore(client, collection)
-
-
-def _open_server(url: str) -> ClientAPI:
-    parts = urlsplit(url)
-    secure = parts.scheme == "https"
-    return chromadb.HttpClient(parts.hostname or "", parts.port or (443 if secure else 80), ssl=secure)
+    store = ChromaStore(client, collection, timeout_s=timeout_s)
+    store.core.read_only_folder = location if read_only else ""
+    return store

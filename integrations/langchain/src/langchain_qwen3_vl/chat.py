@@ -57,9 +57,9 @@ def content_blocks(
     require_folders(policy)
     blocks: list[dict[str, Any]] = []
     for langchain_document in documents:
-        if langchain_document.page_content:
-            blocks.append({"type": "text", "text": langchain_document.page_content})
         document = from_langchain(langchain_document, media_keys)
+        if document.text:
+            blocks.append({"type": "text", "text": document.text})
         for part in (replace(document, video=None), replace(document, image=None)):
             jpeg = preview_jpeg(part, policy, side)
             if jpeg is not None:

@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
+from weakref import WeakKeyDictionary
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.utils import from_env
-from pydantic import AliasChoices, Field, PrivateAttr, field_validator
+from pydantic import AliasChoices, Field, field_validator
 
+from langchain_qwen3_vl.captions import captions_of_caller
 from langchain_qwen3_vl.inputs import Content, as_list, to_inputs
-from langchain_qwen3_vl.precomputed import PrecomputedText
-from langchain_qwen3_vl.settings import LangChainModelSettings
+from langchain_qwen3_vl.precomputed import is_precomputed
+from langchain_qwen3_vl.settings import LangChainModelArguments, LangChainModelSettings
 from qwen3vl.adapters.registry import MODELS
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, query_error
-from qwen3vl.recipe import Recipe
 
 if TYPE_CHECKING:
     from qwen3vl import Batch, Embedder
 
+log = logging.getLogger(__name__)
 PROBE = ["dummy_text"]
 """What `QdrantVectorStore` embeds whenever it is created, only to learn the number of dimensions."""
+_probe_vectors: WeakKeyDictionary[Embedder, list[float]] = WeakKeyDictionary()
+"""Vectors of `PROBE`, as long as their models are loaded."""
+_WHAT_EMBEDS_MEDIA = (
+    "langchain_qwen3_vl.add_documents(store, documents), a store class with the mix-in Qwen3VLVectorStore (for "
+    "from_documents, update_document and index), or Qwen3VLEmbeddingsFilter in place of a filter"
+)
+
+
+class EmbeddingsArguments(LangChainModelArguments, total=False):
+    """Keyword arguments of `Qwen3VLEmbeddings`, for type checkers."""
+
+    dimensions: int | None
+    document_instruction: str | None
+    query_instruction: str | None
+    encode_kwargs: dict[str, Any]
 
 
 class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
@@ -33,6 +51,9 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
     The model loads on first use, once per process for all objects with equal settings. One object may be used by
     many threads and event loops at once. The fields of `ModelSettings` (device, dtype, policy, media_keys, ...) are
     accepted too.
+
+    Args:
+        **fields: The attributes below, those of `ModelSettings`, and `model_name`.
 
     Attributes:
         model: A hub id, a local folder, or `"tiny"`. The default is the environment variable
@@ -60,14 +81,24 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
     model: str = Field(
         default_factory=from_env("QWEN3VL_EMBEDDING_MODEL", default="Qwen/Qwen3-VL-Embedding-2B"),
         validation_alias=AliasChoices("model", "model_name"),
+        description='A hub id, a local folder, or "tiny". "model_name" is accepted as another name of this field.',
     )
-    dimensions: int | None = Field(default=None, ge=1)
-    document_instruction: str | None = None
-    query_instruction: str | None = None
-    encode_kwargs: dict[str, Any] = Field(default_factory=dict)
+    dimensions: int | None = Field(
+        default=None, ge=1, description="Truncate vectors to this many values (Matryoshka); None keeps all."
+    )
+    document_instruction: str | None = Field(
+        default=None, description="Instruction for documents; None is the model's default."
+    )
+    query_instruction: str | None = Field(
+        default=None, description="Instruction for queries; None is that of documents."
+    )
+    encode_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="normalize_embeddings=True, or nothing. Vectors always have length 1."
+    )
 
-    _probe: tuple[Recipe, list[float]] | None = PrivateAttr(default=None)
-    """Vector of `PROBE`, and the recipe it was made with."""
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[EmbeddingsArguments]) -> None: ...
 
     @field_validator("encode_kwargs")
     @classmethod
@@ -99,11 +130,13 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         Raises:
             BatchError: Documents cannot be embedded. It has the vectors of the others.
         """
-        documents = as_list(texts)
-        precomputed = [text for text in documents if isinstance(text, PrecomputedText) and text.vector is not None]
-        if documents and len(precomputed) == len(documents):
-            return [text.take() for text in precomputed]
-        return [list(self._embed_probe())] if documents == PROBE else self._embed(documents, None)
+        values = as_list(texts)
+        if is_precomputed(values):
+            return [text.take() for text in values]
+        if values == PROBE:
+            return [list(self._embed_probe())]
+        self._warn_of_captions(values)
+        return self._embed(values, None)
 
     def embed_query(self, text: Content) -> list[float]:
         """Embed a query.
@@ -173,7 +206,10 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         Returns:
             As `embed_documents` returns.
         """
-        return await run_in_executor(self.embed_documents, texts)
+        values = as_list(texts)
+        if not is_precomputed(values):
+            self._warn_of_captions(values)  # here, because the threads of the executor have other frames
+        return await run_in_executor(self.embed_documents, values)
 
     async def aembed_query(self, text: Content) -> list[float]:
         """Embed a query as `embed_query` does, without blocking the event loop.
@@ -216,14 +252,28 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
             error = BatchError(batch.errors, batch.values)
             if "" in values:
                 error.add_note(
-                    "LangChain's vector stores embed only page_content. To embed documents that have an image or "
-                    "video in their metadata, use langchain_qwen3_vl.add_documents(store, documents)."
+                    "LangChain's vector stores and filters embed only page_content. For documents that have an image "
+                    f"or video in their metadata, use {_WHAT_EMBEDS_MEDIA}."
                 )
             raise error
         return batch.values.tolist()  # type: ignore[no-any-return]
 
     def _embed_probe(self) -> list[float]:
-        recipe = self.embedder.recipe
-        if self._probe is None or self._probe[0] != recipe:
-            self._probe = (recipe, self._embed(PROBE, None)[0])
-        return self._probe[1]
+        embedder = self.embedder
+        if embedder not in _probe_vectors:
+            _probe_vectors[embedder] = self._embed(PROBE, None)[0]
+        return _probe_vectors[embedder]
+
+    def _warn_of_captions(self, values: Sequence[Content]) -> None:
+        """Log a warning, once, if the caller passes texts of documents that have media, and so leaves them out."""
+        captions = captions_of_caller(values, self.media_keys)
+        if captions is not None:
+            self._once.warning(
+                log,
+                "captions",
+                "%s passed only the texts of %d documents that have images or videos in their metadata: their vectors "
+                "are those of the texts alone. Use %s instead. This warning is given once.",
+                captions.function,
+                captions.num_documents,
+                _WHAT_EMBEDS_MEDIA,
+            )

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from langchain_core.documents import Document as LangChainDocument
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, HumanMessage
 
 from langchain_qwen3_vl.documents import from_langchain
+from qwen3vl.adapters.encoded_images import image_data_uri
 from qwen3vl.adapters.inputs import input_or_error
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.documents import Document
@@ -28,13 +29,14 @@ def to_input(value: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
         keys: Metadata keys under which LangChain documents carry media references.
 
     Returns:
-        The input. A value of an unknown type is returned as it is, for `Embedder` to accept or to reject.
+        The input. A str is a text, unless it is the base64 of an image, as `Chroma.add_images` writes it. A value of an
+        unknown type is returned as it is, for `Embedder` to accept or to reject.
 
     Raises:
         InputError: A media reference is not a str, or a content block cannot be used.
     """
     if isinstance(value, str):
-        return value
+        return _text_to_input(value)
     if isinstance(value, LangChainDocument):
         return from_langchain(value, keys).input
     if isinstance(value, Document):
@@ -42,7 +44,7 @@ def to_input(value: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
     if isinstance(value, BaseMessage):
         value = value.content
         if isinstance(value, str):
-            return value
+            return _text_to_input(value)
     if isinstance(value, Mapping) and "type" in value:
         value = [value]
     return _blocks_to_input(value) if isinstance(value, (list, tuple)) else value
@@ -101,15 +103,15 @@ def _document_name(value: Any) -> str | None:
     return str(value.metadata.get("source") or value.id or "a document without source and id")
 
 
+def _text_to_input(text: str) -> str | dict[str, str]:
+    encoded_image = image_data_uri(text)
+    return text if encoded_image is None else {"image": encoded_image}
+
+
 def _blocks_to_input(blocks: Iterable[Any]) -> dict[str, list[Any]]:
     """Return one input with the texts, images and videos of a message's content blocks."""
     parts: dict[str, list[Any]] = {"text": [], "image": [], "video": []}
-    for block in blocks:
-        if isinstance(block, str):
-            parts["text"].append(block)
-            continue
-        if not isinstance(block, Mapping):
-            raise InputError(f"a content block is a mapping with a type, or a str; this is {type(block).__name__}")
+    for block in _standard_blocks(blocks):
         kind = _block_kind(block)
         if kind == "text":
             parts["text"].append(_block_text(block))
@@ -121,13 +123,30 @@ def _blocks_to_input(blocks: Iterable[Any]) -> dict[str, list[Any]]:
     return {kind: values for kind, values in parts.items() if values}
 
 
+def _standard_blocks(blocks: Iterable[Any]) -> list[Mapping[str, Any]]:
+    """Convert blocks of Anthropic, OpenAI, Bedrock and LangChain 0 to LangChain's standard, by LangChain's own code."""
+    content: list[str | dict[str, Any]] = []
+    for block in blocks:
+        if not isinstance(block, (str, Mapping)):
+            raise InputError(f"a content block is a mapping with a type, or a str; this is {type(block).__name__}")
+        content.append(block if isinstance(block, str) else dict(block))
+    standard_blocks: list[Mapping[str, Any]] = []
+    for standard_block in HumanMessage(content=content).content_blocks:
+        # Blocks that LangChain has no conversion for: "input_image" of OpenAI, "media" of Gemini, "video_url" of vLLM.
+        value = standard_block["value"] if standard_block["type"] == "non_standard" else standard_block
+        standard_blocks.append(value)
+    return standard_blocks
+
+
 def _block_kind(block: Mapping[str, Any]) -> str:
-    kind = str(block.get("type")).removesuffix("_url")
-    if kind == "file":
+    kind = str(block.get("type")).removeprefix("input_").removesuffix("_url").removesuffix("-plain")
+    if kind in ("file", "media"):
         kind = str(block.get("mime_type")).partition("/")[0]
     if kind not in ("text", "image", "video"):
+        mime_type = f" and MIME type {block['mime_type']!r}" if "mime_type" in block else ""
         raise InputError(
-            f"a content block of type {block.get('type')!r} cannot be embedded; use blocks of text, image and video"
+            f"a content block of type {block.get('type')!r}{mime_type} cannot be embedded; use blocks of text, image "
+            "and video"
         )
     return kind
 
@@ -139,13 +158,15 @@ def _block_text(block: Mapping[str, Any]) -> str:
     return text
 
 
-def _block_media(block: Mapping[str, Any], kind: str) -> str:
-    """Return the media reference of an image or video block: its URL, or its data as a data URI."""
+def _block_media(block: Mapping[str, Any], kind: str) -> str | bytes:
+    """Return the media reference of an image or video block: its URL, its bytes, or its data as a data URI."""
     encoded = block.get("base64") or block.get("data")
+    if isinstance(encoded, bytes):
+        return encoded
     if isinstance(encoded, str):
         return f"data:{block.get('mime_type') or kind};base64,{encoded}"
-    # OpenAI's format is {"type": "image_url", "image_url": {"url": ...}}.
-    url = block.get("url") or block.get(f"{kind}_url")
+    # OpenAI: {"type": "image_url", "image_url": {"url": ...}}, {"type": "input_image", "image_url": ...}
+    url = block.get("url") or block.get(f"{kind}_url") or block.get("file_uri")
     url = url.get("url") if isinstance(url, Mapping) else url
     if not isinstance(url, str):
         raise InputError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self, TypeGuard
 
 
 class PrecomputedText(str):
@@ -65,3 +66,15 @@ class PrecomputedText(str):
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str(self),)
+
+
+def is_precomputed(texts: Sequence[Any]) -> TypeGuard[Sequence[PrecomputedText]]:
+    """Return whether texts carry their vectors.
+
+    Args:
+        texts: Any texts.
+
+    Returns:
+        True if there is a text, and each is a `PrecomputedText` whose vector was not taken.
+    """
+    return bool(texts) and all(isinstance(text, PrecomputedText) and text.vector is not None for text in texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
@@ -12,18 +12,28 @@ from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field
 
 from langchain_qwen3_vl.inputs import Content, as_list, to_inputs, to_query_input
-from langchain_qwen3_vl.settings import LangChainModelSettings
+from langchain_qwen3_vl.settings import LangChainModelArguments, LangChainModelSettings
 from qwen3vl.adapters.registry import MODELS
 from qwen3vl.concurrency.executor import run_in_executor
-from qwen3vl.errors import BatchError
+from qwen3vl.errors import BatchError, PolicyError
+from qwen3vl.inputs import as_item
 
 if TYPE_CHECKING:
-    from qwen3vl import Reranker
+    from qwen3vl import ItemError, Reranker
     from qwen3vl.results import RankedDocument
 
 log = logging.getLogger(__name__)
 RERANK_METADATA_KEYS = ("relevance_score", "rerank_error")
 """Metadata keys that reranking sets. Their values from an earlier reranking are removed."""
+
+
+class RerankerArguments(LangChainModelArguments, total=False):
+    """Keyword arguments of `Qwen3VLReranker`, for type checkers."""
+
+    instruction: str | None
+    top_n: int | None
+    score_threshold: float | None
+    on_error: Literal["keep", "raise"]
 
 
 class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
@@ -36,15 +46,19 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
     many threads and event loops at once. The fields of `ModelSettings` (device, dtype, policy, media_keys, ...) are
     accepted too.
 
+    Args:
+        **fields: The attributes below, those of `ModelSettings`, and `model_name`.
+
     Attributes:
         model: A hub id, a local folder, or `"tiny"`. The default is the environment variable QWEN3VL_RERANKER_MODEL,
             or the 2B model. `model_name` is accepted as another name of this field.
         instruction: What makes a document relevant; None is the model's default.
         top_n: Maximum number of documents to return; None returns all.
-        score_threshold: Documents with a lower score are left out; None keeps all.
+        score_threshold: Documents with a lower score, or with none because they cannot be read, are left out; None
+            keeps all.
         on_error: What happens to a document that cannot be read, for example because its image was deleted: `"keep"`
-            returns it after all others, with the reason in its metadata under `rerank_error`; `"raise"` raises
-            `qwen3vl.BatchError`.
+            returns it after all others, with a `relevance_score` of None and the reason under `rerank_error` in its
+            metadata, unless there is a `score_threshold`; `"raise"` raises `qwen3vl.BatchError`.
 
     Example:
         ```python
@@ -64,11 +78,23 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
     model: str = Field(
         default_factory=from_env("QWEN3VL_RERANKER_MODEL", default="Qwen/Qwen3-VL-Reranker-2B"),
         validation_alias=AliasChoices("model", "model_name"),
+        description='A hub id, a local folder, or "tiny". "model_name" is accepted as another name of this field.',
     )
-    instruction: str | None = None
-    top_n: int | None = Field(default=3, ge=0)
-    score_threshold: float | None = None
-    on_error: Literal["keep", "raise"] = "keep"
+    instruction: str | None = Field(
+        default=None, description="What makes a document relevant; None is the model's default."
+    )
+    top_n: int | None = Field(default=3, ge=0, description="Maximum number of documents to return; None returns all.")
+    score_threshold: float | None = Field(
+        default=None, description="Documents with a lower score, or with none, are left out; None keeps all."
+    )
+    on_error: Literal["keep", "raise"] = Field(
+        default="keep",
+        description='Documents that cannot be read: "keep" returns them last, "raise" raises BatchError.',
+    )
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **fields: Unpack[RerankerArguments]) -> None: ...
 
     @property
     def reranker(self) -> Reranker:
@@ -88,7 +114,8 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
 
         Returns:
             At most `top_n` dicts with `index` (in `documents`) and `relevance_score`, none below `score_threshold`. For
-            a document that cannot be read, `relevance_score` is None and `rerank_error` is the reason; these come last.
+            a document that cannot be read, `relevance_score` is None and `rerank_error` is the reason; these come last,
+            and are left out if there is a `score_threshold`.
 
         Raises:
             InputError: The query cannot be used.
@@ -96,9 +123,7 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
             ValueError: `top_n` is negative.
         """
         ranking = self._rank(query, documents, self.top_n if top_n is None else top_n, instruction)
-        return [
-            {"index": ranked.index, **_rerank_metadata(ranked), "relevance_score": ranked.score} for ranked in ranking
-        ]
+        return [{"index": ranked.index, **_rerank_metadata(ranked)} for ranked in ranking]
 
     async def arerank(
         self, query: Content, documents: Sequence[Content], *, top_n: int | None = None, instruction: str | None = None
@@ -130,7 +155,8 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
             callbacks: Not used.
 
         Returns:
-            Copies of at most `top_n` documents, with `relevance_score` or `rerank_error` in their metadata.
+            Copies of at most `top_n` documents, with `relevance_score` in their metadata, and with `rerank_error` if
+            they cannot be read.
 
         Raises:
             InputError: The query cannot be used.
@@ -166,26 +192,45 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
         documents = as_list(documents)
         if not documents or top_n == 0:
             return []
+        inputs = to_inputs(documents, self.media_keys)
         ranking = self.reranker.rank(
             to_query_input(query, self.media_keys),
-            to_inputs(documents, self.media_keys),
+            inputs,
             instruction=instruction,
             progress=self.show_progress,
             on_error="collect",
         )
-        self._handle_errors(ranking)
+        self._handle_errors(ranking, inputs)
         if self.score_threshold is not None:
             threshold = self.score_threshold
-            ranking = [ranked for ranked in ranking if ranked.score is None or ranked.score >= threshold]
+            ranking = [ranked for ranked in ranking if ranked.score is not None and ranked.score >= threshold]
         return ranking[:top_n]
 
-    def _handle_errors(self, ranking: Sequence[RankedDocument]) -> None:
+    def _handle_errors(self, ranking: Sequence[RankedDocument], inputs: Sequence[Any]) -> None:
         errors = [ranked.error for ranked in ranking if ranked.error is not None]
         if errors and self.on_error == "raise":
             raise BatchError(errors, [ranked.score for ranked in sorted(ranking, key=lambda ranked: ranked.index)])
+        if self.policy.allowed_folders == () and any(_is_refused_file(error, inputs) for error in errors):
+            self._once.warning(
+                log,
+                "no folders",
+                "documents refer to files, and the policy of this Qwen3VLReranker allows no file, so that it cannot "
+                "score them: name the folders of the files, Qwen3VLReranker(policy=MediaPolicy(folders=[...])). This "
+                "warning is given once.",
+            )
         for error in errors:
             log.warning("cannot rerank %s", error)
 
 
+def _is_refused_file(error: ItemError, inputs: Sequence[Any]) -> bool:
+    """Return whether a document was not read because the policy does not allow its file."""
+    if not isinstance(error.__cause__, PolicyError):
+        return False
+    item = as_item(inputs[error.index])
+    return "path" in (*(image.origin for image in item.images), *(video.origin for video in item.videos))
+
+
 def _rerank_metadata(ranked: RankedDocument) -> dict[str, Any]:
-    return {"relevance_score": ranked.score} if ranked.error is None else {"rerank_error": ranked.error.reason}
+    if ranked.error is None:
+        return {"relevance_score": ranked.score}
+    return {"relevance_score": None, "rerank_error": ranked.error.reason}

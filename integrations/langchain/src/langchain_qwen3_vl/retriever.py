@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, NoReturn, Self, SupportsIndex
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from langchain_qwen3_vl.documents import to_langchain
 from langchain_qwen3_vl.inputs import Content, to_query_input
@@ -21,7 +21,10 @@ class Qwen3VLRetriever(BaseRetriever):
 
     Queries are those of `Qwen3VLEmbeddings`: a text, or a mapping with any of text, image and video. Documents have the
     cosine similarity under `score` in their metadata, and the reranker's score under `relevance_score` if the
-    retriever has a reranker.
+    retriever has a reranker. A document that the reranker cannot read comes after the others, with a `relevance_score`
+    of None and the reason under `rerank_error`.
+
+    It cannot be pickled, because its retriever holds an open store and loaded models. Copies share them.
 
     Attributes:
         retriever: The core's retriever, with its store and perhaps a reranker.
@@ -49,10 +52,26 @@ class Qwen3VLRetriever(BaseRetriever):
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    retriever: AsyncRetriever
-    """A `Retriever`, or for `ainvoke` only an `AsyncRetriever`."""
-    k: int = Field(default=4, ge=1)
-    options: dict[str, Any] = Field(default_factory=dict)
+    retriever: Annotated[AsyncRetriever, WithJsonSchema({"type": "object"})] = Field(
+        description="A qwen3vl.Retriever, or for ainvoke only a qwen3vl.AsyncRetriever."
+    )
+    k: int = Field(default=4, ge=1, description="Number of documents to return.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Further arguments of qwen3vl.Retriever.search, such as where."
+    )
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError(
+            "a Qwen3VLRetriever cannot be pickled: its retriever holds an open store and loaded models. In the other "
+            "process, open the store and make the retriever again: Qwen3VLRetriever(retriever=Retriever(embedder, "
+            "open_store(location)))"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a copy that shares the store and the models, which cannot be copied."""
+        memo = {} if memo is None else memo
+        memo[id(self.retriever)] = self.retriever
+        return super().__deepcopy__(memo)
 
     def _get_relevant_documents(
         self,
@@ -85,6 +104,8 @@ def _hit_to_document(hit: Hit) -> Document:
     document = to_langchain(hit.document)
     metadata = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
     metadata["score"] = hit.score
-    if hit.rerank_score is not None:
+    if hit.rerank_score is not None or hit.rerank_error is not None:
         metadata["relevance_score"] = hit.rerank_score
+    if hit.rerank_error is not None:
+        metadata["rerank_error"] = hit.rerank_error
     return document.model_copy(update={"id": hit.id, "metadata": metadata})

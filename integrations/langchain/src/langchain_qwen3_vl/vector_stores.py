@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import copy
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from itertools import islice
-from typing import TypeAlias
-from uuid import NAMESPACE_OID, uuid5
+from typing import Any
 
-from langchain_core.documents import Document as LangChainDocument
 from langchain_core.vectorstores import VectorStore
 
-from langchain_qwen3_vl.documents import to_langchain
+from langchain_qwen3_vl.batches import AddProgress, AnyDocument, EmbeddedBatch
 from langchain_qwen3_vl.embeddings import Qwen3VLEmbeddings
-from langchain_qwen3_vl.precomputed import PrecomputedText
 from qwen3vl.concurrency.executor import run_in_executor
-from qwen3vl.documents import Document
-from qwen3vl.errors import BatchError, ItemError, StoreError
+from qwen3vl.errors import StoreError
 
 BATCH_SIZE = 64
 """Default number of documents that are embedded and written at a time."""
-_IDS_IN_MESSAGE = 5
-_ERRORS_IN_MESSAGE = 5
-
-AnyDocument: TypeAlias = LangChainDocument | Document
 
 
 def add_documents(
@@ -42,8 +32,9 @@ def add_documents(
     writes the documents as it always does.
 
     Args:
-        store: Any `VectorStore` that was created with `Qwen3VLEmbeddings` and passes texts unchanged to it, as
-            QdrantVectorStore, Chroma, InMemoryVectorStore and most others do.
+        store: Any `VectorStore` that was created with `Qwen3VLEmbeddings`, or with a `CacheBackedEmbeddings` around
+            them, and passes texts unchanged to it, as QdrantVectorStore, Chroma, InMemoryVectorStore, FAISS and most
+            others do. The cache is not used, because it knows documents only by their texts.
         documents: Any number of documents; `batch_size` of them are read, embedded and written at a time. A document
             without an id gets a UUID of its text and metadata, so that adding it again replaces it.
         embeddings: The store's embeddings, for stores whose `embeddings` property is None.
@@ -74,15 +65,13 @@ def add_documents(
         print(store.similarity_search("a blue star", k=1)[0].page_content)
         ```
     """
-    _check_batch_size(batch_size)
-    progress = AddProgress(_store_embeddings(store, embeddings))
-    for batch in _batches(documents, batch_size):
-        embedded = progress.embed(batch)
-        with progress.notes_on_errors():
-            if embedded.documents:
-                store.add_documents(embedded.documents, ids=embedded.ids)
-                embedded.check_taken(store)
-    return progress.ids_or_raise()
+    return write_documents(
+        store,
+        documents,
+        lambda target, batch: target.add_documents(batch.documents, ids=batch.ids),
+        embeddings,
+        batch_size=batch_size,
+    )
 
 
 async def aadd_documents(
@@ -110,140 +99,152 @@ async def aadd_documents(
         ValueError: As for `add_documents`.
         Exception: As for `add_documents`.
     """
+    return await awrite_documents(
+        store,
+        documents,
+        lambda target, batch: target.aadd_documents(batch.documents, ids=batch.ids),
+        embeddings,
+        batch_size=batch_size,
+    )
+
+
+def write_documents(
+    store: VectorStore,
+    documents: Iterable[AnyDocument],
+    write: Callable[[Any, EmbeddedBatch], object],
+    embeddings: Qwen3VLEmbeddings | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> list[str]:
+    """Embed documents in batches, and pass each batch to a function that writes it.
+
+    Args:
+        store: The vector store.
+        documents: As for `add_documents`.
+        write: Writes a batch to the store that is its first argument: `store`, or a shallow copy of it.
+        embeddings: As for `add_documents`.
+        batch_size: As for `add_documents`.
+
+    Returns:
+        The ids of the documents, in their order.
+
+    Raises:
+        BatchError: As for `add_documents`.
+        StoreError: As for `add_documents`.
+        RecipeError: As for `add_documents`.
+        ValueError: As for `add_documents`.
+        Exception: As for `add_documents`.
+    """
     _check_batch_size(batch_size)
-    progress = AddProgress(await run_in_executor(_store_embeddings, store, embeddings))
-    async for batch in _abatches(documents, batch_size):
-        embedded = await run_in_executor(progress.embed, batch)
+    progress = AddProgress(_store_embeddings(store, embeddings))
+    target = _write_target(store, progress.embeddings)
+    for batch in _batches(documents, batch_size):
+        embedded = progress.embed(batch)
         with progress.notes_on_errors():
             if embedded.documents:
-                await store.aadd_documents(embedded.documents, ids=embedded.ids)
+                write(target, embedded)
                 embedded.check_taken(store)
     return progress.ids_or_raise()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class EmbeddedBatch:
-    """Documents that are ready to be written.
-
-    Attributes:
-        documents: Documents whose `page_content` is a `PrecomputedText`.
-        ids: Their ids.
-    """
-
-    documents: list[LangChainDocument]
-    ids: list[str]
-
-    def check_taken(self, store: VectorStore) -> None:
-        """Check that the store asked for each vector.
-
-        A store that changes texts before it embeds them has embedded plain texts instead.
-
-        Args:
-            store: The store that the documents were added to.
-
-        Raises:
-            StoreError: The store did not ask for some of the vectors.
-        """
-        not_taken = [document.id for document in self.documents if not getattr(document.page_content, "taken", False)]
-        if not_taken:
-            ids = ", ".join(str(document_id) for document_id in not_taken[:_IDS_IN_MESSAGE])
-            more = ", …" if len(not_taken) > _IDS_IN_MESSAGE else ""
-            raise StoreError(
-                f"{type(store).__name__} did not pass {len(not_taken)} of {len(self.ids)} texts unchanged to its "
-                f"embeddings. It stored vectors of these texts without their media, under the ids {ids}{more}; delete "
-                "them, and use QdrantVectorStore, Chroma, InMemoryVectorStore or qwen3vl.ingest"
-            )
-
-
-class AddProgress:
-    """The state of one `add_documents` call: which documents have been embedded, and which failed.
+async def awrite_documents(
+    store: VectorStore,
+    documents: Iterable[AnyDocument] | AsyncIterable[AnyDocument],
+    write: Callable[[Any, EmbeddedBatch], Awaitable[object]],
+    embeddings: Qwen3VLEmbeddings | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> list[str]:
+    """Write documents as `write_documents` does, without blocking the event loop.
 
     Args:
-        embeddings: The embeddings of the store.
+        store: As for `write_documents`.
+        documents: As for `aadd_documents`.
+        write: As for `write_documents`, a coroutine function.
+        embeddings: As for `add_documents`.
+        batch_size: As for `add_documents`.
 
-    Attributes:
-        embeddings: The embeddings of the store.
-        ids: Ids of the documents so far, in their order, with None for failed ones.
-        errors: The failures, with the document's index in the call.
+    Returns:
+        The ids of the documents, in their order.
+
+    Raises:
+        BatchError: As for `add_documents`.
+        StoreError: As for `add_documents`.
+        RecipeError: As for `add_documents`.
+        ValueError: As for `add_documents`.
+        Exception: As for `add_documents`.
     """
-
-    def __init__(self, embeddings: Qwen3VLEmbeddings) -> None:
-        self.embeddings = embeddings
-        self.ids: list[str | None] = []
-        self.errors: list[ItemError] = []
-
-    def embed(self, batch: list[AnyDocument]) -> EmbeddedBatch:
-        """Embed the next documents, and record their ids and failures.
-
-        Args:
-            batch: The documents that follow those embedded so far.
-
-        Returns:
-            The documents that could be embedded. Of several with the same id only the last one.
-        """
-        start = len(self.ids)
-        documents = [to_langchain(document) if isinstance(document, Document) else document for document in batch]
-        vectors = self.embeddings.collect(documents)
-        embedded: dict[str, LangChainDocument] = {}
-        for document, vector, ok in zip(documents, vectors.values, vectors.ok, strict=True):
-            if not ok:
-                self.ids.append(None)
-                continue
-            document_id = document.id or _content_id(document)
-            self.ids.append(document_id)
-            text = PrecomputedText(document.page_content, vector.tolist())
-            # Without validation, because pydantic would convert the text to a plain str.
-            embedded[document_id] = LangChainDocument.model_construct(
-                id=document_id, page_content=text, metadata=document.metadata
-            )
-        self.errors += [error.at(start + error.index) for error in vectors.errors]
-        return EmbeddedBatch(list(embedded.values()), list(embedded))
-
-    @contextmanager
-    def notes_on_errors(self) -> Iterator[None]:
-        """Return a context manager that adds a note to exceptions: which documents were written before.
-
-        Yields:
-            Nothing.
-        """
-        try:
-            yield
-        except Exception as error:
-            error.add_note(
-                "add_documents: the documents before the batch that ends with item "
-                f"{len(self.ids) - 1} have been written"
-            )
-            if self.errors:
-                failures = "; ".join(str(item_error) for item_error in self.errors[:_ERRORS_IN_MESSAGE])
-                error.add_note(f"except those that could not be embedded: {failures}")
-            raise
-
-    def ids_or_raise(self) -> list[str]:
-        """Return the ids of all documents.
-
-        Returns:
-            The ids, in the order of the documents.
-
-        Raises:
-            BatchError: Documents could not be embedded.
-        """
-        if self.errors:
-            raise BatchError(self.errors, self.ids)
-        return [document_id for document_id in self.ids if document_id is not None]
+    _check_batch_size(batch_size)
+    progress = AddProgress(await run_in_executor(_store_embeddings, store, embeddings))
+    target = _write_target(store, progress.embeddings)
+    async for batch in _abatches(documents, batch_size):
+        embedded = await run_in_executor(progress.embed, batch)
+        with progress.notes_on_errors():
+            if embedded.documents:
+                await write(target, embedded)
+                embedded.check_taken(store)
+    return progress.ids_or_raise()
 
 
-def _content_id(document: LangChainDocument) -> str:
-    """Return a UUID of text and metadata: equal texts of two owners, or of two pages, are different documents."""
-    content = json.dumps([document.page_content, document.metadata], sort_keys=True, default=repr)
-    return str(uuid5(NAMESPACE_OID, content))
+def media_embeddings(embeddings: object) -> Qwen3VLEmbeddings | None:
+    """Return the `Qwen3VLEmbeddings` that embeddings are, or that a `CacheBackedEmbeddings` wraps.
+
+    Args:
+        embeddings: Embeddings of a vector store.
+
+    Returns:
+        The embeddings; None if they are others.
+    """
+    underlying = getattr(embeddings, "underlying_embeddings", embeddings)
+    return underlying if isinstance(underlying, Qwen3VLEmbeddings) else None
+
+
+def replace_embeddings(store: VectorStore, old: object, new: object) -> None:
+    """Replace the embeddings that a vector store holds in one of its attributes.
+
+    Args:
+        store: The store; it is changed.
+        old: Its embeddings.
+        new: What it embeds with from now on.
+
+    Raises:
+        StoreError: None of the store's attributes holds the embeddings.
+    """
+    names = [name for name, value in vars(store).items() if value is old]
+    if not names:
+        raise StoreError(
+            f"{type(store).__name__} holds its {type(old).__name__} where it cannot be found; create the store with "
+            "Qwen3VLEmbeddings"
+        )
+    for name in names:
+        setattr(store, name, new)
+
+
+def _write_target(store: VectorStore, embeddings: Qwen3VLEmbeddings) -> VectorStore:
+    """Return the store, or a shallow copy of it that embeds without the cache around its embeddings.
+
+    A `CacheBackedEmbeddings` knows vectors by texts: it would return the vector of an equal text for a document with
+    an image, and keep the document's vector for the text. The copy writes to the same database.
+    """
+    cached = store.embeddings
+    if cached is None or cached is embeddings:
+        return store
+    target = copy.copy(store)
+    replace_embeddings(target, cached, embeddings)
+    return target
 
 
 def _store_embeddings(store: VectorStore, embeddings: Qwen3VLEmbeddings | None) -> Qwen3VLEmbeddings:
     """Return the embeddings of a store, after checking that they make the vectors that `embeddings` makes."""
-    store_embeddings = store.embeddings or embeddings
-    if not isinstance(store_embeddings, Qwen3VLEmbeddings):
+    if "sparse" in str(getattr(store, "retrieval_mode", "")).lower():
         raise StoreError(
-            f"{type(store).__name__} embeds with {type(store_embeddings).__name__}, which embeds only texts; create "
+            f"{type(store).__name__} is in sparse mode and stores no vectors of its embeddings, so nothing was added: "
+            "create it with retrieval_mode=RetrievalMode.DENSE or HYBRID, and with Qwen3VLEmbeddings as embedding"
+        )
+    store_embeddings = media_embeddings(store.embeddings or embeddings)
+    if store_embeddings is None:
+        raise StoreError(
+            f"{type(store).__name__} embeds with {type(store.embeddings).__name__}, which embeds only texts; create "
             "the store with Qwen3VLEmbeddings"
         )
     if embeddings is not None and embeddings is not store_embeddings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,8 +22,10 @@ from qwen3vl.stores.core import FLOAT_JSON_BYTES, RECIPE_KEY
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl.stores.types import POINT_REF_KEYS
 from qwen3vl_qdrant import failures
-from qwen3vl_qdrant.filters import TENANT_KEY, metadata_key, to_filter
-from qwen3vl_qdrant.layout import Layout
+from qwen3vl_qdrant.embedded import back_up, storage_of
+from qwen3vl_qdrant.filters import TENANT_KEY, payload_path, to_filter
+from qwen3vl_qdrant.layout import Layout, check_vectors
+from qwen3vl_qdrant.left_points import check_left_points
 
 _SCAN_PAGE_POINTS = 1000
 _PAYLOAD_INDEXES = {
@@ -59,8 +62,10 @@ class QdrantCore(StoreCore):
     ) -> None:
         super().__init__(client, collection, tenant, retry, is_async=isinstance(client, AsyncQdrantClient))
         self.layout = layout
-        engine = getattr(client, "_client", client)
+        self._is_checked = False
+        engine: Any = getattr(client, "_client", client)
         self.embedded = isinstance(engine, (QdrantLocal, AsyncQdrantLocal))
+        self.folder = Path(engine.location) if self.embedded and engine.persistent else None
         if self.embedded:
             # The embedded engine is not thread-safe: all stores of one client share a lock.
             self.lock = _embedded_locks.setdefault(engine, RLock())
@@ -70,6 +75,7 @@ class QdrantCore(StoreCore):
         if not await self.request(self.client.collection_exists, self.collection):
             return None
         info = await self.request(self.client.get_collection, self.collection)
+        check_vectors(info.config.params, self.name)
         return CollectionInfo(info.config.metadata or {}, info)
 
     def check_collection(self, info: CollectionInfo, recipe: Recipe) -> None:
@@ -98,6 +104,7 @@ class QdrantCore(StoreCore):
                 )
         if requested is None:
             self.layout = layout
+        self._is_checked = True
 
     async def create_collection(self, recipe: Recipe) -> None:
         """Create the collection with this object's layout.
@@ -106,12 +113,16 @@ class QdrantCore(StoreCore):
             recipe: Stored in the collection's metadata.
         """
         layout = self.layout or Layout(tenants=self.tenant is not None)
+        if self.folder is not None:
+            check_left_points(storage_of(self.folder, self.collection), recipe, layout)
         await self.request(
             self.client.create_collection,
             self.collection,
             metadata={RECIPE_KEY: recipe.to_dict()},
             **layout.collection_arguments(recipe.dimensions),
         )
+        if self.folder is not None:
+            back_up(self.folder)
 
     async def create_indexes(self) -> None:
         """Create missing payload indexes: the process that created the collection may have been killed before."""
@@ -153,7 +164,8 @@ class QdrantCore(StoreCore):
             points: The points.
         """
         if points:
-            await self._load_layout()
+            if not self._is_checked:
+                await self.recipe()
             await super().upsert(points)
 
     def payload(self, point: Point) -> dict[str, Any]:
@@ -263,7 +275,7 @@ class QdrantCore(StoreCore):
         result = await self.request(
             self.client.query_points_groups,
             self.collection,
-            group_by=metadata_key(search.group_by or ""),
+            group_by=payload_path(search.group_by or ""),
             group_size=1,
             query_filter=arguments.pop("filter"),
             search_params=arguments.pop("params", None),

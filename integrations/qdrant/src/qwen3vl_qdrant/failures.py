@@ -10,9 +10,8 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from qwen3vl.stores.failures import ClientFailure, http_failure, is_disk_full, transport_failure
 
-_TRANSIENT_GRPC_CODES = frozenset(
-    {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN"}
-)
+_TIMEOUT_SETTING = "timeout_s of open_store (timeout of QdrantClient)"
+_TRANSIENT_GRPC_CODES = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN"})
 
 
 def classify_error(error: Exception) -> ClientFailure | None:
@@ -29,14 +28,14 @@ def classify_error(error: Exception) -> ClientFailure | None:
     if isinstance(error, ResourceExhaustedResponse):
         return ClientFailure(f"the server is overloaded: {error}", transient=True, wait=float(error.retry_after_s))
     if isinstance(error, ResponseHandlingException):
-        return transport_failure(error.source) or ClientFailure(
+        return transport_failure(error.source, _TIMEOUT_SETTING) or ClientFailure(
             f"cannot decode the server's answer; check that client and server versions match: {error.source!r}"
         )
     if hasattr(error, "code") and hasattr(error, "details"):
         return _grpc_failure(error)
     if isinstance(error, QdrantException) and "Retry-After" in str(error):
         return ClientFailure("the server is overloaded", transient=True)
-    if (failure := transport_failure(error)) is not None:
+    if (failure := transport_failure(error, _TIMEOUT_SETTING)) is not None:
         return failure
     if isinstance(error, (sqlite3.Error, OSError)):
         return ClientFailure(str(error) or type(error).__name__)
@@ -67,6 +66,8 @@ def _grpc_failure(error: Any) -> ClientFailure:
     code, reason = getattr(error.code(), "name", str(error.code())), str(error.details())
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return ClientFailure(f"the server rejects the credentials ({code}: {reason}); give the client an api_key")
+    if code == "DEADLINE_EXCEEDED":
+        return ClientFailure(f"the server did not answer in time ({reason}); set {_TIMEOUT_SETTING}", transient=True)
     return ClientFailure(
         f"the server answers {code}: {reason}",
         transient=code in _TRANSIENT_GRPC_CODES and not is_disk_full(reason),

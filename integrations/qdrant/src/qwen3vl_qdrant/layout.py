@@ -85,7 +85,7 @@ class Layout:
 
     @classmethod
     def from_config(cls, params: models.CollectionParams, config: models.CollectionConfig) -> tuple[int, str, Layout]:
-        """Read the layout of an existing collection.
+        """Read the layout of an existing collection, which `check_vectors` has accepted.
 
         Args:
             params: Its parameters.
@@ -93,15 +93,9 @@ class Layout:
 
         Returns:
             Number of values and distance of the full vectors, and the layout.
-
-        Raises:
-            StoreError: The collection has no vector without a name.
         """
-        vectors = params.vectors
-        by_name = vectors if isinstance(vectors, dict) else {"": vectors}
-        full, short = by_name.get(""), by_name.get(SHORT_VECTOR_NAME)
-        if full is None:
-            raise StoreError("the collection has no vector without a name, where qwen3vl stores the full vectors")
+        vectors = _dense_vectors(params)
+        full, short = vectors[""], vectors.get(SHORT_VECTOR_NAME)
         quantization = _quantization_name((short or full).quantization_config or config.quantization_config)
         tenants = config.hnsw_config.m == 0 and bool(config.hnsw_config.payload_m)
         return full.size, str(full.distance), cls(short.size if short else None, quantization, tenants)
@@ -158,6 +152,28 @@ class Layout:
         return {**arguments, "prefetch": prefetch}
 
 
+def check_vectors(params: models.CollectionParams, name: str) -> None:
+    """Check that a collection has the vector that qwen3vl writes: one for each point, without a name.
+
+    Args:
+        params: The collection's parameters.
+        name: The collection, for the message.
+
+    Raises:
+        StoreError: The collection has only other vectors, such as sparse ones.
+    """
+    dense = _dense_vectors(params)
+    if "" in dense and dense[""].multivector_config is None:
+        return
+    kinds = {key: "dense" if vector.multivector_config is None else "multivector" for key, vector in dense.items()}
+    kinds |= dict.fromkeys(params.sparse_vectors or {}, "sparse")
+    found = ", ".join(f"{key!r} ({kind})" for key, kind in kinds.items()) or "none"
+    raise StoreError(
+        f"{name} was not made by qwen3vl, which stores one dense vector without a name for each point. Its vectors "
+        f"are: {found}. Use another collection name"
+    )
+
+
 def truncate(vector: Vector, length: int) -> NDArray[np.float32]:
     """Return the first values of a Matryoshka vector, normalized.
 
@@ -170,6 +186,13 @@ def truncate(vector: Vector, length: int) -> NDArray[np.float32]:
     """
     short = vector[:length]
     return np.asarray(short / max(float(np.linalg.norm(short)), _MIN_NORM), dtype=np.float32)
+
+
+def _dense_vectors(params: models.CollectionParams) -> dict[str, models.VectorParams]:
+    """Return the dense vectors of a collection by name; there are none if it has only sparse ones."""
+    if params.vectors is None or isinstance(params.vectors, dict):
+        return params.vectors or {}
+    return {"": params.vectors}
 
 
 def _vector_params(size: int, quantization: Any) -> models.VectorParams:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import cast
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from qwen3vl._deprecation import renamed_arguments
-from qwen3vl.errors import StoreError
 from qwen3vl.stores import AsyncStore, Retry, Store, open_client
+from qwen3vl.stores.failures import DEFAULT_TIMEOUT_S
 from qwen3vl_qdrant.core import QdrantCore
+from qwen3vl_qdrant.embedded import open_folder
 from qwen3vl_qdrant.layout import Layout
 
 
@@ -19,8 +21,8 @@ class QdrantStore(Store):
     Args:
         client: A blocking client.
         collection: Name of the collection.
-        layout: What is stored beside the full vectors, for faster search in less memory; None means the layout of
-            an existing collection.
+        layout: What is stored beside the full vectors, for faster search in less memory; None means that of an existing
+            collection, or full vectors only for a new one (with `tenants=True` if there is a tenant).
         tenant: Name of the tenant whose points are read and written; None uses all points. Points of other tenants
             are never found, counted, scanned or deleted.
         retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
@@ -55,7 +57,7 @@ class QdrantStore(Store):
 
     @property
     def layout(self) -> Layout | None:
-        """What is stored beside the full vectors; None until the collection was created or read."""
+        """The layout that was passed, else the collection's; None until the collection was created or read."""
         return self.core.layout
 
 
@@ -99,17 +101,21 @@ class AsyncQdrantStore(AsyncStore):
 
     @property
     def layout(self) -> Layout | None:
-        """What is stored beside the full vectors; None until the collection was created or read."""
+        """The layout that was passed, else the collection's; None until the collection was created or read."""
         return self.core.layout
 
 
 @renamed_arguments(place="location")
-def open_store(location: str, collection: str = "qwen3vl") -> QdrantStore:
-    """Open a store.
+def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float = DEFAULT_TIMEOUT_S) -> QdrantStore:
+    """Open a store. A server that cannot be reached is an error of the first request, not of this call.
+
+    A folder that cannot be written can be searched. A folder whose `meta.json` is damaged is repaired.
 
     Args:
         location: A folder (created if it does not exist), a server's http(s) URL, or `":memory:"`.
         collection: Name of the collection.
+        timeout_s: Seconds after which a request to a server fails, rounded up: limits connecting, and each read and
+            write.
 
     Returns:
         The store.
@@ -117,19 +123,19 @@ def open_store(location: str, collection: str = "qwen3vl") -> QdrantStore:
     Raises:
         StoreError: The store cannot be opened, for example because another process has the folder open.
     """
+    read_only = False
+
+    def folder_client(folder: str) -> QdrantClient:
+        nonlocal read_only
+        client, read_only = open_folder(folder)
+        return client
+
     client = open_client(
         location,
         memory=lambda: QdrantClient(":memory:"),
-        server=lambda url: QdrantClient(url=url),
-        folder=_open_folder,
+        server=lambda url: QdrantClient(url=url, timeout=ceil(timeout_s)),
+        folder=folder_client,
     )
-    return QdrantStore(client, collection)
-
-
-def _open_folder(folder: str) -> QdrantClient:
-    try:
-        return QdrantClient(path=folder)
-    except RuntimeError as error:
-        if "already accessed" not in str(error):
-            raise
-        raise StoreError(f"{folder} is open in another process: close that one first, or use a server") from error
+    store = QdrantStore(client, collection)
+    store.core.read_only_folder = location if read_only else ""
+    return store

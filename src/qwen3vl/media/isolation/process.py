@@ -132,7 +132,7 @@ class DecoderProcess:
             if not done:  # the value is copied; the process works on the next one while the caller uses it
                 self._channel.send({"next": True})
             if "value" in reply:
-                yield reply["value"]
+                yield reply.pop("value")  # not kept while the next one arrives
             if done:
                 return
 

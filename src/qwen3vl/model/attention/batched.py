@@ -12,9 +12,10 @@ from qwen3vl.model.attention.lse import attention_with_lse, merge_attention_stat
 
 
 class BatchedAttention:
-    """Attention in which adjacent segments of equal length share a call as a batch, and every link is a call.
+    """Attention by one call for each batch of segments, and one for each link.
 
-    Links with few keys become part of the batches; see `batch_segments`.
+    Adjacent segments of equal length share a call as a batch. Links with few keys become part of the batches (see
+    `batch_segments`); every other link is a call of its own.
 
     Args:
         layout: The layout of the packed row.
@@ -63,7 +64,7 @@ class BatchedAttention:
 def _merge_link(
     output: Tensor, lse: Tensor, link: PrefixLink, link_output: Tensor, link_lse: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Merge attention to a link's keys into the link's query rows, in place where no gradients are needed."""
+    """Merge attention to a link's keys into the link's query rows: in place while gradients are disabled."""
     rows = slice(link.query_start, link.query_stop)
     merged_output, merged_lse = merge_attention_states(output[rows], lse[rows], link_output, link_lse)
     if torch.is_grad_enabled():

@@ -19,7 +19,9 @@ times over, and gathering copies them each time."""
 
 
 class VarlenAttention:
-    """Attention with one kernel call for all segments and one for each level of links, whatever their lengths.
+    """Attention with one kernel call for all segments, and one or a few for each level of links.
+
+    A level needs several calls if its links have more than `MAX_GATHERED_KEYS_PER_TOKEN` keys per token of the row.
 
     Args:
         layout: The layout of the packed row.
@@ -36,7 +38,7 @@ class VarlenAttention:
         self.link_calls = [
             _LinkCall(links, device)
             for _, links_of_level in groupby(layout.links, key=lambda link: link.level)
-            for links in _split_by_keys(links_of_level, MAX_GATHERED_KEYS_PER_TOKEN * layout.num_tokens)
+            for links in _group_links(links_of_level, MAX_GATHERED_KEYS_PER_TOKEN * layout.num_tokens)
         ]
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -82,8 +84,8 @@ class VarlenAttention:
         return output
 
 
-def _split_by_keys(links: Iterable[PrefixLink], max_keys: int) -> list[list[PrefixLink]]:
-    """Split links of one level into groups of at most `max_keys` keys; a link with more is a group of its own."""
+def _group_links(links: Iterable[PrefixLink], max_keys: int) -> list[list[PrefixLink]]:
+    """Split links of one level into groups of at most `max_keys` keys, which no link alone exceeds."""
     groups: list[list[PrefixLink]] = []
     num_keys = 0
     for link in links:
@@ -113,7 +115,9 @@ class _LinkCall:
 
 
 class _RowRanges:
-    """Ranges of a packed row, one after the other: a view if they are adjacent, else an index.
+    """The rows of several ranges of a packed row, in the order of the ranges.
+
+    They are a view if each range begins where the last one ends, else a copy.
 
     Args:
         ranges: Start and stop of each range.
@@ -122,18 +126,19 @@ class _RowRanges:
 
     def __init__(self, ranges: Sequence[tuple[int, int]], device: torch.device) -> None:
         adjacent = all(previous[1] == following[0] for previous, following in pairwise(ranges))
-        self.slice = slice(ranges[0][0], ranges[-1][1])
-        self.index = (
-            None if adjacent else copy_to_device(torch.cat([torch.arange(*row_range) for row_range in ranges]), device)
+        self.rows = (
+            slice(ranges[0][0], ranges[-1][1])
+            if adjacent
+            else copy_to_device(torch.cat([torch.arange(*row_range) for row_range in ranges]), device)
         )
 
     def gather(self, values: Tensor) -> Tensor:
         """Return the rows of the ranges, as a view if possible."""
-        return values[self.slice] if self.index is None else values[self.index]
+        return values[self.rows]
 
     def scatter(self, values: Tensor, rows: Tensor) -> None:
-        """Write the rows of the ranges into `values`, in place."""
-        if self.index is None:
-            values[self.slice] = rows
+        """Replace the rows of the ranges in `values` by `rows`, in place."""
+        if isinstance(self.rows, slice):
+            values[self.rows] = rows
         else:
-            values.index_copy_(0, self.index, rows)
+            values.index_copy_(0, self.rows, rows)

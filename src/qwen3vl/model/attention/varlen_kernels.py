@@ -48,7 +48,7 @@ def select_varlen_kernel(device: torch.device, dtype: torch.dtype) -> VarlenKern
         dtype: float16 or bfloat16.
 
     Returns:
-        A kernel that passed `check_kernel`, or None.
+        A kernel that passed `check_kernel`; None, with a warning in the log, if none does.
 
     Raises:
         torch.OutOfMemoryError: The device has no memory left for the check.

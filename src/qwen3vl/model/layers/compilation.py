@@ -38,7 +38,7 @@ def compile_or_eager(function: Callable[..., Any]) -> Callable[..., Any]:
         function: A function on tensors.
 
     Returns:
-        A function with the same results.
+        A function with the same results, up to rounding.
     """
     compiled: Callable[..., Any] | None = None
     failed = False

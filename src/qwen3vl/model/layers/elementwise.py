@@ -1,4 +1,4 @@
-"""Elementwise functions of the model: RMSNorm, rotary embedding and SwiGLU.
+"""Functions that the model's layers share and that fuse well: RMSNorm, rotary embedding and SwiGLU.
 
 They are bound by memory bandwidth rather than by arithmetic. In the model they are wrapped in `Elementwise` modules, so
 that `qwen3vl.model.layers.compilation` can replace them by fused kernels.
@@ -47,11 +47,12 @@ class Elementwise(nn.Module):
 def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Normalize by the root mean square over the last axis (Zhang and Sennrich 2019, arXiv 1910.07467).
 
-    Computes in float32 or wider.
+    Computes in float32 or wider, the product with the weight included; transformers rounds to the dtype of `values`
+    before that product.
 
     Args:
         values: (..., size).
-        weight: (size,).
+        weight: (size,), in the dtype of `values`, else torch's slow path runs.
         eps: Added to the mean square.
 
     Returns:
@@ -71,8 +72,8 @@ def rms_norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor,
         values: (num_tokens, num_heads, head_dim).
         weight: (head_dim,).
         eps: Added to the mean square.
-        cos: (num_tokens, head_dim / 2).
-        sin: (num_tokens, head_dim / 2).
+        cos: (num_tokens, head_dim / 2), in the dtype of `values`: nothing is converted.
+        sin: As `cos`.
 
     Returns:
         (num_tokens, num_heads, head_dim), in the dtype of `values`.
@@ -81,17 +82,17 @@ def rms_norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor,
 
 
 def apply_rotary(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary position embedding (Su et al. 2021, arXiv 2104.09864), in the dtype of the values.
+    """Apply rotary position embedding (Su et al. 2021, arXiv 2104.09864).
 
     Component i is rotated together with component i + head_dim / 2, as in transformers' `rotate_half`.
 
     Args:
         values: (num_tokens, num_heads, head_dim).
-        cos: (num_tokens, head_dim / 2).
-        sin: (num_tokens, head_dim / 2).
+        cos: (num_tokens, head_dim / 2), in the dtype of `values`: nothing is converted.
+        sin: As `cos`.
 
     Returns:
-        (num_tokens, num_heads, head_dim).
+        A new tensor, (num_tokens, num_heads, head_dim).
     """
     halves = values.view(*values.shape[:-1], 2, -1)
     first_half, second_half = halves.unbind(-2)

@@ -121,7 +121,7 @@ def use_onednn_linears(model: nn.Module) -> None:
     """Replace a model's float32 linear layers on the CPU by `OneDNNLinear`, in place, where that is faster.
 
     Layers are converted one after the other, so that at most one is in memory twice. Call this after everything that
-    reads the ordinary weights.
+    reads the ordinary weights. `RowChunked` modules with such layers run in blocks of rows from then on.
 
     Args:
         model: The model, used for inference only from now on.

@@ -91,7 +91,7 @@ class Float8Linear(QuantizedLinear):
         return super().forward(rows)
 
     def fp8_matmul(self, rows: Tensor) -> Tensor:
-        """Apply the layer to rows that are quantized to 8-bit floats, each with its own scale.
+        """Apply the layer to rows that are quantized to 8-bit floats, each with its own scale; rounds to bfloat16.
 
         Args:
             rows: (num_rows, in_features).

@@ -14,7 +14,8 @@ METADATA_KEYS_HIDDEN_FROM_LLM = ("content_hash", "fused", "image", "kind", "thum
 def llama_index_payload(document: Document, point_id: str, source_key: str) -> dict[str, str]:
     """Return the payload keys from which LlamaIndex's vector stores rebuild a node.
 
-    An image in a file or behind a URL becomes an `ImageNode`, everything else a `TextNode`. All nodes have the
+    An image in a file or behind a URL becomes an `ImageNode`; everything else, pages and data URIs included, becomes a
+    `TextNode`. All nodes have the
     document's metadata, media references included. All metadata are excluded from embedding, so that LlamaIndex
     embeds the text alone; only nodes with media keep their source, because LlamaIndex's indexes drop nodes without
     any text.

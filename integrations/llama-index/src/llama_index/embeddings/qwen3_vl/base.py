@@ -45,7 +45,8 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
     model_kwargs) and of LlamaIndex's `BaseEmbedding`.
 
     Attributes:
-        model_name: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`).
+        model_name: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`). `model` is
+            accepted as another name.
         dimensions: Truncate vectors to this many values (Matryoshka representation). None keeps all.
         query_instruction: Instruction for queries; None means the one for documents.
         document_instruction: Instruction for documents; None means the model's default.
@@ -78,6 +79,19 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
     )
 
     model_name: str = Field(default="Qwen/Qwen3-VL-Embedding-2B", description='A hub id, a local folder, or "tiny".')
+    if TYPE_CHECKING:
+        model: str = Field(default="Qwen/Qwen3-VL-Embedding-2B")
+    else:
+
+        @property
+        def model(self) -> str:
+            """Another name of `model_name`."""
+            return self.model_name
+
+        @model.setter
+        def model(self, value: str) -> None:
+            self.model_name = value
+
     dimensions: int | None = Field(
         default=None, ge=1, description="Truncate vectors to this many values (Matryoshka representation)."
     )

@@ -12,6 +12,8 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node
 from qwen3vl.adapters.inputs import input_or_error
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys, document_from_metadata
 from qwen3vl.documents import Document
+from qwen3vl.errors import InputError
+from qwen3vl.inputs import as_item
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 
 MEDIA_KIND_KEY = "media_kind"
@@ -84,12 +86,42 @@ def node_input(node: BaseNode, keys: MediaKeys = DEFAULT_KEYS) -> dict[str, Any]
         as everywhere in LlamaIndex: by the metadata that are not excluded, followed by its text.
 
     Raises:
-        InputError: A media reference in the metadata is not a str.
+        InputError: A media reference in the metadata is not a str, the node is empty, or its text is that of a binary
+            file.
     """
     document = document_of_node(node, keys)
-    if document.image is None and document.video is None:
-        return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
-    return document.input
+    if document.image is not None or document.video is not None:
+        return document.input
+    text = node.get_content(metadata_mode=MetadataMode.EMBED)
+    if not text.strip():
+        raise InputError(
+            "it is empty: it has no text, image or video. LlamaIndex's splitters make such nodes of images and videos; "
+            "Qwen3VLSplitter(parser=…) of llama_index.node_parser.qwen3_vl passes images and videos on"
+        )
+    if "\0" in text and "file_type" in node.metadata:
+        raise InputError(
+            f"its text is the content of a binary file ({node.metadata['file_type']}), as SimpleDirectoryReader reads "
+            "files for which it has no reader: use Qwen3VLReader().load_data(folder) instead, or pass "
+            "file_extractor={'.png': Qwen3VLReader()} to it, or install llama-index-readers-file"
+        )
+    return {"text": text}
+
+
+def has_media(node: BaseNode, keys: MediaKeys) -> bool:
+    """Return whether a node has an image or video, or names one in its metadata.
+
+    Args:
+        node: The node.
+        keys: The metadata keys of media references.
+
+    Returns:
+        Whether it has; also for a reference that is not a str, which is an error when the node is embedded.
+    """
+    try:
+        document = document_of_node(node, keys)
+    except InputError:
+        return True
+    return document.image is not None or document.video is not None
 
 
 def node_input_or_error(node: BaseNode, keys: MediaKeys) -> Any:
@@ -103,6 +135,23 @@ def node_input_or_error(node: BaseNode, keys: MediaKeys) -> Any:
         An input of `Embedder.embed` and `Reranker.rank`, which accept an `InputError` in its place.
     """
     return input_or_error(node, lambda node: node_input(node, keys), f"node {node.node_id}")
+
+
+def names_file(value: Any) -> bool:
+    """Return whether an input names a file of this machine.
+
+    Args:
+        value: An input of `Embedder.embed`, or an `InputError` in its place.
+
+    Returns:
+        Whether one of its images and videos is a path.
+    """
+    try:
+        item = as_item(value)
+    except InputError:
+        return False
+    origins = [*(image.origin for image in item.images), *(video.origin for video in item.videos)]
+    return "path" in origins
 
 
 def as_storable(node: BaseNode, value: dict[str, Any], keys: MediaKeys) -> BaseNode:

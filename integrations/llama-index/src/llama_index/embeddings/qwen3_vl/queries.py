@@ -11,6 +11,31 @@ from qwen3vl._deprecation import deprecated_alias
 from qwen3vl.inputs import as_item
 
 
+class EmbeddedQueries(list[str]):
+    """The texts of a query whose vector is known.
+
+    `MultiModalVectorStoreIndex` ignores the vector of a bundle and embeds its texts; `Qwen3VLEmbedding` returns the
+    vector that comes with them.
+
+    Args:
+        texts: The texts of the query.
+        vector: Its vector.
+
+    Example:
+        ```python
+        from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+        from llama_index.embeddings.qwen3_vl.queries import EmbeddedQueries
+
+        embed_model = Qwen3VLEmbedding(model_name="tiny")
+        assert embed_model.get_agg_embedding_from_queries(EmbeddedQueries([""], [1.0])) == [1.0]
+        ```
+    """
+
+    def __init__(self, texts: list[str], vector: list[float]) -> None:
+        super().__init__(texts)
+        self.vector = vector
+
+
 @dataclass
 class MediaQuery(QueryBundle):
     """A `QueryBundle` with its vector and with the whole query, which `Qwen3VLRerank` scores nodes by.
@@ -34,6 +59,13 @@ class MediaQuery(QueryBundle):
 
     given = deprecated_alias("MediaQuery", "given", "query")
 
+    @property
+    def embedding_strs(self) -> list[str]:
+        """The texts that LlamaIndex embeds for this query, with the vector of the whole query if it is known."""
+        if self.embedding is None:
+            return super().embedding_strs
+        return EmbeddedQueries([self.query_str], self.embedding)
+
 
 def media_query(query: Any, vector: list[float]) -> MediaQuery:
     """Return the bundle of a query whose vector is known.
@@ -56,3 +88,19 @@ def media_query(query: Any, vector: list[float]) -> MediaQuery:
         embedding=vector,
         query=query,
     )
+
+
+def bundle_input(bundle: QueryBundle) -> Any:
+    """Return the whole query of a bundle.
+
+    Args:
+        bundle: Any bundle.
+
+    Returns:
+        An input of `Embedder.embed` and a query of `Reranker.rank`: what a `MediaQuery` was made of, otherwise the
+        text and the image of the bundle; an empty mapping if it has neither.
+    """
+    if isinstance(bundle, MediaQuery) and bundle.query is not None:
+        return bundle.query
+    query = {"text": bundle.query_str, "image": bundle.image_path}
+    return {key: value for key, value in query.items() if value}

@@ -1,27 +1,26 @@
-"""What the embedding model and the reranker have in common, as LlamaIndex's pydantic classes."""
+"""What the components of this package have in common, as LlamaIndex's pydantic classes."""
 
 from __future__ import annotations
 
 import pickle
 from typing import Any
 
-from llama_index.core.bridge.pydantic import model_validator
+from llama_index.core.bridge.pydantic import BaseModel, model_validator
 
 from qwen3vl.adapters.settings import ModelSettings
 
 
-class LlamaIndexModelSettings(ModelSettings):
-    """Settings of a model that loads on first use; objects with equal settings share it.
+class ComponentSettings(BaseModel):
+    """Settings of a component of LlamaIndex; components of one class with equal settings are equal.
 
+    Settings are what `model_dump` returns: not the model that was loaded, a callback manager, a cache or a limiter.
     Pickles contain the fields that can be pickled, and no model.
 
     Example:
         ```python
-        from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+        from llama_index.postprocessor.qwen3_vl_rerank import Qwen3VLPictures
 
-        first = Qwen3VLEmbedding(model_name="tiny", device="cpu", model_kwargs={"max_length": 512})
-        second = Qwen3VLEmbedding(model_name="tiny", device="cpu", model_kwargs={"max_length": 512})
-        assert first.embedder is second.embedder
+        assert Qwen3VLPictures(side=64) == Qwen3VLPictures.from_dict(Qwen3VLPictures(side=64).to_dict())
         ```
     """
 
@@ -32,6 +31,14 @@ class LlamaIndexModelSettings(ModelSettings):
         if not isinstance(values, dict):
             return values
         return {key: value for key, value in values.items() if key != "class_name"}
+
+    def __eq__(self, other: object) -> bool:
+        # Pydantic also compares fields that are no settings, such as callback managers, which are never equal.
+        if not isinstance(other, ComponentSettings) or type(self) is not type(other):
+            return NotImplemented
+        return self.model_dump() == other.model_dump()
+
+    __hash__ = None  # type: ignore[assignment]  # as pydantic's models, whose fields can be assigned
 
     def __getstate__(self) -> dict[str, Any]:
         # LlamaIndex's method deletes fields that cannot be pickled, such as caches with locks, from the live object.
@@ -44,6 +51,37 @@ class LlamaIndexModelSettings(ModelSettings):
                 name: attribute.get_default() for name, attribute in self.__private_attributes__.items()
             },
         }
+
+
+class LlamaIndexModelSettings(ComponentSettings, ModelSettings):
+    """Settings of a model that loads on first use; objects with equal settings share it.
+
+    The model is named by `model` or by `model_name`, whichever of them is the field of a class.
+
+    Example:
+        ```python
+        from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
+
+        first = Qwen3VLEmbedding(model_name="tiny", device="cpu", model_kwargs={"max_length": 512})
+        second = Qwen3VLEmbedding(model="tiny", device="cpu", model_kwargs={"max_length": 512})
+        assert first == second
+        assert first.embedder is second.embedder
+        ```
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_both_names(cls, values: Any) -> Any:
+        """Take `model` for `model_name`, or the reverse."""
+        field, alias = ("model_name", "model") if "model_name" in cls.model_fields else ("model", "model_name")
+        if not isinstance(values, dict) or alias not in values:
+            return values
+        settings = {key: value for key, value in values.items() if key != alias}
+        if settings.setdefault(field, values[alias]) != values[alias]:
+            raise ValueError(
+                f"{field} is {settings[field]!r} and {alias} is {values[alias]!r}, and both name the model: pass one"
+            )
+        return settings
 
 
 def _is_picklable(value: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llama_index.embeddings.qwen3_vl.batching import BatchedEmbedding
-from llama_index.embeddings.qwen3_vl.queries import MediaQuery, media_query
+from llama_index.embeddings.qwen3_vl.queries import EmbeddedQueries, MediaQuery, media_query
 from llama_index.embeddings.qwen3_vl.results import Embedding
 
 from qwen3vl.adapters.inputs import describe_input
@@ -128,6 +128,8 @@ class TextMethods(BatchedEmbedding):
             BatchError: A query cannot be embedded.
         """
         _require_texts(queries)
+        if isinstance(queries, EmbeddedQueries):
+            return queries.vector
         return super().get_agg_embedding_from_queries(queries, agg_fn)
 
     async def aget_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> Embedding:
@@ -145,6 +147,8 @@ class TextMethods(BatchedEmbedding):
             BatchError: A query cannot be embedded.
         """
         _require_texts(queries)
+        if isinstance(queries, EmbeddedQueries):
+            return queries.vector
         return await super().aget_agg_embedding_from_queries(queries, agg_fn)
 
     # Texts of documents
@@ -240,6 +244,6 @@ class TextMethods(BatchedEmbedding):
 def _require_texts(queries: Sequence[str]) -> None:
     if not queries:
         raise InputError(
-            "the query has no text. To search by an image, retrieve embed_model.query_bundle({'image': …}), or use "
-            "image_to_image_retrieve of a MultiModalVectorStoreIndex's retriever."
+            "the query has no text, and LlamaIndex's retrievers ignore the image_path of a QueryBundle. To search by "
+            "an image, retrieve embed_model.query_bundle({'image': …}), or wrap the retriever in Qwen3VLRetriever"
         )

@@ -6,14 +6,19 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
-from llama_index.embeddings.qwen3_vl.nodes import RERANK_ERROR_KEY, node_input_or_error, with_rerank_metadata
-from llama_index.embeddings.qwen3_vl.queries import MediaQuery
+from llama_index.embeddings.qwen3_vl.nodes import (
+    RERANK_ERROR_KEY,
+    names_file,
+    node_input_or_error,
+    with_rerank_metadata,
+)
+from llama_index.embeddings.qwen3_vl.queries import bundle_input
 from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings
 
 from qwen3vl.adapters.registry import MODELS
@@ -37,7 +42,8 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
     model_kwargs) and of LlamaIndex's `BaseNodePostprocessor`.
 
     Attributes:
-        model: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`).
+        model: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`). `model_name` is
+            accepted as another name.
         top_n: Maximum number of nodes to return.
         keep_retrieval_score: Whether to write the node's score before reranking to its metadata, under
             `retrieval_score`.
@@ -62,6 +68,19 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
     )
 
     model: str = Field(default="Qwen/Qwen3-VL-Reranker-2B", description='A hub id, a local folder, or "tiny".')
+    if TYPE_CHECKING:
+        model_name: str = Field(default="Qwen/Qwen3-VL-Reranker-2B")
+    else:
+
+        @property
+        def model_name(self) -> str:
+            """Another name of `model`."""
+            return self.model
+
+        @model_name.setter
+        def model_name(self, value: str) -> None:
+            self.model = value
+
     top_n: int = Field(default=5, ge=1, description="Maximum number of nodes to return.")
     keep_retrieval_score: bool = Field(
         default=False,
@@ -75,6 +94,9 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
         description='What happens to a node that cannot be read: "keep" returns it after all others, without a score '
         'and with the reason in its metadata under "rerank_error"; "raise" raises a qwen3vl.BatchError.',
     )
+
+    _policy_logged: bool = PrivateAttr(default=False)
+    """Whether it was logged that the policy allows no file."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -135,10 +157,28 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
         inputs = [node_input_or_error(node.node, self.media_keys) for node in nodes]
         on_error: Literal["raise", "collect"] = "raise" if self.on_error == "raise" else "collect"
         ranking = self.reranker.rank(query, inputs, on_error=on_error)
-        for document in ranking:
-            if document.error is not None:
-                log.warning("not reranked: %s", document.error)
+        self._log_failures(ranking, inputs)
         return [self._with_score(nodes[document.index], document) for document in ranking[: self.top_n]]
+
+    def _log_failures(self, ranking: Sequence[RankedDocument], inputs: Sequence[Any]) -> None:
+        """Log why nodes have no score; once per object, that the policy allows no file."""
+        num_denied = 0
+        for document in ranking:
+            if document.error is None:
+                continue
+            if not self.policy.folders and names_file(inputs[document.index]):
+                num_denied += 1
+            else:
+                log.warning("not reranked: %s", document.error)
+        if num_denied and not self._policy_logged:
+            self._policy_logged = True
+            log.warning(
+                "not reranked: %d of %d nodes name files, and the policy of this Qwen3VLRerank allows none. They come "
+                "last, without a score. policy=MediaPolicy(folders=('photos',)) allows the files of a folder. This is "
+                "logged once",
+                num_denied,
+                len(inputs),
+            )
 
     def _with_score(self, node: NodeWithScore, document: RankedDocument) -> NodeWithScore:
         metadata: dict[str, Any] = {} if document.error is None else {RERANK_ERROR_KEY: document.error.reason}
@@ -151,7 +191,4 @@ def _query_input(bundle: QueryBundle | None) -> Any:
     """Return the query as `Reranker.rank` accepts it."""
     if bundle is None:
         raise ValueError("the query is missing: pass query_bundle or query_str")
-    if isinstance(bundle, MediaQuery) and bundle.query is not None:
-        return bundle.query
-    query = {"text": bundle.query_str, "image": bundle.image_path}
-    return {key: value for key, value in query.items() if value}
+    return bundle_input(bundle)

@@ -8,6 +8,7 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, field_validator
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import BaseNode, ImageNode, NodeWithScore, QueryBundle
 from llama_index.embeddings.qwen3_vl.nodes import document_of_node
+from llama_index.embeddings.qwen3_vl.settings import ComponentSettings
 
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.adapters.previews import PREVIEW_SIDE, preview_jpeg
@@ -18,7 +19,7 @@ from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
 log = logging.getLogger(__name__)
 
 
-class Qwen3VLPictures(BaseNodePostprocessor):
+class Qwen3VLPictures(ComponentSettings, BaseNodePostprocessor):
     """Replaces each node that has media by an `ImageNode` with a JPEG: the image, the rendered page, or four frames.
 
     For query engines with `multimodal=True`: their language models see the images of `ImageNode`s, and no other

@@ -1,0 +1,66 @@
+"""Folders of embedded stores: whether they can be written, and a view of those that cannot."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+from qwen3vl.errors import StoreError
+
+
+def check_folder(path: Path) -> None:
+    """Check that a path is a folder, or that one can be created there.
+
+    Args:
+        path: The path.
+
+    Raises:
+        StoreError: It is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file, and a store is a folder: name another place")
+
+
+def is_read_only(folder: Path) -> bool:
+    """Return whether this process cannot write an existing folder or one of the files directly in it.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        True for folders on read-only file systems, or whose permissions forbid writing.
+    """
+    if not folder.is_dir():
+        return False
+    # Another process may delete temporary files of the folder meanwhile.
+    return any(not os.access(path, os.W_OK) and path.exists() for path in (folder, *folder.iterdir()))
+
+
+def linked_folder(folder: Path, *, without: Collection[str]) -> Path:
+    """Return a new temporary folder with symbolic links to the entries of a folder.
+
+    Database engines write lock files even if they only read. They do so in the temporary folder.
+
+    Args:
+        folder: The folder.
+        without: Names of entries to leave out.
+
+    Returns:
+        The temporary folder. The caller removes it.
+
+    Raises:
+        StoreError: There is no place for temporary folders.
+    """
+    try:
+        links = Path(tempfile.mkdtemp(prefix="qwen3vl-store-"))
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be written by this process, and to search it, a temporary folder is needed, which cannot "
+            f"be created ({error}): set TMPDIR to a folder that can be written"
+        ) from error
+    for entry in folder.iterdir():
+        if entry.name not in without:
+            (links / entry.name).symlink_to(entry.resolve())
+    return links
