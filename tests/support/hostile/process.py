@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,16 +27,18 @@ def reset_peak_memory() -> None:
 
 def children(command: str = "") -> list[int]:
     """Return the ids of this process's children whose command line contains a text."""
-    found = []
+    found: list[int] = []
     for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            try:
-                line = Path(f"/proc/{pid}/cmdline").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if command in line:
-                found.append(int(pid))
-    return found
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            found += map(int, (task / "children").read_text().split())
+    return [pid for pid in found if command in command_line(pid)]
+
+
+def command_line(pid: int) -> str:
+    """Return a process's command and arguments; nothing if it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    return ""
 
 
 class PeakOfChildren:

@@ -75,7 +75,7 @@ class SharedBuffer:
             ValueError: The buffer does not reach so far.
         """
         offset, size = location
-        if offset < 0 or size < 0 or offset + size > self.size:
+        if offset < 0 or size < 0 or (size and offset + size > self.size):
             raise ValueError(f"the buffer of {self.size} bytes has no {size} bytes at {offset}")
         array = np.empty(size, np.uint8)
         num_read = 0
