@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,12 +24,12 @@ from qwen3vl.media.isolation.pool import POOL, DecoderPool
 from qwen3vl.media.isolation.shared_buffer import SharedBuffer
 from qwen3vl.media.videos import read_video_header
 from tests.support import decoder_operations as operations
+from tests.support.decoder_scripts import is_running, start_script, wait_until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="decoder processes inherit file descriptors")
 
 ISOLATED = MediaPolicy(isolated=True)
 SHORT = MediaPolicy(isolated=True, seconds=0.5)
-REPOSITORY = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
@@ -230,37 +229,12 @@ def test_forked_process_starts_decoder_processes_of_its_own() -> None:
     assert decode(ISOLATED, operations.process_id) == parents
 
 
-SCRIPT = """
-import os, sys, threading
-from pathlib import Path
-from qwen3vl.media import MediaPolicy
-from qwen3vl.media.isolation import decode
-from tests.support import decoder_operations as operations
-
-print("running", flush=True)
-policy = MediaPolicy(isolated=True, seconds=float(sys.argv[2]))
-decode(policy, operations.process_id)
-{body}
-"""
 HANG = "decode(policy, operations.block_signals_and_hang, Path(sys.argv[1]))"
 HANG_IN_A_THREAD = """
 threading.Thread(target=decode, args=(policy, operations.block_signals_and_hang, Path(sys.argv[1]))).start()
 while not Path(sys.argv[1]).exists():
     pass
 """
-
-
-def start_script(body: str, started: Path, seconds: float = 600) -> subprocess.Popen[bytes]:
-    script = started.parent / "script.py"
-    script.write_text(SCRIPT.format(body=body))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in [str(REPOSITORY), *sys.path] if path)}
-    return subprocess.Popen(
-        [sys.executable, script, started, str(seconds)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,
-    )
 
 
 def test_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
@@ -291,19 +265,3 @@ def test_program_does_not_wait_for_a_hanging_decoder_when_it_ends(tmp_path: Path
     process = start_script(HANG_IN_A_THREAD, started)
     process.communicate(timeout=60)
     wait_until(lambda: not is_running(int(started.read_text())))
-
-
-def is_running(process_id: int) -> bool:
-    """Return whether a process exists that has not ended; one that has ended may wait for its parent."""
-    try:
-        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +55,10 @@ def fail() -> None:
     raise KeyError("no such box")
 
 
+def fail_at_length() -> None:
+    raise ValueError("x" * 1_000_000)
+
+
 def count(stop: int, seconds: float) -> Iterator[NDArray[np.int64]]:
     for number in range(stop):
         time.sleep(seconds)
@@ -66,3 +73,23 @@ def print_noise() -> str:
     os.write(1, b"noise on stdout")
     os.write(2, b"noise on stderr")
     return "done"
+
+
+def send_message(data: bytes) -> None:
+    """Send something other than a reply, as a decoder does whose process a file has taken over."""
+    Connection(int(sys.argv[2])).send_bytes(data)
+    time.sleep(600)
+
+
+def send_part_of_a_message() -> None:
+    """Announce 100 bytes (four bytes, big endian) and send one."""
+    os.write(int(sys.argv[2]), b"\0\0\0\x64[")
+    time.sleep(600)
+
+
+def blocks_alarm() -> bool:
+    return signal.SIGALRM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def address_space_limit() -> list[int]:
+    return list(resource.getrlimit(resource.RLIMIT_AS))

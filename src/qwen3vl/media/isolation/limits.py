@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STATM = Path("/proc/self/statm")
@@ -36,15 +36,15 @@ def limited_memory(max_bytes: int) -> Iterator[None]:
     if not size:
         yield
         return
-    _, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
-    limit = size + max_bytes
-    if hard_limit != resource.RLIM_INFINITY:
-        limit = min(limit, hard_limit)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_AS)
+    inherited = [limit for limit in (soft_limit, hard_limit) if limit != resource.RLIM_INFINITY]
+    with suppress(OSError, ValueError):  # some sandboxes allow no changes
+        resource.setrlimit(resource.RLIMIT_AS, (min([size + max_bytes, *inherited]), hard_limit))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (hard_limit, hard_limit))
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_AS, (soft_limit, hard_limit))
 
 
 @contextmanager
@@ -55,6 +55,7 @@ def deadline(seconds: float) -> Iterator[None]:
         seconds: Time from now.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})  # the thread that started this process may block it
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield

@@ -47,19 +47,28 @@ class Channel:
         locations = self.buffer.write(buffers)
         self.connection.send_bytes(json.dumps([plain, locations]).encode())
 
-    def receive(self) -> Any:
+    def receive(self, max_bytes: int | None = None) -> Any:
         """Wait for a message.
+
+        Args:
+            max_bytes: Maximum size of all its arrays and bytes; None if the other process is trusted.
 
         Returns:
             The message; arrays and bytes are copies.
 
         Raises:
             EOFError: The other process has ended.
-            OSError: As above, or the message is too long.
+            OSError: As above, or the message is too long or stops halfway.
             ValueError: This is no message.
         """
-        plain, locations = json.loads(self.connection.recv_bytes(MAX_MESSAGE_BYTES))
-        return self._decode(plain, [(offset, size) for offset, size in locations])
+        data = self.connection.recv_bytes(MAX_MESSAGE_BYTES)
+        try:
+            plain, locations = json.loads(data)
+            if max_bytes is not None and sum(size for _, size in locations) > max_bytes:
+                raise ValueError(f"its data have more than {max_bytes} bytes")
+            return self._decode(plain, [(offset, size) for offset, size in locations])
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+            raise ValueError(f"it has the wrong structure: {type(error).__name__}: {error}") from error
 
     def _decode(self, value: Any, locations: list[Location]) -> Any:
         """Put arrays, bytes and paths back into a JSON value."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ class DecoderPool:
 
     def start_threads(self) -> None:
         """Begin without processes; called again in each forked process."""
+        for process in getattr(self, "_processes", ()):
+            process.disown()  # else they would not notice that the parent has ended
+        self._processes: set[DecoderProcess] = set()
         self._idle: list[DecoderProcess] = []
         self._slots = threading.BoundedSemaphore(self.max_processes)
 
@@ -33,23 +37,26 @@ class DecoderPool:
     def lease(self) -> Iterator[DecoderProcess]:
         """Lend a process for the block, started if none is idle. It is ended afterwards if it is not usable any more.
 
+        Yields:
+            The process.
+
         Raises:
             MediaError: It cannot be started.
         """
         with self._slots:
-            process = self._take_idle() or DecoderProcess()
+            process = self._take_idle() or self._start()
             try:
                 yield process
             finally:
                 if process.usable:
                     self._idle.append(process)
                 else:
-                    process.kill()
+                    self._end(process)
 
     def close(self) -> None:
         """End the idle processes. Later leases start new ones."""
         while self._idle:
-            self._idle.pop().kill()
+            self._end(self._idle.pop())
 
     def _take_idle(self) -> DecoderProcess | None:
         while True:
@@ -59,8 +66,18 @@ class DecoderPool:
                 return None
             if process.usable:
                 return process
-            process.kill()
+            self._end(process)
+
+    def _start(self) -> DecoderProcess:
+        process = DecoderProcess()
+        self._processes.add(process)
+        return process
+
+    def _end(self, process: DecoderProcess) -> None:
+        process.kill()
+        self._processes.discard(process)
 
 
 POOL = DecoderPool(MAX_PROCESSES)
 """The processes of this program."""
+atexit.register(POOL.close)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.media.isolation.messages import Channel
 from qwen3vl.media.isolation.shared_buffer import SharedBuffer
+from qwen3vl.media.isolation.worker import RETIREMENT_BYTES
+
+log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
 """Seconds within which a process must have started."""
@@ -24,12 +31,17 @@ _POLL_S = 0.25
 """Seconds between checks whether this program is ending."""
 _EXIT_TIMEOUT_S = 5.0
 """Seconds to wait for a process that was killed, or that has closed its connection."""
+_TRANSFER_TIMEOUT_S = 10
+"""Seconds within which a message that has begun to arrive must be complete, or one must be taken by the process."""
 _MAX_IDLE_BUFFER_BYTES = 64 * 2**20
 """A process whose buffer is larger than this is not kept for further items."""
-_BOOTSTRAP = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
-    "from qwen3vl.media.isolation.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
-)
+_BOOTSTRAP = """\
+import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)
+import json, sys; sys.path[:] = json.loads(sys.argv[1])
+from qwen3vl.media.isolation.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))
+"""
+"""Ctrl-C, and a service manager that stops a service, signal the whole group. The process that decodes for this one has
+to finish what this one still wants; it ends with the connection."""
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "2",
@@ -58,27 +70,25 @@ class DecoderProcess:
                 "no decoder process can be started, since sys.executable is empty; set it to a Python interpreter, or "
                 "pass MediaPolicy(isolated=False) if all media can be trusted"
             )
-        ours, theirs = socket.socketpair()
-        buffer = SharedBuffer()
-        descriptors = (theirs.fileno(), buffer.file_descriptor)
-        command = [sys.executable, "-c", _BOOTSTRAP, json.dumps(sys.path), *map(str, descriptors)]
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603
-                command,
-                stdin=subprocess.DEVNULL,
-                env=os.environ | _ENVIRONMENT,
-                pass_fds=descriptors,
-            )
-        self._channel = Channel(Connection(ours.detach()), buffer)
+        try:
+            self._process, self._channel = _start_process()
+        except OSError as error:
+            raise MediaError(
+                f"no decoder process can be started ({error}); raise the limit of processes, open files or memory, or "
+                "use fewer threads"
+            ) from error
         self._busy = self._ended = False
         try:
-            self._receive(START_TIMEOUT_S)
-        except (EOFError, OSError, TimeoutError) as error:
-            self.kill()
+            self._receive(START_TIMEOUT_S, max_bytes=0)
+        except (EOFError, OSError, TimeoutError, ValueError) as error:
+            self._wait_or_kill()
             raise MediaError(
                 f"a decoder process ended while it started ({describe_exit(self._process.returncode)}); run "
                 f"`{sys.executable} -c 'import qwen3vl.media.isolation.worker'` to see why"
             ) from error
+        except BaseException:  # such as Ctrl-C
+            self.kill()
+            raise
 
     @property
     def usable(self) -> bool:
@@ -105,53 +115,108 @@ class DecoderProcess:
             PolicyError: It took too long or too much memory.
             ProcessEndedError: The process had ended before.
         """
-        request = {"operation": operation, "arguments": arguments, "seconds": seconds, "memory": memory}
         self._busy = True
+        request = {"operation": operation, "arguments": arguments, "seconds": seconds, "memory": memory}
         try:
             self._channel.send(request)
-        except OSError as error:
+        except ConnectionError as error:
             raise ProcessEndedError from error
+        except OSError as error:
+            raise MediaError(
+                f"it cannot be sent to a decoder process ({error}); free memory, or pass it as a file"
+            ) from error
         remaining = seconds
         while True:
             began = time.monotonic()
-            try:
-                reply = self._receive(remaining)
-            except TimeoutError:
-                self.kill()
-                raise _took_too_long(seconds) from None
-            except (EOFError, OSError, ValueError) as error:
-                self.kill()
-                raise self._crashed(seconds, memory) from error
+            reply = self._exchange(remaining, seconds, memory)
             if not seconds_per_value:
                 remaining -= time.monotonic() - began
-            done = reply["done"]
-            if done:
-                self._busy = reply["retire"] or self._channel.buffer.size > _MAX_IDLE_BUFFER_BYTES
             if "error" in reply:
                 raise _to_exception(reply, memory)
-            if not done:  # the value is copied; the process works on the next one while the caller uses it
-                self._channel.send({"next": True})
             if "value" in reply:
                 yield reply.pop("value")  # not kept while the next one arrives
-            if done:
+            if reply["done"]:
                 return
+
+    def _exchange(self, remaining: float, seconds: float, memory: int) -> dict[str, Any]:
+        """Receive a reply. If it is not the last one, let the process go on while the caller uses the value.
+
+        Args:
+            remaining: Seconds to wait.
+            seconds: Limit of time, for the error.
+            memory: Limit of memory, in bytes.
+
+        Returns:
+            The reply.
+
+        Raises:
+            MediaError: The process crashed, or sent something else.
+            PolicyError: It took too long.
+        """
+        try:
+            reply = self._receive(remaining, max_bytes=memory + RETIREMENT_BYTES)
+            if not isinstance(reply, dict) or not isinstance(reply.get("done"), bool):
+                raise ValueError("it is no reply")
+            if not reply["done"]:
+                self._channel.send({"next": True})
+            else:
+                self._busy = bool(reply.get("retire", True)) or self._channel.buffer.size > _MAX_IDLE_BUFFER_BYTES
+            return reply
+        except TimeoutError:
+            self.kill()
+            raise _took_too_long(seconds) from None
+        except (EOFError, ConnectionError) as error:
+            self._wait_or_kill()
+            return_code = self._process.returncode
+            if return_code == -signal.SIGALRM:
+                raise _took_too_long(seconds) from error
+            raise MediaError(
+                f"its decoder crashed ({describe_exit(return_code)}): the file is broken, or needs more memory than "
+                f"the {memory / 2**20:.0f} MiB that the media policy allows (MediaPolicy.memory); export it again"
+            ) from error
+        except (OSError, ValueError) as error:
+            self.kill()
+            raise MediaError(
+                f"its decoder sent something that is no reply ({error}): the file is broken; export it again"
+            ) from error
 
     def kill(self) -> None:
         """End the process and release its buffer. Doing it again does nothing."""
         if self._ended:
             return
-        self._ended = True
         self._process.kill()
-        self._process.wait(_EXIT_TIMEOUT_S)
-        self._channel.close()
+        try:
+            self._process.wait(_EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:  # the kernel waits for a disk or a network drive
+            log.warning("decoder process %d was killed, but has not ended yet", self._process.pid)
+        self.disown()
 
-    def _receive(self, seconds: float) -> Any:
+    def disown(self) -> None:
+        """Release the connection and the buffer, but do not end the process: it belongs to the parent of this one."""
+        if not self._ended:
+            self._ended = True
+            self._channel.close()
+
+    def _wait_or_kill(self) -> None:
+        """End a process that has closed its connection; if it ends by itself, keep its own exit status."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_EXIT_TIMEOUT_S)
+        self.kill()
+
+    def _receive(self, seconds: float, max_bytes: int) -> Any:
         """Wait for a message.
+
+        Args:
+            seconds: Maximum time.
+            max_bytes: Maximum size of the message's arrays and bytes.
+
+        Returns:
+            The message.
 
         Raises:
             TimeoutError: There was none in time.
             EOFError: The process has ended.
-            OSError: As above.
+            OSError: As above, or the message is not complete.
             ValueError: This is no message.
         """
         end = time.monotonic() + seconds
@@ -161,16 +226,45 @@ class DecoderProcess:
             if not threading.main_thread().is_alive():  # the program ends, and waits for its threads
                 self.kill()
                 raise EOFError
-        return self._channel.receive()
+        return self._channel.receive(max_bytes)
 
-    def _crashed(self, seconds: float, memory: int) -> MediaError:
-        return_code = self._process.returncode
-        if return_code == -signal.SIGALRM:
-            return _took_too_long(seconds)
-        return MediaError(
-            f"its decoder crashed ({describe_exit(return_code)}): the file is broken, or needs more memory than the "
-            f"{memory / 2**20:.0f} MiB that the media policy allows (MediaPolicy.memory); export it again"
-        )
+
+def _start_process() -> tuple[subprocess.Popen[bytes], Channel]:
+    """Start a decoder process.
+
+    Returns:
+        The process, and this end of the connection to it.
+
+    Raises:
+        OSError: There are too many processes or open files, or there is not enough memory.
+    """
+    ours, theirs = socket.socketpair()
+    timeout = struct.pack("ll", _TRANSFER_TIMEOUT_S, 0)  # struct timeval; see socket(7)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        ours.setsockopt(socket.SOL_SOCKET, option, timeout)
+    with ours, theirs:
+        buffer = SharedBuffer()
+        try:
+            descriptors = [_duplicate_above_streams(number) for number in (theirs.fileno(), buffer.file_descriptor)]
+            try:
+                process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-c", _BOOTSTRAP, json.dumps([*map(str, sys.path)]), *map(str, descriptors)],
+                    stdin=subprocess.DEVNULL,
+                    env=os.environ | _ENVIRONMENT,
+                    pass_fds=descriptors,
+                )
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+        except BaseException:
+            buffer.close()
+            raise
+        return process, Channel(Connection(ours.detach()), buffer)
+
+
+def _duplicate_above_streams(file_descriptor: int) -> int:
+    """Duplicate a file descriptor as one above 2: the process redirects 0, 1 and 2, which a daemon may have closed."""
+    return fcntl.fcntl(file_descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def _took_too_long(seconds: float) -> PolicyError:
@@ -197,10 +291,13 @@ def _to_exception(reply: dict[str, Any], memory: int) -> MediaError:
 
 
 def describe_exit(return_code: int | None) -> str:
-    """Describe how a process ended, such as `SIGSEGV` or `exit code 1`.
+    """Describe how a process ended.
 
     Args:
         return_code: `Popen.returncode`.
+
+    Returns:
+        Such as `SIGSEGV` or `exit code 1`.
     """
     if return_code is None or return_code >= 0:
         return f"exit code {return_code}"

@@ -6,7 +6,6 @@ It stays small and without torch: a process is started for each core, and again 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -22,6 +21,8 @@ ORPHAN_GRACE_S = 2.0
 """Seconds after the deadline at which a process ends itself, in case the process that should kill it is gone."""
 RETIREMENT_BYTES = 256 * 2**20
 """A process whose address space has grown by more than this since it started is replaced by a new one."""
+MAX_REASON_LENGTH = 2000
+"""Maximum number of characters of a decoder's error message; some quote the file."""
 _END = object()
 
 
@@ -32,7 +33,6 @@ def main(socket_descriptor: int, buffer_descriptor: int) -> None:
         socket_descriptor: A connected socket.
         buffer_descriptor: The file of the shared buffer.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent process decides
     limits.forbid_core_dumps()
     channel = Channel(Connection(socket_descriptor), SharedBuffer(buffer_descriptor))
     channel.send({"ready": True})
@@ -48,10 +48,10 @@ def main(socket_descriptor: int, buffer_descriptor: int) -> None:
                 if reply["done"]:
                     reply["retire"] = limits.address_space() - size_at_start > RETIREMENT_BYTES
                 channel.send(reply)
-        except MemoryError:  # there was none left to send the result
-            channel.send({"error": "MemoryError", "done": True, "retire": True})
-        except (EOFError, OSError):
+        except (EOFError, ConnectionError):
             return
+        except (MemoryError, OSError):  # there was none left to send the result
+            channel.send({"error": "MemoryError", "done": True, "retire": True})
 
 
 def _answer(request: dict[str, Any], channel: Channel) -> Iterator[dict[str, Any]]:
@@ -66,7 +66,7 @@ def _answer(request: dict[str, Any], channel: Channel) -> Iterator[dict[str, Any
         name = "PolicyError" if isinstance(error, PolicyError) else "MediaError"
         yield {"error": name, "reason": str(error), "done": True}
     except Exception as error:
-        yield {"error": type(error).__name__, "reason": str(error), "done": True}
+        yield {"error": type(error).__name__, "reason": str(error)[:MAX_REASON_LENGTH], "done": True}
 
 
 def _run(
