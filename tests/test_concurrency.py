@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from qwen3vl.concurrency.futures import when_all
+from qwen3vl.concurrency.futures import call_when_done
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 
 
@@ -18,50 +18,34 @@ def done(value: int) -> Future[int]:
     return future
 
 
-def test_when_all_starts_after_the_last_future() -> None:
+def test_function_is_called_after_the_last_future() -> None:
     first: Future[int] = Future()
     second: Future[int] = Future()
-    started: list[bool] = []
-
-    def start() -> Future[int]:
-        started.append(True)
-        return done(3)
-
-    result = when_all([first, second], start)
+    calls: list[bool] = []
+    call_when_done([first, second], lambda: calls.append(True))
     first.set_result(1)
-    assert not started
+    assert not calls
     second.set_exception(ValueError("counts as done"))
-    assert started == [True]
-    assert result.result(0) == 3
+    assert calls == [True]
 
 
-def test_when_all_starts_at_once_if_all_futures_are_done() -> None:
-    assert when_all([], lambda: done(3)).result(0) == 3
-    assert when_all([done(1)], lambda: done(4)).result(0) == 4
+def test_function_is_called_at_once_if_all_futures_are_done() -> None:
+    calls: list[int] = []
+    call_when_done([], lambda: calls.append(1))
+    call_when_done([done(1)], lambda: calls.append(2))
+    assert calls == [1, 2]
 
 
-def test_when_all_passes_on_errors() -> None:
-    failed: Future[int] = Future()
-    failed.set_exception(ValueError("of the future"))
-
-    def raise_error() -> Future[int]:
-        raise ValueError("of start")
-
-    with pytest.raises(ValueError, match="of the future"):
-        when_all([], lambda: failed).result(0)
-    with pytest.raises(ValueError, match="of start"):
-        when_all([], raise_error).result(0)
-
-
-def test_when_all_counts_cancelled_futures() -> None:
+def test_cancelled_futures_count() -> None:
     pending: Future[int] = Future()
-    result = when_all([pending], lambda: done(5))
+    calls: list[bool] = []
+    call_when_done([pending], lambda: calls.append(True))
     pending.cancel()
-    assert result.result(0) == 5
+    assert calls == [True]
 
 
-def test_when_all_keeps_nothing_alive() -> None:
-    """Done futures keep their callbacks; these must not keep what `start` refers to."""
+def test_nothing_is_kept_alive() -> None:
+    """Done futures keep their callbacks; these must not keep what the function refers to."""
 
     class Pixels:
         pass
@@ -69,13 +53,12 @@ def test_when_all_keeps_nothing_alive() -> None:
     pixels = Pixels()
     reference = weakref.ref(pixels)
     future: Future[int] = Future()
-    # As in the engine, `start` refers to the future that it waits for.
-    result = when_all([future], lambda kept=(pixels, future): done(1))  # type: ignore[misc]
+    # As in the engine, the function refers to the future that it waits for.
+    call_when_done([future], lambda kept=(pixels, future): None)  # type: ignore[misc]
     del pixels
     gc.disable()
     try:
         future.set_result(0)
-        assert result.result(0) == 1
         assert reference() is None
     finally:
         gc.enable()

@@ -7,8 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,11 +18,10 @@ import torch
 from PIL import Image
 
 from qwen3vl import Embedder, Reranker
-from qwen3vl.engine import Engine, scheduler
+from qwen3vl.engine import Engine, request_queue
 from qwen3vl.engine.devices import choose_devices
 from qwen3vl.engine.memory import RECOVERY_BATCHES, TokenBudget, bytes_per_token, token_budget
 from qwen3vl.engine.replica import Replica
-from qwen3vl.engine.worker import MAX_OVERTAKING, DeviceWorker
 from tests.conftest import CASES, REFERENCE, resolve
 from tests.support.engines import embedder_with
 from tests.test_golden import EMBED, RERANK, check
@@ -130,25 +128,6 @@ def test_second_caller_gets_the_idle_device(checkpoints: Path) -> None:
         first.join(20)
         hook.remove()
     assert {replica for replica, _ in forward.passes} == set(embedder.engine.replicas)
-    assert [replica.worker.pending_tokens for replica in embedder.engine.replicas] == [0, 0]
-
-
-def test_small_work_overtakes_large_work_a_limited_number_of_times() -> None:
-    worker = DeviceWorker(torch.device("cpu"))
-    stop, resume = threading.Event(), threading.Event()
-    order: list[Any] = []
-
-    def submit(work: Callable[[], Any], num_tokens: int) -> Any:
-        return worker.submit(work, stop=stop, num_tokens=num_tokens, num_threads=torch.get_num_threads())
-
-    futures = [submit(lambda: resume.wait(20), 0)]
-    futures += [submit(partial(order.append, name), 1 << 20) for name in ("large", "larger")]
-    futures += [submit(partial(order.append, number), 20) for number in range(3 * MAX_OVERTAKING)]
-    resume.set()
-    for future in futures:
-        future.result(20)
-    assert [entry for entry in order if isinstance(entry, int)] == list(range(3 * MAX_OVERTAKING))
-    assert MAX_OVERTAKING - 2 <= order.index("large") < order.index("larger") <= MAX_OVERTAKING + 1
 
 
 def test_closing_a_stream_stops_the_model_at_its_next_layer(checkpoints: Path, golden_embedder: Embedder) -> None:
@@ -177,12 +156,11 @@ def test_closing_a_stream_stops_the_model_at_its_next_layer(checkpoints: Path, g
         assert inside.wait(20)
         stream.close()
         resume.set()
-        worker = embedder.engine.replicas[0].worker
-        # Behind the work that was stopped.
-        worker.submit(lambda: None, stop=threading.Event(), num_tokens=1 << 20, num_threads=1).result(20)
-        assert not any(later_layers_ran_after_closing)
-        assert worker.pending_tokens == 0
-        np.testing.assert_allclose(embedder.embed(["again"]), golden_embedder.embed(["again"]), atol=2e-6)
+        num_layers_run = len(later_layers_ran_after_closing)
+        vectors = embedder.embed(["again"])  # behind the work that was stopped
+        assert not any(later_layers_ran_after_closing[:num_layers_run])
+        assert later_layers_ran_after_closing[num_layers_run:] == [True]
+        np.testing.assert_allclose(vectors, golden_embedder.embed(["again"]), atol=2e-6)
     finally:
         for hook in hooks:
             hook.remove()
@@ -225,10 +203,7 @@ def test_inputs_are_taken_on_the_callers_thread(golden_embedder: Embedder) -> No
     assert threads == {threading.current_thread()}
 
 
-def test_results_of_a_slow_source_come_before_its_end(
-    golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scheduler, "MAX_BATCH_WAIT_S", 0.0)
+def test_results_of_a_slow_source_come_before_its_end(golden_embedder: Embedder) -> None:
     num_taken = 0
 
     def inputs() -> Iterator[str]:
@@ -258,10 +233,10 @@ def test_large_mixed_call_keeps_order_and_isolates_errors(golden_embedder: Embed
 
 
 def test_number_of_batches_in_flight_is_bounded(checkpoints: Path) -> None:
-    """While the device is busy, media are decoded for `PREFETCH_BATCHES` batches ahead, and for no more."""
+    """While the device is busy, media of `PREFETCH_BATCHES` batches are decoded, and of no more."""
     resume = threading.Event()
     decoded: list[str] = []
-    most_in_flight = scheduler.PREFETCH_BATCHES + 2  # one is running, and one dispatched when the limit is checked
+    most_in_flight = request_queue.PREFETCH_BATCHES
 
     def counting_decode(sized: Any) -> Any:
         decoded.append(sized.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack, overload
@@ -11,7 +11,7 @@ from typing import Literal, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOwner, RequestOutput, make_request
+from qwen3vl.engine import Engine, EngineOwner, Request, make_request
 from qwen3vl.errors import ItemError
 from qwen3vl.inputs import Input, Item, check_text
 from qwen3vl.media.policy import MediaPolicy
@@ -31,9 +31,9 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.results import (
     Batch,
     OnError,
+    OutputCollector,
     check_on_error,
     count_inputs,
-    gather_outputs,
     iterate_inputs,
     raise_errors,
 )
@@ -166,9 +166,71 @@ class Embedder(EngineOwner):
             ValueError: `on_error` has another value.
         """
         check_on_error(on_error)
-        outputs = self._run(inputs, instruction)
-        total = count_inputs(inputs)
-        batch = gather_outputs(outputs, self._to_vector, (self.dimension,), total=total, progress=progress)
+        outputs = self.engine.run(self._requests(inputs, instruction))
+        batch = self._collector(inputs, progress=progress).collect(outputs)
+        raise_errors(batch, on_error)
+        return batch if on_error == "collect" else batch.values
+
+    @overload
+    async def aembed(
+        self,
+        inputs: Iterable[Input] | Input,
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: Literal["raise"] = "raise",
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    async def aembed(
+        self,
+        inputs: Iterable[Input] | Input,
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: Literal["collect"],
+    ) -> Batch: ...
+
+    async def aembed(
+        self,
+        inputs: Iterable[Input] | Input,
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> NDArray[np.float32] | Batch:
+        """Embed inputs as `embed` does, from an event loop. Waiting occupies no thread.
+
+        Any number of calls may wait at once; their inputs are packed into common batches. Cancelling the awaiting task
+        stops its work.
+
+        Args:
+            inputs: As for `embed`. Iterables are iterated on the event loop's thread.
+            instruction: As for `embed`.
+            progress: As for `embed`.
+            on_error: As for `embed`.
+
+        Returns:
+            As for `embed`.
+
+        Raises:
+            BatchError: Inputs failed and `on_error` is `"raise"`. It has the vectors of the others.
+            ValueError: `on_error` has another value.
+
+        Example:
+            ```python
+            import asyncio
+
+            async def main() -> None:
+                with Embedder("tiny") as embedder:
+                    vectors = await asyncio.gather(*(embedder.aembed(text) for text in ["a red circle", "a blue star"]))
+
+            asyncio.run(main())
+            ```
+        """
+        check_on_error(on_error)
+        outputs = self.engine.arun(self._requests(inputs, instruction))
+        batch = await self._collector(inputs, progress=progress).acollect(outputs)
         raise_errors(batch, on_error)
         return batch if on_error == "collect" else batch.values
 
@@ -184,19 +246,20 @@ class Embedder(EngineOwner):
         Yields:
             The input's index, and its vector, (dimension,) float32, or its error: as they are done, in any order.
         """
-        for output in self._run(inputs, instruction):
+        for output in self.engine.run(self._requests(inputs, instruction)):
             if output.state is not None:
                 yield output.index, self._to_vector(output.state)
             elif output.error is not None:
                 yield output.index, output.error
 
-    def _run(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Generator[RequestOutput]:
+    def _requests(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[Request]:
         own = check_text(instruction or "", "the instruction")
         default = normalize_instruction(own) or self.instruction
         to_prompt = partial(self._to_prompt, default)
-        return self.engine.run(
-            make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(inputs))
-        )
+        return (make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(inputs)))
+
+    def _collector(self, inputs: Iterable[Input] | Input, *, progress: bool) -> OutputCollector:
+        return OutputCollector(self._to_vector, (self.dimension,), total=count_inputs(inputs), progress=progress)
 
     def _to_prompt(self, default_instruction: str, item: Item) -> list[ControlToken | TextPart | UnsizedMedia]:
         instruction = normalize_instruction(item.instruction or "") or default_instruction

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Literal, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOwner, make_request
-from qwen3vl.errors import query_error
+from qwen3vl.engine import Engine, EngineOwner, Request, make_request
+from qwen3vl.errors import InputError, query_error
 from qwen3vl.inputs import Input, Item, as_item, check_text
 from qwen3vl.model.hub import resolve_checkpoint
 from qwen3vl.model.kind import check_model_kind
@@ -23,10 +23,10 @@ from qwen3vl.processing.templates import RERANK_INSTRUCTION, ControlToken, Promp
 from qwen3vl.results import (
     Batch,
     OnError,
+    OutputCollector,
     RankedDocument,
     check_on_error,
     count_inputs,
-    gather_outputs,
     iterate_inputs,
     raise_errors,
     rank_scores,
@@ -130,14 +130,75 @@ class Reranker(EngineOwner):
             ValueError: `on_error` has another value.
         """
         check_on_error(on_error)
-        item, content = self._read_query(query)
-        own = item.instruction or check_text(instruction or "", "the instruction")
-        chosen = own.strip() or self.instruction
-        to_prompt = partial(self._to_prompt, content, chosen)
-        requests = (make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(documents)))
-        outputs = self.engine.run(requests)
-        total = count_inputs(documents)
-        batch = gather_outputs(outputs, self._to_probability, (), total=total, progress=progress)
+        item = _parse_query(query)
+        try:
+            content = self.engine.read_headers(item)
+        except Exception as error:
+            raise _query_error(query, error) from error
+        outputs = self.engine.run(self._requests(item, content, documents, instruction))
+        batch = self._collector(documents, progress=progress).collect(outputs)
+        raise_errors(batch, on_error)
+        return batch if on_error == "collect" else batch.values
+
+    @overload
+    async def ascore(
+        self,
+        query: Input,
+        documents: Iterable[Input],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: Literal["raise"] = "raise",
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    async def ascore(
+        self,
+        query: Input,
+        documents: Iterable[Input],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: Literal["collect"],
+    ) -> Batch: ...
+
+    async def ascore(
+        self,
+        query: Input,
+        documents: Iterable[Input],
+        *,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> NDArray[np.float32] | Batch:
+        """Score documents as `score` does, from an event loop. Waiting occupies no thread.
+
+        Any number of calls may wait at once; their prompts are packed into common batches. Cancelling the awaiting task
+        stops its work.
+
+        Args:
+            query: As for `score`.
+            documents: As for `score`. Iterables are iterated on the event loop's thread.
+            instruction: As for `score`.
+            progress: As for `score`.
+            on_error: As for `score`.
+
+        Returns:
+            As for `score`.
+
+        Raises:
+            InputError: The query cannot be used.
+            BatchError: Documents failed and `on_error` is `"raise"`. It has the scores of the others.
+            ValueError: `on_error` has another value.
+        """
+        check_on_error(on_error)
+        item = _parse_query(query)
+        try:
+            content = await self.engine.aread_headers(item)
+        except Exception as error:
+            raise _query_error(query, error) from error
+        outputs = self.engine.arun(self._requests(item, content, documents, instruction))
+        batch = await self._collector(documents, progress=progress).acollect(outputs)
         raise_errors(batch, on_error)
         return batch if on_error == "collect" else batch.values
 
@@ -171,19 +232,58 @@ class Reranker(EngineOwner):
             ValueError: `top_n` is negative, or `on_error` has another value.
         """
         check_on_error(on_error)
-        if top_n is not None and top_n < 0:
-            raise ValueError(f"top_n is {top_n}; it must be None, or 0 or more")
+        _check_top_n(top_n)
         batch = self.score(query, documents, instruction=instruction, progress=progress, on_error="collect")
         raise_errors(batch, on_error)
         return rank_scores(batch)[:top_n]
 
-    def _read_query(self, query: Input) -> tuple[Item, PromptContent[UnsizedMedia]]:
-        """Parse the query and read the headers of its media, once for all documents."""
-        try:
-            item = as_item(query)
-            return item, self.engine.read_headers(item)
-        except Exception as error:  # objects of the caller may raise anything
-            raise query_error(getattr(error, "source", None) or reprlib.repr(query), error) from error
+    async def arank(
+        self,
+        query: Input,
+        documents: Iterable[Input],
+        *,
+        top_n: int | None = None,
+        instruction: str | None = None,
+        progress: bool = False,
+        on_error: OnError = "raise",
+    ) -> list[RankedDocument]:
+        """Rank documents as `rank` does, from an event loop; see `ascore`.
+
+        Args:
+            query: As for `score`.
+            documents: As for `ascore`.
+            top_n: As for `rank`.
+            instruction: As for `score`.
+            progress: As for `score`.
+            on_error: As for `rank`.
+
+        Returns:
+            As for `rank`.
+
+        Raises:
+            InputError: The query cannot be used.
+            BatchError: Documents failed and `on_error` is `"raise"`.
+            ValueError: `top_n` is negative, or `on_error` has another value.
+        """
+        check_on_error(on_error)
+        _check_top_n(top_n)
+        batch = await self.ascore(query, documents, instruction=instruction, progress=progress, on_error="collect")
+        raise_errors(batch, on_error)
+        return rank_scores(batch)[:top_n]
+
+    def _requests(
+        self,
+        query: Item,
+        content: PromptContent[UnsizedMedia],
+        documents: Iterable[Input],
+        instruction: str | None,
+    ) -> Iterator[Request]:
+        own = query.instruction or check_text(instruction or "", "the instruction")
+        to_prompt = partial(self._to_prompt, content, own.strip() or self.instruction)
+        return (make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(documents)))
+
+    def _collector(self, documents: Iterable[Input], *, progress: bool) -> OutputCollector:
+        return OutputCollector(self._to_probability, (), total=count_inputs(documents), progress=progress)
 
     def _to_prompt(
         self, query: PromptContent[UnsizedMedia], instruction: str, item: Item
@@ -194,3 +294,20 @@ class Reranker(EngineOwner):
         """Return sigmoid of (logit of "yes" minus logit of "no"), as the official script does."""
         logit = np.float32(state @ self._yes_no_weight)
         return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float32)
+
+
+def _parse_query(query: Input) -> Item:
+    """Parse a query; raise `InputError` if it cannot be used."""
+    try:
+        return as_item(query)
+    except Exception as error:  # objects of the caller may raise anything
+        raise _query_error(query, error) from error
+
+
+def _query_error(query: Input, error: Exception) -> InputError:
+    return query_error(getattr(error, "source", None) or reprlib.repr(query), error)
+
+
+def _check_top_n(top_n: int | None) -> None:
+    if top_n is not None and top_n < 0:
+        raise ValueError(f"top_n is {top_n}; it must be None, or 0 or more")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,41 +89,79 @@ def rank_scores(batch: Batch) -> list[RankedDocument]:
     return sorted(ranked, key=lambda document: (document.score is None, -(document.score or 0.0)))
 
 
-def gather_outputs(
-    outputs: Generator[RequestOutput],
-    to_value: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    shape: tuple[int, ...],
-    *,
-    total: int | None,
-    progress: bool,
-) -> Batch:
-    """Collect the engine's outputs in the order of their requests.
+class OutputCollector:
+    """Collects the engine's outputs in the order of their requests.
 
     Args:
-        outputs: The engine's outputs, in any order. The generator is closed, also on Ctrl-C, which stops the model.
         to_value: Converts a request's hidden state, (hidden_size,) float32, to its result.
         shape: Shape of one result.
         total: Number of requests for the progress bar, if known.
         progress: Whether to show a progress bar.
-
-    Returns:
-        Results of shape (n, *shape), errors and notices.
     """
-    values: dict[int, NDArray[np.float32]] = {}
-    errors: dict[int, ItemError] = {}
-    notices: dict[int, str] = {}
-    with closing(outputs):
-        for output in tqdm(outputs, total=total, disable=not progress, unit="item", smoothing=0.1):
-            if output.state is not None:
-                values[output.index] = to_value(output.state)
-            elif output.error is not None:
-                errors[output.index] = output.error
-            if output.notice:
-                notices[output.index] = output.notice
-    array = np.full((len(values) + len(errors), *shape), np.nan, dtype=np.float32)
-    for index, value in values.items():
-        array[index] = value
-    return Batch(array, tuple(errors[index] for index in sorted(errors)), dict(sorted(notices.items())))
+
+    def __init__(
+        self,
+        to_value: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        shape: tuple[int, ...],
+        *,
+        total: int | None,
+        progress: bool,
+    ) -> None:
+        self._to_value = to_value
+        self._shape = shape
+        self._progress_bar = tqdm(total=total, unit="item", smoothing=0.1) if progress else None
+        self._values: dict[int, NDArray[np.float32]] = {}
+        self._errors: dict[int, ItemError] = {}
+        self._notices: dict[int, str] = {}
+
+    def collect(self, outputs: Generator[RequestOutput]) -> Batch:
+        """Collect all outputs.
+
+        Args:
+            outputs: The engine's outputs, in any order. The generator is closed, also on Ctrl-C, which stops the model.
+
+        Returns:
+            Results of shape (n, *shape), errors and notices.
+        """
+        with self._progress(), closing(outputs):
+            for output in outputs:
+                self._add(output)
+        return self._to_batch()
+
+    async def acollect(self, outputs: AsyncGenerator[RequestOutput]) -> Batch:
+        """Collect all outputs as `collect` does, from an asynchronous generator.
+
+        Args:
+            outputs: As for `collect`. It is closed, also if the awaiting task is cancelled.
+
+        Returns:
+            As for `collect`.
+        """
+        with self._progress():
+            async with aclosing(outputs):
+                async for output in outputs:
+                    self._add(output)
+        return self._to_batch()
+
+    def _progress(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self._progress_bar is None else self._progress_bar
+
+    def _add(self, output: RequestOutput) -> None:
+        if output.state is not None:
+            self._values[output.index] = self._to_value(output.state)
+        elif output.error is not None:
+            self._errors[output.index] = output.error
+        if output.notice:
+            self._notices[output.index] = output.notice
+        if self._progress_bar is not None:
+            self._progress_bar.update()
+
+    def _to_batch(self) -> Batch:
+        array = np.full((len(self._values) + len(self._errors), *self._shape), np.nan, dtype=np.float32)
+        for index, value in self._values.items():
+            array[index] = value
+        errors = tuple(self._errors[index] for index in sorted(self._errors))
+        return Batch(array, errors, dict(sorted(self._notices.items())))
 
 
 def raise_errors(batch: Batch, on_error: OnError) -> None:

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
 class Cancelled(Exception):  # noqa: N818 (a control signal, which users never see)
-    """Raised on a device's thread when the call that requested the work was interrupted, dropped or closed."""
+    """Raised on a device's thread when all calls that need the work were interrupted, dropped or closed."""
 
 
 _current = threading.local()
 
 
 @contextmanager
-def cancellation_scope(stop: threading.Event) -> Iterator[None]:
-    """Make `raise_if_cancelled` on this thread check a stop event while the context is entered. Do not nest scopes.
+def cancellation_scope(cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Make `raise_if_cancelled` on this thread check a function while the context is entered. Do not nest scopes.
 
     Args:
-        stop: Set when the result is no longer needed.
+        cancelled: Returns whether the result is no longer needed.
     """
-    _current.stop = stop
+    _current.cancelled = cancelled
     try:
         yield
     finally:
-        _current.stop = None
+        _current.cancelled = None
 
 
 def raise_if_cancelled(*_: Any) -> None:
-    """Raise `Cancelled` if the stop event of this thread's `cancellation_scope` is set.
+    """Raise `Cancelled` if the result of this thread's `cancellation_scope` is no longer needed.
 
     Registered as a forward pre-hook on every layer; therefore it accepts a hook's arguments, which it ignores.
 
     Raises:
-        Cancelled: The stop event is set.
+        Cancelled: It is not needed.
     """
-    stop = getattr(_current, "stop", None)
-    if stop is not None and stop.is_set():
+    cancelled = getattr(_current, "cancelled", None)
+    if cancelled is not None and cancelled():
         raise Cancelled

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from typing import Any
 
 import torch
@@ -169,6 +170,38 @@ class Engine:
         if self.closed:
             raise RuntimeError(CLOSED)
         return self._scheduler.run(requests)
+
+    def arun(self, requests: Iterable[Request]) -> AsyncGenerator[RequestOutput]:
+        """Run requests as `run` does, without occupying a thread while they wait.
+
+        Args:
+            requests: Taken on the event loop's thread, as they are needed.
+
+        Returns:
+            An asynchronous generator of one output per request. Closing it stops the model.
+
+        Raises:
+            RuntimeError: The engine is closed. The generator raises it, too, if the engine is closed meanwhile.
+        """
+        if self.closed:
+            raise RuntimeError(CLOSED)
+        return self._scheduler.arun(requests)
+
+    async def aread_headers(self, item: Item) -> PromptContent[UnsizedMedia]:
+        """Read the headers of an item's images and videos as `read_headers` does, without blocking the event loop.
+
+        Args:
+            item: The parsed input.
+
+        Returns:
+            The item's content, with media whose natural size is known.
+
+        Raises:
+            InputError: An image or video cannot be read, or the media policy does not allow it.
+        """
+        if not (item.images or item.videos):
+            return self.read_headers(item)
+        return await asyncio.wrap_future(self._scheduler.submit_to_media_thread(lambda: self.read_headers(item)))
 
     def _first_replica(self) -> Replica:
         if not self.replicas:

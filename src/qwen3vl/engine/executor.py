@@ -1,10 +1,9 @@
-"""Execution of a batch on a replica, with recovery from broken media and from lack of memory."""
+"""Execution of a batch on a replica, with recovery from lack of memory and from requests that fail."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
-from concurrent.futures import Future
 from typing import Protocol
 
 import torch
@@ -14,7 +13,6 @@ from qwen3vl.engine.batches import BatchFailure, BatchResult, ScheduledBatch, fo
 from qwen3vl.engine.cancellation import Cancelled
 from qwen3vl.engine.memory import TokenBudget
 from qwen3vl.engine.packing import Pack
-from qwen3vl.engine.preparation import PreparedRequest
 from qwen3vl.engine.replica import DeviceResult, Replica
 from qwen3vl.engine.requests import without_traceback
 from qwen3vl.model import VisionFeatures
@@ -69,20 +67,13 @@ class BatchExecutor:
         self.use_cache = use_cache
         self._forward = forward
 
-    def run(
-        self,
-        batch: ScheduledBatch,
-        replica: Replica,
-        decoding: Mapping[Hashable, Future[Tensor]],
-        cached_features: Mapping[Hashable, VisionFeatures],
-    ) -> list[BatchResult | BatchFailure]:
-        """Run a batch. Requests with broken media fail; the others are packed anew and run.
+    def run(self, batch: ScheduledBatch, replica: Replica, replica_number: int) -> list[BatchResult | BatchFailure]:
+        """Run a batch. An error in one request does not fail the others.
 
         Args:
-            batch: What to run.
+            batch: What to run. The media of its requests are decoded.
             replica: Where to run it. Call this method on the thread of its worker.
-            decoding: By media key, futures of the decoded media; all are done.
-            cached_features: By media key, features that need no decoding.
+            replica_number: Its number in `QueuedRequest.features`.
 
         Returns:
             Results and failures that together contain each request of the batch once.
@@ -90,22 +81,13 @@ class BatchExecutor:
         Raises:
             Cancelled: Nobody needs the results any more.
         """
-        errors = {key: error for key, future in decoding.items() if (error := future.exception()) is not None}
-        pixels = {key: future.result() for key, future in decoding.items() if key not in errors}
-        if not errors:
-            return self._run_forward(batch, replica, pixels, cached_features, use_cache=self.use_cache)
-        outcomes: list[BatchResult | BatchFailure] = []
-        intact: list[PreparedRequest] = []
-        for request in batch.requests:
-            broken = next((media for media in request.fitted.media if media.vision.key in errors), None)
-            if broken is None:
-                intact.append(request)
-            else:
-                error = _as_exception(errors[broken.vision.key])
-                outcomes.append(BatchFailure([request], error, broken.name))
-        for smaller in form_batches(intact, self.budget.tokens):
-            outcomes += self._run_forward(smaller, replica, pixels, cached_features, use_cache=self.use_cache)
-        return outcomes
+        pixels: dict[Hashable, Tensor] = {}
+        features: dict[Hashable, VisionFeatures] = {}
+        for queued in batch.requests:
+            pixels |= {key: future.result() for key, future in queued.pixels.items()}
+            if queued.features:
+                features |= queued.features[replica_number]
+        return self._run_forward(batch, replica, pixels, features, use_cache=self.use_cache)
 
     def _run_forward(
         self,
@@ -119,8 +101,8 @@ class BatchExecutor:
         """Run a batch that has all its pixels.
 
         When memory runs out, first clear the vision feature cache and try again without it; if that does not help,
-        shrink the budget and run the batch in halves, down to single requests. Other errors fail the requests of this
-        batch only.
+        shrink the budget and run the batch in halves, down to single requests. A batch that fails in another way is
+        run in halves, too: it may contain requests of several callers, and only one may have caused the error.
         """
         try:
             device_result = self._forward(replica, batch.pack, pixels, cached_features, use_cache=use_cache)
@@ -132,28 +114,29 @@ class BatchExecutor:
             self.budget.record_success(batch.pack.num_tokens)
             return [BatchResult(batch, device_result)]
         # Outside of the except clause: it would keep the failed pass's activations in memory.
-        if not _is_out_of_memory(error):
-            return [BatchFailure(batch.requests, error)]
-        cache_was_used = use_cache and replica.vision_cache.size_bytes > 0
-        replica.vision_cache.clear()
-        if replica.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if cache_was_used:
-            return self._run_forward(batch, replica, pixels, cached_features, use_cache=False)
+        if _is_out_of_memory(error):
+            cache_was_used = use_cache and replica.vision_cache.size_bytes > 0
+            replica.vision_cache.clear()
+            if replica.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if cache_was_used:
+                return self._run_forward(batch, replica, pixels, cached_features, use_cache=False)
+            if len(batch.requests) > 1:
+                self.budget.shrink(batch.pack.num_tokens)
         if len(batch.requests) == 1:
             return [BatchFailure(batch.requests, error)]
-        log.warning("out of memory at %d tokens in one batch; running it in halves", batch.pack.num_tokens)
-        self.budget.shrink(batch.pack.num_tokens)
+        log.warning(
+            "a batch of %d requests with %d tokens failed (%s); running it in halves",
+            len(batch.requests),
+            batch.pack.num_tokens,
+            error,
+        )
         middle = len(batch.requests) // 2
         outcomes: list[BatchResult | BatchFailure] = []
         for half in (batch.requests[:middle], batch.requests[middle:]):
             for smaller in form_batches(half, _UNLIMITED):
                 outcomes += self._run_forward(smaller, replica, pixels, cached_features, use_cache=use_cache)
         return outcomes
-
-
-def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError(f"decoding ended with {type(error).__name__}")
 
 
 def _is_out_of_memory(error: Exception) -> bool:

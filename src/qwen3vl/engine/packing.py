@@ -23,6 +23,7 @@ class Pack:
         input_ids: Token ids, (num_tokens,) int64.
         position_ids: Positions for time, height and width, (3, num_tokens) int64.
         layout: Segments of the row, and which prefixes they attend to.
+        prefix_lengths: Number of tokens that each prompt shares with the one before it in `prompt_indices`.
         output_indices: Index in the row of each prompt's last token, (num_prompts,) int64, in the order of
             `prompt_indices`. Equal prompts have the same one.
         media_keys: Distinct keys of the images and videos in the row, whether their features are cached or not.
@@ -36,6 +37,7 @@ class Pack:
     input_ids: Ints
     position_ids: Ints
     layout: AttentionLayout
+    prefix_lengths: tuple[int, ...]
     output_indices: Ints
     media_keys: tuple[Hashable, ...]
     grids: tuple[Grid, ...]
@@ -140,6 +142,7 @@ def _build_pack(prompts: Sequence[EncodedPrompt], indices: Sequence[int], prefix
         input_ids=np.concatenate(input_ids),
         position_ids=np.concatenate(position_ids, axis=1),
         layout=AttentionLayout(tuple(stop - start for _, start, stop in tree.segments), tuple(tree.links)),
+        prefix_lengths=tuple(prefix_lengths),
         output_indices=np.array(tree.last_token_indices, dtype=np.int64),
         media_keys=tuple(feature_starts),
         grids=tuple(grids),

@@ -26,13 +26,15 @@ class Request:
     Attributes:
         index: The item's index in the caller's input.
         source: What the item is, for errors: a path, a URL, or the beginning of its text.
-        to_prompt: Returns the parts of the prompt. It is called on a media thread; it may read headers of media and
-            raise `InputError`.
+        to_prompt: Returns the parts of the prompt. It is called on a thread of the engine; it may read headers of media
+            and raise `InputError`.
+        has_media: Whether it reads headers of media, which may take long; texts have threads of their own.
     """
 
     index: int
     source: str
     to_prompt: Callable[[], PromptParts]
+    has_media: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +69,7 @@ def make_request(index: int, value: Any, to_prompt: Callable[[Item], PromptParts
         item = as_item(value)
     except Exception as error:  # objects of the caller may raise anything
         return Request(index, reprlib.repr(value), partial(_raise, error))
-    return Request(index, item.name, partial(to_prompt, item))
+    return Request(index, item.name, partial(to_prompt, item), has_media=bool(item.images or item.videos))
 
 
 def _raise(error: Exception) -> PromptParts:

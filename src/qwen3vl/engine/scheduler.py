@@ -1,38 +1,42 @@
-"""Scheduling: how requests become batches, where these run, and how their outputs come back."""
+"""Scheduling: how the requests of all callers of a model become batches, and how outputs come back."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import time
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+import weakref
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from qwen3vl.concurrency.futures import when_all
+from qwen3vl.concurrency.futures import call_when_done
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
-from qwen3vl.engine.batches import BatchFailure, BatchResult, PendingBatch, ScheduledBatch, form_batches
+from qwen3vl.engine.accounting import batch_stats
+from qwen3vl.engine.batches import BatchFailure, BatchResult, form_batches
+from qwen3vl.engine.calls import Call, CallEvent
 from qwen3vl.engine.cancellation import Cancelled
 from qwen3vl.engine.executor import BatchExecutor
-from qwen3vl.engine.inflight import InFlightBatch, RunState
+from qwen3vl.engine.fairness import FairShare
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
 from qwen3vl.engine.replica import Replica
+from qwen3vl.engine.request_queue import WINDOW_BATCHES, QueuedRequest, RequestQueue
 from qwen3vl.engine.requests import Request, RequestOutput, failed_output, without_traceback
 from qwen3vl.engine.stats import Stats, StatsAccumulator
 from qwen3vl.engine.timing import DeviceTimestamp
+from qwen3vl.engine.worker import DeviceWork, DeviceWorker
 from qwen3vl.errors import InputError
 from qwen3vl.model import VisionFeatures
 from qwen3vl.processing.sizing import SizedMedia
 
-PREPARE_CHUNK = 32
-"""Maximum number of a call's requests that are prepared at once."""
-PREFETCH_BATCHES = 2
-"""Batches per device whose media are decoded while another batch runs."""
-MAX_BATCH_WAIT_S = 1.0
-"""Seconds that prepared requests wait for further ones to share a batch with, while no batch of their call runs."""
-MAX_DECODE_THREADS = 8
+T = TypeVar("T")
+
+MAX_MEDIA_THREADS = 8
 """Maximum number of media threads where the settings do not name one."""
 CLOSE_TIMEOUT_S = 10.0
 """Seconds that `close` waits for a running layer to end."""
@@ -55,14 +59,14 @@ def load_pixels(media: SizedMedia) -> Tensor:
 class Scheduler:
     """Turns the requests of any number of callers into batches and runs these on the replicas.
 
-    The steps of a call, which overlap:
+    The steps of a request:
 
-    1. Requests are taken on the caller's thread and prepared on media threads: headers are read, prompts tokenized.
-    2. Prepared requests wait in a `PendingBatch`, and are packed by token budget when there are enough.
-    3. A batch is dispatched to the replica with the fewest pending tokens. Media whose features are not cached are
-       decoded on media threads, `PREFETCH_BATCHES` batches ahead of the devices.
-    4. The replica's worker runs the forward pass; see `BatchExecutor`.
-    5. Results are collected on the caller's thread, as they are done.
+    1. It is taken from the caller's iterable, on the caller's thread, and submitted to the `RequestQueue`.
+    2. It is prepared on a thread: headers are read, the prompt is tokenized. Texts and media have their own threads.
+    3. Media whose features are not cached are decoded on the media threads.
+    4. A device that is free takes the requests whose turn it is, of all callers, packs them and runs them; see
+       `DeviceWorker` and `BatchExecutor`.
+    5. The outputs are handed to their callers, on the worker's second thread.
 
     Args:
         replicas: The model on its devices.
@@ -86,14 +90,20 @@ class Scheduler:
     ) -> None:
         self.stats = StatsAccumulator()
         self._replicas = list(replicas)
+        self._workers = [replica.worker for replica in replicas]
         self._preparer = preparer
         self._executor = executor
         self._decode = decode
-        self._pin_memory = self._replicas[0].device.type == "cuda"
-        max_threads = max_threads or min(MAX_DECODE_THREADS, os.cpu_count() or 1)
-        self._threads = ForkSafeThreadPool(max_threads, "qwen3vl")
+        self._pin_memory = replicas[0].device.type == "cuda"
+        max_threads = max_threads or min(MAX_MEDIA_THREADS, os.cpu_count() or 1)
+        self._media_threads = ForkSafeThreadPool(max_threads, "qwen3vl-media")
+        self._text_threads = ForkSafeThreadPool(min(max_threads, os.cpu_count() or 1), "qwen3vl-text")
+        self._queue = RequestQueue(executor.budget, len(replicas), max_threads)
+        self._decoding: weakref.WeakValueDictionary[Hashable, Future[Tensor]] = weakref.WeakValueDictionary()
         self._closed = False
-        self._runs: set[RunState] = set()
+        self._calls: set[Call] = set()
+        for worker in self._workers:
+            worker.attach(self)
 
     @property
     def closed(self) -> bool:
@@ -101,18 +111,18 @@ class Scheduler:
         return self._closed
 
     def close(self) -> None:
-        """Abort running calls, stop the media threads and drop the replicas. Closing again does nothing.
+        """Abort running calls, stop the threads and drop the replicas. Closing again does nothing.
 
         Waits until running layers have ended, up to `CLOSE_TIMEOUT_S` seconds for each device.
         """
-        # No lock, since a lock may be taken while a process forks. `run` registers itself before it reads `_closed`,
-        # and this sets `_closed` before it reads `_runs`: no call escapes.
+        # No lock, since a lock may be taken while a process forks. `_begin` registers a call before it reads
+        # `_closed`, and this sets `_closed` before it reads `_calls`: no call escapes.
         self._closed = True
-        for run_state in list(self._runs):
-            run_state.abort()
-        self._threads.close()
-        for replica in self._replicas:
-            replica.worker.flush_cancelled(CLOSE_TIMEOUT_S)
+        self._abort_calls(Cancelled())
+        self._media_threads.close()
+        self._text_threads.close()
+        for worker in self._workers:
+            worker.wait_for_cancelled(CLOSE_TIMEOUT_S)
         # In place: the frame of a suspended generator refers to this object.
         self._replicas.clear()
 
@@ -128,162 +138,312 @@ class Scheduler:
         Raises:
             RuntimeError: The scheduler is closed, or was closed meanwhile.
         """
-        run_state = RunState({replica.worker: DeviceTimestamp.now(replica.device) for replica in self._replicas})
-        self._runs.add(run_state)
+        events: SimpleQueue[CallEvent] = SimpleQueue()
+        call = self._new_call(events.put)
         try:
-            if self._closed:
-                raise Cancelled
-            yield from self._run(iter(requests), run_state)
+            self._begin(call)
+            source: Iterator[Request] | None = iter(requests)
+            num_missing = 0
+            while True:
+                source, num_submitted = self._submit_some(call, source, events.empty)
+                num_missing += num_submitted
+                if source is None and not num_missing:
+                    return
+                outputs = _outputs(events.get())
+                num_missing -= len(outputs)
+                yield from outputs
         except Exception as error:
             if self._closed:
                 raise RuntimeError(CLOSED) from without_traceback(error)
             raise
         finally:
-            run_state.cancel()
-            self._runs.discard(run_state)
+            self._end(call)
 
-    def _run(self, requests: Iterator[Request], run_state: RunState) -> Iterator[RequestOutput]:
-        num_workers = len(run_state.began)
-        for step in self._schedule(requests, run_state):
-            if isinstance(step, RequestOutput):
-                yield step
-            elif step is not None:
-                self._dispatch(step, run_state)
-            while len(run_state.in_flight) > (PREFETCH_BATCHES + 1) * num_workers or run_state.has_results:
-                yield from self._collect(run_state)
-        while run_state.in_flight:
-            yield from self._collect(run_state)
-
-    def _schedule(
-        self, requests: Iterator[Request], run_state: RunState
-    ) -> Iterator[ScheduledBatch | RequestOutput | None]:
-        """Prepare requests and pack them, while batches dispatched before are running.
+    async def arun(self, requests: Iterable[Request]) -> AsyncGenerator[RequestOutput]:
+        """Run requests without occupying a thread while they wait.
 
         Args:
-            requests: Requests of one call.
-            run_state: The call's state.
+            requests: Taken on the event loop's thread, as they are needed.
 
         Yields:
-            Batches; outputs of requests that could not be prepared; and None from time to time, when results of
-            earlier batches may be there.
+            One output per request, in the order in which batches are done.
+
+        Raises:
+            RuntimeError: The scheduler is closed, or was closed meanwhile.
         """
-        pending = PendingBatch()
-        while chunk := _take_chunk(requests):
-            for prepared in self._prepare(chunk, run_state):
-                if isinstance(prepared, RequestOutput):
-                    yield prepared
-                else:
-                    pending.add(prepared)
-            yield None
-            max_tokens = self._executor.budget.tokens
-            enough = pending.num_tokens >= 2 * max_tokens * len(run_state.began) or pending.age_s >= MAX_BATCH_WAIT_S
-            if pending.full or (enough and run_state.idle):
-                yield from form_batches(pending.requests, max_tokens)
-                pending = PendingBatch()
-        yield from form_batches(pending.requests, self._executor.budget.tokens)
+        events: asyncio.Queue[CallEvent] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
 
-    def _prepare(self, requests: Sequence[Request], run_state: RunState) -> Iterator[PreparedRequest | RequestOutput]:
-        futures = [self._threads.submit(self._preparer.prepare, request) for request in requests]
+        def notify(event: CallEvent) -> None:
+            try:
+                loop.call_soon_threadsafe(events.put_nowait, event)
+            except RuntimeError:  # the loop is closed
+                self._queue.cancel(call)
+
+        call = self._new_call(notify)
         try:
-            for future in futures:
-                yield run_state.wait_for(future)
+            self._begin(call)
+            source: Iterator[Request] | None = iter(requests)
+            num_missing = 0
+            while True:
+                source, num_submitted = self._submit_some(call, source, events.empty)
+                num_missing += num_submitted
+                if source is None and not num_missing:
+                    return
+                outputs = _outputs(await events.get())
+                num_missing -= len(outputs)
+                for output in outputs:
+                    yield output
+        except Exception as error:
+            if self._closed:
+                raise RuntimeError(CLOSED) from without_traceback(error)
+            raise
         finally:
-            for future in futures:
-                future.cancel()
+            self._end(call)
 
-    def _dispatch(self, batch: ScheduledBatch, run_state: RunState) -> None:
-        """Send a batch to the device with the fewest pending tokens, and have its media decoded."""
-        replica = min(self._replicas, key=lambda replica: replica.worker.pending_tokens)
-        media = {item.vision.key: item for request in batch.requests for item in request.fitted.media}
-        cached_features: dict[Hashable, VisionFeatures] = {}
-        pixels: dict[Hashable, Future[Tensor]] = {}
-        # Media that an earlier batch of this call has decoded, or will have, are not decoded again.
-        decoding = {key: future for in_flight in run_state.in_flight for key, future in in_flight.pixels.items()}
-        for key in batch.pack.media_keys:
-            features = replica.vision_cache.get(key) if self._executor.use_cache else None
-            if features is not None:
-                cached_features[key] = features
-            else:
-                pixels[key] = decoding.get(key) or self._threads.submit(self._load, media[key])
+    def submit_to_media_thread(self, work: Callable[[], T]) -> Future[T]:
+        """Run a function that reads media on one of the media threads.
 
-        num_tokens = batch.pack.num_tokens
+        Args:
+            work: The function.
 
-        def submit() -> Future[list[BatchResult | BatchFailure]]:
-            if run_state.stop.is_set():
-                raise Cancelled
-            return replica.worker.submit(
-                partial(self._executor.run, batch, replica, pixels, cached_features),
-                stop=run_state.stop,
-                num_tokens=num_tokens,
-                num_threads=run_state.num_threads,
-            )
+        Returns:
+            The future of its result.
 
-        future = when_all(pixels.values(), submit)
-        run_state.in_flight.append(InFlightBatch(replica.worker, num_tokens, pixels, future))
-        replica.worker.add_pending_tokens(num_tokens)
+        Raises:
+            RuntimeError: The scheduler is closed.
+        """
+        if self._closed:
+            raise RuntimeError(CLOSED)
+        return self._media_threads.submit(work)
+
+    def next_tag(self) -> tuple[float, float] | None:
+        """Return the tag of the request whose turn it is, and seconds to wait; see `WorkSource`."""
+        return None if self._closed else self._queue.first_tag()
+
+    def take_work(self, worker: DeviceWorker) -> DeviceWork | None:
+        """Take the requests whose turn it is as a batch for a worker's device; see `WorkSource`."""
+        requests = self._queue.take()
+        if not requests:
+            return None
+        number = self._workers.index(worker)
+        calls = {queued.call for queued in requests}
+        worker.clock.begin(requests[0].tag)
+        return DeviceWork(
+            run=partial(self._run_batches, requests, number),
+            finish=partial(self._finish, requests, worker, worker.clock.active_since),
+            cancelled=partial(_all_cancelled, calls),
+            num_threads=requests[0].call.num_threads,
+        )
+
+    def _run_batches(self, requests: Sequence[QueuedRequest], number: int) -> list[BatchResult | BatchFailure]:
+        """Pack requests and run them on a replica: nearly always in one batch, since they were chosen to fill one."""
+        if self._closed:
+            raise Cancelled
+        replica = self._replicas[number]
+        outcomes: list[BatchResult | BatchFailure] = []
+        for batch in form_batches(requests, self._executor.budget.tokens):
+            outcomes += self._executor.run(batch, replica, number)
+        return outcomes
+
+    def _finish(
+        self, requests: list[QueuedRequest], worker: DeviceWorker, active_since: DeviceTimestamp | None, result: Any
+    ) -> None:
+        """Hand the outputs of requests to their calls.
+
+        Args:
+            requests: What was run.
+            worker: Where it was run.
+            active_since: When the device got work after it had none.
+            result: Results and failures of batches, or what was raised.
+        """
+        outcomes: list[BatchResult | BatchFailure]
+        if isinstance(result, BaseException):
+            outcomes = [] if isinstance(result, Cancelled) else [BatchFailure(requests, _as_exception(result))]
+        else:
+            outcomes = result
+        outputs: defaultdict[Call, list[RequestOutput]] = defaultdict(list)
+        for outcome in outcomes:
+            for queued, output in zip(outcome.requests, self._to_outputs(outcome, worker, active_since), strict=True):
+                outputs[queued.call].append(output)
+        self._queue.done(requests)
+        self._advance()
+        for call, call_outputs in outputs.items():
+            call.notify(call_outputs)
+
+    def _to_outputs(
+        self, outcome: BatchResult | BatchFailure, worker: DeviceWorker, active_since: DeviceTimestamp | None
+    ) -> list[RequestOutput]:
+        """Return an output for each request of a batch, and count it. States that are not finite are errors."""
+        if isinstance(outcome, BatchFailure):
+            return [failed_output(queued.prepared.request, outcome.error) for queued in outcome.requests]
+        try:
+            states = outcome.device_result.fetch()
+            worker.clock.advance(outcome.batch.pack.num_tokens)
+            self.stats.add(batch_stats(outcome, active_since))
+            finite = np.isfinite(states).all(axis=1)
+        except Exception as error:  # CUDA reports a failed kernel only here
+            return [failed_output(queued.prepared.request, error) for queued in outcome.requests]
+        return [
+            RequestOutput(queued.prepared.request.index, state, notice=queued.prepared.fitted.notice)
+            if is_finite
+            else failed_output(queued.prepared.request, InputError("the model gives values for it that are not finite"))
+            for queued, state, is_finite in zip(outcome.requests, states, finite, strict=True)
+        ]
+
+    def _new_call(self, notify: Callable[[CallEvent], None]) -> Call:
+        max_lead = WINDOW_BATCHES * self._executor.budget.tokens * len(self._workers)
+        return Call(notify, FairShare(self._workers[0].clock, max_lead))
+
+    def _begin(self, call: Call) -> None:
+        """Register a call.
+
+        Raises:
+            Cancelled: The scheduler is closed.
+        """
+        self._calls.add(call)
+        if self._closed:
+            raise Cancelled
+        for worker in self._workers:
+            if worker.clock.idle:
+                worker.clock.active_since = DeviceTimestamp.now(worker.device)
+            worker.clock.enter(call.number)
+        self.stats.add(Stats(calls=1))
+
+    def _end(self, call: Call) -> None:
+        """Stop what is left of a call. Media that are being decoded are not stopped."""
+        self._queue.cancel(call)
+        self._calls.discard(call)
+        for worker in self._workers:
+            worker.clock.leave(call.number)
+
+    def _abort_calls(self, error: Exception) -> None:
+        for call in list(self._calls):
+            self._queue.cancel(call)
+            call.notify(error)
+
+    def _submit_some(
+        self, call: Call, source: Iterator[Request] | None, no_event: Callable[[], bool]
+    ) -> tuple[Iterator[Request] | None, int]:
+        """Submit requests of a call, as long as the queue accepts them and the caller has nothing else to do.
+
+        Args:
+            call: The call.
+            source: Its further requests; None if there are none.
+            no_event: Returns whether the caller has nothing to do.
+
+        Returns:
+            The source, or None if it has ended, and the number of requests submitted.
+        """
+        num_submitted = 0
+        while source is not None and self._queue.accepts(call):
+            request = next(source, None)
+            if request is None:
+                return None, num_submitted
+            self._queue.submit(call, request)
+            num_submitted += 1
+            self._advance()
+            if not no_event():
+                break
+        return source, num_submitted
+
+    def _advance(self) -> None:
+        """Start the next steps of all requests for which there is room."""
+        try:
+            while steps := self._queue.next_steps():
+                for call, request in steps.prepare:
+                    threads = self._media_threads if request.has_media else self._text_threads
+                    threads.submit(self._prepare, call, request)
+                for queued in steps.decode:
+                    self._start_decoding(queued)
+                for call in steps.ask:
+                    call.notify(())
+        except RuntimeError as error:  # the threads are closed: by `close`, or since the interpreter is shutting down
+            self._abort_calls(error)
+
+    def _notify_workers(self) -> None:
+        try:
+            for worker in self._workers:
+                worker.notify()
+        except RuntimeError as error:  # the interpreter is shutting down
+            self._abort_calls(error)
+
+    def _prepare(self, call: Call, request: Request) -> None:
+        outcome: PreparedRequest | RequestOutput | None = None
+        try:
+            if not call.cancelled:
+                outcome = self._preparer.prepare(request)
+        except BaseException as error:  # of a caller's object; `prepare` returns all that are no programming error
+            outcome = failed_output(request, _as_exception(error))
+        if isinstance(outcome, PreparedRequest):
+            self._queue.prepared(call, outcome)
+            if not outcome.fitted.media:
+                self._notify_workers()
+        else:
+            self._queue.preparation_failed(call)
+            if outcome is not None:
+                call.notify((outcome,))
+        self._advance()
+
+    def _start_decoding(self, queued: QueuedRequest) -> None:
+        """Have those media of a request decoded whose features are not cached on every device."""
+        media = {item.vision.key: item for item in queued.prepared.fitted.media}
+        if self._executor.use_cache:
+            queued.features = [_cached_features(replica, media) for replica in self._replicas]
+        missing = [key for key in media if not all(key in features for features in queued.features or ({},))]
+        queued.pixels = {key: self._submit_decoding(key, media[key]) for key in missing}
+        if all(future.done() for future in queued.pixels.values()):
+            self._decoded(queued)
+        else:
+            call_when_done(queued.pixels.values(), partial(self._decoded_later, queued))
+
+    def _submit_decoding(self, key: Hashable, media: SizedMedia) -> Future[Tensor]:
+        """Decode an image or video, unless another request has it, or will have it, decoded."""
+        future = self._decoding.get(key)
+        if future is None or future.cancelled():
+            future = self._media_threads.submit(self._load, media)
+            self._decoding[key] = future
+        return future
 
     def _load(self, media: SizedMedia) -> Tensor:
         pixels = self._decode(media)
         return pixels.pin_memory() if self._pin_memory else pixels
 
-    def _collect(self, run_state: RunState) -> Iterator[RequestOutput]:
-        """Wait for a batch and yield the outputs of its requests."""
-        in_flight = run_state.wait_any()
-        for outcome in in_flight.future.result():
-            if isinstance(outcome, BatchResult):
-                yield from self._to_outputs(outcome, run_state.began[in_flight.worker])
-            else:
-                for prepared in outcome.requests:
-                    yield failed_output(prepared.request, outcome.error, outcome.source)
+    def _decoded(self, queued: QueuedRequest) -> None:
+        """Make a request ready whose media are decoded, or fail it if one is broken."""
+        for media in queued.prepared.fitted.media:
+            future = queued.pixels.get(media.vision.key)
+            if future is None:
+                continue
+            error = RuntimeError("decoding was cancelled") if future.cancelled() else future.exception()
+            if error is not None:
+                self._queue.decoding_failed(queued)
+                output = failed_output(queued.prepared.request, _as_exception(error), media.name)
+                queued.call.notify((output,))
+                break
+        else:
+            self._queue.decoded(queued)
+            self._notify_workers()
 
-    def _to_outputs(self, result: BatchResult, began: DeviceTimestamp) -> Iterator[RequestOutput]:
-        """Fetch the states of a batch, count it and yield the outputs of its requests: errors for values not finite."""
-        requests, device_result = result.batch.requests, result.device_result
-        try:
-            states = device_result.fetch()
-        except Exception as error:  # CUDA reports a failed kernel only here
-            for prepared in requests:
-                yield failed_output(prepared.request, error)
-            return
-        self.stats.add(_batch_stats(result, began))
-        for prepared, state in zip(requests, states, strict=True):
-            if np.isfinite(state).all():
-                yield RequestOutput(prepared.request.index, state, notice=prepared.fitted.notice)
-            else:
-                yield failed_output(prepared.request, InputError("the model gives values for it that are not finite"))
+    def _decoded_later(self, queued: QueuedRequest) -> None:
+        self._decoded(queued)
+        self._advance()
 
 
-def _batch_stats(result: BatchResult, began: DeviceTimestamp) -> Stats:
-    """Return the counts of a forward pass of a call that began at a given time."""
-    requests, device_result = result.batch.requests, result.device_result
-    # The device may have been idle since before the call; that is not the call's waiting time.
-    waited_s = min(
-        device_result.began.seconds_since(began), device_result.began.seconds_since(device_result.idle_since)
-    )
-    return Stats(
-        items=len(requests),
-        packs=1,
-        tokens_requested=sum(len(prepared.fitted.prompt) for prepared in requests),
-        tokens_computed=result.batch.pack.num_tokens,
-        media_requested=sum(len(prepared.fitted.media) for prepared in requests),
-        media_encoded=device_result.media_encoded,
-        media_cached=device_result.media_cached,
-        seconds_waiting=max(0.0, waited_s),
-        seconds_running=device_result.ended.seconds_since(device_result.began),
-        flops=device_result.flops,
-    )
+def _outputs(event: CallEvent) -> Sequence[RequestOutput]:
+    if isinstance(event, Exception):
+        raise event
+    return event
 
 
-def _take_chunk(requests: Iterator[Request]) -> list[Request]:
-    """Return the next requests: up to `PREPARE_CHUNK`, or fewer once `MAX_BATCH_WAIT_S` seconds have passed.
+def _all_cancelled(calls: Iterable[Call]) -> bool:
+    return all(call.cancelled for call in calls)
 
-    Waits for the first one, and for one that is being made, however long that takes. Empty at the end.
-    """
-    chunk: list[Request] = []
-    began = time.perf_counter()
-    while len(chunk) < PREPARE_CHUNK and not (chunk and time.perf_counter() - began >= MAX_BATCH_WAIT_S):
-        request = next(requests, None)
-        if request is None:
-            break
-        chunk.append(request)
-    return chunk
+
+def _cached_features(replica: Replica, keys: Iterable[Hashable]) -> dict[Hashable, VisionFeatures]:
+    features = {key: replica.vision_cache.get(key) for key in keys}
+    return {key: hit for key, hit in features.items() if hit is not None}
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else RuntimeError(f"it ended with {type(error).__name__}")

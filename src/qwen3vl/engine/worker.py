@@ -1,152 +1,186 @@
-"""The thread of a device, and the queue of the work that waits for it."""
+"""The thread of a device, which takes its work from the queues of the models that are on it."""
 
 from __future__ import annotations
 
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
 from qwen3vl.concurrency.fork_safety import register_thread_owner
 from qwen3vl.engine.cancellation import Cancelled, cancellation_scope, raise_if_cancelled
+from qwen3vl.engine.fairness import FairClock
 from qwen3vl.engine.timing import DeviceTimestamp, use_device
 
-T = TypeVar("T")
 
-TOKENS_PER_POSITION = 256
-"""Tokens for which work is moved back by one position in the queue, so that a query passes an indexing run."""
-MAX_OVERTAKING = 8
-"""Maximum number of smaller, later submissions that may overtake the largest one."""
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceWork:
+    """Work for a device's thread.
+
+    Attributes:
+        run: Called in inference mode, with the device as the current one.
+        finish: Called on the worker's second thread, with the result of `run`, or with what it raised; `Cancelled` if
+            the result is not needed any more.
+        cancelled: Returns whether the result is not needed any more. The work then ends with `Cancelled`: before it
+            begins, or at its next layer.
+        num_threads: Number of torch's threads for operations on the CPU.
+    """
+
+    run: Callable[[], Any]
+    finish: Callable[[Any], None]
+    cancelled: Callable[[], bool]
+    num_threads: int
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _QueuedWork:
-    """Work in a device's queue, ordered by position and then by the order of submission."""
+class WorkSource(Protocol):
+    """A model's queue, as a device's worker sees it."""
 
-    position: float
-    number: int
-    stop: threading.Event = field(compare=False)
-    num_threads: int = field(compare=False)
-    work: Callable[[], Any] = field(compare=False)
-    result: Future[Any] = field(compare=False)
+    def next_tag(self) -> tuple[float, float] | None:
+        """Return the tag of the work whose turn it is, and seconds to wait before it; None if there is none."""
+        ...
 
-    def run(self, device: torch.device) -> None:
-        try:
-            if torch.get_num_threads() != self.num_threads:  # torch keeps this setting for each thread
-                torch.set_num_threads(self.num_threads)
-            with cancellation_scope(self.stop), torch.inference_mode(), use_device(device):
-                raise_if_cancelled()
-                self.result.set_result(self.work())
-        except Cancelled:
-            # Without the traceback, whose frames refer to the model: it would stay alive with the future.
-            self.result.set_exception(Cancelled())
-        except BaseException as error:  # whoever waits for the result handles it
-            self.result.set_exception(error)
+    def take_work(self, worker: DeviceWorker) -> DeviceWork | None:
+        """Take the work whose turn it is; None if there is none any more."""
+        ...
 
 
 class DeviceWorker:
     """Runs work on a device, on one thread, for all models and callers.
+
+    A second thread hands out the results, so that the device can begin with the next work.
 
     Args:
         device: The device.
 
     Attributes:
         device: The device.
+        clock: Virtual time, by which callers share the device.
         idle_since: End of the last work on the device. On CUDA it may lie in the future, behind queued kernels.
-        pending_tokens: Tokens of the batches that are on their way to the device, that run on it, or whose results
-            were not fetched yet.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.idle_since = DeviceTimestamp.now(device)
-        self._num_submitted = 0
+        self._sources: tuple[weakref.ref[WorkSource], ...] = ()
         register_thread_owner(self)
 
     def start_threads(self) -> None:
-        """Create the thread's executor, the queue and its lock. Called again in each forked process."""
-        self.pending_tokens = 0
+        """Create the threads' executors. Called again in each forked process."""
+        self.clock = FairClock()
         self._thread = ThreadPoolExecutor(1, f"qwen3vl-{self.device}")
-        self._queue: list[_QueuedWork] = []
-        self._running: tuple[threading.Event, threading.Event] | None = None  # (stop, ended) of the present work
+        self._results_thread = ThreadPoolExecutor(1, f"qwen3vl-{self.device}-results")
+        self._condition = threading.Condition()  # reentrant, since the garbage collector may close a stream anywhere
+        self._num_notified = 0
+        self._active = False
+        self._taking = False  # whether work was perhaps taken that `_running` does not show yet
+        self._running: tuple[Callable[[], bool], threading.Event] | None = None  # (cancelled, ended) of present work
         self._previous_end: DeviceTimestamp | None = None
-        # Reentrant: the garbage collector may close an abandoned stream, which takes this lock, on any thread and at
-        # any time, also while that thread has the lock.
-        self._lock = threading.RLock()
 
-    def add_pending_tokens(self, num_tokens: int) -> None:
-        """Change the number of pending tokens.
+    def attach(self, source: WorkSource) -> None:
+        """Take work from a queue from now on, until it is garbage collected.
 
         Args:
-            num_tokens: Tokens of a batch; negative when it is done.
+            source: The queue. It is held by a weak reference.
         """
-        with self._lock:
-            self.pending_tokens += num_tokens
+        alive = tuple(reference for reference in self._sources if reference() is not None)
+        self._sources = (*alive, weakref.ref(source))
 
-    def submit(self, work: Callable[[], T], *, stop: threading.Event, num_tokens: int, num_threads: int) -> Future[T]:
-        """Queue work for the device's thread.
+    def notify(self) -> None:
+        """Note that a queue has work.
 
-        The queue is first in, first out, except that work moves back by a position for every `TOKENS_PER_POSITION`
-        tokens, up to `MAX_OVERTAKING` positions.
-
-        Args:
-            work: Called in inference mode, with the device as the current one.
-            stop: Once it is set, the work ends with `Cancelled`: before it begins, or at its next layer.
-            num_tokens: Size of the work.
-            num_threads: Number of torch's threads for operations on the CPU.
-
-        Returns:
-            The future of the result.
+        Raises:
+            RuntimeError: The interpreter is shutting down.
         """
-        result: Future[T] = Future()
-        with self._lock:
-            self._num_submitted += 1
-            position = self._num_submitted + min(MAX_OVERTAKING, num_tokens / TOKENS_PER_POSITION)
-            heappush(self._queue, _QueuedWork(position, self._num_submitted, stop, num_threads, work, result))
-        self._thread.submit(self._run_queue)
-        return result
+        with self._condition:
+            self._num_notified += 1
+            self._condition.notify()
+            active = self._active
+        if not active:
+            self._thread.submit(self._run_all)
 
-    def flush_cancelled(self, timeout_s: float) -> None:
-        """Drop queued work whose stop event is set, and wait for the end of the running work if it is stopped, too.
+    def wait_for_cancelled(self, timeout_s: float) -> None:
+        """Wait for the end of the running work if it is cancelled.
 
         Args:
             timeout_s: Maximum seconds to wait.
         """
-        with self._lock:
-            cancelled = [queued for queued in self._queue if queued.stop.is_set()]
-            self._queue = [queued for queued in self._queue if not queued.stop.is_set()]
-            heapify(self._queue)
-            running = self._running
-        for queued in cancelled:
-            queued.result.set_exception(Cancelled())
+        while self._taking:  # for microseconds
+            time.sleep(0.001)
+        running = self._running
         if running is not None:
-            stop, ended = running
-            if stop.is_set():
+            cancelled, ended = running
+            if cancelled():
                 ended.wait(timeout_s)
 
-    def _run_queue(self) -> None:
-        """Run all queued work, including work whose own call of this method was prevented by a Ctrl-C."""
+    def _run_all(self) -> None:
+        """Run work until there is none."""
         while True:
             # At most two batches are in the device's stream: later but smaller work can still overtake the others.
             if self._previous_end is not None:
                 with suppress(RuntimeError):  # whoever fetches the results gets the error
                     self._previous_end.wait()
-            with self._lock:
-                if not self._queue:
+            with self._condition:
+                self._active = True
+                num_notified = self._num_notified
+            work, wait_s = self._take()
+            if work is not None:
+                self._previous_end = self.idle_since
+                self._run(work)
+                del work  # it refers to a model; after `wait_for_cancelled` nothing may refer to it
+                running, self._running = self._running, None
+                if running is not None:
+                    running[1].set()
+                continue
+            with self._condition:
+                if self._num_notified != num_notified:
+                    continue
+                if wait_s is None:
+                    self._active = False
                     return
-                queued = heappop(self._queue)
-                ended = threading.Event()
-                self._running = (queued.stop, ended)
-            self._previous_end = self.idle_since
-            queued.run(self.device)
-            del queued  # it refers to a model; after `flush_cancelled` nothing may refer to it
-            self._running = None
-            ended.set()
+                self._condition.wait(wait_s)
+
+    def _take(self) -> tuple[DeviceWork | None, float | None]:
+        """Take the work whose turn it is, or return how many seconds to wait; None if there is nothing to wait for."""
+        sources = [source for reference in self._sources if (source := reference()) is not None]
+        tags = [(tag, number) for number, source in enumerate(sources) if (tag := source.next_tag()) is not None]
+        if not tags:
+            return None, None
+        due = [(tag, number) for (tag, wait_s), number in tags if wait_s <= 0]
+        if not due:
+            return None, min(wait_s for (_, wait_s), _ in tags)
+        _, number = min(due)
+        self._taking = True
+        try:
+            work = sources[number].take_work(self)
+            if work is not None:
+                self._running = (work.cancelled, threading.Event())
+        finally:
+            self._taking = False
+        return work, 0.0
+
+    def _run(self, work: DeviceWork) -> None:
+        result: Any
+        try:
+            if torch.get_num_threads() != work.num_threads:  # torch keeps this setting for each thread
+                torch.set_num_threads(work.num_threads)
+            with cancellation_scope(work.cancelled), torch.inference_mode(), use_device(self.device):
+                raise_if_cancelled()
+                result = work.run()
+        except Cancelled:
+            # Without the traceback, whose frames refer to the model: it would stay alive with the exception.
+            result = Cancelled()
+        except BaseException as error:  # whoever waits for the result handles it
+            result = error.with_traceback(None)
+        try:
+            self._results_thread.submit(work.finish, result)
+        except RuntimeError:  # the interpreter is shutting down
+            work.finish(result)
 
 
 _workers: dict[tuple[torch.device, int], DeviceWorker] = {}
