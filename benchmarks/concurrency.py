@@ -1,0 +1,297 @@
+"""Many callers of one model at once: texts, images and rerankings of short documents, from threads and event loops.
+
+    uv run python -m benchmarks.concurrency [--size 331M] [--parts texts rerankings query beside loop pending]
+
+The model has random weights. Parts:
+
+texts       64 threads with a short text each, beside one call with the 64 texts, and beside a lock around the model
+rerankings  8 rerankings of 20 documents in 8 threads, beside their time in turn
+query       one short query, beside a bare forward pass of the model
+beside      a query a second while a call of 10,000 texts runs: latency of the query, loss of the call
+loop        a closed loop of 1 to 256 callers, each of whom makes the next call when it has the answer to the last one
+pending     10,000 calls of `aembed` that wait in one event loop: memory and the loop's longest pause
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import platform
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.many import resident_mib
+from benchmarks.models import SIZES, write
+from benchmarks.rivals import draw_image, random_words
+from qwen3vl import Embedder, Reranker
+from qwen3vl.engine.packing import pack_prompts
+from qwen3vl.inputs import as_item
+from qwen3vl.processing.fitting import fit
+from qwen3vl.processing.templates import embed_prompt
+
+WORDS_PER_TEXT = 8
+ROUNDS = 5
+LOOP_S = 20.0
+"""Seconds of each closed loop."""
+CALLERS = (1, 4, 16, 64, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all parts use.
+
+    Attributes:
+        embedder: The embedding model.
+        reranker: The reranker.
+        folder: Where images are written.
+    """
+
+    embedder: Embedder
+    reranker: Reranker
+    folder: Path
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Return the seconds that a function takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def in_turns(*works: Callable[[], Any], rounds: int = ROUNDS) -> list[float]:
+    """Return the median seconds of each function, measured in turns."""
+    times = [[seconds(work) for work in works] for _ in range(rounds)]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def in_threads(calls: Sequence[Callable[[], Any]]) -> None:
+    """Make calls at once, each in a thread of its own, and wait for all."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> None:
+        barrier.wait()
+        call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        list(pool.map(run, calls))
+
+
+def texts(bench: Bench) -> None:
+    """64 threads with a short text each."""
+    random = Random(1)
+    batches = [[random_words(random, WORDS_PER_TEXT) for _ in range(64)] for _ in range(3)]
+    lock = threading.Lock()
+    embed = bench.embedder.embed
+
+    def locked(text: str) -> None:
+        with lock:
+            embed([text])
+
+    batch = batches[0]
+    embed(batch)
+    one_call, threads, behind_lock = in_turns(
+        lambda: embed(batch),
+        lambda: in_threads([lambda text=text: embed([text]) for text in batch]),  # type: ignore[misc]
+        lambda: in_threads([lambda text=text: locked(text) for text in batch]),  # type: ignore[misc]
+    )
+    print("| 64 short texts | seconds | times one call |\n| --- | ---: | ---: |")
+    for name, value in (("one call", one_call), ("64 threads", threads), ("64 threads and a lock", behind_lock)):
+        print(f"| {name} | {value:.2f} | {value / one_call:.2f} |")
+
+
+def rerankings(bench: Bench) -> None:
+    """8 rerankings of 20 documents."""
+    random = Random(2)
+    queries = [random_words(random, WORDS_PER_TEXT) for _ in range(8)]
+    documents = [[random_words(random, 30) for _ in range(20)] for _ in queries]
+    score = bench.reranker.score
+    calls: list[Callable[[], Any]] = [
+        lambda query=query, own=own: score(query, own)  # type: ignore[misc]
+        for query, own in zip(queries, documents, strict=True)
+    ]
+    calls[0]()
+    in_turn, at_once = in_turns(lambda: [call() for call in calls], lambda: in_threads(calls))
+    print("| 8 rerankings of 20 documents | seconds | ratio |\n| --- | ---: | ---: |")
+    print(f"| in turn | {in_turn:.2f} | 1 |\n| at once | {at_once:.2f} | {at_once / in_turn:.2f} |")
+
+
+def query(bench: Bench) -> None:
+    """One short query beside a bare forward pass."""
+    text = random_words(Random(3), WORDS_PER_TEXT)
+    engine = bench.embedder.engine
+    replica = engine.replicas[0]
+    parts = embed_prompt(engine.read_headers(as_item(text)), bench.embedder.instruction)
+    (pack,) = pack_prompts([fit(parts, engine.tokenizer, engine.limits.max_length).prompt], 4096)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            replica.execute(pack, {}, {}, use_cache=False)
+
+    async def awaited() -> None:
+        await bench.embedder.aembed([text])
+
+    embed, asynchronous, bare = in_turns(
+        lambda: bench.embedder.embed([text]), lambda: asyncio.run(awaited()), forward, rounds=25
+    )
+    print("| one short query | ms | times a bare pass |\n| --- | ---: | ---: |")
+    for name, value in (("forward pass", bare), ("embed", embed), ("aembed", asynchronous)):
+        print(f"| {name} | {value * 1e3:.1f} | {value / bare:.2f} |")
+
+
+def beside(bench: Bench) -> None:
+    """A query a second while a large call runs."""
+    random = Random(4)
+    inputs = [random_words(random, 12) for _ in range(10_000)]
+    queries = [random_words(random, WORDS_PER_TEXT) for _ in range(1000)]
+    embed = bench.embedder.embed
+    before = bench.embedder.engine.stats
+    alone_s = seconds(lambda: embed(inputs))
+    done = bench.embedder.engine.stats - before
+    pack_s = done.seconds_running / done.packs
+    latencies: list[float] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        for text in queries:
+            if ended.wait(1.0):
+                return
+            latencies.append(seconds(lambda text=text: embed([text])))  # type: ignore[misc]
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    beside_s = seconds(lambda: embed(inputs))
+    ended.set()
+    asker.join()
+    p50, p95 = np.percentile(latencies, (50, 95))
+    print("| 10,000 texts and a query a second | |\n| --- | ---: |")
+    print(f"| the call alone, s | {alone_s:.1f} |\n| the call with queries, s | {beside_s:.1f} |")
+    print(f"| difference | {beside_s / alone_s - 1:+.1%} |\n| one full batch, s | {pack_s:.2f} |")
+    print(f"| query, p50 and p95, s | {p50:.2f}, {p95:.2f} |\n| p95 in batches | {p95 / pack_s:.2f} |")
+    print(f"| queries | {len(latencies)} |")
+
+
+def loop(bench: Bench) -> None:
+    """A closed loop of mixed calls."""
+    random = Random(5)
+    images = [{"image": draw_image(bench.folder, random, 224, 224)} for _ in range(64)]
+    print("| callers | calls a second | p50, ms | p95, ms | p99, ms | calls in a batch | batches a call |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for num_callers in CALLERS:
+        latencies: list[float] = []
+        before = bench.embedder.engine.stats + bench.reranker.engine.stats
+        end = time.perf_counter() + LOOP_S
+
+        def caller(seed: int, end: float = end, latencies: list[float] = latencies) -> None:
+            own = Random(seed)
+            while (began := time.perf_counter()) < end:
+                kind = own.randrange(10)
+                if kind < 7:
+                    bench.embedder.embed([random_words(own, WORDS_PER_TEXT)])
+                elif kind < 9:
+                    documents = [random_words(own, 30) for _ in range(10)]
+                    bench.reranker.score(random_words(own, WORDS_PER_TEXT), documents)
+                else:
+                    bench.embedder.embed([own.choice(images)])
+                latencies.append(time.perf_counter() - began)
+
+        began = time.perf_counter()
+        in_threads([lambda seed=seed: caller(seed) for seed in range(num_callers)])  # type: ignore[misc]
+        elapsed_s = time.perf_counter() - began
+        done = bench.embedder.engine.stats + bench.reranker.engine.stats - before
+        p50, p95, p99 = np.percentile(latencies, (50, 95, 99)) * 1e3
+        print(
+            f"| {num_callers} | {len(latencies) / elapsed_s:.1f} | {p50:.0f} | {p95:.0f} | {p99:.0f} "
+            f"| {done.call_packs / done.packs:.1f} | {done.call_packs / done.calls:.2f} |",
+            flush=True,
+        )
+
+
+def pending(bench: Bench) -> None:
+    """10,000 awaits in one event loop."""
+    random = Random(6)
+    inputs = [random_words(random, WORDS_PER_TEXT) for _ in range(10_000)]
+
+    async def run() -> tuple[float, float, float, int]:
+        pauses: list[float] = []
+        sizes: list[int] = []
+
+        async def tick() -> None:
+            last = time.perf_counter()
+            while True:
+                await asyncio.sleep(0.001)
+                now = time.perf_counter()
+                pauses.append(now - last)
+                sizes.append(resident_mib())
+                last = time.perf_counter()
+
+        tasks = []
+        for number, text in enumerate(inputs):
+            tasks.append(asyncio.ensure_future(bench.embedder.aembed([text])))
+            if number % 50 == 0:
+                await asyncio.sleep(0)
+        gc.collect()
+        before = resident_mib()
+        ticker = asyncio.ensure_future(tick())
+        await asyncio.sleep(0.01)
+        pauses.clear()
+        began = time.perf_counter()
+        await asyncio.gather(*tasks)
+        elapsed_s = time.perf_counter() - began
+        ticker.cancel()
+        return elapsed_s, max(pauses), float(np.percentile(pauses, 99)), max(sizes) - before
+
+    elapsed_s, pause_s, p99, growth = asyncio.run(run())
+    print("| 10,000 pending aembed | |\n| --- | ---: |")
+    print(f"| seconds | {elapsed_s:.1f} |\n| longest pause of the loop, ms | {pause_s * 1e3:.1f} |")
+    print(
+        f"| 99 % of the pauses below, ms | {p99 * 1e3:.1f} |\n| growth of the process while they wait, MiB | {growth} |"
+    )
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "texts": texts,
+    "rerankings": rerankings,
+    "query": query,
+    "beside": beside,
+    "loop": loop,
+    "pending": pending,
+}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="331M", choices=[*SIZES, "tiny"])
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--scratch", type=Path, help="folder for the checkpoints; by default a temporary one")
+    arguments = parser.parse_args()
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n"
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = arguments.scratch or Path(temporary)
+        if arguments.size == "tiny":
+            models: tuple[Any, Any] = ("tiny", "tiny")
+        else:
+            folder = write(scratch, arguments.size)
+            models = (folder / "embedding", folder / "reranker")
+        bench = Bench(Embedder(models[0], device="cpu"), Reranker(models[1], device="cpu"), Path(temporary))
+        for name in arguments.parts:
+            PARTS[name](bench)
+            print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
