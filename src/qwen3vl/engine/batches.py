@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from qwen3vl.engine.calls import QueuedRequest
 from qwen3vl.engine.packing import Pack, pack_prompts
 from qwen3vl.engine.replica import DeviceResult
-from qwen3vl.engine.request_queue import QueuedRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from qwen3vl.engine.fairness import FairShare
+from qwen3vl.engine.preparation import PreparedRequest
 from qwen3vl.engine.requests import Request, RequestOutput
+from qwen3vl.model import VisionFeatures
 from qwen3vl.processing.encoded_prompt import Ints
 
 CallEvent: TypeAlias = "Sequence[RequestOutput] | Exception"
@@ -20,34 +24,46 @@ CallEvent: TypeAlias = "Sequence[RequestOutput] | Exception"
 _numbers = itertools.count()
 
 
+def next_call_number() -> int:
+    """Return the number of a new call of this process."""
+    return next(_numbers)
+
+
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call that is running. All but `cancelled` and `number` is guarded by the lock of the `RequestQueue`.
+    """A call that is running. All but `number` and `cancelled` is guarded by the lock of the `RequestQueue`.
 
     Attributes:
+        number: Number of the call, in the order in which calls began; see `next_call_number`.
         notify: Tells the caller of outputs. Called on any thread; must not block or raise.
         share: The call's share of the device.
         num_threads: Number of torch's threads that the caller's thread is set to.
-        number: Number of the call, in the order in which calls began.
         cancelled: Whether nobody needs its outputs any more. Devices then stop at their next layer.
         submitted: Requests that wait until they may be prepared.
+        undecoded: Prepared requests that wait until their media may be decoded.
+        ready: Requests that wait until they are run, sorted by index.
         num_preparing: Number of requests that are being prepared.
         num_decoding: Number of prepared requests whose media are decoded, or wait for that.
-        num_tokens: Tokens of its prepared requests that are not done.
+        num_tokens: Tokens of its requests in the windows: prepared ones that are not done, and an estimate of those
+            that are being prepared.
+        expected_tokens: Estimate of the tokens of its next request: those of the last one; None if none was prepared.
         in_entrance: Whether the call is in the queue of those whose requests may be prepared.
         wants_requests: Whether the caller waits until it may submit further requests.
         previous_ids: Token ids of the request that was prepared last.
     """
 
+    number: int
     notify: Callable[[CallEvent], None]
     share: FairShare
     num_threads: int = field(default_factory=torch.get_num_threads)
-    number: int = field(default_factory=lambda: next(_numbers))
     cancelled: bool = False
     submitted: deque[Request] = field(default_factory=deque)
+    undecoded: deque[QueuedRequest] = field(default_factory=deque)
+    ready: list[QueuedRequest] = field(default_factory=list)
     num_preparing: int = 0
     num_decoding: int = 0
     num_tokens: int = 0
+    expected_tokens: int | None = None
     in_entrance: bool = False
     wants_requests: bool = False
     previous_ids: Ints | None = None
@@ -56,3 +72,52 @@ class Call:
     def gathering(self) -> bool:
         """Whether further requests are on their way to the devices."""
         return bool(self.submitted or self.num_preparing or self.num_decoding)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdmittedRequest:
+    """A request to prepare.
+
+    Attributes:
+        call: The call that it belongs to.
+        request: The request.
+        expected_tokens: Estimate of its tokens, which it counts in the windows.
+    """
+
+    call: Call
+    request: Request
+    expected_tokens: int
+
+
+@dataclass(slots=True, eq=False)
+class QueuedRequest:
+    """A prepared request.
+
+    Attributes:
+        call: The call that it belongs to.
+        prepared: The request and its prompt.
+        num_tokens: Estimate of the tokens to compute: the prefix in common with the call's request before is not
+            counted.
+        window_tokens: What it counts in the windows; at most a full batch.
+        pixels: By media key, futures of its decoded media. All of them have results when the request is ready.
+        features: For each replica, by media key, features of its media that were in the cache.
+        ready_at: Reading of `time.perf_counter` when it was ready to run, in seconds.
+    """
+
+    call: Call
+    prepared: PreparedRequest
+    num_tokens: int
+    window_tokens: int
+    pixels: dict[Hashable, Future[Tensor]] = field(default_factory=dict)
+    features: list[dict[Hashable, VisionFeatures]] = field(default_factory=list)
+    ready_at: float = 0.0
+
+    @property
+    def index(self) -> int:
+        """The item's index in the caller's input."""
+        return self.prepared.request.index
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of encoded media files that it has in memory."""
+        return sum(media.buffered_bytes for media in self.prepared.fitted.media)

@@ -1,14 +1,30 @@
-"""Equal shares of a device for its callers: start-time fair queueing with bursts of one batch.
+"""Equal shares of a device for its callers, by start-time fair queueing.
 
-Every request gets a start tag, in tokens of virtual time, and devices take requests in the order of their tags (Goyal,
-Vin and Cheng, "Start-Time Fair Queuing", SIGCOMM 1996). A caller's tags advance by the tokens of its requests. Virtual
-time advances by the tokens that a device computes, divided by the number of callers. So a new caller goes before the
-rest of a large job, and a large job gets its share however many small calls arrive.
+Every call has a tag, in tokens of virtual time, and the device takes requests of the call with the least tag (Goyal,
+Vin and Cheng, "Start-Time Fair Queuing", SIGCOMM 1996), as many as fill a batch, so that they share prefixes. The tag
+advances by the tokens that were taken; virtual time, by the tokens that the device computes, divided by the number of
+calls. So a new call goes before the rest of a large one, and a large call gets its share however many small ones come.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from qwen3vl.engine.timing import DeviceTimestamp
+
+
+class Turn(NamedTuple):
+    """When it is a call's turn: turns are compared, and the least is the next.
+
+    Attributes:
+        tag: The tag, in tokens of virtual time.
+        num_served: Tokens that the call has got; among equal tags, who has got less is first.
+        call: Number of the call.
+    """
+
+    tag: float
+    num_served: int
+    call: int
 
 
 class FairClock:
@@ -48,14 +64,6 @@ class FairClock:
         """
         self._calls.discard(call)
 
-    def begin(self, tag: float) -> None:
-        """Note that requests begin to run: virtual time is at least the tag of the first one.
-
-        Args:
-            tag: Its tag.
-        """
-        self.now = max(self.now, tag)
-
     def advance(self, num_tokens: int) -> None:
         """Note that tokens were computed.
 
@@ -66,38 +74,39 @@ class FairClock:
 
 
 class FairShare:
-    """The tags of one call's requests. Call it from one thread at a time.
+    """A call's share of a device. Use it from one thread at a time.
 
     Args:
         clock: The virtual time of the device.
-        max_lead: Tokens by which tags may be ahead of virtual time. A call that used a device that was free otherwise
-            does not pay for more than this when others come.
+        call: Number of the call.
     """
 
-    def __init__(self, clock: FairClock, max_lead: float) -> None:
+    def __init__(self, clock: FairClock, call: int) -> None:
         self._clock = clock
-        self._max_lead = max_lead
-        self._end = 0.0
-        self._burst_tag = 0.0
-        self._burst_tokens = 0
+        self._call = call
+        self._tag = 0.0
+        self._num_served = 0
 
-    def next_tag(self, num_tokens: int, max_burst: int) -> float:
-        """Return the tag of the next request.
+    @property
+    def turn(self) -> Turn:
+        """When it is the call's turn."""
+        return Turn(self._tag, self._num_served, self._call)
 
-        Requests of one burst have the tag of its first one, so that they are run in one batch and share prefixes
-        (as the quantum does in deficit round robin: Shreedhar and Varghese, SIGCOMM 1995).
+    def begin(self) -> None:
+        """Note that the call has requests that are ready after it had none. Time in which it had none is lost to it."""
+        self._tag = max(self._tag, self._clock.now)
+
+    def lead(self) -> None:
+        """Note that it is the call's turn: virtual time is at least its tag."""
+        self._clock.now = max(self._clock.now, self._tag)
+
+    def charge(self, num_tokens: int, max_lead: int) -> None:
+        """Note that requests of the call are run.
 
         Args:
-            num_tokens: Tokens of the request.
-            max_burst: Maximum number of tokens of a burst.
-
-        Returns:
-            The tag.
+            num_tokens: Their tokens.
+            max_lead: Tokens by which the tag may be ahead of virtual time: a call that filled batches of a device that
+                was free otherwise does not pay for more than this when others come.
         """
-        now = self._clock.now
-        start = min(max(self._end, now), now + self._max_lead)
-        if self._end < now or self._burst_tokens + num_tokens > max_burst:
-            self._burst_tag, self._burst_tokens = start, 0
-        self._burst_tokens += num_tokens
-        self._end = start + num_tokens
-        return self._burst_tag
+        self._num_served += num_tokens
+        self._tag = min(self._tag + num_tokens, self._clock.now + max_lead)

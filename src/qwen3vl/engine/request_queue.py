@@ -6,19 +6,16 @@ import threading
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-
-from torch import Tensor
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from qwen3vl.concurrency.fork_safety import register_thread_owner
-from qwen3vl.engine.calls import Call
+from qwen3vl.engine.calls import AdmittedRequest, Call, QueuedRequest
+from qwen3vl.engine.fairness import Turn
 from qwen3vl.engine.memory import TokenBudget
 from qwen3vl.engine.prefix_tree import common_prefix_length
 from qwen3vl.engine.preparation import PreparedRequest
 from qwen3vl.engine.requests import Request
-from qwen3vl.model import VisionFeatures
 
 MAX_SUBMITTED = 16
 """Maximum number of a call's requests that wait until they may be prepared. Its inputs are taken so far ahead."""
@@ -33,41 +30,12 @@ MAX_BUFFERED_BYTES = 256 * 2**20
 GATHERING_S = 0.1
 """Seconds that a request waits at most for others of its own call that are still being prepared or decoded, if a device
 is idle. A request without such siblings never waits."""
+MAX_UNKNOWN = 8
+"""Maximum number of a call's requests that are prepared at once while the size of none is known."""
 MAX_SKIPPED = 32
 """Requests too large for the rest of a batch that are passed over in the search for smaller ones."""
 MIN_SPLIT_TOKENS = 1024
 """Tokens up to which waiting requests are not divided among several devices."""
-
-
-@dataclass(slots=True, eq=False)
-class QueuedRequest:
-    """A prepared request.
-
-    Attributes:
-        call: The call that it belongs to.
-        prepared: The request and its prompt.
-        num_tokens: Estimate of the tokens to compute: the prefix in common with the call's request before is not
-            counted.
-        window_tokens: What it counts in the windows; at most a full batch.
-        tag: When it is its turn; see `fairness`.
-        pixels: By media key, futures of its decoded media. All of them have results when the request is ready.
-        features: By number of the replica and media key, features of its media that were in the cache.
-        ready_at: Reading of `time.perf_counter` when it was ready to run, in seconds.
-    """
-
-    call: Call
-    prepared: PreparedRequest
-    num_tokens: int
-    window_tokens: int
-    tag: float
-    pixels: dict[Hashable, Future[Tensor]] = field(default_factory=dict)
-    features: list[dict[Hashable, VisionFeatures]] = field(default_factory=list)
-    ready_at: float = 0.0
-
-    @property
-    def order(self) -> tuple[float, int, int]:
-        """Key by which requests are sorted: tag, then call, then index."""
-        return self.tag, self.call.number, self.prepared.request.index
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +43,12 @@ class NextSteps:
     """What has to be done next for the requests of a queue.
 
     Attributes:
-        prepare: Requests to prepare, with their calls.
+        prepare: Requests to prepare.
         decode: Requests whose media are to be decoded.
         ask: Calls that may submit further requests and wait for that.
     """
 
-    prepare: Sequence[tuple[Call, Request]]
+    prepare: Sequence[AdmittedRequest]
     decode: Sequence[QueuedRequest]
     ask: Sequence[Call]
 
@@ -92,7 +60,8 @@ class RequestQueue:
     """Decides which requests are prepared, decoded and run next, within windows that bound the memory.
 
     A request passes four states: submitted, preparing, decoding (if it has media) and ready. Calls take turns with
-    their submitted requests; prepared ones are ordered by their share of the device. Thread-safe.
+    their submitted requests; whose media are decoded and whose requests are run next is decided by the calls' shares of
+    the device. Thread-safe.
 
     Args:
         budget: Tokens of a full batch.
@@ -113,8 +82,7 @@ class RequestQueue:
         self._lock = threading.RLock()
         self._cancelled: deque[Call] = deque()
         self._entrance: deque[Call] = deque()
-        self._undecoded: list[QueuedRequest] = []
-        self._ready: list[QueuedRequest] = []
+        self._prepared: set[Call] = set()  # calls with requests whose media wait to be decoded, or that are ready
         self._num_preparing = 0
         self._num_decoding = 0
         self._num_tokens = 0
@@ -140,30 +108,32 @@ class RequestQueue:
             prepare, ask = self._admit()
             return NextSteps(prepare, self._next_to_decode(), ask)
 
-    def preparation_failed(self, call: Call) -> None:
-        """Note that a request of a call could not be prepared, or is not needed any more."""
+    def preparation_failed(self, admitted: AdmittedRequest) -> None:
+        """Note that a request could not be prepared, or is not needed any more."""
         with self._lock:
-            self._leave_preparation(call)
+            self._leave_preparation(admitted)
 
-    def prepared(self, call: Call, prepared: PreparedRequest) -> None:
-        """Note that a request of a call was prepared. It is ready if it has no media; else these are decoded first."""
+    def prepared(self, admitted: AdmittedRequest, prepared: PreparedRequest) -> None:
+        """Note that a request was prepared. It is ready if it has no media; else these are decoded first."""
+        call = admitted.call
         ids = prepared.fitted.prompt.ids
         num_tokens = len(ids)
         if call.previous_ids is not None:
             num_tokens -= common_prefix_length(ids, call.previous_ids)
         with self._lock:
-            self._leave_preparation(call)
+            call.expected_tokens = min(len(ids), self._budget.tokens)
+            self._leave_preparation(admitted)
             if call.cancelled:
                 return
             call.previous_ids = ids
-            tag = call.share.next_tag(num_tokens, self._budget.tokens)
-            queued = QueuedRequest(call, prepared, num_tokens, min(len(ids), self._budget.tokens), tag)
+            queued = QueuedRequest(call, prepared, num_tokens, call.expected_tokens)
             call.num_tokens += queued.window_tokens
             self._num_tokens += queued.window_tokens
             if prepared.fitted.media:
                 call.num_decoding += 1
-                self._buffered_bytes += _buffered_bytes(queued)
-                insort(self._undecoded, queued, key=_order)
+                self._buffered_bytes += queued.buffered_bytes
+                self._begin_share(call)
+                call.undecoded.append(queued)
             else:
                 self._add_ready(queued)
 
@@ -184,17 +154,18 @@ class RequestQueue:
             queued.call.num_decoding -= 1
             self._release(queued)
 
-    def first_tag(self) -> tuple[float, float] | None:
-        """Return the tag of the request whose turn it is, and how many seconds to wait before it is run.
+    def next_turn(self) -> tuple[Turn, float] | None:
+        """Return the turn of the next call with a request that is ready, and how many seconds to wait before it is run.
 
         Returns:
-            The tag and the seconds, usually 0; None if no request is ready.
+            The turn and the seconds, usually 0; None if no request is ready.
         """
         with self._lock:
             self._drop_cancelled()
-            if not self._ready:
+            calls = [call for call in self._prepared if call.ready]
+            if not calls:
                 return None
-            return self._ready[0].tag, self._gathering_s()
+            return min(call.share.turn for call in calls), self._gathering_s(calls)
 
     def take(self) -> list[QueuedRequest]:
         """Take the requests whose turn it is, as many as fill a batch.
@@ -204,13 +175,15 @@ class RequestQueue:
         """
         with self._lock:
             self._drop_cancelled()
+            calls = sorted((call for call in self._prepared if call.ready), key=_turn)
+            if not calls:
+                return []
+            calls[0].share.lead()
             max_tokens = self._budget.tokens
             if self._num_devices > 1:  # the other devices may be idle, too
-                waiting = sum(queued.num_tokens for queued in self._ready)
+                waiting = sum(queued.num_tokens for call in calls for queued in call.ready)
                 max_tokens = min(max_tokens, max(MIN_SPLIT_TOKENS, -(-waiting // self._num_devices)))
-            taken, rest = _fill_batch(self._ready, max_tokens)
-            self._ready = rest
-            return taken
+            return self._fill_batch(calls, max_tokens)
 
     def done(self, requests: Iterable[QueuedRequest]) -> None:
         """Note that requests that were taken are done."""
@@ -226,14 +199,15 @@ class RequestQueue:
     def _enter(self, call: Call) -> None:
         """Put a call in the queue of those whose requests may be prepared, if it is within its limits."""
         window = WINDOW_BATCHES * self._budget.tokens * self._num_devices
-        if call.submitted and not call.in_entrance and call.num_preparing < MAX_PREPARING and call.num_tokens < window:
+        max_preparing = MAX_UNKNOWN if call.expected_tokens is None else MAX_PREPARING
+        if call.submitted and not call.in_entrance and call.num_preparing < max_preparing and call.num_tokens < window:
             call.in_entrance = True
             self._entrance.append(call)
 
-    def _admit(self) -> tuple[list[tuple[Call, Request]], list[Call]]:
+    def _admit(self) -> tuple[list[AdmittedRequest], list[Call]]:
         """Choose the requests to prepare, one of each call in turn, and the calls that may submit further ones."""
         window = 2 * WINDOW_BATCHES * self._budget.tokens * self._num_devices
-        admitted: list[tuple[Call, Request]] = []
+        admitted: list[AdmittedRequest] = []
         ask: list[Call] = []
         while (
             self._entrance
@@ -245,9 +219,11 @@ class RequestQueue:
             call.in_entrance = False
             if not call.submitted:  # it was cancelled
                 continue
-            admitted.append((call, call.submitted.popleft()))
+            admitted.append(AdmittedRequest(call, call.submitted.popleft(), call.expected_tokens or 0))
             call.num_preparing += 1
             self._num_preparing += 1
+            call.num_tokens += admitted[-1].expected_tokens
+            self._num_tokens += admitted[-1].expected_tokens
             self._enter(call)
             if call.wants_requests and len(call.submitted) <= MAX_SUBMITTED // 2:
                 call.wants_requests = False
@@ -255,37 +231,77 @@ class RequestQueue:
         return admitted, ask
 
     def _next_to_decode(self) -> list[QueuedRequest]:
-        """Choose the requests whose media are decoded next."""
+        """Choose the requests whose media are decoded next: those of the call whose turn it is."""
         window = PREFETCH_BATCHES * self._budget.tokens * self._num_devices
-        number = 0
-        while (
-            number < len(self._undecoded) and self._num_decoding < self._max_decoding and self._decoded_tokens < window
-        ):
+        chosen: list[QueuedRequest] = []
+        calls = sorted((call for call in self._prepared if call.undecoded), key=_turn, reverse=True)
+        while calls and self._num_decoding < self._max_decoding and self._decoded_tokens < window:
+            queued = calls[-1].undecoded.popleft()
+            if not calls[-1].undecoded:
+                calls.pop()
             self._num_decoding += 1
-            self._decoded_tokens += self._undecoded[number].window_tokens
-            number += 1
-        chosen, self._undecoded = self._undecoded[:number], self._undecoded[number:]
+            self._decoded_tokens += queued.window_tokens
+            chosen.append(queued)
         return chosen
 
-    def _leave_preparation(self, call: Call) -> None:
-        call.num_preparing -= 1
+    def _leave_preparation(self, admitted: AdmittedRequest) -> None:
+        admitted.call.num_preparing -= 1
         self._num_preparing -= 1
-        self._enter(call)
+        admitted.call.num_tokens -= admitted.expected_tokens
+        self._num_tokens -= admitted.expected_tokens
+        self._enter(admitted.call)
 
     def _add_ready(self, queued: QueuedRequest) -> None:
         queued.ready_at = time.perf_counter()
-        insort(self._ready, queued, key=_order)
+        self._begin_share(queued.call)
+        insort(queued.call.ready, queued, key=_index)
 
-    def _gathering_s(self) -> float:
+    def _begin_share(self, call: Call) -> None:
+        if call not in self._prepared:
+            self._prepared.add(call)
+            call.share.begin()
+
+    def _gathering_s(self, calls: Sequence[Call]) -> float:
         """Return for how many seconds the requests that are ready should wait for others of their own calls."""
-        total = 0
-        oldest = self._ready[0].ready_at
-        for queued in self._ready:
-            total += queued.num_tokens
-            if not queued.call.gathering or total >= self._budget.tokens:
-                return 0.0
-            oldest = min(oldest, queued.ready_at)
+        if not all(call.gathering for call in calls):
+            return 0.0
+        ready = [queued for call in calls for queued in call.ready]
+        if sum(queued.num_tokens for queued in ready) >= self._budget.tokens:
+            return 0.0
+        oldest = min(queued.ready_at for queued in ready)
         return max(0.0, oldest + GATHERING_S - time.perf_counter())
+
+    def _fill_batch(self, calls: Sequence[Call], max_tokens: int) -> list[QueuedRequest]:
+        """Take ready requests of calls, in this order, that fill a batch. The first one is taken in any case."""
+        batch: list[QueuedRequest] = []
+        num_tokens = num_skipped = 0
+        for call in calls:
+            taken: list[QueuedRequest] = []
+            num_taken_tokens = 0
+            for queued in call.ready:
+                # The first request of a call in a batch shares no prefix with one before.
+                count = queued.num_tokens if taken else len(queued.prepared.fitted.prompt)
+                if (not batch and not taken) or num_tokens + count <= max_tokens:
+                    taken.append(queued)
+                    num_tokens += count
+                    num_taken_tokens += count
+                else:
+                    num_skipped += 1
+                    if num_skipped > MAX_SKIPPED:
+                        break
+            if taken:
+                chosen = set(taken)
+                call.ready = [queued for queued in call.ready if queued not in chosen]
+                call.share.charge(num_taken_tokens, self._budget.tokens)
+                self._forget_if_empty(call)
+                batch += taken
+            if num_skipped > MAX_SKIPPED or num_tokens >= max_tokens:
+                break
+        return batch
+
+    def _forget_if_empty(self, call: Call) -> None:
+        if not call.ready and not call.undecoded:
+            self._prepared.discard(call)
 
     def _release(self, queued: QueuedRequest) -> None:
         """Take a prepared request out of the windows."""
@@ -293,50 +309,28 @@ class RequestQueue:
         self._num_tokens -= queued.window_tokens
         if queued.prepared.fitted.media:
             self._decoded_tokens -= queued.window_tokens
-            self._buffered_bytes -= _buffered_bytes(queued)
+            self._buffered_bytes -= queued.buffered_bytes
         self._enter(queued.call)
 
     def _drop_cancelled(self) -> None:
         """Remove the requests of cancelled calls, except those that are being prepared, decoded or run."""
-        if not self._cancelled:
-            return
         while self._cancelled:
-            self._cancelled.popleft().submitted.clear()
-        for queued in self._undecoded:
-            if queued.call.cancelled:
-                queued.call.num_decoding -= 1
+            call = self._cancelled.popleft()
+            call.submitted.clear()
+            for queued in call.undecoded:
+                call.num_decoding -= 1
                 self._decoded_tokens += queued.window_tokens  # `_release` takes it off
-        dropped = [queued for queued in (*self._undecoded, *self._ready) if queued.call.cancelled]
-        self._undecoded = [queued for queued in self._undecoded if not queued.call.cancelled]
-        self._ready = [queued for queued in self._ready if not queued.call.cancelled]
-        for queued in dropped:
-            self._release(queued)
+            dropped = [*call.undecoded, *call.ready]
+            call.undecoded.clear()
+            call.ready.clear()
+            self._prepared.discard(call)
+            for queued in dropped:
+                self._release(queued)
 
 
-def _order(queued: QueuedRequest) -> tuple[float, int, int]:
-    return queued.order
+def _turn(call: Call) -> Turn:
+    return call.share.turn
 
 
-def _buffered_bytes(queued: QueuedRequest) -> int:
-    return sum(media.buffered_bytes for media in queued.prepared.fitted.media)
-
-
-def _fill_batch(ready: list[QueuedRequest], max_tokens: int) -> tuple[list[QueuedRequest], list[QueuedRequest]]:
-    """Divide requests into those that fill a batch, in order, and the rest. The first one is taken in any case."""
-    taken: list[QueuedRequest] = []
-    rest: list[QueuedRequest] = []
-    calls: set[Call] = set()
-    total = 0
-    for position, queued in enumerate(ready):
-        # The first request of a call in a batch shares no prefix with one before.
-        num_tokens = queued.num_tokens if queued.call in calls else len(queued.prepared.fitted.prompt)
-        if taken and total + num_tokens > max_tokens:
-            rest.append(queued)
-            if len(rest) > MAX_SKIPPED or total >= max_tokens:
-                rest += ready[position + 1 :]
-                break
-            continue
-        taken.append(queued)
-        calls.add(queued.call)
-        total += num_tokens
-    return taken, rest
+def _index(queued: QueuedRequest) -> int:
+    return queued.index

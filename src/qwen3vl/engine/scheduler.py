@@ -19,13 +19,13 @@ from qwen3vl.concurrency.futures import call_when_done
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 from qwen3vl.engine.accounting import batch_stats
 from qwen3vl.engine.batches import BatchFailure, BatchResult, form_batches
-from qwen3vl.engine.calls import Call, CallEvent
+from qwen3vl.engine.calls import AdmittedRequest, Call, CallEvent, QueuedRequest, next_call_number
 from qwen3vl.engine.cancellation import Cancelled
 from qwen3vl.engine.executor import BatchExecutor
-from qwen3vl.engine.fairness import FairShare
+from qwen3vl.engine.fairness import FairShare, Turn
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
 from qwen3vl.engine.replica import Replica
-from qwen3vl.engine.request_queue import WINDOW_BATCHES, QueuedRequest, RequestQueue
+from qwen3vl.engine.request_queue import RequestQueue
 from qwen3vl.engine.requests import Request, RequestOutput, failed_output, without_traceback
 from qwen3vl.engine.stats import Stats, StatsAccumulator
 from qwen3vl.engine.timing import DeviceTimestamp
@@ -217,9 +217,9 @@ class Scheduler:
             raise RuntimeError(CLOSED)
         return self._media_threads.submit(work)
 
-    def next_tag(self) -> tuple[float, float] | None:
-        """Return the tag of the request whose turn it is, and seconds to wait; see `WorkSource`."""
-        return None if self._closed else self._queue.first_tag()
+    def next_turn(self) -> tuple[Turn, float] | None:
+        """Return the turn of the next request, and seconds to wait before it; see `WorkSource`."""
+        return None if self._closed else self._queue.next_turn()
 
     def take_work(self, worker: DeviceWorker) -> DeviceWork | None:
         """Take the requests whose turn it is as a batch for a worker's device; see `WorkSource`."""
@@ -228,7 +228,6 @@ class Scheduler:
             return None
         number = self._workers.index(worker)
         calls = {queued.call for queued in requests}
-        worker.clock.begin(requests[0].tag)
         return DeviceWork(
             run=partial(self._run_batches, requests, number),
             finish=partial(self._finish, requests, worker, worker.clock.active_since),
@@ -292,8 +291,8 @@ class Scheduler:
         ]
 
     def _new_call(self, notify: Callable[[CallEvent], None]) -> Call:
-        max_lead = WINDOW_BATCHES * self._executor.budget.tokens * len(self._workers)
-        return Call(notify, FairShare(self._workers[0].clock, max_lead))
+        number = next_call_number()
+        return Call(number, notify, FairShare(self._workers[0].clock, number))
 
     def _begin(self, call: Call) -> None:
         """Register a call.
@@ -351,14 +350,16 @@ class Scheduler:
         """Start the next steps of all requests for which there is room."""
         try:
             while steps := self._queue.next_steps():
-                for call, request in steps.prepare:
-                    threads = self._media_threads if request.has_media else self._text_threads
-                    threads.submit(self._prepare, call, request)
+                for admitted in steps.prepare:
+                    threads = self._media_threads if admitted.request.has_media else self._text_threads
+                    threads.submit(self._prepare, admitted)
                 for queued in steps.decode:
                     self._start_decoding(queued)
                 for call in steps.ask:
                     call.notify(())
-        except RuntimeError as error:  # the threads are closed: by `close`, or since the interpreter is shutting down
+        except (
+            Exception
+        ) as error:  # usually that the threads are closed: by `close`, or since the interpreter shuts down
             self._abort_calls(error)
 
     def _notify_workers(self) -> None:
@@ -368,7 +369,8 @@ class Scheduler:
         except RuntimeError as error:  # the interpreter is shutting down
             self._abort_calls(error)
 
-    def _prepare(self, call: Call, request: Request) -> None:
+    def _prepare(self, admitted: AdmittedRequest) -> None:
+        call, request = admitted.call, admitted.request
         outcome: PreparedRequest | RequestOutput | None = None
         try:
             if not call.cancelled:
@@ -376,11 +378,11 @@ class Scheduler:
         except BaseException as error:  # of a caller's object; `prepare` returns all that are no programming error
             outcome = failed_output(request, _as_exception(error))
         if isinstance(outcome, PreparedRequest):
-            self._queue.prepared(call, outcome)
+            self._queue.prepared(admitted, outcome)
             if not outcome.fitted.media:
                 self._notify_workers()
         else:
-            self._queue.preparation_failed(call)
+            self._queue.preparation_failed(admitted)
             if outcome is not None:
                 call.notify((outcome,))
         self._advance()

@@ -15,7 +15,7 @@ import torch
 
 from qwen3vl.concurrency.fork_safety import register_thread_owner
 from qwen3vl.engine.cancellation import Cancelled, cancellation_scope, raise_if_cancelled
-from qwen3vl.engine.fairness import FairClock
+from qwen3vl.engine.fairness import FairClock, Turn
 from qwen3vl.engine.timing import DeviceTimestamp, use_device
 
 
@@ -41,8 +41,8 @@ class DeviceWork:
 class WorkSource(Protocol):
     """A model's queue, as a device's worker sees it."""
 
-    def next_tag(self) -> tuple[float, float] | None:
-        """Return the tag of the work whose turn it is, and seconds to wait before it; None if there is none."""
+    def next_turn(self) -> tuple[Turn, float] | None:
+        """Return the turn of the next work, and seconds to wait before it; None if there is none."""
         ...
 
     def take_work(self, worker: DeviceWorker) -> DeviceWork | None:
@@ -148,12 +148,12 @@ class DeviceWorker:
     def _take(self) -> tuple[DeviceWork | None, float | None]:
         """Take the work whose turn it is, or return how many seconds to wait; None if there is nothing to wait for."""
         sources = [source for reference in self._sources if (source := reference()) is not None]
-        tags = [(tag, number) for number, source in enumerate(sources) if (tag := source.next_tag()) is not None]
-        if not tags:
+        turns = [(turn, number) for number, source in enumerate(sources) if (turn := source.next_turn()) is not None]
+        if not turns:
             return None, None
-        due = [(tag, number) for (tag, wait_s), number in tags if wait_s <= 0]
+        due = [(turn, number) for (turn, wait_s), number in turns if wait_s <= 0]
         if not due:
-            return None, min(wait_s for (_, wait_s), _ in tags)
+            return None, min(wait_s for (_, wait_s), _ in turns)
         _, number = min(due)
         self._taking = True
         try:

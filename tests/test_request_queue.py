@@ -1,0 +1,243 @@
+"""The order in which requests of many calls are run: equal shares, no caller starved, bounded windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from qwen3vl.engine.calls import Call, CallEvent, QueuedRequest, next_call_number
+from qwen3vl.engine.fairness import FairClock, FairShare, Turn
+from qwen3vl.engine.memory import TokenBudget
+from qwen3vl.engine.preparation import PreparedRequest
+from qwen3vl.engine.request_queue import MAX_PREPARING, WINDOW_BATCHES, RequestQueue
+from qwen3vl.engine.requests import Request
+from qwen3vl.processing.encoded_prompt import EncodedPrompt
+from qwen3vl.processing.fitting import FittedPrompt
+from qwen3vl.processing.sizing import SizedMedia
+from qwen3vl.processing.templates import VisionPart
+
+BATCH = 100
+"""Tokens of a full batch."""
+
+
+def prepare(request: Request, num_tokens: int) -> PreparedRequest:
+    """Return a prompt that shares nothing with others."""
+    ids = np.arange(num_tokens) + 1000 * request.index + 7
+    return PreparedRequest(request, FittedPrompt(EncodedPrompt(ids, np.zeros((3, num_tokens), np.int64)), ()))
+
+
+class Device:
+    """A device in virtual time: requests are prepared at once, and run when they are taken."""
+
+    def __init__(self) -> None:
+        self.clock = FairClock()
+        self.queue = RequestQueue(TokenBudget(BATCH), 1, 2)
+        self._sizes: dict[Call, int] = {}
+
+    def begin(self, num_tokens: int) -> Call:
+        def ignore(_: CallEvent) -> None: ...
+
+        number = next_call_number()
+        call = Call(number, ignore, FairShare(self.clock, number))
+        self._sizes[call] = num_tokens
+        self.clock.enter(call.number)
+        return call
+
+    def submit(self, call: Call, count: int) -> None:
+        for index in range(count):
+            self.queue.submit(call, Request(index, "a text", Sequence))
+        self.prepare_all()
+
+    def prepare_all(self) -> None:
+        while steps := self.queue.next_steps():
+            for admitted in steps.prepare:
+                self.queue.prepared(admitted, prepare(admitted.request, self._sizes[admitted.call]))
+
+    def run_batch(self) -> list[QueuedRequest]:
+        batch = self.queue.take()
+        self.clock.advance(sum(queued.num_tokens for queued in batch))
+        self.queue.done(batch)
+        self.prepare_all()
+        return batch
+
+    def end(self, call: Call) -> None:
+        self.queue.cancel(call)
+        self.clock.leave(call.number)
+
+
+def ready(device: Device) -> list[QueuedRequest]:
+    return [queued for call in device.queue._prepared for queued in call.ready]
+
+
+def calls(batch: Sequence[QueuedRequest]) -> list[Call]:
+    return [queued.call for queued in batch]
+
+
+def test_batches_are_filled_and_nothing_is_lost() -> None:
+    device = Device()
+    call = device.begin(num_tokens=30)
+    device.submit(call, 10)
+    batches = [[queued.prepared.request.index for queued in device.run_batch()] for _ in range(5)]
+    assert batches == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9], []]
+
+
+def test_new_call_goes_before_the_rest_of_a_large_one() -> None:
+    device = Device()
+    large = device.begin(num_tokens=20)
+    device.submit(large, 1000)
+    for _ in range(7):
+        assert set(calls(device.run_batch())) == {large}
+    query = device.begin(num_tokens=10)
+    device.submit(query, 1)
+    batch = calls(device.run_batch())
+    assert batch[0] is query
+    assert batch[1:] == [large] * 4  # the rest of the batch is not left empty
+
+
+def test_large_call_is_not_starved_by_small_ones() -> None:
+    """Small calls fill every batch: there are always ten of them, and the large one gets its eleventh part."""
+    device = Device()
+    large = device.begin(num_tokens=20)
+    device.submit(large, 1000)
+    small = [device.begin(num_tokens=10) for _ in range(10)]
+    for call in small:
+        device.submit(call, 1)
+    tokens_of_large = 0
+    gaps, gap = [], 0
+    for _ in range(600):
+        batch = device.run_batch()
+        tokens = sum(queued.num_tokens for queued in batch if queued.call is large)
+        tokens_of_large += tokens
+        gap = 0 if tokens else gap + 1
+        gaps.append(gap)
+        for queued in batch:
+            if queued.call is not large:
+                device.end(queued.call)
+                again = device.begin(num_tokens=10)
+                device.submit(again, 1)
+    share = tokens_of_large / (600 * BATCH)
+    assert 0.5 / 11 < share < 2 / 11
+    assert max(gaps[50:]) < 60
+
+
+def test_two_large_calls_share_the_device_equally() -> None:
+    device = Device()
+    first = device.begin(num_tokens=50)
+    device.submit(first, 400)
+    for _ in range(20):
+        device.run_batch()
+    second = device.begin(num_tokens=10)
+    device.submit(second, 2000)
+    tokens = {first: 0, second: 0}
+    for _ in range(100):
+        for queued in device.run_batch():
+            tokens[queued.call] += queued.num_tokens
+    assert abs(tokens[first] - tokens[second]) <= 4 * BATCH
+
+
+def test_requests_of_a_call_are_run_together() -> None:
+    """So that they share prefixes: a batch for each call, instead of parts of each call in every batch."""
+    device = Device()
+    four = [device.begin(num_tokens=10) for _ in range(4)]
+    for call in four:
+        device.submit(call, 10)
+    for call in four:
+        assert set(calls(device.run_batch())) == {call}
+
+
+def test_device_that_was_used_alone_is_no_debt() -> None:
+    """A call that had the device for itself gets its share soon after others come."""
+    device = Device()
+    large = device.begin(num_tokens=20)
+    for _ in range(200):
+        device.submit(large, 5)
+        device.run_batch()
+    device.submit(large, 100)
+    other = device.begin(num_tokens=20)
+    device.submit(other, 100)
+    turns = [large in calls(device.run_batch()) for _ in range(2 * WINDOW_BATCHES + 2)]
+    assert any(turns)
+    assert not all(turns)
+
+
+def test_windows_bound_what_is_prepared() -> None:
+    device = Device()
+    call = device.begin(num_tokens=10)
+    device.submit(call, 10_000)
+    window = WINDOW_BATCHES * BATCH
+    assert window <= call.num_tokens <= window + MAX_PREPARING * 10
+    for number in range(50):
+        device.submit(device.begin(num_tokens=10), 10 + number)
+    total = sum(queued.window_tokens for queued in ready(device))
+    assert total <= 2 * window + 2 * MAX_PREPARING * 10
+    num_run = 0
+    while batch := device.run_batch():
+        num_run += len(batch)
+    assert num_run == 10_000 + sum(10 + number for number in range(50))
+
+
+def test_cancelled_calls_free_the_windows() -> None:
+    device = Device()
+    for _ in range(10):
+        device.submit(device.begin(num_tokens=10), 1000)
+    waiting = device.begin(num_tokens=10)
+    device.submit(waiting, 1)
+    assert waiting.submitted
+    for call in {queued.call for queued in ready(device)} | set(device.queue._entrance):
+        if call is not waiting:
+            device.end(call)
+    device.prepare_all()
+    assert calls(device.run_batch()) == [waiting]
+    assert (device.queue._num_tokens, device.queue._num_preparing, ready(device)) == (0, 0, [])
+
+
+def test_smaller_requests_fill_a_batch_behind_one_that_does_not_fit() -> None:
+    device = Device()
+    sizes = {device.begin(num_tokens=size): size for size in (60, 70, 30)}
+    for call in sizes:
+        device.submit(call, 1)
+    assert [sizes[queued.call] for queued in device.run_batch()] == [60, 30]
+    assert [sizes[queued.call] for queued in device.run_batch()] == [70]
+
+
+def test_request_that_is_decoded_after_others_of_its_call_were_taken_is_run() -> None:
+    device = Device()
+    call = device.begin(num_tokens=10)
+    media = (SizedMedia("an image", VisionPart("key", (1, 2, 2)), lambda: torch.zeros(0), 5),)
+    for index in range(2):
+        device.queue.submit(call, Request(index, "an image", Sequence))
+    for admitted in device.queue.next_steps().prepare:
+        prompt = prepare(admitted.request, 10).fitted.prompt
+        device.queue.prepared(admitted, PreparedRequest(admitted.request, FittedPrompt(prompt, media)))
+    first, second = device.queue.next_steps().decode
+    device.queue.decoded(first)
+    assert device.run_batch() == [first]
+    device.queue.decoded(second)
+    assert device.run_batch() == [second]
+    assert (device.queue._num_tokens, device.queue._decoded_tokens, device.queue._buffered_bytes) == (0, 0, 0)
+
+
+def test_request_waits_only_for_others_of_its_own_call() -> None:
+    device = Device()
+    call = device.begin(num_tokens=10)
+    for index in range(2):
+        device.queue.submit(call, Request(index, "a text", Sequence))
+    (first, second) = device.queue.next_steps().prepare
+    device.queue.prepared(first, prepare(first.request, 10))
+    _, wait_s = expect(device.queue.next_turn)
+    assert 0 < wait_s <= 0.1
+    other = device.begin(num_tokens=10)
+    device.submit(other, 1)
+    assert expect(device.queue.next_turn)[1] == 0.0
+    device.end(other)
+    assert expect(device.queue.next_turn)[1] > 0.0
+    device.queue.prepared(second, prepare(second.request, 10))
+    assert expect(device.queue.next_turn)[1] == 0.0
+
+
+def expect(function: Callable[[], tuple[Turn, float] | None]) -> tuple[Turn, float]:
+    value = function()
+    assert value is not None
+    return value
