@@ -166,6 +166,11 @@ def test_single_input_is_a_list_of_one_and_generators_are_accepted(
     assert embeddings.embed_documents(text for text in TEXTS) == embeddings.embed_documents(TEXTS)  # type: ignore[arg-type]
 
 
+def test_array_is_embedded_as_an_image(embeddings: Qwen3VLEmbeddings) -> None:
+    array: Any = np.zeros((64, 64, 3), np.uint8)
+    assert embeddings.embed_documents([array]) == [embeddings.embed_query(array)]
+
+
 def test_invalid_fields_are_rejected() -> None:
     with pytest.raises(ValidationError, match="dimension"):
         Qwen3VLEmbeddings(model="tiny", dimension=32)  # type: ignore[call-arg]

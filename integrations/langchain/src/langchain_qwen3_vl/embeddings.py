@@ -133,7 +133,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         values = as_list(texts)
         if is_precomputed(values):
             return [text.take() for text in values]
-        if values == PROBE:
+        if values and isinstance(values[0], str) and values == PROBE:  # an array has no truth value
             return [list(self._embed_probe())]
         self._warn_of_captions(values)
         return self._embed(values, None)
