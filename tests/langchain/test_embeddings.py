@@ -171,6 +171,17 @@ def test_array_is_embedded_as_an_image(embeddings: Qwen3VLEmbeddings) -> None:
     assert embeddings.embed_documents([array]) == [embeddings.embed_query(array)]
 
 
+def test_array_beside_a_failed_input_has_its_vector(embeddings: Qwen3VLEmbeddings) -> None:
+    array: Any = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(BatchError, match=r"item 1 .*it is empty") as caught:
+        embeddings.embed_documents([array, ""])
+    assert "add_documents" in caught.value.__notes__[0]
+    np.testing.assert_array_equal(caught.value.results[0], np.float32(embeddings.embed_query(array)))
+    with pytest.raises(BatchError, match=r"none\.png") as caught:
+        embeddings.embed_multimodal([array, {"image": "none.png"}])
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_invalid_fields_are_rejected() -> None:
     with pytest.raises(ValidationError, match="dimension"):
         Qwen3VLEmbeddings(model="tiny", dimension=32)  # type: ignore[call-arg]

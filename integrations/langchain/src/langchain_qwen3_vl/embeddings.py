@@ -250,7 +250,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         batch = self.collect(values, instruction)
         if batch.errors:
             error = BatchError(batch.errors, batch.values)
-            if "" in values:
+            if any(isinstance(value, str) and not value for value in values):
                 error.add_note(
                     "LangChain's vector stores and filters embed only page_content. For documents that have an image "
                     f"or video in their metadata, use {_WHAT_EMBEDS_MEDIA}."
