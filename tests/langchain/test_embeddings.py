@@ -163,6 +163,7 @@ def test_single_input_is_a_list_of_one_and_generators_are_accepted(
     image: Any = {"image": str(library_folder / "star.png")}
     assert embeddings.embed_multimodal(image) == embeddings.embed_multimodal([image])
     assert embeddings.embed_documents("two words") == embeddings.embed_documents(["two words"])
+    assert embeddings.collect("two words").values.tolist() == embeddings.embed_documents(["two words"])
     assert embeddings.embed_documents(text for text in TEXTS) == embeddings.embed_documents(TEXTS)  # type: ignore[arg-type]
 
 

@@ -194,7 +194,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         Returns:
             Vectors, (n, dimensions) float32, with NaN for failed values, and their errors by index.
         """
-        inputs = to_inputs(values, self.media_keys)
+        inputs = to_inputs(as_list(values), self.media_keys)
         return self.embedder.embed(inputs, instruction=instruction, progress=self.show_progress, on_error="collect")
 
     async def aembed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
