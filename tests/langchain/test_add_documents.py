@@ -98,6 +98,12 @@ def test_stored_text_does_not_keep_its_vector(embeddings: Qwen3VLEmbeddings) -> 
     assert len(short.embed_documents([text])[0]) == 16
 
 
+def test_precomputed_text_that_is_passed_twice_has_its_vector_twice(embeddings: Qwen3VLEmbeddings) -> None:
+    text, same_text = PrecomputedText("a red star", [0.0, 1.0]), PrecomputedText("a red star", [1.0, 0.0])
+    assert embeddings.embed_documents([text, same_text, text]) == [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+    assert text.vector is None
+
+
 def test_copies_and_pickles_of_precomputed_text_are_plain_texts() -> None:
     text = PrecomputedText("a red star", [0.0, 1.0])
     for plain in (copy.copy(text), copy.deepcopy(text), pickle.loads(pickle.dumps(text))):

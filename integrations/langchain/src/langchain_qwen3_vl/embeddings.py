@@ -132,7 +132,9 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         """
         values = as_list(texts)
         if is_precomputed(values):
-            return [text.take() for text in values]
+            # `take` returns a vector once, and the same text may be there several times.
+            vectors = {key: text.take() for key, text in {id(text): text for text in values}.items()}
+            return [vectors[id(text)] for text in values]
         if values and isinstance(values[0], str) and values == PROBE:  # an array has no truth value
             return [list(self._embed_probe())]
         self._warn_of_captions(values)
