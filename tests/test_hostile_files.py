@@ -251,6 +251,18 @@ def test_adapters_keep_failures_or_raise_them_with_their_name(folder: Path) -> N
         list(LoaderAdapter(Loader(), "raise").documents(folder / "none.png"))
 
 
+def test_iteration_does_not_write_into_the_lists_of_a_later_one(folder: Path) -> None:
+    adapter = LoaderAdapter(Loader(), "warn")
+    (folder / "notes.unknown").touch()
+    first = adapter.documents([folder, folder / "none.png"])
+    next(first)
+    failures, skipped = adapter.failures, adapter.skipped
+    assert len(list(adapter.documents(sorted(folder.glob("*.png"))))) > 0
+    assert len(list(first)) > 0
+    assert (adapter.failures, adapter.skipped) == ([], [])
+    assert (len(failures), skipped) == (1, [str(folder / "notes.unknown")])
+
+
 @pytest.mark.parametrize(
     ("locator", "page", "seconds"),
     [

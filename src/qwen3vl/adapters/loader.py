@@ -56,14 +56,17 @@ class LoaderAdapter:
         """
         from qwen3vl.loaders import Loader, Skipped
 
-        self.failures, self.skipped = [], []
+        # Not the attributes: a later iteration replaces those.
+        failures: list[LoadFailure] = []
+        skipped: list[str] = []
+        self.failures, self.skipped = failures, skipped
         for result in (self.loader or Loader()).load(paths):
             if isinstance(result, Skipped):
-                self.skipped.append(result.source)
+                skipped.append(result.source)
             elif isinstance(result, LoadFailure):
                 if self.on_error == "raise":
                     raise InputError(f"{result.name}: {result.reason}")
                 log.warning("cannot load %s: %s", result.name, result.reason)
-                self.failures.append(result)
+                failures.append(result)
             else:
                 yield result
