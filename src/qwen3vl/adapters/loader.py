@@ -27,8 +27,8 @@ class LoaderAdapter:
     Attributes:
         loader: The loader, or None.
         on_error: `"warn"` or `"raise"`.
-        failures: What the last call of `documents` could not load.
-        skipped: Files that the last call of `documents` skipped because no loader handles their type.
+        failures: What the last iteration of `documents` could not load.
+        skipped: Files that the last iteration of `documents` skipped because no loader handles their type.
 
     Raises:
         ValueError: `on_error` has another value.
@@ -43,7 +43,9 @@ class LoaderAdapter:
         self.skipped: list[str] = []
 
     def documents(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Document]:
-        """Load documents one at a time, and fill `failures` and `skipped` anew.
+        """Load documents one at a time.
+
+        `failures` and `skipped` are new lists when the iteration begins, and complete when it ends.
 
         Args:
             paths: A file, folder or glob, or several of them.
@@ -52,7 +54,7 @@ class LoaderAdapter:
             The documents.
 
         Raises:
-            InputError: A file cannot be loaded and `on_error` is `"raise"`.
+            InputError: A file cannot be loaded, or a path matches nothing, and `on_error` is `"raise"`.
         """
         from qwen3vl.loaders import Loader, Skipped
 
