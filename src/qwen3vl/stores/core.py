@@ -16,6 +16,7 @@ from qwen3vl.stores.batching import split_points
 from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.retry import Retry, with_retry
 from qwen3vl.stores.types import CollectionInfo, Hit, Point, PointRef, Search, Vector, matches_nothing, tenant_point_id
+from qwen3vl.stores.where import check_where
 
 RECIPE_KEY = "qwen3vl_recipe"
 """Key of the collection's metadata under which the recipe is stored, as a mapping or as JSON."""
@@ -186,6 +187,7 @@ class StoreCore(ABC):
         Raises:
             ValueError: The filter has no condition, or has an unsupported value.
         """
+        check_where(where)
         if matches_nothing(where):
             return
         if self.to_filter(where, None) is None:
@@ -201,7 +203,12 @@ class StoreCore(ABC):
 
         Returns:
             The hits of each search, best first, in the order of the searches.
+
+        Raises:
+            ValueError: A filter has an unsupported value.
         """
+        for search in searches:
+            check_where(search.where)
         possible = [search for search in searches if not matches_nothing(search.where)]
         results = iter(await self.query(possible) if possible else [])
         return [[] if matches_nothing(search.where) else next(results) for search in searches]
@@ -268,7 +275,7 @@ class StoreCore(ABC):
         """Return a filter of the database's type that includes the tenant; raise `ValueError` for unsupported values.
 
         None if it has no condition, also if `where` is such a filter in the database's own type: `delete_where` must
-        refuse it. `matches_nothing(where)` is false.
+        refuse it. `check_where(where)` has passed, and `matches_nothing(where)` is false.
         """
 
     @abstractmethod
