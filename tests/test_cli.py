@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from qwen3vl import Embedder
 from qwen3vl.cli import main
@@ -118,6 +119,26 @@ def test_rerank_sorts_by_rerank_score_and_html_is_self_contained(
     assert "http" not in html.replace("<!doctype html>", "")
     assert main(arguments) == 0
     assert "rerank" in capsys.readouterr().out
+
+
+def test_hits_that_the_reranker_cannot_read_are_shown_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library, page = tmp_path / "library", tmp_path / "page.html"
+    library.mkdir()
+    Image.new("RGB", (64, 48), "red").save(library / "gone.png")
+    arguments = ["--store", str(tmp_path / "store")]
+    assert main(["index", str(library), *arguments, "--model", "tiny"]) == 0
+    (library / "gone.png").unlink()
+    arguments = ["search", "a star", *arguments, "--reranker", "tiny", "--html", str(page)]
+    capsys.readouterr()
+    code, (hit,) = run_json(capsys, *arguments)
+    assert code == 0
+    assert "rerank_score" not in hit
+    assert "does not exist" in hit["rerank_error"]
+    assert "not reranked: " in page.read_text(encoding="utf-8")
+    assert main(arguments) == 0
+    assert "notreranked:" in re.sub(r"[\s│]", "", capsys.readouterr().out)
 
 
 def test_page_escapes_names_and_texts(tmp_path: Path) -> None:

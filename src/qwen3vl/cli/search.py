@@ -123,6 +123,8 @@ def hit_as_dict(hit: Hit) -> dict[str, object]:
     }
     if hit.rerank_score is not None:
         fields["rerank_score"] = round(hit.rerank_score, 6)
+    if hit.rerank_error is not None:
+        fields["rerank_error"] = hit.rerank_error
     return fields
 
 
@@ -133,9 +135,9 @@ def hit_table(hits: Sequence[Hit]) -> Table:
         hits: The hits of a search, best first.
 
     Returns:
-        One row a hit; the column of rerank scores only if there are some.
+        One row a hit; the column of rerank scores only if the reranker read, or could not read, some.
     """
-    reranked = any(hit.rerank_score is not None for hit in hits)
+    reranked = any(hit.rerank_score is not None or hit.rerank_error is not None for hit in hits)
     table = Table()
     for name in ("", "score", *(("rerank",) if reranked else ()), "kind", "source", "where"):
         table.add_column(name, justify="right" if name in ("", "score", "rerank") else "left", overflow="fold")
@@ -143,6 +145,7 @@ def hit_table(hits: Sequence[Hit]) -> Table:
         cells = [str(rank), f"{hit.score:.3f}"]
         if reranked:
             cells.append("" if hit.rerank_score is None else f"{hit.rerank_score:.3f}")
-        cells += [hit.document.kind, hit.document.source, describe_content(hit.document)]
+        parts = [describe_content(hit.document), hit.rerank_error and f"not reranked: {hit.rerank_error}"]
+        cells += [hit.document.kind, hit.document.source, "; ".join(filter(None, parts))]
         table.add_row(*(Text(one_line(cell)) for cell in cells))
     return table
