@@ -164,8 +164,18 @@ def test_read_only_folder_without_a_store_is_an_error(database: str, tmp_path: P
 @pytest.mark.parametrize("database", DATABASES)
 def test_file_in_the_place_of_a_folder_is_an_error(database: str, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("text")
-    with pytest.raises(StoreError, match="is a file, and a store is a folder"):
-        open_store(f"{database}:{tmp_path / 'store'}")
+    for path in (tmp_path / "store", tmp_path / "store" / "below" / "it"):
+        with pytest.raises(StoreError, match=f"{tmp_path / 'store'} is a file, and a store is a folder"):
+            open_store(f"{database}:{path}")
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("target", ["unmounted", "link"])
+def test_link_that_leads_to_nothing_is_an_error(database: str, target: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    for path in (tmp_path / "link", tmp_path / "link" / "store"):
+        with pytest.raises(StoreError, match=f"{tmp_path / 'link'} is a link to a place that does not exist"):
+            open_store(f"{database}:{path}")
 
 
 @pytest.fixture(scope="module")

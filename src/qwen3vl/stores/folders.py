@@ -17,10 +17,15 @@ def check_folder(path: Path) -> None:
         path: The path.
 
     Raises:
-        StoreError: It is a file.
+        StoreError: It, or a folder above it, is a file or a link that leads to nothing.
     """
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{path} is a file, and a store is a folder: name another place")
+    for existing in (path, *path.parents):
+        if existing.is_dir():
+            return
+        if existing.is_symlink() and not existing.exists():
+            raise StoreError(f"{existing} is a link to a place that does not exist: mend the link, or mount the disk")
+        if existing.exists():
+            raise StoreError(f"{existing} is a file, and a store is a folder: name another place")
 
 
 def is_read_only(folder: Path) -> bool:
