@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,32 @@ def test_store_in_a_read_only_folder_is_searched_and_not_written(database: str, 
     folder = make_store(database, tmp_path / "store")
     assert run_with_read_only_folder(folder, SEARCH.format(database=database)) == "searched"
     assert_intact(open_store(f"{database}:{folder}"))
+
+
+OPEN_AND_LIST = """
+import os, sys, tempfile
+from qwen3vl import StoreError, open_store
+
+tempfile.tempdir = tempfile.mkdtemp()
+try:
+    store = open_store("{database}:" + sys.argv[1])
+except StoreError as error:
+    print(error)
+else:
+    print(store.count(), len(os.listdir(tempfile.tempdir)))
+    store.close()
+print(os.listdir(tempfile.tempdir))
+"""
+
+
+@pytest.mark.parametrize(("database", "file"), [("qdrant", "collection/qwen3vl/storage.sqlite"), ("chroma", None)])
+def test_temporary_folder_of_a_read_only_store_is_removed(database: str, file: str | None, tmp_path: Path) -> None:
+    folder = make_store(database, tmp_path / "store")
+    assert run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database)).split("\n") == ["30 1", "[]"]
+    damaged = folder / (file or "chroma.sqlite3")
+    damaged.write_bytes(damaged.read_bytes()[:4096])
+    output = run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database))
+    assert re.search(r"(?s)cannot be (read|copied).*\n\[\]$", output)
 
 
 @pytest.mark.parametrize("database", DATABASES)
