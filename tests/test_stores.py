@@ -11,7 +11,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 from qwen3vl_qdrant import Layout, QdrantStore
 
-from qwen3vl import Document, RecipeError, Search, Store, StoreError, ingest
+from qwen3vl import Document, InputError, RecipeError, Search, Store, StoreError, ingest
 from qwen3vl.stores import Point
 from qwen3vl.stores.core import RECIPE_KEY
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
@@ -167,6 +167,12 @@ def test_delete_where_refuses_filters_without_a_condition(store: Store) -> None:
             store.delete_where(empty_filter)
         assert len(store.search(query_vector(documents[0]), 9, where=empty_filter)) == 9
     assert store.count() == 9
+
+
+@pytest.mark.parametrize("name", ["collection", "tenant"])
+def test_lone_surrogate_in_a_name_is_an_error(backend: OpenStore, name: str) -> None:
+    with pytest.raises(InputError, match=rf"the {name}'s name has a lone surrogate at character 5, U\+DCE9"):
+        backend(**{name: "photo\udce9"})
 
 
 def test_empty_lists_of_values_match_nothing(store: Store) -> None:

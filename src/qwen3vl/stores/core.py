@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from qwen3vl.documents import Document
 from qwen3vl.errors import StoreError
+from qwen3vl.inputs import check_text
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores.batching import split_points
 from qwen3vl.stores.failures import ClientFailure
@@ -41,6 +42,9 @@ class StoreCore(ABC):
             are never found, counted, scanned or deleted.
         retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
         is_async: Whether the client's methods are coroutines.
+
+    Raises:
+        InputError: The name of the collection or of the tenant has a lone surrogate.
     """
 
     database: ClassVar[str]
@@ -52,8 +56,8 @@ class StoreCore(ABC):
         self, client: Any, collection: str, tenant: str | None, retry: Retry | None, *, is_async: bool
     ) -> None:
         self.client = client
-        self.collection = collection
-        self.tenant = tenant
+        self.collection = check_text(collection, "the collection's name")
+        self.tenant = tenant if tenant is None else check_text(tenant, "the tenant's name")
         self.retry = retry or Retry()
         self.is_async = is_async
         self.max_request_points = 1024
