@@ -174,6 +174,10 @@ def test_search_errors_exit_with_2_and_name_the_reason(
     code, error = run_json(capsys, "search", "x", "--store", str(store), "--collection", "other")
     assert code == 2
     assert "no collection 'other'" in error["error"]
+    (tmp_path / "file").touch()
+    code, error = run_json(capsys, "search", "x", "--store", str(store), "--html", str(tmp_path / "file" / "page.html"))
+    assert code == 2
+    assert str(tmp_path / "file") in error["error"]
     assert main(["search", "x", "--store", str(store), "--limit", "0"]) == 2
     assert "at least 1" in capsys.readouterr().out
     assert main(["search", "x", "--store", str(store), "--image", str(tmp_path / "no.png")]) == 2

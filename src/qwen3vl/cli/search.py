@@ -87,14 +87,15 @@ def run_search(
         hits = retriever.search(query, limit, where={"kind": list(kinds)} if kinds else None)
     finally:
         store.close()
+    if html:  # before the hits: if it fails, the error is the only JSON
+        from qwen3vl.cli.page import QueryResult, write_page
+
+        write_page(Path(html), "Search", [QueryResult(query, hits)], policy=choice.policy)
     if as_json:
         print_json([hit_as_dict(hit) for hit in hits])
     else:
         console.print(hit_table(hits) if hits else "nothing found")
     if html:
-        from qwen3vl.cli.page import QueryResult, write_page
-
-        write_page(Path(html), "Search", [QueryResult(query, hits)], policy=choice.policy)
         console.print(f"page written: {html}", markup=False)
     return EXIT_OK
 
