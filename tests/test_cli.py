@@ -121,6 +121,24 @@ def test_rerank_sorts_by_rerank_score_and_html_is_self_contained(
     assert "rerank" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("remains", ["empty", "missing", "other"])
+def test_index_keeps_points_of_a_folder_that_may_be_a_disk_that_is_not_mounted(
+    remains: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("disk/a.txt", "notes/b.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    arguments = ("index", str(tmp_path / "disk"), str(tmp_path / "notes"), "--store", str(tmp_path / "store"))
+    assert main([*arguments, "--model", "tiny"]) == 0
+    (tmp_path / "disk" / "a.txt").unlink()
+    if remains == "missing":
+        (tmp_path / "disk").rmdir()
+    elif remains == "other":
+        (tmp_path / "disk" / "c.csv").touch()
+    _, summary = run_json(capsys, *arguments)
+    assert (summary["deleted"], summary["stored"]) == ((1, 1) if remains == "other" else (0, 2))
+
+
 def test_hits_that_the_reranker_cannot_read_are_shown_with_the_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
