@@ -189,6 +189,17 @@ def test_read_only_folder_without_a_store_is_an_error(database: str, tmp_path: P
 
 
 @pytest.mark.parametrize("database", DATABASES)
+def test_use_of_a_closed_store_is_an_error_that_says_so(database: str, tmp_path: Path) -> None:
+    store = open_store(f"{database}:{make_store(database, tmp_path / 'store')}")
+    assert store.count() == 30
+    store.close()
+    for use in (store.count, lambda: store.search(query_vector(DOCUMENTS[0])), lambda: store.delete_where({"a": 1})):
+        with pytest.raises(StoreError, match="is closed"):
+            use()
+    store.close()
+
+
+@pytest.mark.parametrize("database", DATABASES)
 def test_file_in_the_place_of_a_folder_is_an_error(database: str, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("text")
     for path in (tmp_path / "store", tmp_path / "store" / "below" / "it"):
