@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -34,6 +35,9 @@ class MediaPolicy:
         seconds: Maximum time to read or decode one image, one PDF page or one video, in seconds; if `isolated`.
         memory: Maximum memory that reading or decoding one of them may take, in bytes; if `isolated`, on Linux.
 
+    Raises:
+        ValueError: A folder is empty, is no path, or begins with `~` and an unknown user.
+
     Example:
         ```python
         policy = MediaPolicy(urls=False, folders=("/srv/uploads",), max_bytes=20_000_000)
@@ -58,7 +62,7 @@ class MediaPolicy:
         # A tuple of one is easily written without its comma; read letter by letter, "/srv" would allow "/".
         if self.folders is not None:
             folders = (self.folders,) if isinstance(self.folders, (str, PathLike)) else self.folders
-            object.__setattr__(self, "folders", tuple(map(fspath, folders)))
+            object.__setattr__(self, "folders", tuple(map(_check_folder, folders)))
         if self.hosts is not None:
             object.__setattr__(self, "hosts", (self.hosts,) if isinstance(self.hosts, str) else tuple(self.hosts))
 
@@ -88,12 +92,28 @@ class MediaPolicy:
             raise MediaError(f"this is no path to a file: {error}; pass a path without special characters") from error
         folders = self.allowed_folders
         if folders is not None and not any(resolved.is_relative_to(folder) for folder in _resolve(folders)):
-            allowed = ", ".join(folders) or "none"
+            allowed = ", ".join(map(_describe_folder, folders)) or "none"
             raise PolicyError(
                 f"the file is outside the folders that the media policy allows ({allowed}); MediaPolicy(folders=(…,)) "
                 "allows others"
             )
         return resolved
+
+
+def _check_folder(folder: str | PathLike[str]) -> str:
+    """Return a folder as str; raise `ValueError` if it can only be a mistake."""
+    path = fspath(folder)
+    if not isinstance(path, str) or not path or "\0" in path:  # Path("") is the current folder
+        raise ValueError(f"MediaPolicy.folders has {folder!r}, which is no path of a folder; '.' is the current folder")
+    if path.startswith("~") and os.path.expanduser(path) == path:  # noqa: PTH111 (Path.expanduser raises an error of its own)
+        raise ValueError(
+            f"MediaPolicy.folders has {path!r}, and there is no such user; ./{path} is a folder of that name"
+        )
+    return path
+
+
+def _describe_folder(folder: str) -> str:
+    return folder if Path(folder).expanduser().is_dir() else f"{folder}, which is no folder"
 
 
 def _resolve(folders: Sequence[str]) -> list[Path]:

@@ -19,6 +19,7 @@ from qwen3vl.errors import RecipeError
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, PointRef, Retry, Search, StoreCore, Vector
 from qwen3vl.stores.core import FLOAT_JSON_BYTES, RECIPE_KEY
+from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl.stores.types import POINT_REF_KEYS
 from qwen3vl_qdrant import failures
@@ -290,6 +291,7 @@ class QdrantCore(StoreCore):
     async def close(self) -> None:
         """Close the client."""
         await self.request(self.client.close)
+        remove_links(self.client)
 
     def classify_error(self, error: Exception) -> ClientFailure | None:
         """Return the meaning of an exception; see `qwen3vl_qdrant.failures.classify_error`."""
