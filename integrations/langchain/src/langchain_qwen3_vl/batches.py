@@ -75,7 +75,7 @@ class AddProgress:
         self.ids: list[str | None] = []
         self.errors: list[ItemError] = []
 
-    def embed(self, batch: list[AnyDocument]) -> EmbeddedBatch:
+    def embed(self, batch: Sequence[AnyDocument]) -> EmbeddedBatch:
         """Embed the next documents, and record their ids and failures.
 
         Args:
