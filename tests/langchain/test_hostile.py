@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,22 @@ def test_policy_without_folders_is_rejected(library_folder: Path) -> None:
             Qwen3VLReranker(model="tiny", policy=policy)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="names no folders"):
         content_blocks([], policy=MediaPolicy())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="decoder processes inherit file descriptors")
+def test_policy_with_folders_decodes_in_processes_of_its_own(library_folder: Path, decoder_leases: list[str]) -> None:
+    """Naming folders is the only way to open files, and must not lift the limits on what a file costs."""
+    document = Document("", metadata={"image": str(library_folder / "star.png")})
+    for isolated in (None, False):
+        policy = MediaPolicy(folders=(library_folder,), isolated=isolated)
+        for use in (
+            lambda policy: Qwen3VLEmbeddings(model="tiny", policy=policy).collect([document]).ok.all(),
+            lambda policy: Qwen3VLReranker(model="tiny", policy=policy, on_error="raise").rerank("a", [document]),
+            lambda policy: content_blocks([document], policy=policy),
+        ):
+            decoder_leases.clear()
+            assert use(policy)
+            assert bool(decoder_leases) is (isolated is None)
 
 
 def test_single_folder_and_host_may_be_a_str(library_folder: Path) -> None:

@@ -15,7 +15,7 @@ from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.adapters.previews import PREVIEW_SIDE, preview_jpeg
 from qwen3vl.documents import Document
 from qwen3vl.errors import InputError
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, policy_for_documents
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def content_blocks(
         print([block["type"] for block in message.content])
         ```
     """
-    require_folders(policy)
+    policy = policy_for_documents(policy)
     blocks: list[dict[str, Any]] = []
     for langchain_document in documents:
         try:
