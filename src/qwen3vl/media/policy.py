@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import cast
@@ -31,7 +31,8 @@ class MediaPolicy:
         timeout: Maximum duration of one fetch, redirects included, in seconds.
         max_redirects: Maximum number of redirects; each target is checked like the first.
         isolated: Whether each image, PDF page and video is decoded in a worker process, which is ended if it exceeds
-            `seconds` or `memory`, or crashes. Has no effect on Windows.
+            `seconds` or `memory`, or crashes. None means True for references in documents (LangChain, LlamaIndex), and
+            False elsewhere. Has no effect on Windows.
         seconds: Maximum time to read or decode one image, one PDF page or one video, in seconds; if `isolated`.
         memory: Maximum memory that reading or decoding one of them may take, in bytes; if `isolated`, on Linux.
 
@@ -54,7 +55,7 @@ class MediaPolicy:
     max_frames: int = 4096
     timeout: float = 20.0
     max_redirects: int = 3
-    isolated: bool = False
+    isolated: bool | None = None
     seconds: float = 30.0
     memory: int = 2**30
 
@@ -128,14 +129,14 @@ UNTRUSTED_POLICY = MediaPolicy(folders=(), max_bytes=32 * 2**20, isolated=True)
 decoding in processes of its own."""
 
 
-def require_folders(policy: MediaPolicy) -> MediaPolicy:
-    """Check that a policy for references from others says which files they may open.
+def policy_for_documents(policy: MediaPolicy) -> MediaPolicy:
+    """Return a policy for references that come with documents of others, and check that it names folders.
 
     Args:
         policy: Any policy.
 
     Returns:
-        The same policy.
+        The policy, with `isolated` on unless it is set to False.
 
     Raises:
         ValueError: `folders` is None, which would open every file of this machine.
@@ -145,4 +146,4 @@ def require_folders(policy: MediaPolicy) -> MediaPolicy:
             "the policy names no folders, which would open every file of this machine to references in documents: "
             "MediaPolicy(folders=(…,)) names those that may be opened, folders=() none, folders=('/',) all"
         )
-    return policy
+    return replace(policy, isolated=True) if policy.isolated is None else policy
