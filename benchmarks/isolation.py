@@ -50,7 +50,7 @@ def main() -> None:
         print(f"{cpu_count()} cores\n")
         print("| media | in this process, s | in decoder processes, s | difference |\n| --- | ---: | ---: | ---: |")
         for name, items in media.items():
-            runs = {policy.isolated: make_run(policy, embed=arguments.embed) for policy in policies()}
+            runs = {bool(policy.isolated): make_run(policy, embed=arguments.embed) for policy in policies()}
             for run in runs.values():
                 run(items[:4])  # starts threads, processes and imports
             seconds: dict[bool, list[float]] = {False: [], True: []}
@@ -65,7 +65,7 @@ def main() -> None:
 
 def policies() -> tuple[MediaPolicy, MediaPolicy]:
     """Return the policies that are compared."""
-    return MediaPolicy(), MediaPolicy(isolated=True)
+    return MediaPolicy(isolated=False), MediaPolicy(isolated=True)
 
 
 def make_run(policy: MediaPolicy, *, embed: bool) -> Callable[[Sequence[Any]], object]:

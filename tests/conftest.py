@@ -68,6 +68,22 @@ def library_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def decoder_leases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that grows whenever a decoder process is used."""
+    from qwen3vl.media.isolation.pool import DecoderPool
+
+    leases: list[str] = []
+    lease = DecoderPool.lease
+
+    def counted(pool: DecoderPool) -> Any:
+        leases.append("lease")
+        return lease(pool)
+
+    monkeypatch.setattr(DecoderPool, "lease", counted)
+    return leases
+
+
+@pytest.fixture
 def server() -> Iterator[Any]:
     """An HTTP server on this machine; a test sets its responses by path."""
     from tests.support.http_server import Server

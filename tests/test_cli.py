@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from qwen3vl import Embedder
 from qwen3vl.cli import main
@@ -120,6 +121,44 @@ def test_rerank_sorts_by_rerank_score_and_html_is_self_contained(
     assert "rerank" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("remains", ["empty", "missing", "other"])
+def test_index_keeps_points_of_a_folder_that_may_be_a_disk_that_is_not_mounted(
+    remains: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("disk/a.txt", "notes/b.txt"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    arguments = ("index", str(tmp_path / "disk"), str(tmp_path / "notes"), "--store", str(tmp_path / "store"))
+    assert main([*arguments, "--model", "tiny"]) == 0
+    (tmp_path / "disk" / "a.txt").unlink()
+    if remains == "missing":
+        (tmp_path / "disk").rmdir()
+    elif remains == "other":
+        (tmp_path / "disk" / "c.csv").touch()
+    _, summary = run_json(capsys, *arguments)
+    assert (summary["deleted"], summary["stored"]) == ((1, 1) if remains == "other" else (0, 2))
+
+
+def test_hits_that_the_reranker_cannot_read_are_shown_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library, page = tmp_path / "library", tmp_path / "page.html"
+    library.mkdir()
+    Image.new("RGB", (64, 48), "red").save(library / "gone.png")
+    arguments = ["--store", str(tmp_path / "store")]
+    assert main(["index", str(library), *arguments, "--model", "tiny"]) == 0
+    (library / "gone.png").unlink()
+    arguments = ["search", "a star", *arguments, "--reranker", "tiny", "--html", str(page)]
+    capsys.readouterr()
+    code, (hit,) = run_json(capsys, *arguments)
+    assert code == 0
+    assert "rerank_score" not in hit
+    assert "does not exist" in hit["rerank_error"]
+    assert "not reranked: " in page.read_text(encoding="utf-8")
+    assert main(arguments) == 0
+    assert "notreranked:" in re.sub(r"[\s│]", "", capsys.readouterr().out)
+
+
 def test_page_escapes_names_and_texts(tmp_path: Path) -> None:
     """No name or text can close an attribute or open a tag, and previews of missing files are left out."""
     hostile = "\"><script>alert('x')</script>{{ 7 * 7 }}"
@@ -153,6 +192,10 @@ def test_search_errors_exit_with_2_and_name_the_reason(
     code, error = run_json(capsys, "search", "x", "--store", str(store), "--collection", "other")
     assert code == 2
     assert "no collection 'other'" in error["error"]
+    (tmp_path / "file").touch()
+    code, error = run_json(capsys, "search", "x", "--store", str(store), "--html", str(tmp_path / "file" / "page.html"))
+    assert code == 2
+    assert str(tmp_path / "file") in error["error"]
     assert main(["search", "x", "--store", str(store), "--limit", "0"]) == 2
     assert "at least 1" in capsys.readouterr().out
     assert main(["search", "x", "--store", str(store), "--image", str(tmp_path / "no.png")]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -149,6 +150,32 @@ def test_store_in_a_read_only_folder_is_searched_and_not_written(database: str, 
     assert_intact(open_store(f"{database}:{folder}"))
 
 
+OPEN_AND_LIST = """
+import os, sys, tempfile
+from qwen3vl import StoreError, open_store
+
+tempfile.tempdir = tempfile.mkdtemp()
+try:
+    store = open_store("{database}:" + sys.argv[1])
+except StoreError as error:
+    print(error)
+else:
+    print(store.count(), len(os.listdir(tempfile.tempdir)))
+    store.close()
+print(os.listdir(tempfile.tempdir))
+"""
+
+
+@pytest.mark.parametrize(("database", "file"), [("qdrant", "collection/qwen3vl/storage.sqlite"), ("chroma", None)])
+def test_temporary_folder_of_a_read_only_store_is_removed(database: str, file: str | None, tmp_path: Path) -> None:
+    folder = make_store(database, tmp_path / "store")
+    assert run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database)).split("\n") == ["30 1", "[]"]
+    damaged = folder / (file or "chroma.sqlite3")
+    damaged.write_bytes(damaged.read_bytes()[:4096])
+    output = run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database))
+    assert re.search(r"(?s)cannot be (read|copied).*\n\[\]$", output)
+
+
 @pytest.mark.parametrize("database", DATABASES)
 def test_read_only_folder_without_a_store_is_an_error(database: str, tmp_path: Path) -> None:
     code = (
@@ -162,10 +189,31 @@ def test_read_only_folder_without_a_store_is_an_error(database: str, tmp_path: P
 
 
 @pytest.mark.parametrize("database", DATABASES)
+def test_use_of_a_closed_store_is_an_error_that_says_so(database: str, tmp_path: Path) -> None:
+    store = open_store(f"{database}:{make_store(database, tmp_path / 'store')}")
+    assert store.count() == 30
+    store.close()
+    for use in (store.count, lambda: store.search(query_vector(DOCUMENTS[0])), lambda: store.delete_where({"a": 1})):
+        with pytest.raises(StoreError, match="is closed"):
+            use()
+    store.close()
+
+
+@pytest.mark.parametrize("database", DATABASES)
 def test_file_in_the_place_of_a_folder_is_an_error(database: str, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("text")
-    with pytest.raises(StoreError, match="is a file, and a store is a folder"):
-        open_store(f"{database}:{tmp_path / 'store'}")
+    for path in (tmp_path / "store", tmp_path / "store" / "below" / "it"):
+        with pytest.raises(StoreError, match=f"{tmp_path / 'store'} is a file, and a store is a folder"):
+            open_store(f"{database}:{path}")
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("target", ["unmounted", "link"])
+def test_link_that_leads_to_nothing_is_an_error(database: str, target: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    for path in (tmp_path / "link", tmp_path / "link" / "store"):
+        with pytest.raises(StoreError, match=f"{tmp_path / 'link'} is a link to a place that does not exist"):
+            open_store(f"{database}:{path}")
 
 
 @pytest.fixture(scope="module")

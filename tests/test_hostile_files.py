@@ -242,6 +242,23 @@ def test_sync_keeps_points_of_a_failed_source_with_a_fragment_in_its_name(locato
         assert report.failed == [(f"{source}#{locator}".removesuffix("#"), "it is broken")]
 
 
+@pytest.mark.parametrize("path", ["link", "link/photos", "link/photos/a.txt"])
+def test_sync_keeps_points_below_a_link_whose_disk_is_not_mounted(path: str, tmp_path: Path) -> None:
+    for file in ("disk/photos/a.txt", "other/b.txt"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text(file)
+    (tmp_path / "link").symlink_to("disk")
+    paths = [tmp_path / path, tmp_path / "other"]
+    with closing(open_store(":memory:")) as store:
+        assert ingest(Loader().load(paths), FakeEmbedder(), store).added == 2
+        (tmp_path / "disk").rename(tmp_path / "unmounted")
+        report = ingest(Loader().load(paths), FakeEmbedder(), store, sync=True)
+        assert (report.deleted, store.count(), report.skipped) == (0, 2, {})
+        ((name, reason),) = report.failed
+    assert name == str(tmp_path / "disk" / path.partition("/")[2]).rstrip("/")
+    assert "it does not exist" in reason or "there is no such file" in reason
+
+
 def test_adapters_keep_failures_or_raise_them_with_their_name(folder: Path) -> None:
     adapter = LoaderAdapter(Loader(), "warn")
     assert len(list(adapter.documents([folder, folder / "none.png"]))) == 2
@@ -249,6 +266,18 @@ def test_adapters_keep_failures_or_raise_them_with_their_name(folder: Path) -> N
     assert (failure.source, failure.locator) == (str(folder / "none.png"), "")
     with pytest.raises(InputError, match=r"none\.png: there is no such file"):
         list(LoaderAdapter(Loader(), "raise").documents(folder / "none.png"))
+
+
+def test_iteration_does_not_write_into_the_lists_of_a_later_one(folder: Path) -> None:
+    adapter = LoaderAdapter(Loader(), "warn")
+    (folder / "notes.unknown").touch()
+    first = adapter.documents([folder, folder / "none.png"])
+    next(first)
+    failures, skipped = adapter.failures, adapter.skipped
+    assert len(list(adapter.documents(sorted(folder.glob("*.png"))))) > 0
+    assert len(list(first)) > 0
+    assert (adapter.failures, adapter.skipped) == ([], [])
+    assert (len(failures), skipped) == (1, [str(folder / "notes.unknown")])
 
 
 @pytest.mark.parametrize(

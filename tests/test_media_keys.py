@@ -63,3 +63,12 @@ def test_setting_of_the_message_reads_them(caplog: pytest.LogCaptureFixture) -> 
     keys = MediaKeys(image=("image", "image_path"))
     assert document_from_metadata("", {"image_path": "a.png"}, keys).image == "a.png"
     assert caplog.messages == []
+
+
+def test_fields_that_are_none_are_empty() -> None:
+    """Not the text "None": all documents without a source would have the same one."""
+    document = document_from_metadata("a", {"source": None, "locator": None, "content_hash": None, "by": None})
+    assert (document.source, document.locator, document.content_hash) == ("", "", "")
+    assert document_from_metadata("a", {"source": 0, "locator": 3}).locator == "3"
+    assert document_from_metadata("a", {"source": 0}).source == "0"
+    assert document.metadata == {"by": None}

@@ -116,6 +116,30 @@ def test_files_outside_the_folders_are_not_opened(checkpoints: Path, media: dict
     assert error_reason(checkpoints, policy, {"image": tmp_path / "own.png"}) == ""
 
 
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        ("~nosuchuser", "no such user"),
+        ("~nosuchuser/x", "no such user"),
+        ("", "no path"),
+        ("a\0b", "no path"),
+        (b"x", "no path"),
+    ],
+)
+def test_folder_that_can_only_be_a_mistake_is_an_error(folder: Any, reason: str) -> None:
+    """An empty one would be the current folder."""
+    for folders in ((folder,), ["/srv", folder]):
+        with pytest.raises(ValueError, match=rf"MediaPolicy\.folders has .*{reason}"):
+            MediaPolicy(folders=folders)
+
+
+def test_allowed_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    policy = MediaPolicy(folders=(tmp_path / "gone", tmp_path / "here"))
+    (tmp_path / "here").mkdir()
+    with pytest.raises(PolicyError, match=rf"allows \({tmp_path}/gone, which is no folder, {tmp_path}/here\)"):
+        policy.check_path(str(tmp_path / "photo.png"))
+
+
 def test_loop_of_links_is_named(tmp_path: Path) -> None:
     """Python before 3.13 finds it when the path is resolved, later versions when the file is examined."""
     loop = tmp_path / "loop.png"

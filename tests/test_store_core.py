@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +130,57 @@ def test_filter_with_an_empty_list_matches_nothing() -> None:
 def test_locations_name_integration_and_address() -> None:
     assert parse_location("chroma:library") == ("chroma", "library")
     assert parse_location("qdrant:http://host:6333") == ("qdrant", "http://host:6333")
-    for location in ("library", ":memory:", "http://host:6333", "c:folder"):
+    for location in (
+        "library",
+        ":memory:",
+        "http://host:6333",
+        "c:folder",
+        "C:\\folder",
+        "./2024:05",
+        "a b:c",
+        "a/b:c",
+    ):
         assert parse_location(location) == ("", location)
+
+
+@pytest.mark.parametrize(
+    "location", ["weaviate:library", "htp://host:6333", "grpc://host", "HTTP://host", "http:/host"]
+)
+def test_location_with_an_unknown_prefix_is_an_error_that_names_the_known_ones(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match=rf"{location} begins with .* chroma, qdrant\. .* http:// .* \./{location}"):
+        open_store(location)
+    with pytest.raises(StoreError, match=r"begins with http:// or https://"):
+        open_store("chroma:htp://host")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / location).mkdir(parents=True)
+    assert parse_location(location) == ("", location)
+
+
+@pytest.mark.parametrize("location", ["", "chroma:", "qdrant:"])
+def test_location_without_a_place_is_an_error(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="names no place: add a folder"):
+        open_store(location)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_integrations_of_others_are_named_before_a_colon(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def open_fake(address: str, collection: str) -> Store:
+        opened.append(address)
+        return Store(FakeCore())
+
+    monkeypatch.setattr(sys.modules[__name__], "open_fake", open_fake, raising=False)
+    entry = EntryPoint("fake-db", f"{__name__}:open_fake", "qwen3vl.stores")
+    monkeypatch.setattr("qwen3vl.stores.registry.entry_points", lambda **_: (entry,))
+    assert isinstance(open_store("fake-db:folder"), Store)
+    assert opened == ["folder"]
+    with pytest.raises(StoreError, match="there are chroma, fake-db, qdrant"):
+        open_store("other:folder")
 
 
 def test_missing_integration_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

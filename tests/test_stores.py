@@ -11,7 +11,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 from qwen3vl_qdrant import Layout, QdrantStore
 
-from qwen3vl import Document, RecipeError, Search, Store, StoreError, ingest
+from qwen3vl import Document, InputError, RecipeError, Search, Store, StoreError, ingest
 from qwen3vl.stores import Point
 from qwen3vl.stores.core import RECIPE_KEY
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
@@ -169,6 +169,12 @@ def test_delete_where_refuses_filters_without_a_condition(store: Store) -> None:
     assert store.count() == 9
 
 
+@pytest.mark.parametrize("name", ["collection", "tenant"])
+def test_lone_surrogate_in_a_name_is_an_error(backend: OpenStore, name: str) -> None:
+    with pytest.raises(InputError, match=rf"the {name}'s name has a lone surrogate at character 5, U\+DCE9"):
+        backend(**{name: "photo\udce9"})
+
+
 def test_empty_lists_of_values_match_nothing(store: Store) -> None:
     documents = passages(9)
     ingest(documents, FakeEmbedder(), store)
@@ -176,10 +182,29 @@ def test_empty_lists_of_values_match_nothing(store: Store) -> None:
     for empty_list in empty_lists:
         store.delete_where({"source": empty_list})
         assert store.search(query_vector(documents[0]), 9, where={"source": empty_list}) == []
-    unsupported_values: list[Any] = [b"", [[]], ["notes/0.md", []], {}, {"gte": None}, None]
-    for unsupported in unsupported_values:
-        with pytest.raises((ValueError, StoreError)):
-            store.delete_where({"source": unsupported})
+
+
+def test_filters_with_unsupported_values_are_errors_and_delete_nothing(store: Store) -> None:
+    documents = passages(9)
+    ingest(documents, FakeEmbedder(), store)
+    nan, inf = float("nan"), float("inf")  # a server gets null, which is no bound
+    incomparable: list[Any] = [b"\1", [[]], [0, []], {}, {"gte": None}, None, {1}]
+    infinite: list[Any] = [nan, [nan], {"gte": nan}, {"gt": inf}, -inf]
+    unsupported: list[tuple[Any, str]] = [
+        *((value, "'number' cannot be filtered by") for value in incomparable),
+        *((value, "not finite") for value in infinite),
+        ({"gte": "0"}, "bounds of a range are numbers"),
+        ("\udce9", r"value of 'number' has a lone surrogate at character 0, U\+DCE9"),
+        (["a", "\ud800"], "lone surrogate"),
+    ]
+    filters: list[tuple[Any, str]] = [({"number": value}, reason) for value, reason in unsupported]
+    filters += [({"source": [], "number": value}, reason) for value, reason in unsupported]
+    filters += [({5: "a"}, "5 is of type int"), ({"\udce9": 1}, "key .* has a lone surrogate")]
+    for where, reason in filters:
+        with pytest.raises(ValueError, match=reason):
+            store.delete_where(where)
+        with pytest.raises(ValueError, match=reason):
+            store.search(query_vector(documents[0]), where=where)
     assert store.count() == 9
 
 

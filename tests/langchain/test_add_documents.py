@@ -16,7 +16,13 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.stores import InMemoryByteStore
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
 from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings, SparseVector
-from langchain_qwen3_vl import Qwen3VLEmbeddings, aadd_documents, add_documents, from_langchain
+from langchain_qwen3_vl import (
+    Qwen3VLEmbeddings,
+    Qwen3VLVectorStore,
+    aadd_documents,
+    add_documents,
+    from_langchain,
+)
 from langchain_qwen3_vl.precomputed import PrecomputedText
 from qdrant_client import QdrantClient, models
 
@@ -98,6 +104,12 @@ def test_stored_text_does_not_keep_its_vector(embeddings: Qwen3VLEmbeddings) -> 
     assert len(short.embed_documents([text])[0]) == 16
 
 
+def test_precomputed_text_that_is_passed_twice_has_its_vector_twice(embeddings: Qwen3VLEmbeddings) -> None:
+    text, same_text = PrecomputedText("a red star", [0.0, 1.0]), PrecomputedText("a red star", [1.0, 0.0])
+    assert embeddings.embed_documents([text, same_text, text]) == [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+    assert text.vector is None
+
+
 def test_copies_and_pickles_of_precomputed_text_are_plain_texts() -> None:
     text = PrecomputedText("a red star", [0.0, 1.0])
     for plain in (copy.copy(text), copy.deepcopy(text), pickle.loads(pickle.dumps(text))):
@@ -171,6 +183,25 @@ async def test_sparse_store_is_refused_before_anything_is_written(
     with pytest.raises(StoreError, match="sparse mode"):
         await aadd_documents(store, library)
     assert client.count("sparse").count == 0
+
+
+class MediaQdrant(Qwen3VLVectorStore, QdrantVectorStore):  # type: ignore[misc]
+    pass
+
+
+async def test_sparse_store_is_refused_before_it_is_created_of_documents(
+    embeddings: Qwen3VLEmbeddings, library: list[Document], tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {
+        "path": str(tmp_path),
+        "retrieval_mode": RetrievalMode.SPARSE,
+        "sparse_embedding": WordCounts(),
+    }
+    with pytest.raises(StoreError, match=r"sparse mode.*nothing was added"):
+        MediaQdrant.from_documents(library, embeddings, **arguments)
+    with pytest.raises(StoreError, match="sparse mode"):
+        await MediaQdrant.afrom_documents(library, embeddings, **arguments)
+    assert not list(tmp_path.iterdir())
 
 
 def test_hybrid_store_takes_the_vectors(embeddings: Qwen3VLEmbeddings, library: list[Document]) -> None:

@@ -64,6 +64,10 @@ def test_content_blocks_show_videos_no_larger_than_side(policy: MediaPolicy, lib
     assert max(Image.open(BytesIO(base64.b64decode(block["base64"]))).size) <= 102
 
 
-def test_content_blocks_reject_references_that_are_no_str(policy: MediaPolicy) -> None:
-    with pytest.raises(InputError, match="a media reference is a str"):
-        content_blocks([Document("", metadata={"image": 3})], policy=policy)
+def test_content_blocks_of_a_document_whose_reference_is_no_str_are_its_text(
+    policy: MediaPolicy, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Document("its caption", metadata={"image": 3, "source": "broken.json"})
+    blocks = content_blocks([broken, Document("another")], policy=policy)
+    assert blocks == [{"type": "text", "text": "its caption"}, {"type": "text", "text": "another"}]
+    assert "broken.json: its metadata 'image' is of type int" in caplog.text

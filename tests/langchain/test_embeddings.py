@@ -163,7 +163,24 @@ def test_single_input_is_a_list_of_one_and_generators_are_accepted(
     image: Any = {"image": str(library_folder / "star.png")}
     assert embeddings.embed_multimodal(image) == embeddings.embed_multimodal([image])
     assert embeddings.embed_documents("two words") == embeddings.embed_documents(["two words"])
+    assert embeddings.collect("two words").values.tolist() == embeddings.embed_documents(["two words"])
     assert embeddings.embed_documents(text for text in TEXTS) == embeddings.embed_documents(TEXTS)  # type: ignore[arg-type]
+
+
+def test_array_is_embedded_as_an_image(embeddings: Qwen3VLEmbeddings) -> None:
+    array: Any = np.zeros((64, 64, 3), np.uint8)
+    assert embeddings.embed_documents([array]) == [embeddings.embed_query(array)]
+
+
+def test_array_beside_a_failed_input_has_its_vector(embeddings: Qwen3VLEmbeddings) -> None:
+    array: Any = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(BatchError, match=r"item 1 .*it is empty") as caught:
+        embeddings.embed_documents([array, ""])
+    assert "add_documents" in caught.value.__notes__[0]
+    np.testing.assert_array_equal(caught.value.results[0], embeddings.embed_query(array))
+    with pytest.raises(BatchError, match=r"none\.png") as caught:
+        embeddings.embed_multimodal([array, {"image": "none.png"}])
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_invalid_fields_are_rejected() -> None:

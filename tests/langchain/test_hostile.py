@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.documents import Document
 from langchain_core.vectorstores import InMemoryVectorStore
-from langchain_qwen3_vl import Qwen3VLEmbeddings, Qwen3VLReranker, add_documents, content_blocks
+from langchain_qwen3_vl import (
+    MediaKeys,
+    Qwen3VLEmbeddings,
+    Qwen3VLReranker,
+    aadd_documents,
+    add_documents,
+    content_blocks,
+)
 from pydantic import ValidationError
 
 from qwen3vl import BatchError, InputError, MediaPolicy, Qwen3VLError
@@ -43,12 +51,55 @@ def test_hostile_image_in_metadata_is_an_item_error(hostile: tuple[Any, str, Ser
     assert all("relevance_score" in document.metadata for document in reranked[:2])
     with pytest.raises(BatchError, match="1 of 3"):
         Qwen3VLReranker(model="tiny", policy=policy, on_error="raise").compress_documents(documents, "a red star")
-    if isinstance(image, str):
-        assert content_blocks(documents[1:2], policy=policy) == []
-    else:
-        with pytest.raises(InputError, match=reason):
-            content_blocks(documents[1:2], policy=policy)
+    assert content_blocks(documents[1:2], policy=policy) == []
     assert server.requested_paths == []
+
+
+class NoRepr:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+CIRCULAR: dict[str, Any] = {}
+CIRCULAR["itself"] = CIRCULAR
+DEEP: dict[str, Any] = {}
+for _ in range(3000):
+    DEEP = {"deeper": DEEP}
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (Document("a", metadata={1: "one", "two": 2}), "TypeError"),
+        (Document("a", metadata={("a", 1): "tuple"}), "keys must be str"),
+        (Document("a", metadata=CIRCULAR), "Circular reference"),
+        (Document("a", metadata=DEEP), "RecursionError"),
+        (Document("a", metadata={"object": NoRepr()}), "RuntimeError: no text"),
+        ("a", "it is no document of LangChain"),
+        (None, "it is no document of LangChain"),
+    ],
+    ids=["mixed keys", "tuple", "circular", "deep", "no repr", "str", "none"],
+)
+async def test_document_without_an_id_costs_no_other_document_anything(document: Any, reason: str) -> None:
+    """The id of a document that has none is computed from its metadata, which may be anything."""
+    store = InMemoryVectorStore(Qwen3VLEmbeddings(model="tiny"))
+    for documents in ([document, Document("a red star", id="good")], [Document("a red star", id="good"), document]):
+        store.store.clear()
+        with pytest.raises(BatchError, match="1 of 2") as caught:
+            add_documents(store, documents)
+        assert reason in caught.value.errors[0].reason
+        assert list(store.store) == ["good"]
+        with pytest.raises(BatchError, match="1 of 2"):
+            await aadd_documents(store, documents)
+
+
+def test_errors_name_documents_and_queries_that_cannot_be_converted() -> None:
+    embeddings = Qwen3VLEmbeddings(model="tiny", media_keys=MediaKeys(image="photo"))
+    with pytest.raises(BatchError, match=r"item 0 \(a\.pdf\): it is empty: .* under 'photo', 'video'; name other keys"):
+        add_documents(InMemoryVectorStore(embeddings), [Document("", metadata={"source": "a.pdf", "image": "a.png"})])
+    query: Any = [{"type": "tool_use", "id": "call-1"}]
+    with pytest.raises(InputError, match=r"the query \(\[\{'id': 'call-1', 'type': 'tool_use'\}\]\): a content block"):
+        embeddings.embed_query(query)
 
 
 STR_NUMBERS = [number for number, (value, _) in enumerate(HOSTILE) if isinstance(value, str)]
@@ -110,6 +161,22 @@ def test_policy_without_folders_is_rejected(library_folder: Path) -> None:
             Qwen3VLReranker(model="tiny", policy=policy)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="names no folders"):
         content_blocks([], policy=MediaPolicy())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="decoder processes inherit file descriptors")
+def test_policy_with_folders_decodes_in_processes_of_its_own(library_folder: Path, decoder_leases: list[str]) -> None:
+    """Naming folders is the only way to open files, and must not lift the limits on what a file costs."""
+    document = Document("", metadata={"image": str(library_folder / "star.png")})
+    for isolated in (None, False):
+        policy = MediaPolicy(folders=(library_folder,), isolated=isolated)
+        for use in (
+            lambda policy: Qwen3VLEmbeddings(model="tiny", policy=policy).collect([document]).ok.all(),
+            lambda policy: Qwen3VLReranker(model="tiny", policy=policy, on_error="raise").rerank("a", [document]),
+            lambda policy: content_blocks([document], policy=policy),
+        ):
+            decoder_leases.clear()
+            assert use(policy)
+            assert bool(decoder_leases) is (isolated is None)
 
 
 def test_single_folder_and_host_may_be_a_str(library_folder: Path) -> None:

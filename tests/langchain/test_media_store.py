@@ -105,6 +105,25 @@ async def test_aadd_documents(media_store: VectorStore, documents: list[Document
     assert_vectors(media_store, documents, tiny_embedder)
 
 
+async def test_documents_may_come_from_a_generator(
+    embeddings: Qwen3VLEmbeddings, documents: list[Document], tiny_embedder: Embedder, tmp_path: Path
+) -> None:
+    """As `loader.lazy_load()` returns them, whatever the annotation of LangChain's methods says."""
+    arguments: dict[str, Any] = {"ids": IDS}
+    store = MediaMemory(embeddings)
+    assert store.add_documents(document for document in documents) != []  # type: ignore[arg-type]
+    assert_vectors(store, documents, tiny_embedder)
+    store = MediaMemory(embeddings)
+    assert await store.aadd_documents(iter(documents), **arguments) == IDS  # type: ignore[arg-type]
+    assert_vectors(store, documents, tiny_embedder)
+    assert_vectors(MediaMemory.from_documents(iter(documents), embeddings, **arguments), documents, tiny_embedder)  # type: ignore[arg-type]
+    chroma = MediaChroma("documents", embeddings, persist_directory=str(tmp_path))
+    chroma.add_documents([Document("old", metadata={"source": number}) for number in "0123"], ids=IDS)
+    chroma.update_documents(IDS, iter(documents))  # type: ignore[arg-type]
+    assert_vectors(chroma, documents, tiny_embedder)
+    close_vector_store(chroma)
+
+
 def test_function_add_documents(media_store: VectorStore, documents: list[Document], tiny_embedder: Embedder) -> None:
     add_documents(media_store, documents, batch_size=3)
     assert_vectors(media_store, documents, tiny_embedder)

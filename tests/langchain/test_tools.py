@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.prompts import PromptTemplate
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
 from langchain_qwen3_vl import (
     MediaKeys,
@@ -87,3 +89,11 @@ def test_agent_reads_the_description(retriever: VectorStoreRetriever) -> None:
     messages = agents.create_agent(model, [tool]).invoke({"messages": [HumanMessage("Where is the star?")]})["messages"]
     assert [type(message).__name__ for message in messages] == ["HumanMessage", "AIMessage", "ToolMessage", "AIMessage"]
     assert messages[2].content.endswith("star.png]")
+
+
+async def test_tool_formats_documents_with_the_prompt(retriever: VectorStoreRetriever) -> None:
+    prompt = PromptTemplate.from_template("<{kind}>{page_content}</{kind}>")
+    tool = create_retriever_tool(retriever, "library", "Finds images.", document_prompt=prompt)
+    text = await tool.ainvoke(STAR.caption())
+    assert text == tool.invoke(STAR.caption())
+    assert re.fullmatch(r"<picture>\[image: .*star\.png\]</picture>", text)

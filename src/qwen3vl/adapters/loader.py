@@ -27,8 +27,8 @@ class LoaderAdapter:
     Attributes:
         loader: The loader, or None.
         on_error: `"warn"` or `"raise"`.
-        failures: What the last call of `documents` could not load.
-        skipped: Files that the last call of `documents` skipped because no loader handles their type.
+        failures: What the last iteration of `documents` could not load.
+        skipped: Files that the last iteration of `documents` skipped because no loader handles their type.
 
     Raises:
         ValueError: `on_error` has another value.
@@ -43,7 +43,9 @@ class LoaderAdapter:
         self.skipped: list[str] = []
 
     def documents(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Iterator[Document]:
-        """Load documents one at a time, and fill `failures` and `skipped` anew.
+        """Load documents one at a time.
+
+        `failures` and `skipped` are new lists when the iteration begins, and complete when it ends.
 
         Args:
             paths: A file, folder or glob, or several of them.
@@ -52,18 +54,21 @@ class LoaderAdapter:
             The documents.
 
         Raises:
-            InputError: A file cannot be loaded and `on_error` is `"raise"`.
+            InputError: A file cannot be loaded, or a path matches nothing, and `on_error` is `"raise"`.
         """
         from qwen3vl.loaders import Loader, Skipped
 
-        self.failures, self.skipped = [], []
+        # Not the attributes: a later iteration replaces those.
+        failures: list[LoadFailure] = []
+        skipped: list[str] = []
+        self.failures, self.skipped = failures, skipped
         for result in (self.loader or Loader()).load(paths):
             if isinstance(result, Skipped):
-                self.skipped.append(result.source)
+                skipped.append(result.source)
             elif isinstance(result, LoadFailure):
                 if self.on_error == "raise":
                     raise InputError(f"{result.name}: {result.reason}")
                 log.warning("cannot load %s: %s", result.name, result.reason)
-                self.failures.append(result)
+                failures.append(result)
             else:
                 yield result

@@ -70,7 +70,9 @@ def document_from_metadata(text: str, metadata: Mapping[str, Any], keys: MediaKe
         InputError: A media reference is not a str.
     """
     string_fields = (*_STRING_FIELDS, *FORMER_KEYS.values()) if has_former_keys(metadata) else _STRING_FIELDS
-    fields: dict[str, Any] = {key: str(metadata[key]) for key in string_fields if key in metadata}
+    fields: dict[str, Any] = {
+        key: "" if metadata[key] is None else str(metadata[key]) for key in string_fields if key in metadata
+    }
     encoded_image = image_data_uri(text)
     fields["image"] = encoded_image or _media_reference(metadata, keys.image)
     fields["video"] = _media_reference(metadata, keys.video)

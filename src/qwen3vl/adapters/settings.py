@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, PrivateAttr, field_validator
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.adapters.model_handle import ModelHandle
 from qwen3vl.adapters.once import OnceLogger
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, policy_for_documents
 from qwen3vl.settings import EngineSettings
 
 _OWN_FIELDS = frozenset({"revision", "device", "dtype", "policy"})
@@ -87,7 +87,7 @@ class ModelSettings(BaseModel):
     @field_validator("policy")
     @classmethod
     def _check_policy(cls, value: MediaPolicy) -> MediaPolicy:
-        return require_folders(value)
+        return policy_for_documents(value)
 
     def engine_arguments(self, model: str, instruction: str | None) -> dict[str, Any]:
         """Return the keyword arguments of `Embedder` or `Reranker`.

@@ -85,13 +85,21 @@ def run_index(
 def _is_below(paths: Sequence[str]) -> Callable[[str], bool]:
     """Return a predicate: whether a stored source is one of the paths or below one.
 
-    Only such sources are removed if they are missing. A path that does not exist has no sources, since it may be a
-    disk that is not mounted; neither has a glob pattern.
+    Only such sources are removed if they are missing. A path that does not exist and an empty folder have no sources,
+    since each may be a disk that is not mounted; neither has a glob pattern.
     """
-    # The functions of `os.path` raise nothing for paths that cannot be read.
-    expanded = [expand_user(path) for path in paths]
-    roots = [os.path.realpath(path) for path in expanded if os.path.exists(path)]  # noqa: PTH110
+    roots = [os.path.realpath(path) for path in map(expand_user, paths) if _has_content(path)]
     return lambda source: any(Path(source).is_relative_to(root) for root in roots)
+
+
+def _has_content(path: str) -> bool:
+    try:
+        with os.scandir(path) as entries:
+            return any(entries)
+    except NotADirectoryError:
+        return True
+    except (OSError, ValueError):  # missing, not readable, too long, with a null character
+        return False
 
 
 @contextmanager

@@ -95,5 +95,6 @@ def _figure(hit: Hit, policy: MediaPolicy, *, is_match: bool) -> dict[str, objec
         "part": describe_part(document),
         "score": hit.score,
         "rerank_score": hit.rerank_score,
+        "rerank_error": hit.rerank_error,
         "is_match": is_match,
     }

@@ -87,14 +87,15 @@ def run_search(
         hits = retriever.search(query, limit, where={"kind": list(kinds)} if kinds else None)
     finally:
         store.close()
+    if html:  # before the hits: if it fails, the error is the only JSON
+        from qwen3vl.cli.page import QueryResult, write_page
+
+        write_page(Path(html), "Search", [QueryResult(query, hits)], policy=choice.policy)
     if as_json:
         print_json([hit_as_dict(hit) for hit in hits])
     else:
         console.print(hit_table(hits) if hits else "nothing found")
     if html:
-        from qwen3vl.cli.page import QueryResult, write_page
-
-        write_page(Path(html), "Search", [QueryResult(query, hits)], policy=choice.policy)
         console.print(f"page written: {html}", markup=False)
     return EXIT_OK
 
@@ -123,6 +124,8 @@ def hit_as_dict(hit: Hit) -> dict[str, object]:
     }
     if hit.rerank_score is not None:
         fields["rerank_score"] = round(hit.rerank_score, 6)
+    if hit.rerank_error is not None:
+        fields["rerank_error"] = hit.rerank_error
     return fields
 
 
@@ -133,9 +136,9 @@ def hit_table(hits: Sequence[Hit]) -> Table:
         hits: The hits of a search, best first.
 
     Returns:
-        One row a hit; the column of rerank scores only if there are some.
+        One row a hit; the column of rerank scores only if the reranker read, or could not read, some.
     """
-    reranked = any(hit.rerank_score is not None for hit in hits)
+    reranked = any(hit.rerank_score is not None or hit.rerank_error is not None for hit in hits)
     table = Table()
     for name in ("", "score", *(("rerank",) if reranked else ()), "kind", "source", "where"):
         table.add_column(name, justify="right" if name in ("", "score", "rerank") else "left", overflow="fold")
@@ -143,6 +146,7 @@ def hit_table(hits: Sequence[Hit]) -> Table:
         cells = [str(rank), f"{hit.score:.3f}"]
         if reranked:
             cells.append("" if hit.rerank_score is None else f"{hit.rerank_score:.3f}")
-        cells += [hit.document.kind, hit.document.source, describe_content(hit.document)]
+        parts = [describe_content(hit.document), hit.rerank_error and f"not reranked: {hit.rerank_error}"]
+        cells += [hit.document.kind, hit.document.source, "; ".join(filter(None, parts))]
         table.add_row(*(Text(one_line(cell)) for cell in cells))
     return table

@@ -27,7 +27,10 @@ def expand_user(path: str) -> str:
 
 
 def absolute_name(path: str) -> str:
-    """Return the absolute path as the source of a failure, without following links, whose target may be gone.
+    """Return the absolute path as the source of a failure.
+
+    Links are followed, as for files that are found: what was loaded from below a path that is gone now, because a disk
+    is not mounted, is then recognized as its own.
 
     Args:
         path: A path or pattern.
@@ -35,7 +38,10 @@ def absolute_name(path: str) -> str:
     Returns:
         The path as valid Unicode.
     """
-    return storable_name(os.path.abspath(path))
+    try:
+        return storable_name(os.path.realpath(path))
+    except ValueError:  # a null character
+        return storable_name(os.path.abspath(path))
 
 
 def find_files(path: str, exclude: Sequence[Path]) -> Iterator[Path | LoadFailure | Skipped]:
@@ -52,7 +58,12 @@ def find_files(path: str, exclude: Sequence[Path]) -> Iterator[Path | LoadFailur
     if os.path.isdir(path):
         yield from _walk(_resolve(path), {_resolve(folder) for folder in exclude})
     elif os.path.lexists(path):
-        yield _resolve(path)
+        target = _resolve(path)
+        if os.path.lexists(target):  # also a link of a loop, which is an error when it is opened
+            yield target
+        else:
+            reason = "it does not exist, and a link leads to it; check the link, or mount the disk"
+            yield LoadFailure(absolute_name(path), reason)
     else:
         is_empty = True
         for match in _match(path) if glob.has_magic(path) else ():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import cast
@@ -30,9 +31,13 @@ class MediaPolicy:
         timeout: Maximum duration of one fetch, redirects included, in seconds.
         max_redirects: Maximum number of redirects; each target is checked like the first.
         isolated: Whether each image, PDF page and video is decoded in a worker process, which is ended if it exceeds
-            `seconds` or `memory`, or crashes. Has no effect on Windows.
+            `seconds` or `memory`, or crashes. None means True for references in documents (LangChain, LlamaIndex), and
+            False elsewhere. Has no effect on Windows.
         seconds: Maximum time to read or decode one image, one PDF page or one video, in seconds; if `isolated`.
         memory: Maximum memory that reading or decoding one of them may take, in bytes; if `isolated`, on Linux.
+
+    Raises:
+        ValueError: A folder is empty, is no path, or begins with `~` and an unknown user.
 
     Example:
         ```python
@@ -50,7 +55,7 @@ class MediaPolicy:
     max_frames: int = 4096
     timeout: float = 20.0
     max_redirects: int = 3
-    isolated: bool = False
+    isolated: bool | None = None
     seconds: float = 30.0
     memory: int = 2**30
 
@@ -58,7 +63,7 @@ class MediaPolicy:
         # A tuple of one is easily written without its comma; read letter by letter, "/srv" would allow "/".
         if self.folders is not None:
             folders = (self.folders,) if isinstance(self.folders, (str, PathLike)) else self.folders
-            object.__setattr__(self, "folders", tuple(map(fspath, folders)))
+            object.__setattr__(self, "folders", tuple(map(_check_folder, folders)))
         if self.hosts is not None:
             object.__setattr__(self, "hosts", (self.hosts,) if isinstance(self.hosts, str) else tuple(self.hosts))
 
@@ -88,12 +93,28 @@ class MediaPolicy:
             raise MediaError(f"this is no path to a file: {error}; pass a path without special characters") from error
         folders = self.allowed_folders
         if folders is not None and not any(resolved.is_relative_to(folder) for folder in _resolve(folders)):
-            allowed = ", ".join(folders) or "none"
+            allowed = ", ".join(map(_describe_folder, folders)) or "none"
             raise PolicyError(
                 f"the file is outside the folders that the media policy allows ({allowed}); MediaPolicy(folders=(…,)) "
                 "allows others"
             )
         return resolved
+
+
+def _check_folder(folder: str | PathLike[str]) -> str:
+    """Return a folder as str; raise `ValueError` if it can only be a mistake."""
+    path = fspath(folder)
+    if not isinstance(path, str) or not path or "\0" in path:  # Path("") is the current folder
+        raise ValueError(f"MediaPolicy.folders has {folder!r}, which is no path of a folder; '.' is the current folder")
+    if path.startswith("~") and os.path.expanduser(path) == path:  # noqa: PTH111 (Path.expanduser raises an error of its own)
+        raise ValueError(
+            f"MediaPolicy.folders has {path!r}, and there is no such user; ./{path} is a folder of that name"
+        )
+    return path
+
+
+def _describe_folder(folder: str) -> str:
+    return folder if Path(folder).expanduser().is_dir() else f"{folder}, which is no folder"
 
 
 def _resolve(folders: Sequence[str]) -> list[Path]:
@@ -108,14 +129,14 @@ UNTRUSTED_POLICY = MediaPolicy(folders=(), max_bytes=32 * 2**20, isolated=True)
 decoding in processes of its own."""
 
 
-def require_folders(policy: MediaPolicy) -> MediaPolicy:
-    """Check that a policy for references from others says which files they may open.
+def policy_for_documents(policy: MediaPolicy) -> MediaPolicy:
+    """Return a policy for references that come with documents of others, and check that it names folders.
 
     Args:
         policy: Any policy.
 
     Returns:
-        The same policy.
+        The policy, with `isolated` on unless it is set to False.
 
     Raises:
         ValueError: `folders` is None, which would open every file of this machine.
@@ -125,4 +146,4 @@ def require_folders(policy: MediaPolicy) -> MediaPolicy:
             "the policy names no folders, which would open every file of this machine to references in documents: "
             "MediaPolicy(folders=(…,)) names those that may be opened, folders=() none, folders=('/',) all"
         )
-    return policy
+    return replace(policy, isolated=True) if policy.isolated is None else policy

@@ -15,9 +15,9 @@ def fingerprint(folder: Path) -> str:
 
     The same weights in other shards have another fingerprint. Other files of the folder do not count.
 
-    The JSON files are read at every call. Weights that are links into the hub's cache are not hashed: the cache names
-    files by their SHA-256. Other weights are read once per process (up to 64 files), and again when their size or
-    modification time changes.
+    The JSON files are read at every call. Weights that are symlinks to files named by 64 hexadecimal digits are not
+    read: in the hub's cache, that is the SHA-256 of the file. Other weights are read once per process (up to 64
+    files), and again when their size or modification time changes.
 
     Args:
         folder: A checkpoint folder.
@@ -41,8 +41,10 @@ def fingerprint(folder: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, _size: int, _mtime_ns: int) -> str:
-    """Return a file's SHA-256; size and modification time are part of the cache's key."""
-    # The hub's cache has symlinks to files that are named by their SHA-256 in hexadecimal.
+    """Return a file's SHA-256: of a link into the hub's cache the name of its target, else the digest of the content.
+
+    Size and modification time are part of the key of `lru_cache`.
+    """
     blob_name = path.resolve().name
     if path.is_symlink() and len(blob_name) == 64 and set(blob_name) <= set("0123456789abcdef"):
         return blob_name

@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 
 from qwen3vl.documents import Document
 from qwen3vl.errors import StoreError
+from qwen3vl.inputs import check_text
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores.batching import split_points
 from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.retry import Retry, with_retry
 from qwen3vl.stores.types import CollectionInfo, Hit, Point, PointRef, Search, Vector, matches_nothing, tenant_point_id
+from qwen3vl.stores.where import check_where
 
 RECIPE_KEY = "qwen3vl_recipe"
 """Key of the collection's metadata under which the recipe is stored, as a mapping or as JSON."""
@@ -40,6 +42,9 @@ class StoreCore(ABC):
             are never found, counted, scanned or deleted.
         retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
         is_async: Whether the client's methods are coroutines.
+
+    Raises:
+        InputError: The name of the collection or of the tenant has a lone surrogate.
     """
 
     database: ClassVar[str]
@@ -51,8 +56,8 @@ class StoreCore(ABC):
         self, client: Any, collection: str, tenant: str | None, retry: Retry | None, *, is_async: bool
     ) -> None:
         self.client = client
-        self.collection = collection
-        self.tenant = tenant
+        self.collection = check_text(collection, "the collection's name")
+        self.tenant = tenant if tenant is None else check_text(tenant, "the tenant's name")
         self.retry = retry or Retry()
         self.is_async = is_async
         self.max_request_points = 1024
@@ -186,6 +191,7 @@ class StoreCore(ABC):
         Raises:
             ValueError: The filter has no condition, or has an unsupported value.
         """
+        check_where(where)
         if matches_nothing(where):
             return
         if self.to_filter(where, None) is None:
@@ -201,7 +207,12 @@ class StoreCore(ABC):
 
         Returns:
             The hits of each search, best first, in the order of the searches.
+
+        Raises:
+            ValueError: A filter has an unsupported value.
         """
+        for search in searches:
+            check_where(search.where)
         possible = [search for search in searches if not matches_nothing(search.where)]
         results = iter(await self.query(possible) if possible else [])
         return [[] if matches_nothing(search.where) else next(results) for search in searches]
@@ -268,7 +279,7 @@ class StoreCore(ABC):
         """Return a filter of the database's type that includes the tenant; raise `ValueError` for unsupported values.
 
         None if it has no condition, also if `where` is such a filter in the database's own type: `delete_where` must
-        refuse it. `matches_nothing(where)` is false.
+        refuse it. `check_where(where)` has passed, and `matches_nothing(where)` is false.
         """
 
     @abstractmethod

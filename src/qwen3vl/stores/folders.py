@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Collection
+import weakref
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any, TypeVar
 
 from qwen3vl.errors import StoreError
+
+Client = TypeVar("Client")
+_links: weakref.WeakKeyDictionary[Any, weakref.finalize[..., Any]] = weakref.WeakKeyDictionary()
+"""What removes the temporary folder of a client."""
 
 
 def check_folder(path: Path) -> None:
@@ -17,10 +24,15 @@ def check_folder(path: Path) -> None:
         path: The path.
 
     Raises:
-        StoreError: It is a file.
+        StoreError: It, or a folder above it, is a file or a link that leads to nothing.
     """
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{path} is a file, and a store is a folder: name another place")
+    for existing in (path, *path.parents):
+        if existing.is_dir():
+            return
+        if existing.is_symlink() and not existing.exists():
+            raise StoreError(f"{existing} is a link to a place that does not exist: mend the link, or mount the disk")
+        if existing.exists():
+            raise StoreError(f"{existing} is a file, and a store is a folder: name another place")
 
 
 def is_read_only(folder: Path) -> bool:
@@ -38,17 +50,19 @@ def is_read_only(folder: Path) -> bool:
     return any(not os.access(path, os.W_OK) and path.exists() for path in (folder, *folder.iterdir()))
 
 
-def linked_folder(folder: Path, *, without: Collection[str]) -> Path:
-    """Return a new temporary folder with symbolic links to the entries of a folder.
+def open_linked(folder: Path, open_client: Callable[[Path], Client], *, without: Collection[str]) -> Client:
+    """Open a client in a new temporary folder with symbolic links to the entries of a folder.
 
-    Database engines write lock files even if they only read. They do so in the temporary folder.
+    Database engines write lock files even if they only read. They do so in the temporary folder, which is removed by
+    `remove_links`, with the client, at the end of the process, or if the client cannot be opened.
 
     Args:
         folder: The folder.
+        open_client: Opens a client in the temporary folder.
         without: Names of entries to leave out.
 
     Returns:
-        The temporary folder. The caller removes it.
+        The client.
 
     Raises:
         StoreError: There is no place for temporary folders.
@@ -60,7 +74,24 @@ def linked_folder(folder: Path, *, without: Collection[str]) -> Path:
             f"{folder} cannot be written by this process, and to search it, a temporary folder is needed, which cannot "
             f"be created ({error}): set TMPDIR to a folder that can be written"
         ) from error
-    for entry in folder.iterdir():
-        if entry.name not in without:
-            (links / entry.name).symlink_to(entry.resolve())
-    return links
+    try:
+        for entry in folder.iterdir():
+            if entry.name not in without:
+                (links / entry.name).symlink_to(entry.resolve())
+        client = open_client(links)
+    except BaseException:
+        shutil.rmtree(links, ignore_errors=True)
+        raise
+    _links[client] = weakref.finalize(client, shutil.rmtree, links, ignore_errors=True)
+    return client
+
+
+def remove_links(client: Any) -> None:
+    """Remove the temporary folder of a client that `open_linked` has returned and that is closed.
+
+    Args:
+        client: Any client.
+    """
+    remove = _links.pop(client, None)
+    if remove is not None:
+        remove()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TypeVar
 
 from qwen3vl._deprecation import renamed_arguments
@@ -11,10 +13,13 @@ from qwen3vl.errors import StoreError
 from qwen3vl.stores.base import Store
 
 INTEGRATIONS = ("qdrant", "chroma")
-"""Integrations that a location may name before a colon."""
+"""The integrations of this project, which a location may name before a colon."""
 ENTRY_POINT_GROUP = "qwen3vl.stores"
 """Group under which integrations register a function `(location, collection, *, timeout_s) -> Store`."""
 Client = TypeVar("Client")
+_PREFIX = re.compile(r"(?P<name>\w[\w.-]+):")
+"""What a location may have in front: two characters at least, because one is a drive of Windows."""
+_SERVER_PREFIXES = ("http://", "https://")
 
 
 def parse_location(location: str) -> tuple[str, str]:
@@ -25,9 +30,30 @@ def parse_location(location: str) -> tuple[str, str]:
 
     Returns:
         `("chroma", "library")` for `"chroma:library"`; the integration is empty if the location names none.
+
+    Raises:
+        StoreError: It begins with the name of an unknown integration and a colon, or it names no place.
     """
-    integration, _, address = location.partition(":")
-    return (integration, address) if address and integration in INTEGRATIONS else ("", location)
+    integration, address = "", location
+    prefix = _PREFIX.match(location)
+    if prefix is not None and not location.startswith(_SERVER_PREFIXES):
+        known = sorted({*INTEGRATIONS, *_integrations()})
+        if prefix["name"] in known:
+            integration, address = prefix["name"], location[prefix.end() :]
+        elif not Path(location).is_dir():
+            raise StoreError(
+                f"the store {location} begins with {prefix[0]!r}, and no integration has that name: there are "
+                f"{', '.join(known)}. The URL of a server begins with http:// or https://, and a folder of this name "
+                f"is ./{location}"
+            )
+    if not address:
+        raise StoreError(f"the store {location!r} names no place: add a folder, the URL of a server, or :memory:")
+    return integration, address
+
+
+def _integrations() -> dict[str, EntryPoint]:
+    """Return the installed integrations by name."""
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 @renamed_arguments(place="location")
@@ -36,8 +62,8 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float |
 
     Args:
         location: A folder (created if it does not exist), `":memory:"`, or a server's http(s) URL. A prefix names the
-            integration, one of `INTEGRATIONS`: `"chroma:library"`. Without one it is Qdrant, or, where that is not
-            installed, the first installed integration by name.
+            integration, one of `INTEGRATIONS` or another that is installed: `"chroma:library"`. Without one it is
+            Qdrant, or, where that is not installed, the first installed integration by name.
         collection: Name of the collection.
         timeout_s: Seconds after which a request to a server fails: limits connecting, and each read and write. None is
             the default of 30 seconds. Opening is limited too. Transient failures are retried as `Retry` says.
@@ -47,7 +73,7 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float |
 
     Raises:
         ValueError: `timeout_s` is not positive.
-        StoreError: No integration is installed, or the store cannot be opened.
+        StoreError: There is no such integration, it is not installed, or the store cannot be opened.
 
     Example:
         ```python
@@ -56,7 +82,7 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float |
     """
     if timeout_s is not None and not timeout_s > 0:
         raise ValueError(f"timeout_s is {timeout_s}; it must be more than 0")
-    openers = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    openers = _integrations()
     integration, address = parse_location(location)
     if not integration:
         integration = "qdrant" if "qdrant" in openers or not openers else min(openers)
@@ -91,8 +117,12 @@ def open_client(
         StoreError: The client cannot be opened.
     """
     try:
-        if address.startswith(("http://", "https://")):
+        if address.startswith(_SERVER_PREFIXES):
             return server(address)
+        if "://" in address:
+            raise StoreError(
+                f"the store {address} is no http(s) URL: the URL of a server begins with http:// or https://"
+            )
         return memory() if address == ":memory:" else folder(address)
     except StoreError:
         raise

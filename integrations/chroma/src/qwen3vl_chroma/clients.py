@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import sqlite3
 import time
-import weakref
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from chromadb.config import Settings
 from qwen3vl.errors import StoreError
 from qwen3vl.stores import Retry
 from qwen3vl.stores.failures import transport_failure
-from qwen3vl.stores.folders import check_folder, is_read_only, linked_folder
+from qwen3vl.stores.folders import check_folder, is_read_only, open_linked
 
 logger = logging.getLogger(__name__)
 TIMEOUT_SETTING = "timeout_s of the store"
@@ -161,21 +159,20 @@ def _open_read_only(path: Path) -> ClientAPI:
     if not database.exists():
         raise StoreError(f"there is no store in {path}, and none can be created: this process cannot write the folder")
     logger.info("%s cannot be written: copying %s (%d bytes) to search it", path, database, database.stat().st_size)
-    links = linked_folder(path, without=(_DATABASE, f"{_DATABASE}-journal", f"{_DATABASE}-wal", f"{_DATABASE}-shm"))
-    try:
-        with (
-            closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as source,
-            closing(sqlite3.connect(links / _DATABASE)) as copy,
-        ):
-            source.backup(copy)
-        client = _open(links, path)
-    except BaseException as error:
-        shutil.rmtree(links, ignore_errors=True)
-        if isinstance(error, sqlite3.Error):
+    without = (_DATABASE, f"{_DATABASE}-journal", f"{_DATABASE}-wal", f"{_DATABASE}-shm")
+
+    def open_copy(links: Path) -> ClientAPI:
+        try:
+            with (
+                closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as source,
+                closing(sqlite3.connect(links / _DATABASE)) as copy,
+            ):
+                source.backup(copy)
+        except sqlite3.Error as error:
             raise StoreError(
                 f"{path} cannot be written by this process, and {database} cannot be copied to be searched ({error}): "
                 "open the store once where it can be written, or free space for temporary files"
             ) from error
-        raise
-    weakref.finalize(client, shutil.rmtree, links, ignore_errors=True)
-    return client
+        return _open(links, path)
+
+    return open_linked(path, open_copy, without=without)

@@ -15,6 +15,7 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, PointRef, Retry, Search, StoreCore, Vector
 from qwen3vl.stores.core import RECIPE_KEY
 from qwen3vl.stores.failures import timeout_failure
+from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl_chroma import failures
 from qwen3vl_chroma.clients import TIMEOUT_SETTING, set_timeout
@@ -215,6 +216,7 @@ class ChromaCore(StoreCore):
         close = getattr(self.client, "close", None)
         if close is not None:
             await self.request(close)
+        remove_links(self.client)
 
     def classify_error(self, error: Exception) -> ClientFailure | None:
         """Return the meaning of an exception; see `qwen3vl_chroma.failures.classify_error`."""

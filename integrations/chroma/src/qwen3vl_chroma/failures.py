@@ -27,6 +27,8 @@ def classify_error(error: Exception) -> ClientFailure | None:
         return _http_failure(error.__context__.response.status_code, str(error))
     if (failure := transport_failure(error, TIMEOUT_SETTING)) is not None:
         return failure
+    if isinstance(error, AttributeError) and error.name == "bindings":  # which Chroma deletes when it is closed
+        return ClientFailure("the client is closed: open the store again")
     if isinstance(error, (OSError, ValueError, TypeError, RuntimeError)):
         reason = str(error) or type(error).__name__
         return ClientFailure(reason, invalid_request=isinstance(error, (ValueError, TypeError, RecursionError)))

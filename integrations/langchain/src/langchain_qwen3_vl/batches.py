@@ -14,9 +14,11 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_qwen3_vl.documents import to_langchain
 from langchain_qwen3_vl.embeddings import Qwen3VLEmbeddings
+from langchain_qwen3_vl.inputs import content_name
 from langchain_qwen3_vl.precomputed import PrecomputedText
+from qwen3vl.adapters.inputs import input_or_error
 from qwen3vl.documents import Document
-from qwen3vl.errors import BatchError, ItemError, StoreError
+from qwen3vl.errors import BatchError, InputError, ItemError, StoreError
 
 _IDS_IN_MESSAGE = 5
 _ERRORS_IN_MESSAGE = 5
@@ -75,7 +77,7 @@ class AddProgress:
         self.ids: list[str | None] = []
         self.errors: list[ItemError] = []
 
-    def embed(self, batch: list[AnyDocument]) -> EmbeddedBatch:
+    def embed(self, batch: Sequence[AnyDocument]) -> EmbeddedBatch:
         """Embed the next documents, and record their ids and failures.
 
         Args:
@@ -86,13 +88,18 @@ class AddProgress:
         """
         start = len(self.ids)
         documents = [to_langchain(document) if isinstance(document, Document) else document for document in batch]
-        vectors = self.embeddings.collect(documents)
+        ids = [input_or_error(document, _document_id, content_name(document)) for document in documents]
+        vectors = self.embeddings.collect(
+            [
+                document_id if isinstance(document_id, InputError) else document
+                for document, document_id in zip(documents, ids, strict=True)
+            ]
+        )
         embedded: dict[str, LangChainDocument] = {}
-        for document, vector, ok in zip(documents, vectors.values, vectors.ok, strict=True):
+        for document, document_id, vector, ok in zip(documents, ids, vectors.values, vectors.ok, strict=True):
             if not ok:
                 self.ids.append(None)
                 continue
-            document_id = document.id or _content_id(document)
             self.ids.append(document_id)
             text = PrecomputedText(document.page_content, vector.tolist())
             embedded[document_id] = document_of(text, document.metadata, document_id)
@@ -132,9 +139,19 @@ class AddProgress:
         return [document_id for document_id in self.ids if document_id is not None]
 
 
-def _content_id(document: LangChainDocument) -> str:
-    """Return a UUID of text and metadata: equal texts of two owners, or of two pages, are different documents."""
-    content = json.dumps([document.page_content, document.metadata], sort_keys=True, default=repr)
+def _document_id(document: LangChainDocument) -> str:
+    """Return a document's id, or a UUID of text and metadata: equal texts of two owners are different documents."""
+    if not isinstance(document, LangChainDocument):
+        raise InputError(f"it is no document of LangChain or qwen3vl, but a {type(document).__name__}")
+    if document.id:
+        return document.id
+    try:
+        content = json.dumps([document.page_content, document.metadata], sort_keys=True, default=repr)
+    except Exception as error:  # `repr` of others' objects may raise anything
+        raise InputError(
+            "its id cannot be computed, because its metadata cannot be written as JSON "
+            f"({type(error).__name__}: {error}); give the document an id, or metadata of plain values"
+        ) from error
     return str(uuid5(NAMESPACE_OID, content))
 
 

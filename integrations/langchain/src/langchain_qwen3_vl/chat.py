@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 from langchain_core.documents import Document as LangChainDocument
 
 from langchain_qwen3_vl.documents import from_langchain
+from langchain_qwen3_vl.inputs import content_name
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.adapters.previews import PREVIEW_SIDE, preview_jpeg
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
+from qwen3vl.documents import Document
+from qwen3vl.errors import InputError
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, policy_for_documents
+
+log = logging.getLogger(__name__)
 
 
 def content_blocks(
@@ -23,7 +29,7 @@ def content_blocks(
 ) -> list[dict[str, Any]]:
     """Return documents as content blocks, so that a chat model sees their images, pages and videos.
 
-    Media that cannot be read are left out, with a warning in the log.
+    Media that cannot be read, and references that are no str, are left out, with a warning in the log.
 
     Args:
         documents: LangChain documents, with media references in their metadata.
@@ -36,7 +42,6 @@ def content_blocks(
         for its video. A video is shown as four frames in one image.
 
     Raises:
-        InputError: A media reference is not a str.
         ValueError: The policy names no folders.
 
     Example:
@@ -54,10 +59,14 @@ def content_blocks(
         print([block["type"] for block in message.content])
         ```
     """
-    require_folders(policy)
+    policy = policy_for_documents(policy)
     blocks: list[dict[str, Any]] = []
     for langchain_document in documents:
-        document = from_langchain(langchain_document, media_keys)
+        try:
+            document = from_langchain(langchain_document, media_keys)
+        except InputError as error:
+            log.warning("no image of %s: %s", content_name(langchain_document), error)
+            document = Document("", "text", text=langchain_document.page_content)
         if document.text:
             blocks.append({"type": "text", "text": document.text})
         for part in (replace(document, video=None), replace(document, image=None)):

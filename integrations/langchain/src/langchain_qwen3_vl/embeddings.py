@@ -45,8 +45,9 @@ class EmbeddingsArguments(LangChainModelArguments, total=False):
 class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
     """Qwen3-VL-Embedding: texts, images, pages, videos and mixtures of them as vectors of one space.
 
-    A text is a str. LangChain passes queries on unchanged, for example in `retriever.invoke`, so a query may also be a
-    mapping with any of text, image and video, a message, a list of content blocks, or a document.
+    A str is a text, unless it is the base64 of an image, as `Chroma.add_images` writes it: that is embedded as an
+    image. LangChain passes queries on unchanged, for example in `retriever.invoke`, so a query may also be a mapping
+    with any of text, image and video, a message, a list of content blocks, or a document.
 
     The model loads on first use, once per process for all objects with equal settings. One object may be used by
     many threads and event loops at once. The fields of `ModelSettings` (device, dtype, policy, media_keys, ...) are
@@ -112,7 +113,10 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
 
     @property
     def embedder(self) -> Embedder:
-        """The core's `Embedder`, for `qwen3vl.ingest` and `qwen3vl.Retriever`. It is loaded if it is not yet."""
+        """The core's `Embedder`, for `qwen3vl.ingest` and `qwen3vl.Retriever`. It is loaded if it is not yet.
+
+        It embeds with `document_instruction`: pass `instruction=embeddings.query_instruction` to `Retriever`.
+        """
         arguments = self.engine_arguments(self.model, self.document_instruction)
         if self.dimensions is not None:
             arguments["dimensions"] = self.dimensions
@@ -120,6 +124,9 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
 
     def embed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
         """Embed documents.
+
+        If each is a `PrecomputedText` that still has its vector, the vectors are returned and dropped from the texts.
+        Otherwise all are embedded, a `PrecomputedText` as the text that it is.
 
         Args:
             texts: Texts, or anything else that can be embedded.
@@ -132,9 +139,11 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         """
         values = as_list(texts)
         if is_precomputed(values):
-            return [text.take() for text in values]
-        if values == PROBE:
-            return [list(self._embed_probe())]
+            # `take` returns a vector once, and the same text may be there several times.
+            vectors = {key: text.take() for key, text in {id(text): text for text in values}.items()}
+            return [vectors[id(text)] for text in values]
+        if values and isinstance(values[0], str) and values == PROBE:  # an array has no truth value
+            return [list(self._probe_vector())]
         self._warn_of_captions(values)
         return self._embed(values, None)
 
@@ -173,6 +182,9 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
     def embed_multimodal(self, inputs: Sequence[Content]) -> list[list[float]]:
         """Embed mappings with any of text, image and video, each one value or a list, as one vector each.
 
+        In contrast to `embed_documents`, it does not warn of texts of documents with media, and embeds every
+        `PrecomputedText` as a text.
+
         Args:
             inputs: Such mappings, or anything else that can be embedded.
 
@@ -185,16 +197,16 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         return self._embed(as_list(inputs), None)
 
     def collect(self, values: Sequence[Content], instruction: str | None = None) -> Batch:
-        """Embed values and return the errors of those that cannot be embedded beside the vectors.
+        """Embed values without raising an error for those that fail.
 
         Args:
-            values: Anything that can be embedded.
+            values: Anything that can be embedded; also a single value.
             instruction: Instruction for all values; None is that of documents.
 
         Returns:
             Vectors, (n, dimensions) float32, with NaN for failed values, and their errors by index.
         """
-        inputs = to_inputs(values, self.media_keys)
+        inputs = to_inputs(as_list(values), self.media_keys)
         return self.embedder.embed(inputs, instruction=instruction, progress=self.show_progress, on_error="collect")
 
     async def aembed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
@@ -250,7 +262,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         batch = self.collect(values, instruction)
         if batch.errors:
             error = BatchError(batch.errors, batch.values)
-            if "" in values:
+            if any(isinstance(value, str) and not value for value in values):
                 error.add_note(
                     "LangChain's vector stores and filters embed only page_content. For documents that have an image "
                     f"or video in their metadata, use {_WHAT_EMBEDS_MEDIA}."
@@ -258,14 +270,15 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
             raise error
         return batch.values.tolist()  # type: ignore[no-any-return]
 
-    def _embed_probe(self) -> list[float]:
+    def _probe_vector(self) -> list[float]:
+        """Return the vector of `PROBE`, computed once for each loaded model."""
         embedder = self.embedder
         if embedder not in _probe_vectors:
             _probe_vectors[embedder] = self._embed(PROBE, None)[0]
         return _probe_vectors[embedder]
 
     def _warn_of_captions(self, values: Sequence[Content]) -> None:
-        """Log a warning, once, if the caller passes texts of documents that have media, and so leaves them out."""
+        """Warn once if a calling function has documents with media in its variables, and passed only their texts."""
         captions = captions_of_caller(values, self.media_keys)
         if captions is not None:
             self._once.warning(

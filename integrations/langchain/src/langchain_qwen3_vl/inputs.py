@@ -33,12 +33,12 @@ def to_input(value: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
         unknown type is returned as it is, for `Embedder` to accept or to reject.
 
     Raises:
-        InputError: A media reference is not a str, or a content block cannot be used.
+        InputError: A document is empty, a media reference is not a str, or a content block cannot be used.
     """
     if isinstance(value, str):
         return _text_to_input(value)
     if isinstance(value, LangChainDocument):
-        return from_langchain(value, keys).input
+        return _document_to_input(value, keys)
     if isinstance(value, Document):
         return value.input
     if isinstance(value, BaseMessage):
@@ -60,7 +60,7 @@ def to_inputs(values: Iterable[Any], keys: MediaKeys) -> list[Any]:
     Returns:
         Inputs and errors, in the order of the values.
     """
-    return [input_or_error(value, lambda content: to_input(content, keys), _document_name(value)) for value in values]
+    return [input_or_error(value, lambda content: to_input(content, keys), content_name(value)) for value in values]
 
 
 def to_query_input(query: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
@@ -79,7 +79,7 @@ def to_query_input(query: Any, keys: MediaKeys = DEFAULT_KEYS) -> Any:
     try:
         return to_input(query, keys)
     except InputError as error:
-        raise query_error(error.source or _document_name(query) or reprlib.repr(query), error) from error
+        raise query_error(error.source or content_name(query) or "", error) from error
 
 
 def as_list(values: Any) -> list[Any]:
@@ -96,11 +96,30 @@ def as_list(values: Any) -> list[Any]:
     return [values] if is_single else list(values)
 
 
-def _document_name(value: Any) -> str | None:
-    """Return how errors name a LangChain document; None for other values."""
-    if not isinstance(value, LangChainDocument):
-        return None
-    return str(value.metadata.get("source") or value.id or "a document without source and id")
+def content_name(value: Any) -> str | None:
+    """Return how errors name a value that cannot be converted.
+
+    Args:
+        value: Any `Content`, or an `InputError` in its place.
+
+    Returns:
+        The source or the id of a LangChain document, otherwise the beginning of the value; None for an `InputError`,
+        which has a name already.
+    """
+    if isinstance(value, LangChainDocument):
+        return str(value.metadata.get("source") or value.id or "a document without source and id")
+    return None if isinstance(value, InputError) else reprlib.repr(value)
+
+
+def _document_to_input(document: LangChainDocument, keys: MediaKeys) -> Any:
+    content = from_langchain(document, keys).input
+    if not content:
+        names = ", ".join(map(repr, (*keys.image, *keys.video)))
+        raise InputError(
+            f"it is empty: it has no page_content, and no image or video in its metadata under {names}; "
+            "name other keys with media_keys"
+        )
+    return content
 
 
 def _text_to_input(text: str) -> str | dict[str, str]:

@@ -61,12 +61,15 @@ class Qwen3VLLoader(BaseLoader):
 
     @property
     def failures(self) -> list[LoadFailure]:
-        """What the last load could not load."""
+        """What the last load could not load. Complete when `lazy_load` is exhausted."""
         return self._adapter.failures
 
     @property
     def skipped(self) -> list[str]:
-        """Files that the last load skipped because no loader handles their type."""
+        """Files that the last load skipped because no loader handles their type.
+
+        Complete when `lazy_load` is exhausted.
+        """
         return self._adapter.skipped
 
     def lazy_load(self) -> Iterator[Document]:
@@ -76,5 +79,8 @@ class Qwen3VLLoader(BaseLoader):
 
         Returns:
             The documents, with media references in their metadata.
+
+        Raises:
+            InputError: A file cannot be loaded, or a path matches nothing, and `on_error` is `"raise"`.
         """
         return map(to_langchain, self._adapter.documents(self.paths))

@@ -12,7 +12,13 @@ from langchain_core.vectorstores import VectorStore
 
 from langchain_qwen3_vl.batches import AddProgress, EmbeddedBatch, document_of, with_ids
 from langchain_qwen3_vl.precomputed import is_precomputed
-from langchain_qwen3_vl.vector_stores import awrite_documents, media_embeddings, replace_embeddings, write_documents
+from langchain_qwen3_vl.vector_stores import (
+    awrite_documents,
+    media_embeddings,
+    replace_embeddings,
+    require_dense,
+    write_documents,
+)
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import StoreError
 
@@ -67,6 +73,7 @@ class Qwen3VLVectorStore(VectorStore):
                 those that failed.
             StoreError: The store does not embed with `Qwen3VLEmbeddings`, or changes texts before it embeds them.
         """
+        documents = list(documents)  # a generator is read twice here
         if is_precomputed([document.page_content for document in documents]):
             return super().add_documents(documents, **_ids_argument(ids), **kwargs)
         return write_documents(
@@ -90,6 +97,7 @@ class Qwen3VLVectorStore(VectorStore):
             BatchError: As for `add_documents`.
             StoreError: As for `add_documents`.
         """
+        documents = list(documents)  # a generator is read twice here
         if is_precomputed([document.page_content for document in documents]):
             return await super().aadd_documents(documents, **_ids_argument(ids), **kwargs)
         return await awrite_documents(
@@ -193,6 +201,7 @@ class Qwen3VLVectorStore(VectorStore):
                 f"{type(self).__name__} has no update_documents; add_documents(documents, ids=ids) replaces documents "
                 "with the same ids"
             )
+        documents = list(documents)
         if is_precomputed([document.page_content for document in documents]):
             update(ids, documents)
             return
@@ -215,10 +224,11 @@ class Qwen3VLVectorStore(VectorStore):
         Raises:
             BatchError: Documents cannot be embedded. The others are written. To keep a store in memory nevertheless,
                 create it first, and call `add_documents`.
-            StoreError: The embeddings are others, or the store changes texts before it embeds them.
+            StoreError: The embeddings are others, the store is a sparse one, or it changes texts before it embeds them.
         """
+        require_dense(cls, kwargs.get("retrieval_mode"))
         progress = AddProgress(_require_media_embeddings(embedding))
-        embedded = progress.embed(list(with_ids(documents, kwargs.pop("ids", None))))
+        embedded = progress.embed(with_ids(list(documents), kwargs.pop("ids", None)))
         store = super().from_documents(embedded.documents, progress.embeddings, ids=embedded.ids, **kwargs)
         return _finish(store, embedding, progress, embedded)
 
@@ -238,8 +248,9 @@ class Qwen3VLVectorStore(VectorStore):
             BatchError: As for `from_documents`.
             StoreError: As for `from_documents`.
         """
+        require_dense(cls, kwargs.get("retrieval_mode"))
         progress = AddProgress(_require_media_embeddings(embedding))
-        embedded = await run_in_executor(progress.embed, list(with_ids(documents, kwargs.pop("ids", None))))
+        embedded = await run_in_executor(progress.embed, with_ids(list(documents), kwargs.pop("ids", None)))
         store = await super().afrom_documents(embedded.documents, progress.embeddings, ids=embedded.ids, **kwargs)
         return _finish(store, embedding, progress, embedded)
 

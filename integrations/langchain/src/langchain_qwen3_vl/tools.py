@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from langchain_core.callbacks import Callbacks
 from langchain_core.documents import Document
+from langchain_core.prompts import BasePromptTemplate, format_document
 from langchain_core.runnables import Runnable
 from langchain_core.tools import StructuredTool
 from langchain_core.tools.retriever import RetrieverInput
@@ -25,6 +26,7 @@ def create_retriever_tool(
     description: str,
     *,
     media_keys: MediaKeys = DEFAULT_KEYS,
+    document_prompt: BasePromptTemplate[str] | None = None,
     document_separator: str = "\n\n",
     response_format: Literal["content", "content_and_artifact"] = "content",
 ) -> StructuredTool:
@@ -38,6 +40,8 @@ def create_retriever_tool(
         name: The tool's name, for the language model.
         description: What the tool finds, for the language model.
         media_keys: Metadata keys of media references.
+        document_prompt: Formats each document, with its metadata and, as `page_content`, what `describe_document`
+            returns; None shows the latter alone.
         document_separator: Stands between the documents.
         response_format: `"content_and_artifact"` also returns the documents, as the artifact of the `ToolMessage`.
 
@@ -60,9 +64,15 @@ def create_retriever_tool(
         ```
     """
 
+    def to_text(document: Document) -> str:
+        description = describe_document(document, media_keys)
+        if document_prompt is None:
+            return description
+        return format_document(document.model_copy(update={"page_content": description}), document_prompt)
+
     def to_result(documents: Iterable[Document]) -> Any:
         found = list(documents)
-        content = document_separator.join(describe_document(document, media_keys) for document in found)
+        content = document_separator.join(map(to_text, found))
         return (content, found) if response_format == "content_and_artifact" else content
 
     def search(query: str, callbacks: Callbacks = None) -> Any:

@@ -199,6 +199,23 @@ def media_embeddings(embeddings: object) -> Qwen3VLEmbeddings | None:
     return underlying if isinstance(underlying, Qwen3VLEmbeddings) else None
 
 
+def require_dense(store_class: type[VectorStore], retrieval_mode: object) -> None:
+    """Check that a vector store stores vectors of its embeddings, which one of Qdrant in sparse mode does not.
+
+    Args:
+        store_class: The class of the store.
+        retrieval_mode: Its retrieval mode; None if it has none.
+
+    Raises:
+        StoreError: The store is in sparse mode.
+    """
+    if "sparse" in str(retrieval_mode).lower():
+        raise StoreError(
+            f"{store_class.__name__} is in sparse mode and stores no vectors of its embeddings, so nothing was added: "
+            "create it with retrieval_mode=RetrievalMode.DENSE or HYBRID, and with Qwen3VLEmbeddings as embedding"
+        )
+
+
 def replace_embeddings(store: VectorStore, old: object, new: object) -> None:
     """Replace the embeddings that a vector store holds in one of its attributes.
 
@@ -236,11 +253,7 @@ def _write_target(store: VectorStore, embeddings: Qwen3VLEmbeddings) -> VectorSt
 
 def _store_embeddings(store: VectorStore, embeddings: Qwen3VLEmbeddings | None) -> Qwen3VLEmbeddings:
     """Return the embeddings of a store, after checking that they make the vectors that `embeddings` makes."""
-    if "sparse" in str(getattr(store, "retrieval_mode", "")).lower():
-        raise StoreError(
-            f"{type(store).__name__} is in sparse mode and stores no vectors of its embeddings, so nothing was added: "
-            "create it with retrieval_mode=RetrievalMode.DENSE or HYBRID, and with Qwen3VLEmbeddings as embedding"
-        )
+    require_dense(type(store), getattr(store, "retrieval_mode", None))
     store_embeddings = media_embeddings(store.embeddings or embeddings)
     if store_embeddings is None:
         raise StoreError(

@@ -19,6 +19,7 @@ from qwen3vl.errors import RecipeError
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, PointRef, Retry, Search, StoreCore, Vector
 from qwen3vl.stores.core import FLOAT_JSON_BYTES, RECIPE_KEY
+from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl.stores.types import POINT_REF_KEYS
 from qwen3vl_qdrant import failures
@@ -33,7 +34,7 @@ _PAYLOAD_INDEXES = {
     "metadata.kind": models.PayloadSchemaType.KEYWORD,
     TENANT_KEY: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
 }
-_embedded_locks: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
+_local_locks: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
 
 
 class QdrantCore(StoreCore):
@@ -42,9 +43,15 @@ class QdrantCore(StoreCore):
     Args:
         client: The client.
         collection: Name of the collection.
-        layout: What is stored beside the full vectors; None means the layout of an existing collection.
+        layout: What is stored beside the full vectors; None means that of an existing collection, or full vectors only
+            for a new one (with `tenants=True` if there is a tenant).
         tenant: Name of the tenant whose points are read and written; None uses all points.
-        retry: How often failed requests are repeated, and after which delays.
+        retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
+
+    Attributes:
+        layout: The layout that was passed, else the collection's; None until the collection was created or read.
+        is_local: Whether the client is in Qdrant's local mode: embedded in this process, in a folder or in memory.
+        folder: The folder of a client in local mode; None for a server, and in memory.
     """
 
     database = "Qdrant"
@@ -64,14 +71,21 @@ class QdrantCore(StoreCore):
         self.layout = layout
         self._is_checked = False
         engine: Any = getattr(client, "_client", client)
-        self.embedded = isinstance(engine, (QdrantLocal, AsyncQdrantLocal))
-        self.folder = Path(engine.location) if self.embedded and engine.persistent else None
-        if self.embedded:
-            # The embedded engine is not thread-safe: all stores of one client share a lock.
-            self.lock = _embedded_locks.setdefault(engine, RLock())
+        self.is_local = isinstance(engine, (QdrantLocal, AsyncQdrantLocal))
+        self.folder = Path(engine.location) if self.is_local and engine.persistent else None
+        if self.is_local:
+            # Local mode is not thread-safe: all stores of one client share a lock.
+            self.lock = _local_locks.setdefault(engine, RLock())
 
     async def find_collection(self) -> CollectionInfo | None:
-        """Return the collection; None if it does not exist."""
+        """Return the collection; None if it does not exist.
+
+        Returns:
+            The collection.
+
+        Raises:
+            StoreError: It lacks the vector that qwen3vl writes, or cannot be read.
+        """
         if not await self.request(self.client.collection_exists, self.collection):
             return None
         info = await self.request(self.client.get_collection, self.collection)
@@ -86,7 +100,8 @@ class QdrantCore(StoreCore):
             recipe: The collection's recipe.
 
         Raises:
-            RecipeError: Vector size, distance or layout differ.
+            RecipeError: Vector size, distance or layout differ. In local mode, which stores no other setting of the
+                layout, only its `short` is compared.
         """
         config = info.description.config
         size, distance, layout = Layout.from_config(config.params, config)
@@ -94,8 +109,8 @@ class QdrantCore(StoreCore):
             if actual != expected:
                 raise RecipeError(f"{self.name}: the vectors' {field} is {actual}, and its recipe says {expected}")
         requested = self.layout
-        # The embedded engine has no index, and does not store settings that it ignores.
-        for field in ("short",) if self.embedded else ("short", "quantization", "tenants"):
+        # Local mode has no index, and does not store settings that it ignores.
+        for field in ("short",) if self.is_local else ("short", "quantization", "tenants"):
             if requested is not None and getattr(requested, field) != getattr(layout, field):
                 raise RecipeError(
                     f"{self.name}: its layout's {field} is {getattr(layout, field)!r}, and "
@@ -107,10 +122,16 @@ class QdrantCore(StoreCore):
         self._is_checked = True
 
     async def create_collection(self, recipe: Recipe) -> None:
-        """Create the collection with this object's layout.
+        """Create the collection with this object's layout, or the default one.
+
+        In a folder, points that are left of a lost collection of this name are taken over.
 
         Args:
             recipe: Stored in the collection's metadata.
+
+        Raises:
+            StoreError: Such points do not fit the recipe or the layout, or the collection cannot be created.
+            ValueError: `short` of the layout is not less than the recipe's dimensions.
         """
         layout = self.layout or Layout(tenants=self.tenant is not None)
         if self.folder is not None:
@@ -125,8 +146,11 @@ class QdrantCore(StoreCore):
             back_up(self.folder)
 
     async def create_indexes(self) -> None:
-        """Create missing payload indexes: the process that created the collection may have been killed before."""
-        if self.embedded:
+        """Create missing payload indexes: the process that created the collection may have been killed before.
+
+        Qdrant in local mode has no indexes.
+        """
+        if self.is_local:
             return
         info = await self.request(self.client.get_collection, self.collection)
         for key, schema in _PAYLOAD_INDEXES.items():
@@ -134,11 +158,11 @@ class QdrantCore(StoreCore):
                 await self.request(self.client.create_payload_index, self.collection, key, schema, wait=True)
 
     async def fetch_ids(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that are stored."""
+        """Return those of the ids that the tenant has stored."""
         return {str(record.id) for record in await self._retrieve(ids, with_vectors=False)}
 
     async def fetch_vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        """Return the full vectors of those of the ids that are stored."""
+        """Return the full vectors, (dimensions,) float32, of those of the ids that the tenant has stored."""
         vectors = {str(record.id): record.vector for record in await self._retrieve(ids, with_vectors=[""])}
         return {
             point_id: np.asarray(vector[""] if isinstance(vector, dict) else vector, dtype=np.float32)
@@ -146,6 +170,7 @@ class QdrantCore(StoreCore):
         }
 
     async def _retrieve(self, ids: Sequence[str], *, with_vectors: bool | list[str]) -> list[models.Record]:
+        """Return the stored records of the ids, without those of other tenants, in one request."""
         records = await self.request(
             self.client.retrieve,
             self.collection,
@@ -158,10 +183,16 @@ class QdrantCore(StoreCore):
         return [record for record in records if (record.payload or {}).get(TENANT_KEY) == self.tenant]
 
     async def upsert(self, points: Sequence[Point]) -> None:
-        """Write points in requests of bounded size.
+        """Write points in requests of bounded size, after the collection was checked once.
+
+        They are durable when this returns; if it fails, some may be.
 
         Args:
-            points: The points.
+            points: The points; those whose id is stored already are replaced.
+
+        Raises:
+            RecipeError: The collection does not fit its recipe, or its layout is not the one that was passed.
+            StoreError: The collection was created by others, or the points cannot be written.
         """
         if points:
             if not self._is_checked:
@@ -174,7 +205,7 @@ class QdrantCore(StoreCore):
         return payload if self.tenant is None else {**payload, TENANT_KEY: self.tenant}
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
-        """Return the size of a point with all its vectors, in bytes."""
+        """Return an upper bound of the bytes that a point with all its vectors takes in a JSON request."""
         short = self.layout.short if self.layout is not None else None
         return super().request_bytes(point, payload) + FLOAT_JSON_BYTES * (short or 0)
 
@@ -200,12 +231,12 @@ class QdrantCore(StoreCore):
         return to_filter(where, tenant)
 
     async def delete_matching(self, native_filter: Any) -> None:
-        """Delete the points that match a filter."""
+        """Delete the points that match a filter, which already includes the tenant."""
         selector = models.FilterSelector(filter=native_filter)
         await self.request(self.client.delete, self.collection, selector, wait=True)
 
     async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
-        """Return a page of points, and the id at which the next one begins."""
+        """Return a page of the tenant's points, and the id at which the next one begins (None at the end)."""
         records, next_offset = await self.request(
             self.client.scroll,
             self.collection,
@@ -221,10 +252,13 @@ class QdrantCore(StoreCore):
         return points, next_offset
 
     async def query(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        """Run all searches in one request, or each in its own if any is grouped."""
+        """Run all searches in one request, or each in its own if any is grouped.
+
+        Qdrant in local mode ignores quantization: it searches exactly.
+        """
         layout = await self._load_layout()
-        if self.embedded:
-            # The embedded engine searches exactly, and warns about search parameters.
+        if self.is_local:
+            # It would warn about search parameters.
             layout = replace(layout, quantization=None)
         if any(search.group_by is not None for search in searches):
             return [await self._query_one(search, layout) for search in searches]
@@ -233,7 +267,7 @@ class QdrantCore(StoreCore):
     async def _query_one(self, search: Search, layout: Layout) -> list[Hit]:
         if search.group_by is None:
             return (await self._query_batch([search], layout))[0]
-        return await self._groups(search, layout)
+        return await self._query_grouped(search, layout)
 
     async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         requests = [
@@ -257,18 +291,20 @@ class QdrantCore(StoreCore):
     async def close(self) -> None:
         """Close the client."""
         await self.request(self.client.close)
+        remove_links(self.client)
 
     def classify_error(self, error: Exception) -> ClientFailure | None:
         """Return the meaning of an exception; see `qwen3vl_qdrant.failures.classify_error`."""
         return failures.classify_error(error)
 
     async def _load_layout(self) -> Layout:
-        """Return the layout, read from the collection if it is not known yet."""
+        """Return the layout, read from the collection if it is not known yet; `Layout()` if there is no collection."""
         if self.layout is None:
             await self.recipe()
         return self.layout or Layout()
 
-    async def _groups(self, search: Search, layout: Layout) -> list[Hit]:
+    async def _query_grouped(self, search: Search, layout: Layout) -> list[Hit]:
+        """Return the best hit of each value of `search.group_by`."""
         arguments = layout.query_arguments(search, to_filter(search.where, self.tenant))
         # Qdrant's groups have no offset: those before it are requested as well.
         arguments["limit"] = search.limit + search.offset

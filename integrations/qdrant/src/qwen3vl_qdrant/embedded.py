@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.local.persistence import CollectionPersistence
 
 from qwen3vl.errors import StoreError
-from qwen3vl.stores.folders import check_folder, is_read_only, linked_folder
+from qwen3vl.stores.folders import check_folder, is_read_only, open_linked
 
 logger = logging.getLogger(__name__)
 _METADATA = "meta.json"
@@ -114,10 +112,7 @@ def _open_read_only(path: Path) -> QdrantClient:
             "open the store once where it can be written"
         )
     _check_storages(path)
-    links = linked_folder(path, without=(_LOCK,))
-    client = _open(links, path)
-    weakref.finalize(client, shutil.rmtree, links, ignore_errors=True)
-    return client
+    return open_linked(path, lambda links: _open(links, path), without=(_LOCK,))
 
 
 def _open_elsewhere(path: Path) -> StoreError:

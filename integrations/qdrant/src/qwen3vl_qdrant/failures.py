@@ -21,7 +21,8 @@ def classify_error(error: Exception) -> ClientFailure | None:
         error: The exception.
 
     Returns:
-        The failure; None if the exception is not the client's.
+        The failure; None if the client raises no exceptions of this type. Every `ValueError`, `RuntimeError` and
+        `OSError` counts as the client's.
     """
     if isinstance(error, UnexpectedResponse):
         return _http_failure(error)
@@ -31,7 +32,7 @@ def classify_error(error: Exception) -> ClientFailure | None:
         return transport_failure(error.source, _TIMEOUT_SETTING) or ClientFailure(
             f"cannot decode the server's answer; check that client and server versions match: {error.source!r}"
         )
-    if hasattr(error, "code") and hasattr(error, "details"):
+    if hasattr(error, "code") and hasattr(error, "details"):  # of gRPC, which is imported only if it is used
         return _grpc_failure(error)
     if isinstance(error, QdrantException) and "Retry-After" in str(error):
         return ClientFailure("the server is overloaded", transient=True)
@@ -62,7 +63,7 @@ def _http_failure(error: UnexpectedResponse) -> ClientFailure:
 
 
 def _grpc_failure(error: Any) -> ClientFailure:
-    """Return the meaning of a gRPC error, recognized by its methods: grpc is imported only if it is used."""
+    """Return the meaning of a gRPC error by its status code."""
     code, reason = getattr(error.code(), "name", str(error.code())), str(error.details())
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return ClientFailure(f"the server rejects the credentials ({code}: {reason}); give the client an api_key")

@@ -36,7 +36,8 @@ class Layout:
             None for no such vector.
         quantization: Quantization of the vector that finds the candidates: `"scalar"` (8 bits a value), `"turbo"`
             (4 bits), `"binary"` (1 bit), or None.
-        tenants: Whether to build one index per tenant and none for searches across tenants.
+        tenants: Whether to build one index per tenant and none across tenants: a search without tenant and filter then
+            reads all points.
 
     Raises:
         ValueError: A value is not supported.
@@ -119,9 +120,10 @@ class Layout:
         """Return the arguments of a `QueryRequest` that finds candidates and scores them with full vectors.
 
         Args:
-            search: The search. Its offset is not part of the arguments.
+            search: The search. Its offset is not an argument, but the candidates of a short vector cover it.
             query_filter: Its filter in Qdrant's form.
-            oversampling: Candidates per hit; None is the default of the layout.
+            oversampling: Candidates per hit: of the short vector if there is one (at least `MIN_SHORT_CANDIDATES` in
+                all), else of the quantized vector; no effect without either. None is the default of the layout.
 
         Returns:
             `query`, `limit`, `score_threshold`, `filter`, and `params` or `prefetch`.
@@ -160,7 +162,8 @@ def check_vectors(params: models.CollectionParams, name: str) -> None:
         name: The collection, for the message.
 
     Raises:
-        StoreError: The collection has only other vectors, such as sparse ones.
+        StoreError: The collection has no dense vector without a name (only named or sparse ones), or that one is a
+            multivector.
     """
     dense = _dense_vectors(params)
     if "" in dense and dense[""].multivector_config is None:
@@ -182,7 +185,7 @@ def truncate(vector: Vector, length: int) -> NDArray[np.float32]:
         length: Number of values.
 
     Returns:
-        (length,) float32 of length 1.
+        (length,) float32 with norm 1; zeros if these values are all zero.
     """
     short = vector[:length]
     return np.asarray(short / max(float(np.linalg.norm(short)), _MIN_NORM), dtype=np.float32)

@@ -27,8 +27,10 @@ class Qwen3VLSplitter(ComponentSettings, NodeParser):
     """Splits nodes and documents that are texts with another node parser, and passes those with media on undivided.
 
     LlamaIndex's node parsers split the text of every node and drop its image or video, unless its metadata name them.
-    Here, nodes keep their id, media and relationships. Documents become nodes (`ImageNode`, or `Node` with a video),
-    whose source is the document. Results are in the order of their inputs.
+    Here, nodes keep their id, media and relationships. One without a source becomes its own source, and one whose
+    `get_content` is empty gets `media_kind` in its metadata, so that indexes keep it. Documents become nodes, whose
+    source is the document: an `ImageNode`, a `Node` with a video, or a `TextNode` if only the metadata name media.
+    Results are in the order of their inputs.
 
     The other fields of LlamaIndex's `NodeParser` are those of `parser`, except `id_func`, which makes the ids of nodes
     with media from documents.
@@ -66,7 +68,8 @@ class Qwen3VLSplitter(ComponentSettings, NodeParser):
 
     @field_validator("id_func", mode="before")
     @classmethod
-    def _load_id_func(cls, value: Any) -> Any:
+    def _check_id_func(cls, value: Any) -> Any:
+        """Take the form of the default `id_func` in `to_dict` for None; refuse other functions in that form."""
         return _without_id_func({"id_func": value}).get("id_func")
 
     @classmethod
@@ -88,12 +91,13 @@ class Qwen3VLSplitter(ComponentSettings, NodeParser):
             JSON values. `from_dict` accepts them if `media` is not among them.
         """
         settings = super().to_dict(**kwargs)
-        references = [self._media_references(node) for node in nodes_being_hashed()]
-        if not any(references):
+        keys = [self._media_key(node) for node in nodes_being_hashed()]
+        if not any(keys):
             return settings
-        return {**settings, "media": hashlib.sha256(json.dumps(references).encode()).hexdigest()}
+        return {**settings, "media": hashlib.sha256(json.dumps(keys).encode()).hexdigest()}
 
-    def _media_references(self, node: BaseNode) -> list[Any]:
+    def _media_key(self, node: BaseNode) -> list[Any]:
+        """Return what is embedded for a node with media, or its id if that cannot be read; [] for one without media."""
         if not has_media(node, self.media_keys):
             return []
         value = node_input_or_error(node, self.media_keys)
@@ -125,6 +129,7 @@ class Qwen3VLSplitter(ComponentSettings, NodeParser):
             yield with_media, list(group)
 
     def _media_node(self, node: BaseNode) -> BaseNode:
+        """Return the node for a document, or the node itself, with a source, and `media_kind` if it has no content."""
         if isinstance(node, LlamaDocument):
             id_func = default_id_func if self.id_func is None else self.id_func  # None in LlamaIndex 0.13
             node = media_node_of_document(node, id_func(0, node))
@@ -143,7 +148,10 @@ class Qwen3VLSplitter(ComponentSettings, NodeParser):
 
 
 def _without_id_func(settings: dict[str, Any]) -> dict[str, Any]:
-    """Drop the default `id_func` from what `to_dict` returns, which LlamaIndex's classes do not read back."""
+    """Drop the default `id_func` from what `to_dict` returns, because LlamaIndex's classes do not read it back.
+
+    Another function in that form, which has only its name, is a `ValueError`.
+    """
     id_func = settings.get("id_func")
     if not isinstance(id_func, dict):
         return settings

@@ -14,7 +14,7 @@ from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.adapters.previews import PREVIEW_SIDE, preview_jpeg
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import InputError
-from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, require_folders
+from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, policy_for_documents
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Qwen3VLPictures(ComponentSettings, BaseNodePostprocessor):
     @field_validator("policy")
     @classmethod
     def _check_policy(cls, value: MediaPolicy) -> MediaPolicy:
-        return require_folders(value)
+        return policy_for_documents(value)
 
     @classmethod
     def class_name(cls) -> str:
