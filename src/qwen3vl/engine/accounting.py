@@ -54,6 +54,9 @@ def _tokens_of_separate_calls(calls: Sequence[int], lengths: Sequence[int], pref
         lengths: The number of tokens of each prompt.
         prefix_lengths: How many tokens each prompt shares with the one before. Prompts are sorted, so two of them share
             as many as the least number between them.
+
+    Returns:
+        The number of tokens.
     """
     previous: dict[int, int] = {}
     total = 0

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.executor import BatchExecutor, Forward
+from qwen3vl.engine.media_decoder import load_pixels
 from qwen3vl.engine.memory import TokenBudget, default_cache_bytes, token_budget
 from qwen3vl.engine.preparation import RequestPreparer
 from qwen3vl.engine.replica import LoadSpec, Replica
 from qwen3vl.engine.replica_pool import REPLICAS
 from qwen3vl.engine.requests import PromptParts, Request, RequestOutput
-from qwen3vl.engine.scheduler import CLOSED, Scheduler, load_pixels
+from qwen3vl.engine.scheduler import CLOSED, Scheduler
 from qwen3vl.engine.stats import Stats
 from qwen3vl.inputs import Item
 from qwen3vl.media.isolation import MAX_PROCESSES

@@ -96,6 +96,18 @@ def failed_output(request: Request, error: Exception, source: str | None = None)
     return RequestOutput(request.index, None, item_error)
 
 
+def as_exception(error: BaseException) -> Exception:
+    """Return an error as an `Exception`, which is handled as the error of one request.
+
+    Args:
+        error: The error, perhaps one such as `SystemExit`.
+
+    Returns:
+        The same error, or a `RuntimeError` that names its type.
+    """
+    return error if isinstance(error, Exception) else RuntimeError(f"it ended with {type(error).__name__}")
+
+
 def without_traceback(error: Exception) -> Exception:
     """Remove the tracebacks of an error and its causes, whose frames would keep pixels and activations in memory.
 

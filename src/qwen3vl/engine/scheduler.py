@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import weakref
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
@@ -15,23 +14,23 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from qwen3vl.concurrency.futures import call_when_done
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 from qwen3vl.engine.accounting import batch_stats
 from qwen3vl.engine.batches import BatchFailure, BatchResult, form_batches
-from qwen3vl.engine.calls import AdmittedRequest, Call, CallEvent, QueuedRequest, next_call_number
+from qwen3vl.engine.calls import Call, CallEvent, QueuedRequest, next_call_number
 from qwen3vl.engine.cancellation import Cancelled
 from qwen3vl.engine.executor import BatchExecutor
 from qwen3vl.engine.fairness import FairShare, Turn
-from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
+from qwen3vl.engine.input_pipeline import InputPipeline
+from qwen3vl.engine.media_decoder import MediaDecoder, load_pixels
+from qwen3vl.engine.preparation import RequestPreparer
 from qwen3vl.engine.replica import Replica
 from qwen3vl.engine.request_queue import RequestQueue
-from qwen3vl.engine.requests import Request, RequestOutput, failed_output, without_traceback
+from qwen3vl.engine.requests import Request, RequestOutput, as_exception, failed_output, without_traceback
 from qwen3vl.engine.stats import Stats, StatsAccumulator
 from qwen3vl.engine.timing import DeviceTimestamp
 from qwen3vl.engine.worker import DeviceWork, DeviceWorker
 from qwen3vl.errors import InputError
-from qwen3vl.model import VisionFeatures
 from qwen3vl.processing.sizing import SizedMedia
 
 T = TypeVar("T")
@@ -42,18 +41,6 @@ CLOSE_TIMEOUT_S = 10.0
 """Seconds that `close` waits for a running layer to end."""
 
 CLOSED = "this model was closed and cannot be used any more; create a new Embedder or Reranker"
-
-
-def load_pixels(media: SizedMedia) -> Tensor:
-    """Decode an image or video.
-
-    Args:
-        media: The image or video and its size.
-
-    Returns:
-        (num_frames, height, width, 3) uint8.
-    """
-    return media.load()
 
 
 class Scheduler:
@@ -91,17 +78,24 @@ class Scheduler:
         self.stats = StatsAccumulator()
         self._replicas = list(replicas)
         self._workers = [replica.worker for replica in replicas]
-        self._preparer = preparer
         self._executor = executor
-        self._decode = decode
-        self._pin_memory = replicas[0].device.type == "cuda"
-        max_threads = max_threads or min(MAX_MEDIA_THREADS, os.cpu_count() or 1)
+        num_cores = os.cpu_count() or 1
+        max_threads = max_threads or min(MAX_MEDIA_THREADS, num_cores)
         self._media_threads = ForkSafeThreadPool(max_threads, "qwen3vl-media")
-        self._text_threads = ForkSafeThreadPool(min(max_threads, os.cpu_count() or 1), "qwen3vl-text")
+        self._text_threads = ForkSafeThreadPool(min(max_threads, num_cores), "qwen3vl-text")
         self._queue = RequestQueue(executor.budget, len(replicas), max_threads)
-        self._decoding: weakref.WeakValueDictionary[Hashable, Future[Tensor]] = weakref.WeakValueDictionary()
-        self._closed = False
         self._calls: set[Call] = set()
+        on_error = partial(_abort, self._queue, self._calls)
+        self._pipeline = InputPipeline(
+            self._queue,
+            preparer,
+            MediaDecoder(self._replicas, self._media_threads, decode, use_cache=executor.use_cache),
+            text_threads=self._text_threads,
+            media_threads=self._media_threads,
+            on_ready=partial(_notify, self._workers, on_error),
+            on_error=on_error,
+        )
+        self._closed = False
         for worker in self._workers:
             worker.attach(self)
 
@@ -118,7 +112,7 @@ class Scheduler:
         # No lock, since a lock may be taken while a process forks. `_begin` registers a call before it reads
         # `_closed`, and this sets `_closed` before it reads `_calls`: no call escapes.
         self._closed = True
-        self._abort_calls(Cancelled())
+        _abort(self._queue, self._calls, Cancelled())
         self._media_threads.close()
         self._text_threads.close()
         for worker in self._workers:
@@ -145,7 +139,7 @@ class Scheduler:
             source: Iterator[Request] | None = iter(requests)
             num_missing = 0
             while True:
-                source, num_submitted = self._submit_some(call, source, events.empty)
+                source, num_submitted = self._pipeline.submit_some(call, source, events.empty)
                 num_missing += num_submitted
                 if source is None and not num_missing:
                     return
@@ -186,7 +180,7 @@ class Scheduler:
             source: Iterator[Request] | None = iter(requests)
             num_missing = 0
             while True:
-                source, num_submitted = self._submit_some(call, source, events.empty)
+                source, num_submitted = self._pipeline.submit_some(call, source, events.empty)
                 num_missing += num_submitted
                 if source is None and not num_missing:
                     return
@@ -258,7 +252,7 @@ class Scheduler:
         """
         outcomes: list[BatchResult | BatchFailure]
         if isinstance(result, BaseException):
-            outcomes = [] if isinstance(result, Cancelled) else [BatchFailure(requests, _as_exception(result))]
+            outcomes = [] if isinstance(result, Cancelled) else [BatchFailure(requests, as_exception(result))]
         else:
             outcomes = result
         outputs: defaultdict[Call, list[RequestOutput]] = defaultdict(list)
@@ -266,7 +260,7 @@ class Scheduler:
             for queued, output in zip(outcome.requests, self._to_outputs(outcome, worker, active_since), strict=True):
                 outputs[queued.call].append(output)
         self._queue.done(requests)
-        self._advance()
+        self._pipeline.advance()
         for call, call_outputs in outputs.items():
             call.notify(call_outputs)
 
@@ -297,6 +291,9 @@ class Scheduler:
     def _begin(self, call: Call) -> None:
         """Register a call.
 
+        Args:
+            call: The call.
+
         Raises:
             Cancelled: The scheduler is closed.
         """
@@ -316,121 +313,6 @@ class Scheduler:
         for worker in self._workers:
             worker.clock.leave(call.number)
 
-    def _abort_calls(self, error: Exception) -> None:
-        for call in list(self._calls):
-            self._queue.cancel(call)
-            call.notify(error)
-
-    def _submit_some(
-        self, call: Call, source: Iterator[Request] | None, no_event: Callable[[], bool]
-    ) -> tuple[Iterator[Request] | None, int]:
-        """Submit requests of a call, as long as the queue accepts them and the caller has nothing else to do.
-
-        Args:
-            call: The call.
-            source: Its further requests; None if there are none.
-            no_event: Returns whether the caller has nothing to do.
-
-        Returns:
-            The source, or None if it has ended, and the number of requests submitted.
-        """
-        num_submitted = 0
-        while source is not None and self._queue.accepts(call):
-            request = next(source, None)
-            if request is None:
-                return None, num_submitted
-            self._queue.submit(call, request)
-            num_submitted += 1
-            self._advance()
-            if not no_event():
-                break
-        return source, num_submitted
-
-    def _advance(self) -> None:
-        """Start the next steps of all requests for which there is room."""
-        try:
-            while steps := self._queue.next_steps():
-                for admitted in steps.prepare:
-                    threads = self._media_threads if admitted.request.has_media else self._text_threads
-                    threads.submit(self._prepare, admitted)
-                for queued in steps.decode:
-                    self._start_decoding(queued)
-                for call in steps.ask:
-                    call.notify(())
-        except (
-            Exception
-        ) as error:  # usually that the threads are closed: by `close`, or since the interpreter shuts down
-            self._abort_calls(error)
-
-    def _notify_workers(self) -> None:
-        try:
-            for worker in self._workers:
-                worker.notify()
-        except RuntimeError as error:  # the interpreter is shutting down
-            self._abort_calls(error)
-
-    def _prepare(self, admitted: AdmittedRequest) -> None:
-        call, request = admitted.call, admitted.request
-        outcome: PreparedRequest | RequestOutput | None = None
-        try:
-            if not call.cancelled:
-                outcome = self._preparer.prepare(request)
-        except BaseException as error:  # of a caller's object; `prepare` returns all that are no programming error
-            outcome = failed_output(request, _as_exception(error))
-        if isinstance(outcome, PreparedRequest):
-            self._queue.prepared(admitted, outcome)
-            if not outcome.fitted.media:
-                self._notify_workers()
-        else:
-            self._queue.preparation_failed(admitted)
-            if outcome is not None:
-                call.notify((outcome,))
-        self._advance()
-
-    def _start_decoding(self, queued: QueuedRequest) -> None:
-        """Have those media of a request decoded whose features are not cached on every device."""
-        media = {item.vision.key: item for item in queued.prepared.fitted.media}
-        if self._executor.use_cache:
-            queued.features = [_cached_features(replica, media) for replica in self._replicas]
-        missing = [key for key in media if not all(key in features for features in queued.features or ({},))]
-        queued.pixels = {key: self._submit_decoding(key, media[key]) for key in missing}
-        if all(future.done() for future in queued.pixels.values()):
-            self._decoded(queued)
-        else:
-            call_when_done(queued.pixels.values(), partial(self._decoded_later, queued))
-
-    def _submit_decoding(self, key: Hashable, media: SizedMedia) -> Future[Tensor]:
-        """Decode an image or video, unless another request has it, or will have it, decoded."""
-        future = self._decoding.get(key)
-        if future is None or future.cancelled():
-            future = self._media_threads.submit(self._load, media)
-            self._decoding[key] = future
-        return future
-
-    def _load(self, media: SizedMedia) -> Tensor:
-        pixels = self._decode(media)
-        return pixels.pin_memory() if self._pin_memory else pixels
-
-    def _decoded(self, queued: QueuedRequest) -> None:
-        """Make a request ready whose media are decoded, or fail it if one is broken."""
-        for media in queued.prepared.fitted.media:
-            future = queued.pixels.get(media.vision.key)
-            if future is None:
-                continue
-            error = RuntimeError("decoding was cancelled") if future.cancelled() else future.exception()
-            if error is not None:
-                self._queue.decoding_failed(queued)
-                output = failed_output(queued.prepared.request, _as_exception(error), media.name)
-                queued.call.notify((output,))
-                break
-        else:
-            self._queue.decoded(queued)
-            self._notify_workers()
-
-    def _decoded_later(self, queued: QueuedRequest) -> None:
-        self._decoded(queued)
-        self._advance()
-
 
 def _outputs(event: CallEvent) -> Sequence[RequestOutput]:
     if isinstance(event, Exception):
@@ -442,10 +324,17 @@ def _all_cancelled(calls: Iterable[Call]) -> bool:
     return all(call.cancelled for call in calls)
 
 
-def _cached_features(replica: Replica, keys: Iterable[Hashable]) -> dict[Hashable, VisionFeatures]:
-    features = {key: replica.vision_cache.get(key) for key in keys}
-    return {key: hit for key, hit in features.items() if hit is not None}
+def _abort(queue: RequestQueue, calls: set[Call], error: Exception) -> None:
+    """End calls with an error."""
+    for call in list(calls):
+        queue.cancel(call)
+        call.notify(error)
 
 
-def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError(f"it ended with {type(error).__name__}")
+def _notify(workers: Iterable[DeviceWorker], on_error: Callable[[Exception], None]) -> None:
+    """Tell workers that there is work."""
+    try:
+        for worker in workers:
+            worker.notify()
+    except RuntimeError as error:  # the interpreter is shutting down
+        on_error(error)
