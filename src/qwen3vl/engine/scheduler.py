@@ -274,7 +274,7 @@ class Scheduler:
             states = outcome.device_result.fetch()
             worker.clock.advance(outcome.batch.pack.num_tokens)
             self.stats.add(batch_stats(outcome, active_since))
-            finite = np.isfinite(states).all(axis=1)
+            finite = np.isfinite(states).all(axis=1).tolist()
         except Exception as error:  # CUDA reports a failed kernel only here
             return [failed_output(queued.prepared.request, error) for queued in outcome.requests]
         return [
