@@ -249,5 +249,5 @@ class TextModel(nn.Module):
         axis = torch.zeros_like(frequency_indices)
         for spatial_axis in (1, 2):
             axis[spatial_axis : 3 * self.config.mrope_section[spatial_axis] : 3] = spatial_axis
-        angles = position_ids.float()[axis].T * frequencies
+        angles = position_ids.float()[axis].t() * frequencies
         return angles.cos().to(dtype), angles.sin().to(dtype)

@@ -191,9 +191,9 @@ def _scaled_matmul(rows: Tensor, row_scale: Tensor, weight: Tensor, weight_scale
     """Multiply (num_rows, in_features) by (out_features, in_features), float8 with row scales, to bfloat16."""
     return torch._scaled_mm(  # noqa: SLF001 (torch's public name for it is newer)
         rows,
-        weight.T,
+        weight.t(),
         scale_a=row_scale.float(),
-        scale_b=weight_scale.T.float(),
+        scale_b=weight_scale.t().float(),
         out_dtype=torch.bfloat16,
         use_fast_accum=True,
     )
