@@ -88,13 +88,13 @@ def apply_rotary(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         values: (num_tokens, num_heads, head_dim).
-        cos: (num_tokens, head_dim / 2), in the dtype of `values`: nothing is converted.
+        cos: (num_tokens, head_dim / 2), in the dtype of `values`, or in a wider one.
         sin: As `cos`.
 
     Returns:
-        A new tensor, (num_tokens, num_heads, head_dim).
+        A new tensor, (num_tokens, num_heads, head_dim), in the dtype of `cos`.
     """
-    halves = values.view(*values.shape[:-1], 2, -1)
+    halves = values.unflatten(-1, (2, -1))
     first_half, second_half = halves.unbind(-2)
     rotated = halves * cos[:, None, None]
     rotated[..., 0, :].addcmul_(second_half, sin[:, None], value=-1)
@@ -103,7 +103,7 @@ def apply_rotary(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def apply_rotary_float32(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply `apply_rotary` in float32 or wider, as the reference does in the vision tower.
+    """Apply `apply_rotary` in float32, as the reference does in the vision tower.
 
     Args:
         values: (num_tokens, num_heads, head_dim).
@@ -113,17 +113,19 @@ def apply_rotary_float32(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         (num_tokens, num_heads, head_dim), in the dtype of `values`.
     """
-    return apply_rotary(values.to(torch.promote_types(values.dtype, torch.float32)), cos, sin).to(values.dtype)
+    return apply_rotary(values, cos, sin).to(values.dtype)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return `silu(gate) * up`, the activation of SwiGLU (Shazeer 2020, arXiv 2002.05202).
 
     Args:
-        gate: (num_rows, intermediate_size).
+        gate: (num_rows, intermediate_size). Without gradients, the result takes its place in memory.
         up: (num_rows, intermediate_size).
 
     Returns:
         (num_rows, intermediate_size).
     """
-    return silu(gate) * up
+    if torch.is_grad_enabled():
+        return silu(gate) * up
+    return silu(gate, inplace=True).mul_(up)

@@ -75,7 +75,7 @@ class LinearBase(nn.Module):
         Returns:
             `residual + self(rows)`, (num_rows, out_features).
         """
-        return residual + self(rows)  # type: ignore[no-any-return]
+        return self(rows).add_(residual)  # type: ignore[no-any-return]
 
 
 class Linear(LinearBase):

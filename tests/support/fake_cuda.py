@@ -1,0 +1,255 @@
+"""A CUDA device without a GPU: fake tensors, which have a shape, dtype and device but no values.
+
+What a pass would do on a GPU is seen by dispatch modes: which kernels it launches, and how much memory is in use. An
+operation that needs values on the host, such as `.item()`, fails, since there are none.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from qwen3vl.model import vision_positions
+from qwen3vl.model.attention import varlen_kernels
+from qwen3vl.model.layers import quantized
+
+CUDA = torch.device("cuda", 0)
+
+
+class FakeEvent:
+    """In the place of `torch.cuda.Event`."""
+
+    def __init__(self, *, enable_timing: bool) -> None:
+        self.recorded = False
+
+    def record(self, stream: object) -> None:
+        self.recorded = True
+
+
+def load_fake_flash_attn() -> ModuleType:
+    """Return a module with the signature of flash-attn 2.8 and the fake kernel of torch, which is the same kernel."""
+
+    def flash_attn_varlen_func(
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cu_seqlens_q: Tensor,
+        cu_seqlens_k: Tensor,
+        max_seqlen_q: int,
+        max_seqlen_k: int,
+        dropout_p: float = 0.0,
+        softmax_scale: float | None = None,
+        causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1),
+        softcap: float = 0.0,
+        alibi_slopes: Tensor | None = None,
+        deterministic: bool = False,
+        return_attn_probs: bool = False,
+        block_table: Tensor | None = None,
+    ) -> Any:
+        output, *_ = torch.ops.aten._flash_attention_forward(
+            q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, causal, False
+        )
+        # Before torch 2.8 the fake log-sum-exps have another shape.
+        return (output, q.new_empty(q.shape[1::-1], dtype=torch.float32), None) if return_attn_probs else output
+
+    module = ModuleType("flash_attn")
+    vars(module).update(flash_attn_varlen_func=flash_attn_varlen_func)
+    return module
+
+
+@contextmanager
+def fake_cuda(kernel: str) -> Iterator[FakeTensorMode]:
+    """Enter inference on a fake H100 whose varlen kernel is one of `varlen_kernels.KERNEL_LOADERS`."""
+    caches = _caches_of_devices()
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("torch.cuda.Event", FakeEvent))
+        stack.enter_context(mock.patch("torch.cuda.default_stream", lambda device: None))
+        stack.enter_context(mock.patch("torch.cuda.device", nullcontext))
+        # The device and version for which torch would choose cuDNN, if our calls did not exclude it.
+        stack.enter_context(mock.patch("torch.cuda.get_device_capability", lambda device=None: (9, 0)))
+        stack.enter_context(mock.patch("torch.backends.cudnn.version", lambda: 91900))
+        # These compare values, of which there are none.
+        stack.enter_context(mock.patch.object(varlen_kernels, "check_kernel", lambda *arguments: None))
+        stack.enter_context(mock.patch.object(quantized, "supports_fp8_matmul", lambda device: True))
+        if kernel == "flash-attn":
+            stack.enter_context(mock.patch.dict(sys.modules, flash_attn=load_fake_flash_attn()))
+        loaders = {kernel: varlen_kernels.KERNEL_LOADERS[kernel]}
+        stack.enter_context(mock.patch.object(varlen_kernels, "KERNEL_LOADERS", loaders))
+        mode = FakeTensorMode()
+
+        def pin_memory(values: Tensor) -> Tensor:
+            return torch.empty(values.shape, dtype=values.dtype)  # a fake copy of `torch.tensor(...)` knows its values
+
+        stack.enter_context(mock.patch.object(torch.Tensor, "pin_memory", pin_memory))
+        for cache in caches:
+            cache.cache_clear()
+            stack.callback(cache.cache_clear)
+        stack.enter_context(mode)
+        if not (torch.cuda.is_available() or hasattr(torch._C, "_ensureCUDADeviceGuardSet")):
+            stack.enter_context(_IndexWithoutDriver())
+        stack.enter_context(torch.inference_mode())
+        yield mode
+
+
+class _IndexWithoutDriver(TorchFunctionMode):
+    """Indexes fake tensors by the operators that Python's `[]` stands for: before torch 2.8 `[]` itself needs a driver."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not (args and isinstance(args[0], FakeTensor)):
+            return function(*args, **(kwargs or {}))
+        if function is Tensor.__getitem__:
+            return _index(*args)
+        if function is Tensor.__setitem__:
+            target = _index(*args[:2])
+            return target.copy_(args[2]) if isinstance(args[2], Tensor) else target.fill_(args[2])
+        return function(*args, **(kwargs or {}))
+
+
+def _index(values: Tensor, index: Any) -> Tensor:
+    """Return `values[index]`; of a tuple's members, one may be a tensor."""
+    members = list(index) if isinstance(index, tuple) else [index]
+    if Ellipsis in [member for member in members if not isinstance(member, Tensor)]:
+        position = members.index(Ellipsis)
+        num_indexed = sum(member is not None and member is not Ellipsis for member in members)
+        members[position : position + 1] = [slice(None)] * (values.dim() - num_indexed)
+    dim = 0
+    for member in members:
+        if isinstance(member, int):
+            values = values.select(dim, member)
+            continue
+        if member is None:
+            values = values.unsqueeze(dim)
+        elif isinstance(member, slice):
+            values = torch.ops.aten.slice(values, dim, member.start, member.stop, member.step or 1)
+        else:
+            values = torch.ops.aten.index(values, [None] * dim + [member])
+        dim += 1
+    return values
+
+
+def _caches_of_devices() -> list[Any]:
+    """Return the caches that would remember the fake device or its tensors."""
+    caches: list[Any] = [
+        varlen_kernels.select_varlen_kernel,
+        vision_positions.rotary_angles,
+        vision_positions.bilinear_corners,
+    ]
+    try:
+        from torch.nn.attention import varlen
+    except ImportError:
+        return caches
+    return [*caches, *(value for value in vars(varlen).values() if hasattr(value, "cache_clear"))]
+
+
+KINDS = {
+    "matmul": ("mm", "addmm", "addmm_", "bmm", "_scaled_mm"),
+    "attention": ("_varlen_attn", "_flash_attention_forward"),
+    "norm": ("native_layer_norm", "_fused_rms_norm"),
+    "copy": ("_to_copy", "copy_", "clone", "cat", "index_select", "index", "index_copy", "index_copy_", "repeat"),
+}
+"""Operations by kind; all others that launch a kernel are elementwise."""
+_NO_KERNELS = {"empty", "empty_like", "empty_strided", "new_empty", "device", "lift_fresh", "detach", "detach_"}
+
+
+@lru_cache(maxsize=4096)
+def kernel_kind(operation: Any) -> str | None:
+    """Return the kind of kernel that an operation launches on a GPU; None if it launches none."""
+    name = operation.name().partition("::")[2].partition(".")[0]
+    if name in _NO_KERNELS or _is_view(operation):
+        return None
+    return next((kind for kind, names in KINDS.items() if name in names), "elementwise")
+
+
+def _is_view(operation: Any) -> bool:
+    """Return whether an operation returns views of its arguments, and writes nothing."""
+    aliases = [returned.alias_info for returned in operation._schema.returns]
+    return bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
+
+
+def _is_composite(operation: Any) -> bool:
+    """Return whether an operation consists of others on a GPU, too; `_fused_rms_norm` has a kernel there."""
+    return (
+        operation.namespace == "aten"
+        and operation.name() != "aten::_fused_rms_norm"
+        and torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), "CompositeImplicitAutograd")
+    )
+
+
+class _SimpleOperations(TorchDispatchMode):
+    """Sees the operations that have kernels, after composite ones are taken apart."""
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _is_composite(operation):
+            with self:
+                return operation.decompose(*args, **(kwargs or {}))
+        result = operation(*args, **(kwargs or {}))
+        self.record(operation, [value for value in tree_leaves((args, kwargs, result)) if isinstance(value, Tensor)])
+        return result
+
+    def record(self, operation: Any, tensors: list[Tensor]) -> None:
+        raise NotImplementedError
+
+
+class KernelCounter(_SimpleOperations):
+    """Counts the kernels that operations on the fake device launch, copies from and to the host included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: Counter[tuple[str, str]] = Counter()
+
+    def record(self, operation: Any, tensors: list[Tensor]) -> None:
+        kind = kernel_kind(operation)
+        if kind is not None and any(tensor.device.type == "cuda" for tensor in tensors):
+            self.operations[kind, operation.name()] += 1
+
+    @property
+    def kinds(self) -> dict[str, int]:
+        """Number of kernels by kind."""
+        totals = Counter[str]()
+        for (kind, _), count in self.operations.items():
+            totals[kind] += count
+        return dict(totals)
+
+
+class PeakMemory(_SimpleOperations):
+    """Follows the storages that are created on the fake device, and remembers the largest sum of their sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak_bytes = 0
+        self.operation_at_peak = ""
+        self._existing: set[int] = set()
+        self._alive: dict[StorageWeakRef, int] = {}
+
+    def ignore(self, tensors: Iterator[Tensor]) -> None:
+        """Do not count these tensors: the weights."""
+        self._existing |= {tensor.untyped_storage()._cdata for tensor in tensors}
+
+    def record(self, operation: Any, tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if tensor.device.type == "cuda" and storage._cdata not in self._existing:
+                self._alive[StorageWeakRef(storage)] = storage.nbytes()
+        self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}
+        if (total := sum(self._alive.values())) > self.peak_bytes:
+            self.peak_bytes, self.operation_at_peak = total, operation.name()
+
+
+def plant(module: torch.nn.Module, read: Callable[[Tensor], Any]) -> Any:
+    """Read values on the host after each call of a module; returns the hook."""
+    return module.register_forward_hook(lambda _module, _arguments, output: read(output) and None)
