@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import lru_cache
+from functools import cache
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from qwen3vl.model import vision_positions
+from qwen3vl.model import text, vision_positions
 from qwen3vl.model.attention import varlen_kernels
 from qwen3vl.model.layers import quantized
 
@@ -116,7 +116,7 @@ class _IndexWithoutDriver(TorchFunctionMode):
             return _index(*args)
         if function is Tensor.__setitem__:
             target = _index(*args[:2])
-            return target.copy_(args[2]) if isinstance(args[2], Tensor) else target.fill_(args[2])
+            return torch.ops.aten.copy_(target, args[2])
         return function(*args, **(kwargs or {}))
 
 
@@ -148,6 +148,7 @@ def _caches_of_devices() -> list[Any]:
         varlen_kernels.select_varlen_kernel,
         vision_positions.rotary_angles,
         vision_positions.bilinear_corners,
+        text.rotary_frequencies,
     ]
     try:
         from torch.nn.attention import varlen
@@ -160,13 +161,13 @@ KINDS = {
     "matmul": ("mm", "addmm", "addmm_", "bmm", "_scaled_mm"),
     "attention": ("_varlen_attn", "_flash_attention_forward"),
     "norm": ("native_layer_norm", "_fused_rms_norm"),
-    "copy": ("_to_copy", "copy_", "clone", "cat", "index_select", "index", "index_copy", "index_copy_", "repeat"),
+    "copy": ("_to_copy", "copy_", "clone", "cat", "embedding", "index", "index_copy", "index_copy_"),
 }
-"""Operations by kind; all others that launch a kernel are elementwise."""
-_NO_KERNELS = {"empty", "empty_like", "empty_strided", "new_empty", "device", "lift_fresh", "detach", "detach_"}
+"""Operations by kind. All others that launch a kernel are elementwise or, in few cases, reductions of rows."""
+_NO_KERNELS = {"empty", "empty_like", "new_empty", "device", "lift_fresh", "detach", "detach_", "_unsafe_view"}
 
 
-@lru_cache(maxsize=4096)
+@cache
 def kernel_kind(operation: Any) -> str | None:
     """Return the kind of kernel that an operation launches on a GPU; None if it launches none."""
     name = operation.name().partition("::")[2].partition(".")[0]
@@ -181,6 +182,7 @@ def _is_view(operation: Any) -> bool:
     return bool(aliases) and all(alias is not None and not alias.is_write for alias in aliases)
 
 
+@cache
 def _is_composite(operation: Any) -> bool:
     """Return whether an operation consists of others on a GPU, too; `_fused_rms_norm` has a kernel there."""
     return (
@@ -190,66 +192,70 @@ def _is_composite(operation: Any) -> bool:
     )
 
 
-class _SimpleOperations(TorchDispatchMode):
-    """Sees the operations that have kernels, after composite ones are taken apart."""
+class DeviceTrace(TorchDispatchMode):
+    """Sees every operation, after composite ones are taken apart, and notes what it would do on a GPU.
 
-    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if _is_composite(operation):
-            with self:
-                return operation.decompose(*args, **(kwargs or {}))
-        result = operation(*args, **(kwargs or {}))
-        self.record(operation, [value for value in tree_leaves((args, kwargs, result)) if isinstance(value, Tensor)])
-        return result
-
-    def record(self, operation: Any, tensors: list[Tensor]) -> None:
-        raise NotImplementedError
-
-
-class KernelCounter(_SimpleOperations):
-    """Counts the kernels that operations on the fake device launch, copies from and to the host included."""
+    Attributes:
+        kernels: Number of kernels by kind; copies from and to the host are `from host` and `to host`.
+        operations: Number of operations by kind and name.
+        waits: Copies for which the host waits.
+        peak_bytes: Largest memory in use by tensors that were created on the device meanwhile.
+        attention_calls: Arguments of each call of the varlen kernel, by the names in its schema; dtypes of tensors.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.kernels: Counter[str] = Counter()
         self.operations: Counter[tuple[str, str]] = Counter()
-
-    def record(self, operation: Any, tensors: list[Tensor]) -> None:
-        kind = kernel_kind(operation)
-        if kind is not None and any(tensor.device.type == "cuda" for tensor in tensors):
-            self.operations[kind, operation.name()] += 1
-
-    @property
-    def kinds(self) -> dict[str, int]:
-        """Number of kernels by kind."""
-        totals = Counter[str]()
-        for (kind, _), count in self.operations.items():
-            totals[kind] += count
-        return dict(totals)
-
-
-class PeakMemory(_SimpleOperations):
-    """Follows the storages that are created on the fake device, and remembers the largest sum of their sizes."""
-
-    def __init__(self) -> None:
-        super().__init__()
+        self.waits: list[str] = []
         self.peak_bytes = 0
-        self.operation_at_peak = ""
-        self._existing: set[int] = set()
+        self.attention_calls: list[dict[str, Any]] = []
         self._alive: dict[StorageWeakRef, int] = {}
 
-    def ignore(self, tensors: Iterator[Tensor]) -> None:
-        """Do not count these tensors: the weights."""
-        self._existing |= {tensor.untyped_storage()._cdata for tensor in tensors}
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if _is_composite(operation):
+            with self:
+                return operation.decompose(*args, **kwargs)
+        result = operation(*args, **kwargs)
+        inputs = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        outputs = [value for value in tree_leaves(result) if isinstance(value, Tensor)]
+        if any(tensor.is_cuda for tensor in (*inputs, *outputs)):
+            self._count(operation, args, kwargs, inputs, outputs)
+            if not _is_view(operation):
+                self._follow(outputs)
+        return result
 
-    def record(self, operation: Any, tensors: list[Tensor]) -> None:
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            if tensor.device.type == "cuda" and storage._cdata not in self._existing:
+    def _count(self, operation: Any, args: Any, kwargs: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        kind = kernel_kind(operation)
+        if kind is None:
+            return
+        arguments = {argument.name: value for argument, value in zip(operation._schema.arguments, args, strict=False)}
+        arguments |= kwargs
+        on_device = {tensor.is_cuda for tensor in (*inputs, *outputs) if tensor.dim() or kind == "copy"}
+        if kind == "copy" and len(on_device) == 2:
+            kind = "from host" if outputs[0].is_cuda else "to host"
+            if not arguments.get("non_blocking"):
+                self.waits.append(f"{operation.name()} {kind}")
+        if kind == "attention":
+            self.attention_calls.append({name: _without_memory(value) for name, value in arguments.items()})
+        self.kernels[kind] += 1
+        self.operations[kind, operation.name()] += 1
+
+    def _follow(self, outputs: list[Tensor]) -> None:
+        for tensor in outputs:
+            if tensor.is_cuda:
+                storage = tensor.untyped_storage()
                 self._alive[StorageWeakRef(storage)] = storage.nbytes()
         self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}
-        if (total := sum(self._alive.values())) > self.peak_bytes:
-            self.peak_bytes, self.operation_at_peak = total, operation.name()
+        self.peak_bytes = max(self.peak_bytes, sum(self._alive.values()))
 
 
-def plant(module: torch.nn.Module, read: Callable[[Tensor], Any]) -> Any:
-    """Read values on the host after each call of a module; returns the hook."""
+def _without_memory(value: Any) -> Any:
+    """Replace a tensor, which would stay in memory, by its dtype."""
+    return value.dtype if isinstance(value, Tensor) else value
+
+
+def read_after(module: torch.nn.Module, read: Callable[[Tensor], Any]) -> Any:
+    """Call a function with each output of a module, which stays as it is; returns the hook."""
     return module.register_forward_hook(lambda _module, _arguments, output: read(output) and None)

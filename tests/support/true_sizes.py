@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from qwen3vl.engine.vision_cache import VisionFeatureCache
 from qwen3vl.engine.worker import DeviceWorker
 from qwen3vl.model import ModelConfig, Qwen3VL
 from qwen3vl.model.config import TextConfig, VisionConfig
+from qwen3vl.model.layers.fusion import fuse_text_layers
 from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears
 from qwen3vl.processing.geometry import patch_grid
 from qwen3vl.processing.templates import (
@@ -47,18 +49,24 @@ CONFIGS = {
 }
 
 
+@cache
+def load_tokenizer() -> Tokenizer:
+    return Tokenizer(TOKENIZER)
+
+
 def build_replica(size: str, weight_format: WeightFormat | None) -> Replica:
     """Return a replica in bfloat16 whose weights have no values, put together as `load_model` does, under `fake_cuda`."""
     with unset_fake_temporarily(), torch.device("meta"):
         model = Qwen3VL(CONFIGS[size]).to(torch.bfloat16)
         if weight_format:
             quantize_linears(model, weight_format)
+        fuse_text_layers(model.language_model)
         shapes = model.state_dict()
     weights = {name: torch.empty(like.shape, dtype=like.dtype, device=CUDA) for name, like in shapes.items()}
     model.load_state_dict(weights, assign=True)
     model.eval().requires_grad_(False)
     load_spec = LoadSpec(TOKENIZER.parent, "", torch.bfloat16, weight_format)
-    return Replica(load_spec, model, Tokenizer(TOKENIZER), VisionFeatureCache(CACHE_BYTES), DeviceWorker(CUDA))
+    return Replica(load_spec, model, load_tokenizer(), VisionFeatureCache(CACHE_BYTES), DeviceWorker(CUDA))
 
 
 def image(name: str, width: int, height: int) -> VisionPart:
@@ -72,7 +80,7 @@ def video(name: str, width: int, height: int, num_frames: int) -> VisionPart:
 
 def embedding_pack(contents: Sequence[PromptContent[VisionPart]], max_tokens: int = 16384) -> Pack:
     """Return the pack of embedding prompts, which must fit into one."""
-    tokenizer = Tokenizer(TOKENIZER)
+    tokenizer = load_tokenizer()
     prompts = [
         tokenizer.encode_prompt(embed_prompt(content, EMBED_INSTRUCTION), MAX_LENGTH).prompt for content in contents
     ]
@@ -84,7 +92,7 @@ def reranking_pack(
     query: PromptContent[VisionPart], documents: Sequence[PromptContent[VisionPart]], max_tokens: int = 16384
 ) -> Pack:
     """Return the pack of one query's prompts, which must fit into one."""
-    tokenizer = Tokenizer(TOKENIZER)
+    tokenizer = load_tokenizer()
     prompts = [
         tokenizer.encode_prompt(rerank_prompt(query, document, RERANK_INSTRUCTION), MAX_LENGTH).prompt
         for document in documents

@@ -81,6 +81,25 @@ def rms_norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor,
     return apply_rotary(rms_norm(values, weight, eps), cos, sin)
 
 
+def rms_norm_and_rotate_first_heads(values: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    """Normalize heads, each with its own weight, and apply `apply_rotary`; for heads whose last ones stay as they are.
+
+    The last heads are normalized in vain: without them, torch's kernel would copy the first ones.
+
+    Args:
+        values: (num_tokens, num_heads, head_dim), contiguous.
+        weight: (num_first_heads, head_dim).
+        eps: Added to the mean square.
+        cos: (num_tokens, head_dim / 2), in the dtype of `values`.
+        sin: As `cos`.
+
+    Returns:
+        (num_tokens, num_first_heads, head_dim), in the dtype of `values`.
+    """
+    normalized = torch_rms_norm(values, values.shape[-1:], None, eps)[:, : len(weight)]
+    return apply_rotary(normalized.mul_(weight), cos, sin)
+
+
 def apply_rotary(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Apply rotary position embedding (Su et al. 2021, arXiv 2104.09864).
 
