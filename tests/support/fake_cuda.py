@@ -7,7 +7,7 @@ operation that needs values on the host, such as `.item()`, fails, since there a
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
@@ -28,6 +28,14 @@ from qwen3vl.model.attention import varlen_kernels
 from qwen3vl.model.layers import quantized
 
 CUDA = torch.device("cuda", 0)
+
+
+class HostWaitsError(Exception):
+    """The host would wait for the device."""
+
+
+def _refuse_to_wait(device: object = None) -> None:
+    raise HostWaitsError
 
 
 class FakeEvent:
@@ -76,21 +84,22 @@ def load_fake_flash_attn() -> ModuleType:
 def fake_cuda(kernel: str) -> Iterator[FakeTensorMode]:
     """Enter inference on a fake H100 whose varlen kernel is one of `varlen_kernels.KERNEL_LOADERS`."""
     caches = _caches_of_devices()
+    mode = FakeTensorMode()  # before anything is replaced, because it imports much of torch
     with ExitStack() as stack:
         stack.enter_context(mock.patch("torch.cuda.Event", FakeEvent))
-        stack.enter_context(mock.patch("torch.cuda.default_stream", lambda device: None))
+        stack.enter_context(mock.patch("torch.cuda.default_stream", return_value=None))
         stack.enter_context(mock.patch("torch.cuda.device", nullcontext))
+        stack.enter_context(mock.patch("torch.cuda.synchronize", _refuse_to_wait))
         # The device and version for which torch would choose cuDNN, if our calls did not exclude it.
-        stack.enter_context(mock.patch("torch.cuda.get_device_capability", lambda device=None: (9, 0)))
-        stack.enter_context(mock.patch("torch.backends.cudnn.version", lambda: 91900))
+        stack.enter_context(mock.patch("torch.cuda.get_device_capability", return_value=(9, 0)))
+        stack.enter_context(mock.patch("torch.backends.cudnn.version", return_value=91900))
         # These compare values, of which there are none.
-        stack.enter_context(mock.patch.object(varlen_kernels, "check_kernel", lambda *arguments: None))
-        stack.enter_context(mock.patch.object(quantized, "supports_fp8_matmul", lambda device: True))
+        stack.enter_context(mock.patch.object(varlen_kernels, "check_kernel", return_value=None))
+        stack.enter_context(mock.patch.object(quantized, "supports_fp8_matmul", return_value=True))
         if kernel == "flash-attn":
             stack.enter_context(mock.patch.dict(sys.modules, flash_attn=load_fake_flash_attn()))
         loaders = {kernel: varlen_kernels.KERNEL_LOADERS[kernel]}
         stack.enter_context(mock.patch.object(varlen_kernels, "KERNEL_LOADERS", loaders))
-        mode = FakeTensorMode()
 
         def pin_memory(values: Tensor) -> Tensor:
             return torch.empty(values.shape, dtype=values.dtype)  # a fake copy of `torch.tensor(...)` knows its values
@@ -107,7 +116,7 @@ def fake_cuda(kernel: str) -> Iterator[FakeTensorMode]:
 
 
 class _IndexWithoutDriver(TorchFunctionMode):
-    """Indexes fake tensors by the operators that Python's `[]` stands for: before torch 2.8 `[]` itself needs a driver."""
+    """Indexes fake tensors by the operators that `[]` stands for; in an old torch `[]` itself needs a driver."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not (args and isinstance(args[0], FakeTensor)):
@@ -199,6 +208,7 @@ class DeviceTrace(TorchDispatchMode):
         kernels: Number of kernels by kind; copies from and to the host are `from host` and `to host`.
         operations: Number of operations by kind and name.
         waits: Copies for which the host waits.
+        dtypes: Dtypes of results by kind.
         peak_bytes: Largest memory in use by tensors that were created on the device meanwhile.
         attention_calls: Arguments of each call of the varlen kernel, by the names in its schema; dtypes of tensors.
     """
@@ -208,6 +218,7 @@ class DeviceTrace(TorchDispatchMode):
         self.kernels: Counter[str] = Counter()
         self.operations: Counter[tuple[str, str]] = Counter()
         self.waits: list[str] = []
+        self.dtypes: defaultdict[str, set[torch.dtype]] = defaultdict(set)
         self.peak_bytes = 0
         self.attention_calls: list[dict[str, Any]] = []
         self._alive: dict[StorageWeakRef, int] = {}
@@ -230,8 +241,7 @@ class DeviceTrace(TorchDispatchMode):
         kind = kernel_kind(operation)
         if kind is None:
             return
-        arguments = {argument.name: value for argument, value in zip(operation._schema.arguments, args, strict=False)}
-        arguments |= kwargs
+        arguments = _arguments_by_name(operation, args, kwargs)
         on_device = {tensor.is_cuda for tensor in (*inputs, *outputs) if tensor.dim() or kind == "copy"}
         if kind == "copy" and len(on_device) == 2:
             kind = "from host" if outputs[0].is_cuda else "to host"
@@ -239,6 +249,7 @@ class DeviceTrace(TorchDispatchMode):
                 self.waits.append(f"{operation.name()} {kind}")
         if kind == "attention":
             self.attention_calls.append({name: _without_memory(value) for name, value in arguments.items()})
+        self.dtypes[kind].add(outputs[0].dtype)
         self.kernels[kind] += 1
         self.operations[kind, operation.name()] += 1
 
@@ -251,6 +262,13 @@ class DeviceTrace(TorchDispatchMode):
         self.peak_bytes = max(self.peak_bytes, sum(self._alive.values()))
 
 
+def _arguments_by_name(operation: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    arguments = operation._schema.arguments
+    defaults = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+    positional = {argument.name: value for argument, value in zip(arguments, args, strict=False)}
+    return defaults | positional | kwargs
+
+
 def _without_memory(value: Any) -> Any:
     """Replace a tensor, which would stay in memory, by its dtype."""
     return value.dtype if isinstance(value, Tensor) else value
@@ -258,4 +276,8 @@ def _without_memory(value: Any) -> Any:
 
 def read_after(module: torch.nn.Module, read: Callable[[Tensor], Any]) -> Any:
     """Call a function with each output of a module, which stays as it is; returns the hook."""
-    return module.register_forward_hook(lambda _module, _arguments, output: read(output) and None)
+
+    def hook(_module: torch.nn.Module, _arguments: Any, output: Tensor) -> None:
+        read(output)
+
+    return module.register_forward_hook(hook)

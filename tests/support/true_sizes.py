@@ -55,7 +55,7 @@ def load_tokenizer() -> Tokenizer:
 
 
 def build_replica(size: str, weight_format: WeightFormat | None) -> Replica:
-    """Return a replica in bfloat16 whose weights have no values, put together as `load_model` does, under `fake_cuda`."""
+    """Return a replica in bfloat16 whose weights have no values, put together as by `Replica.load`, on `fake_cuda`."""
     with unset_fake_temporarily(), torch.device("meta"):
         model = Qwen3VL(CONFIGS[size]).to(torch.bfloat16)
         if weight_format:

@@ -143,8 +143,8 @@ def language_bytes_per_token(config: ModelConfig, dtype: torch.dtype, weight_for
 
 
 def _quantization_bytes(num_values: int, weight_format: WeightFormat | None) -> int:
-    """Return the bytes of a row of activations in float32 and in 8 bits, if activations are quantized."""
-    return num_values * (torch.float32.itemsize + 1) if weight_format == "fp8" else 0
+    """Return the bytes of a row of activations in float32 and in 8 bits, and of its scale, if they are quantized."""
+    return num_values * (torch.float32.itemsize + 1) + 2 * torch.float32.itemsize if weight_format == "fp8" else 0
 
 
 def _free_bytes(device: torch.device) -> int:

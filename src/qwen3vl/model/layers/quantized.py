@@ -137,7 +137,8 @@ def quantize_rows_fp8(values: Tensor) -> tuple[Tensor, Tensor]:
         The values, (num_rows, num_columns) float8_e4m3fn, and the scales, (num_rows, 1) float32.
     """
     largest = torch.linalg.vector_norm(values, torch.inf, dim=1, keepdim=True, dtype=torch.float32)
-    scale = largest.div_(MAX_VALUE["fp8"]).clamp_min_(torch.finfo(torch.float32).tiny)
+    tiny = torch.finfo(torch.float32).tiny
+    scale = torch.rsub(largest, tiny, alpha=-1 / MAX_VALUE["fp8"])  # tiny + largest / 448 by one kernel; not 0
     return (values / scale).to(FP8_DTYPE), scale  # exact enough that nothing exceeds the largest value
 
 
