@@ -28,6 +28,8 @@ from qwen3vl.model.attention import varlen_kernels
 from qwen3vl.model.layers import quantized
 
 CUDA = torch.device("cuda", 0)
+NEEDS_DRIVER = not (torch.cuda.is_available() or hasattr(torch._C, "_ensureCUDADeviceGuardSet"))
+"""Whether this torch, without a GPU, cannot do everything with fake CUDA tensors."""
 
 
 class HostWaitsError(Exception):
@@ -109,7 +111,7 @@ def fake_cuda(kernel: str) -> Iterator[FakeTensorMode]:
             cache.cache_clear()
             stack.callback(cache.cache_clear)
         stack.enter_context(mode)
-        if not (torch.cuda.is_available() or hasattr(torch._C, "_ensureCUDADeviceGuardSet")):
+        if NEEDS_DRIVER:
             stack.enter_context(_IndexWithoutDriver())
         stack.enter_context(torch.inference_mode())
         yield mode
@@ -241,6 +243,9 @@ class DeviceTrace(TorchDispatchMode):
         kind = kernel_kind(operation)
         if kind is None:
             return
+        dtypes = {tensor.dtype for tensor in inputs}
+        if kind == "matmul" and len(dtypes) > 1 and operation.name() != "aten::_scaled_mm":
+            raise RuntimeError(f"{operation.name()} of {dtypes}")  # fake tensors do not check this
         arguments = _arguments_by_name(operation, args, kwargs)
         on_device = {tensor.is_cuda for tensor in (*inputs, *outputs) if tensor.dim() or kind == "copy"}
         if kind == "copy" and len(on_device) == 2:
