@@ -57,7 +57,8 @@ def pack_of(name: str) -> Pack:
 
 def trace(replica: Replica, pack: Pack, *, use_cache: bool = False, with_pixels: bool = True) -> DeviceTrace:
     pixels = pixels_of(pack) if with_pixels else {}
-    with DeviceTrace() as device_trace:
+    device_trace = DeviceTrace()
+    with device_trace:
         result = replica.execute(pack, pixels, {}, use_cache=use_cache)
     assert result.states.shape == (len(pack.prompt_indices), replica.model.config.text.hidden_size)
     assert (result.states.device.type, result.states.dtype) == ("cpu", torch.bfloat16)

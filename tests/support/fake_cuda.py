@@ -203,7 +203,7 @@ def _is_composite(operation: Any) -> bool:
     )
 
 
-class DeviceTrace(TorchDispatchMode):
+class DeviceTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation, after composite ones are taken apart, and notes what it would do on a GPU.
 
     Attributes:
@@ -216,7 +216,7 @@ class DeviceTrace(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kernels: Counter[str] = Counter()
         self.operations: Counter[tuple[str, str]] = Counter()
         self.waits: list[str] = []
@@ -262,8 +262,12 @@ class DeviceTrace(TorchDispatchMode):
         for tensor in outputs:
             if tensor.is_cuda:
                 storage = tensor.untyped_storage()
-                self._alive[StorageWeakRef(storage)] = storage.nbytes()
-        self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}
+                self._alive[StorageWeakRef(storage)] = storage.nbytes()  # type: ignore[no-untyped-call]
+        self._alive = {
+            storage: size
+            for storage, size in self._alive.items()
+            if not storage.expired()  # type: ignore[no-untyped-call]
+        }
         self.peak_bytes = max(self.peak_bytes, sum(self._alive.values()))
 
 
@@ -271,7 +275,7 @@ def _arguments_by_name(operation: Any, args: Any, kwargs: Any) -> dict[str, Any]
     arguments = operation._schema.arguments
     defaults = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
     positional = {argument.name: value for argument, value in zip(arguments, args, strict=False)}
-    return defaults | positional | kwargs
+    return {**defaults, **positional, **kwargs}
 
 
 def _without_memory(value: Any) -> Any:

@@ -271,7 +271,7 @@ class VisionModel(nn.Module):
         indices, weights = (torch.cat(parts, dim=1) for parts in zip(*corners_of_frames, strict=True))
         first, *others = table[indices].mul_(weights.to(table.dtype)[..., None])
         # Added in the order of the reference, so that float32 sums are the same to the last bit.
-        embeddings = first + others[0]
+        embeddings: Tensor = first + others[0]
         return embeddings.add_(others[1]).add_(others[2])
 
 

@@ -113,7 +113,7 @@ def apply_rotary(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         A new tensor, (num_tokens, num_heads, head_dim), in the dtype of `cos`.
     """
-    halves = values.unflatten(-1, (2, -1))
+    halves = values.view(*values.shape[:-1], 2, -1)
     first_half, second_half = halves.unbind(-2)
     rotated = halves * cos[:, None, None]
     rotated[..., 0, :].addcmul_(second_half, sin[:, None], value=-1)

@@ -8,14 +8,15 @@ products are at least as fast.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from qwen3vl.model.layers.elementwise import Elementwise, rms_norm_and_rotate_first_heads
 from qwen3vl.model.layers.linear import Linear, LinearBase
-from qwen3vl.model.text import TextAttention, TextMLP, TextModel
+from qwen3vl.model.text import TextAttention, TextLayer, TextMLP, TextModel
 
 
 def fuse_text_layers(model: TextModel) -> None:
@@ -26,7 +27,7 @@ def fuse_text_layers(model: TextModel) -> None:
     Args:
         model: The model, used for inference only from now on.
     """
-    for layer in model.layers:
+    for layer in cast("Iterable[TextLayer]", model.layers):
         layer.register_module("self_attn", FusedTextAttention(layer.self_attn))
         layer.register_module("mlp", FusedTextMLP(layer.mlp))
 
@@ -109,7 +110,7 @@ def _join_linears(layers: Sequence[LinearBase]) -> LinearBase:
             first.in_features, sum(layer.out_features for layer in layers), bias=first.bias is not None
         )
         if not isinstance(first, Linear):
-            joined = type(first)(joined)  # type: ignore[call-arg]
+            joined = type(first)(joined)
     tensors = [layer.state_dict() for layer in layers]
     joined.load_state_dict({name: _concatenate([parts[name] for parts in tensors]) for name in tensors[0]}, assign=True)
     return joined.eval().requires_grad_(False)
