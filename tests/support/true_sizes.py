@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -13,11 +14,9 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 import qwen3vl
 from qwen3vl.engine.packing import Pack, pack_prompts
 from qwen3vl.engine.replica import LoadSpec, Replica
-from qwen3vl.engine.vision_cache import VisionFeatureCache
 from qwen3vl.engine.worker import DeviceWorker
 from qwen3vl.model import ModelConfig, Qwen3VL
 from qwen3vl.model.config import TextConfig, VisionConfig
-from qwen3vl.model.layers.fusion import fuse_text_layers
 from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears
 from qwen3vl.processing.geometry import patch_grid
 from qwen3vl.processing.templates import (
@@ -55,18 +54,25 @@ def load_tokenizer() -> Tokenizer:
 
 
 def build_replica(size: str, weight_format: WeightFormat | None) -> Replica:
-    """Return a replica in bfloat16 whose weights have no values, put together as by `Replica.load`, on `fake_cuda`."""
-    with unset_fake_temporarily(), torch.device("meta"):
-        model = Qwen3VL(CONFIGS[size]).to(torch.bfloat16)
-        if weight_format:
-            quantize_linears(model, weight_format)
-        fuse_text_layers(model.language_model)
-        shapes = model.state_dict()
-    weights = {name: torch.empty(like.shape, dtype=like.dtype, device=CUDA) for name, like in shapes.items()}
-    model.load_state_dict(weights, assign=True)
-    model.eval().requires_grad_(False)
+    """Load a replica in bfloat16 whose weights have no values, under `fake_cuda`. Only the reading is replaced."""
+
+    def load_model(
+        folder: Path, device: torch.device, dtype: torch.dtype, weight_format: WeightFormat | None
+    ) -> Qwen3VL:
+        with unset_fake_temporarily(), torch.device("meta"):
+            model = Qwen3VL(CONFIGS[size]).to(dtype)
+            if weight_format:
+                quantize_linears(model, weight_format)
+            shapes = model.state_dict()
+        weights = {name: torch.empty(like.shape, dtype=like.dtype, device=device) for name, like in shapes.items()}
+        model.load_state_dict(weights, assign=True)
+        return model.eval().requires_grad_(False)
+
     load_spec = LoadSpec(TOKENIZER.parent, "", torch.bfloat16, weight_format)
-    return Replica(load_spec, model, load_tokenizer(), VisionFeatureCache(CACHE_BYTES), DeviceWorker(CUDA))
+    with mock.patch("qwen3vl.engine.replica.load_model", load_model):
+        replica = Replica.load(load_spec, DeviceWorker(CUDA))
+    replica.vision_cache.max_bytes = CACHE_BYTES
+    return replica
 
 
 def image(name: str, width: int, height: int) -> VisionPart:
