@@ -28,6 +28,7 @@ from qdrant_client import QdrantClient, models
 
 from qwen3vl import Document as CoreDocument
 from qwen3vl import Embedder, Loader, RecipeError, StoreError
+from tests.support.engines import assert_close, await_while_busy
 from tests.support.langchain_stores import close_vector_store, open_vector_store, source_name
 from tests.support.sample_library import STAR
 
@@ -163,6 +164,22 @@ class WordCounts(SparseEmbeddings):
 
     def embed_query(self, text: str) -> SparseVector:
         return SparseVector(indices=[0, len(text) + 1], values=[1.0, 1.0])
+
+
+async def test_awaits_share_forward_passes(embeddings: Qwen3VLEmbeddings, checkpoints: Path) -> None:
+    class MediaStore(Qwen3VLVectorStore, InMemoryVectorStore):
+        pass
+
+    documents = [Document(f"text number {number}", id=str(number)) for number in range(30)]
+    store = InMemoryVectorStore(embeddings)
+    calls: list[Any] = [aadd_documents(store, [document]) for document in documents[:20]]
+    calls += [MediaStore.afrom_documents([document], embeddings) for document in documents[20:]]
+    results, num_passes = await await_while_busy(checkpoints / "embedding", embeddings.embedder.engine, calls, 30)
+    assert num_passes < 5
+    assert results[:20] == [[str(number)] for number in range(20)]
+    stored = {**store.store, **{key: value for other in results[20:] for key, value in other.store.items()}}
+    vectors = [stored[document.id]["vector"] for document in documents]
+    assert_close(vectors, embeddings.embed_documents([document.page_content for document in documents]))
 
 
 async def test_sparse_store_is_refused_before_anything_is_written(

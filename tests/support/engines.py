@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from qwen3vl import Embedder, Reranker
 from qwen3vl.engine import Engine
 from qwen3vl.engine.calls import QueuedRequest
@@ -27,6 +29,11 @@ def with_stages(model: ModelT, stages: dict[str, Any]) -> ModelT:
     engine = model.engine
     model.engine = Engine(engine.checkpoint, engine.settings, engine.limits, **stages)
     return model
+
+
+def assert_close(vectors: Any, expected: Any) -> None:
+    """Check that vectors or scores are equal, but for rounding, which depends on what else is in a batch."""
+    np.testing.assert_allclose(vectors, expected, atol=5e-6, rtol=0)
 
 
 class GatedForward:
