@@ -54,7 +54,7 @@ def test_stored_vectors_and_documents_equal_those_of_the_core(
     expected = tiny_embedder.embed([from_langchain(document).input for document in library])
     if isinstance(store, InMemoryVectorStore):
         stored = [store.store[document_id]["vector"] for document_id in ids]
-        np.testing.assert_array_equal(np.asarray(stored, dtype=np.float32), expected)
+        assert_close(stored, expected)
     for document, vector in list(zip(library, expected, strict=True))[::5]:
         (hit,) = store.similarity_search_by_vector(vector.tolist(), k=1)
         assert hit.page_content == document.page_content

@@ -282,7 +282,7 @@ async def _abatches(
     if not isinstance(documents, AsyncIterable):
         batches = _batches(documents, size)
         # On asyncio's default threads, so that a slow iterable does not block this package's few executor threads,
-        # which other calls need for the model.
+        # which load models.
         while next_batch := await asyncio.to_thread(next, batches, None):
             yield next_batch
         return
