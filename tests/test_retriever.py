@@ -34,7 +34,7 @@ from qwen3vl import (
 from qwen3vl.demo.scenes import Scene
 from qwen3vl.loaders import Loader
 from tests.support.drawn_scenes import draw_scenes
-from tests.support.engines import GatedForward, await_while_busy, until_ready, with_stages
+from tests.support.engines import GatedForward, assert_close, await_while_busy, until_ready, with_stages
 
 Scenes = list[tuple[Path, Scene]]
 
@@ -165,7 +165,7 @@ async def test_rerankings_of_queries_share_forward_passes(
     expected = Retriever(tiny_embedder, store, tiny_reranker).search_many(queries, 2, where=where)
     for found, others in zip(hits, expected, strict=True):
         assert [hit.id for hit in found] == [hit.id for hit in others]
-        np.testing.assert_allclose([hit.rerank_score for hit in found], [hit.rerank_score for hit in others], atol=1e-5)
+        assert_close([hit.rerank_score for hit in found], [hit.rerank_score for hit in others])
 
 
 async def test_query_that_cannot_be_reranked_cancels_the_other_rerankings(

@@ -76,7 +76,7 @@ async def test_async_methods_return_the_same_vectors(embeddings: Qwen3VLEmbeddin
 
 async def test_awaits_share_forward_passes(embeddings: Qwen3VLEmbeddings, checkpoints: Path) -> None:
     texts = [f"text number {number}" for number in range(30)]
-    calls = [embeddings.aembed_query(text) for text in texts[:15]]
+    calls: list[Any] = [embeddings.aembed_query(text) for text in texts[:15]]
     calls += [embeddings.aembed_documents([text]) for text in texts[15:]]
     vectors, num_passes = await await_while_busy(checkpoints / "embedding", embeddings.embedder.engine, calls, 30)
     assert num_passes < 5

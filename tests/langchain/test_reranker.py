@@ -88,7 +88,7 @@ def assert_same_ranking(reranked: list[Document], expected: list[Document]) -> N
 async def test_awaits_share_forward_passes(documents: list[Document], policy: MediaPolicy, checkpoints: Path) -> None:
     reranker = Qwen3VLReranker(model="tiny", device="cpu", policy=policy)
     texts, query = [documents[0], documents[5]], STAR.caption()
-    calls = [reranker.acompress_documents(texts, query) for _ in range(15)]
+    calls: list[Any] = [reranker.acompress_documents(texts, query) for _ in range(15)]
     calls += [reranker.arerank(query, texts) for _ in range(15)]
     results, num_passes = await await_while_busy(checkpoints / "embedding", reranker.reranker.engine, calls, 60)
     assert num_passes < 5
