@@ -195,6 +195,7 @@ def test_batch_of_several_calls_runs_on_while_one_of_them_needs_it(
         while num_ready(embedder) < 2:
             await asyncio.sleep(0.005)
         abandoned.cancel()
+        await asyncio.gather(abandoned, return_exceptions=True)
         forward.resume.set()
         return np.vstack(await asyncio.gather(*tasks))
 

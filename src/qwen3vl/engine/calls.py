@@ -49,6 +49,7 @@ class Call:
         num_tokens: Tokens of its prepared requests that are not done.
         in_entrance: Whether the call is in a queue of those whose requests are prepared next.
         wants_requests: Whether the caller waits until it may submit further requests.
+        source_ended: Whether the caller has submitted all its requests.
         previous: The prompt that was prepared last.
     """
 
@@ -67,6 +68,7 @@ class Call:
     num_tokens: int = 0
     in_entrance: bool = False
     wants_requests: bool = False
+    source_ended: bool = False
     previous: EncodedPrompt | None = None
 
 

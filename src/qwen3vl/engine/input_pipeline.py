@@ -68,6 +68,8 @@ class InputPipeline:
         while source is not None and self._queue.accept_or_ask_later(call):
             request = next(source, None)
             if request is None:
+                self._queue.end_source(call)
+                self._on_ready()  # a worker may be waiting for more
                 return None, num_submitted
             self._queue.submit(call, request)
             num_submitted += 1

@@ -29,7 +29,9 @@ MAX_BUFFERED_BYTES = 256 * 2**20
 """Bytes of encoded media files that prepared requests have in memory when no further ones are prepared."""
 GATHERING_S = 0.1
 """Seconds that a request waits at most for others of its own call that are being prepared or decoded, if a device is
-idle. A request without such siblings never waits."""
+idle. A request without such siblings waits for no others, except as follows."""
+SUBMITTING_S = 0.02
+"""Seconds that a request waits at most, if a device is idle, for its caller to submit the next one."""
 MAX_SKIPPED = 32
 """Requests too large for the rest of a batch that are passed over in the search for smaller ones."""
 MIN_SPLIT_TOKENS = 1024
@@ -91,6 +93,10 @@ class RequestQueue:
         with self._lock:
             call.submitted.append(request)
             self._enter(call)
+
+    def end_source(self, call: Call) -> None:
+        """Note that a call has submitted all its requests."""
+        call.source_ended = True
 
     def accept_or_ask_later(self, call: Call) -> bool:
         """Return whether a call may submit a request now. If not, it is asked for more as soon as it may."""
@@ -258,18 +264,22 @@ class RequestQueue:
 
     def _gathering_s(self) -> float:
         """Return for how many seconds the requests that are ready should wait for others of their own calls."""
-        if self._ready_tokens >= self._budget.tokens or not all(map(self._is_gathering, self._ready_calls)):
+        if self._ready_tokens >= self._budget.tokens:
             return 0.0
-        oldest = min(queued.ready_at for call in self._ready_calls for queued in call.ready)
-        return max(0.0, oldest + GATHERING_S - time.perf_counter())
+        limits_s = [self._gathering_limit_s(call) for call in self._ready_calls]
+        if not all(limits_s):
+            return 0.0
+        times = [queued.ready_at for call in self._ready_calls for queued in call.ready]
+        return max(0.0, min(min(times) + GATHERING_S, max(times) + min(limits_s)) - time.perf_counter())
 
-    def _is_gathering(self, call: Call) -> bool:
-        """Return whether further requests of a call will be ready soon."""
+    def _gathering_limit_s(self, call: Call) -> float:
+        """Return for how many seconds at most to wait for further requests of a call; 0 if none will come soon."""
         if call.num_preparing or call.num_decoding:
-            return True
-        if not call.submitted:
-            return False
-        return self._has_room(call, self._media_lane if call.submitted[0].has_media else self._text_lane)
+            return GATHERING_S
+        if call.submitted:
+            lane = self._media_lane if call.submitted[0].has_media else self._text_lane
+            return GATHERING_S if self._has_room(call, lane) else 0.0
+        return 0.0 if call.source_ended else SUBMITTING_S
 
     def _fill_batch(self, calls: Sequence[Call], max_tokens: int) -> list[QueuedRequest]:
         """Take ready requests of calls, in this order, that fill a batch. The first one is taken in any case."""

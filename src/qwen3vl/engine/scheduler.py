@@ -108,8 +108,8 @@ class Scheduler:
 
         Waits until running layers have ended, up to `CLOSE_TIMEOUT_S` seconds for each device.
         """
-        # No lock, since a lock may be taken while a process forks. `_begin` registers a call before it reads
-        # `_closed`, and this sets `_closed` before it reads `_calls`: no call escapes.
+        # Without a lock: `_begin` registers a call before it reads `_closed`, and this sets `_closed` before it reads
+        # `_calls`, so that no call escapes.
         self._closed = True
         _abort(self._queue, self._calls, Cancelled())
         self._pipeline.close()
@@ -219,11 +219,9 @@ class Scheduler:
 
     def next_turn(self) -> tuple[Turn, float] | None:
         """Return the turn of the next request, and seconds to wait before it; see `WorkSource`."""
-        if self._closed:
-            return None
         if self._queue.drop_cancelled():
             self._pipeline.wake()
-        return self._queue.next_turn()
+        return None if self._closed else self._queue.next_turn()
 
     def take_work(self, worker: DeviceWorker) -> DeviceWork | None:
         """Take the requests whose turn it is as a batch for a worker's device; see `WorkSource`."""
