@@ -89,7 +89,7 @@ class Engine:
             replica.vision_cache.max_bytes = max(replica.vision_cache.max_bytes, cache_bytes)
         self.budget = TokenBudget(
             settings.batch_tokens
-            or min(token_budget(self.model.config, device, dtype, cache_bytes) for device in devices)
+            or min(token_budget(self.model.config, device, dtype, cache_bytes, weight_format) for device in devices)
         )
         self._query_slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             weakref.WeakKeyDictionary()

@@ -6,6 +6,7 @@ import torch
 
 from qwen3vl.concurrency.fork_safety import ForkSafeLock
 from qwen3vl.model import ModelConfig
+from qwen3vl.model.layers.quantized import WeightFormat
 
 MAX_GPU_TOKENS = 16384
 """Maximum tokens of a batch on a GPU. This many keep an H100 busy; more would only use more memory."""
@@ -18,6 +19,8 @@ RECOVERY_BATCHES = 64
 ACTIVATION_FRACTION = 0.6
 """Fraction of a GPU's free memory, less the cache, for a batch's activations. The rest is for kernels' workspaces and
 other users."""
+_INDEX_BYTES = 8 * 8
+"""Bytes per token of its id, three positions, and indices of outputs and of vision tokens, all int64."""
 MAX_CACHE_BYTES = 1 << 30
 """Maximum default size of the vision feature cache on a GPU: 1 GiB."""
 CPU_CACHE_BYTES = 1 << 28
@@ -36,7 +39,13 @@ def default_cache_bytes(device: torch.device) -> int:
     return min(MAX_CACHE_BYTES, _free_bytes(device) // 8) if device.type == "cuda" else CPU_CACHE_BYTES
 
 
-def token_budget(config: ModelConfig, device: torch.device, dtype: torch.dtype, cache_bytes: int) -> int:
+def token_budget(
+    config: ModelConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    cache_bytes: int,
+    weight_format: WeightFormat | None = None,
+) -> int:
     """Choose the size of batches so that their activations fit a GPU's memory that is free now.
 
     The memory is computed for the worst case, in which all tokens are vision tokens. Without CUDA, `CPU_TOKENS`.
@@ -46,6 +55,7 @@ def token_budget(config: ModelConfig, device: torch.device, dtype: torch.dtype, 
         device: The device that runs the batch.
         dtype: The dtype of activations.
         cache_bytes: Bytes to reserve for the vision feature cache.
+        weight_format: `"int8"` or `"fp8"` if weights are quantized.
 
     Returns:
         The maximum number of tokens of a batch.
@@ -53,32 +63,87 @@ def token_budget(config: ModelConfig, device: torch.device, dtype: torch.dtype, 
     if device.type != "cuda":
         return CPU_TOKENS
     activation_bytes = int((_free_bytes(device) - cache_bytes) * ACTIVATION_FRACTION)
-    return min(MAX_GPU_TOKENS, max(MIN_TOKENS, activation_bytes // bytes_per_token(config, dtype)))
+    return min(MAX_GPU_TOKENS, max(MIN_TOKENS, activation_bytes // bytes_per_token(config, dtype, weight_format)))
 
 
-def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
-    """Estimate the peak memory of activations per token.
+def bytes_per_token(config: ModelConfig, dtype: torch.dtype, weight_format: WeightFormat | None = None) -> int:
+    """Estimate the peak memory of activations per token on a GPU, for a pack of vision tokens: the worst case.
 
-    The peak is in an MLP of the language model, or in the vision tower, where each token stands for
-    `spatial_merge_size ** 2` (four) patches.
+    The vision tower has finished before the language model begins, so the larger of both decides. For the published
+    models that is the tower. tests/test_fake_cuda.py compares the estimates with what passes allocate.
 
     Args:
         config: The model's sizes.
         dtype: The dtype of activations.
+        weight_format: `"int8"` or `"fp8"` if weights are quantized.
 
     Returns:
         Bytes per token.
     """
-    text, vision = config.text, config.vision
-    qkv_size = (text.num_heads + 2 * text.num_kv_heads) * text.head_dim
-    patches_per_token = vision.spatial_merge_size**2
-    # Each factor counts the tensors of that width that are alive at once.
-    language = 4 * text.hidden_size + 3 * text.intermediate_size + 3 * qkv_size
-    patch = 4 * vision.hidden_size + 2 * vision.intermediate_size + 9 * vision.hidden_size
-    features = (1 + len(vision.deepstack_visual_indexes)) * vision.out_hidden_size
-    values = language + features + patches_per_token * patch
-    pixels = 3 * patches_per_token * vision.patch_dim
-    return values * dtype.itemsize + pixels * torch.float32.itemsize
+    return max(
+        vision_bytes_per_token(config, dtype, weight_format),
+        language_bytes_per_token(config, dtype, weight_format)
+        # What the tower returned: tokens, and DeepStack features for the first layers.
+        + (1 + len(config.vision.deepstack_visual_indexes)) * config.vision.out_hidden_size * dtype.itemsize,
+    )
+
+
+def vision_bytes_per_token(config: ModelConfig, dtype: torch.dtype, weight_format: WeightFormat | None = None) -> int:
+    """Estimate the peak memory of the vision tower per token, which is in the MLP of its last block.
+
+    Args:
+        config: The model's sizes.
+        dtype: The dtype of activations.
+        weight_format: `"int8"` or `"fp8"` if weights are quantized.
+
+    Returns:
+        Bytes per token, which stands for `spatial_merge_size ** 2` (four) patches.
+    """
+    vision = config.vision
+    # Per patch: its pixels; the block's input, attention's output, the sum of both, and the norm of that.
+    values = vision.patch_dim + 4 * vision.hidden_size
+    # The hidden layer before and after GELU; or after it, and quantized.
+    hidden_bytes = vision.intermediate_size * dtype.itemsize
+    hidden_bytes += max(hidden_bytes, _quantization_bytes(vision.intermediate_size, weight_format))
+    # Rotary angles, their cosines and their sines, in float32.
+    rotary_bytes = 3 * (vision.hidden_size // vision.num_heads // 2) * torch.float32.itemsize
+    patch_bytes = values * dtype.itemsize + hidden_bytes + rotary_bytes
+    deepstack_bytes = len(vision.deepstack_visual_indexes) * vision.out_hidden_size * dtype.itemsize
+    return vision.spatial_merge_size**2 * patch_bytes + deepstack_bytes + _INDEX_BYTES
+
+
+def language_bytes_per_token(config: ModelConfig, dtype: torch.dtype, weight_format: WeightFormat | None = None) -> int:
+    """Estimate the peak memory of the language model per token, for a pack of texts.
+
+    The peak is in an MLP, or where attention to shared prefixes is merged. The keys that are gathered for shared
+    prefixes are not counted; `bytes_per_token` has room for them.
+
+    Args:
+        config: The model's sizes.
+        dtype: The dtype of activations.
+        weight_format: `"int8"` or `"fp8"` if weights are quantized.
+
+    Returns:
+        Bytes per token.
+    """
+    text = config.text
+    query_size, kv_size = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
+    # The layer's input; with dense weights all layers write to it, else the embedding and each step's result stay, too.
+    hidden_size = text.hidden_size * (3 if weight_format else 1)
+    # Attention's output, the norm, gates and up-projections.
+    mlp_values = query_size + text.hidden_size + 2 * text.intermediate_size
+    mlp_bytes = mlp_values * dtype.itemsize + _quantization_bytes(text.intermediate_size, weight_format)
+    # The product of queries, keys and values; rotated queries and keys; two attentions and their merger, which is
+    # computed in float32; two log-sum-exps per head, and three weights made of them.
+    attention_values = (query_size + 2 * kv_size) + (query_size + kv_size) + 3 * query_size
+    attention_bytes = attention_values * dtype.itemsize + (query_size + 5 * text.num_heads) * torch.float32.itemsize
+    rotary_bytes = text.head_dim * dtype.itemsize
+    return hidden_size * dtype.itemsize + max(mlp_bytes, attention_bytes) + rotary_bytes + _INDEX_BYTES
+
+
+def _quantization_bytes(num_values: int, weight_format: WeightFormat | None) -> int:
+    """Return the bytes of a row of activations in float32 and in 8 bits, and of its scale, if they are quantized."""
+    return num_values * (torch.float32.itemsize + 1) + 2 * torch.float32.itemsize if weight_format == "fp8" else 0
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -49,6 +49,12 @@ class Pack:
         """Number of tokens in the row."""
         return len(self.input_ids)
 
+    @property
+    def shows_whole_media(self) -> bool:
+        """Whether the vision tokens are those of all media, each once and in their order."""
+        num_features = sum(num_tokens(grid) for grid in self.grids)
+        return np.array_equal(self.vision_feature_indices, np.arange(num_features))
+
     def token_indices(self, prompt_index: int) -> Ints:
         """Return the positions of a prompt's tokens in the row.
 

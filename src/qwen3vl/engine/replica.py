@@ -20,6 +20,7 @@ from qwen3vl.engine.worker import DeviceWorker
 from qwen3vl.model import Grid, Qwen3VL, VisionFeatures
 from qwen3vl.model.flops import text_flops, vision_flops
 from qwen3vl.model.layers.compilation import compile_elementwise
+from qwen3vl.model.layers.fusion import fuse_text_layers
 from qwen3vl.model.layers.quantized import WeightFormat
 from qwen3vl.model.transfer import copy_to_device
 from qwen3vl.model.weights import load_model
@@ -124,6 +125,8 @@ class Replica:
             ModelError: The checkpoint is incomplete, damaged or of another architecture.
         """
         model = load_model(load_spec.folder, worker.device, load_spec.dtype, load_spec.weight_format)
+        if worker.device.type == "cuda":
+            fuse_text_layers(model.language_model)
         if load_spec.compiled:
             compile_elementwise(model)
         for layer in (*model.language_model.layers, *model.visual.blocks):
@@ -160,13 +163,15 @@ class Replica:
             features, media_encoded, flops = self._gather_vision_features(
                 pack, pixels, cached_features, use_cache=use_cache
             )
+            if features and not pack.shows_whole_media:
+                features = features.take(self._move(pack.vision_feature_indices))
             states = self.model(
                 self._move(pack.input_ids),
                 self._move(pack.position_ids),
                 pack.layout,
                 self._move(pack.output_indices),
-                self._move(pack.vision_token_indices),
-                features.take(self._move(pack.vision_feature_indices)) if features else None,
+                self._move(pack.vision_token_indices) if features else None,
+                features,
             )
             if self.device.type == "cuda":
                 pinned = torch.empty(states.shape, dtype=states.dtype, pin_memory=True)
@@ -212,11 +217,14 @@ class Replica:
                 if use_cache:
                     self.vision_cache.put(key, media_features)
         flops = vision_flops(self.model.config, [grids[key] for key in missing])
+        if len(missing) == len(pack.media_keys):  # then they are in the order of the pack already
+            return encoded, len(missing), flops
         return concat_features([features[key] for key in pack.media_keys]), len(missing), flops
 
     def _encode(self, pixels: Iterable[Tensor], grids: Sequence[Grid]) -> VisionFeatures:
-        rows = [patches(frames.to(self.device, non_blocking=True)) for frames in pixels]
-        return self.model.encode_vision(torch.cat(rows), grids)
+        dtype = self.model.dtype
+        rows = torch.cat([patches(frames.to(self.device, non_blocking=True)).to(dtype) for frames in pixels])
+        return self.model.encode_vision(rows, grids)
 
     def _move(self, values: NDArray[np.int64]) -> Tensor:
         return copy_to_device(torch.from_numpy(values), self.device)

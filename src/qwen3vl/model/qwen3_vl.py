@@ -76,10 +76,11 @@ class Qwen3VL(nn.Module):
             Normalized final hidden states, (num_outputs, hidden_size), in the model's dtype.
         """
         hidden = self.language_model.embed_tokens(input_ids)
-        if vision_features is None or vision_token_indices is None:
-            vision_features, vision_token_indices = VisionFeatures(hidden[:0], ()), input_ids[:0]
-        hidden = hidden.index_copy(0, vision_token_indices, vision_features.tokens.to(hidden.dtype))
+        deepstack: tuple[Tensor, ...] = ()
+        if vision_features is not None and vision_token_indices is not None:
+            hidden = hidden.index_copy(0, vision_token_indices, vision_features.tokens.to(hidden.dtype))
+            deepstack = vision_features.deepstack
         outputs: Tensor = self.language_model(
-            hidden, position_ids, layout, vision_token_indices, vision_features.deepstack, output_indices
+            hidden, position_ids, layout, vision_token_indices, deepstack, output_indices
         )
         return outputs

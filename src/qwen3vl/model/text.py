@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from qwen3vl.model.layers.elementwise import Elementwise, rms_norm, rms_norm_and
 from qwen3vl.model.layers.initialization import Embedding
 from qwen3vl.model.layers.linear import Linear
 from qwen3vl.model.layers.row_chunked import RowChunked
+from qwen3vl.model.transfer import copy_to_device
 
 
 class RMSNorm(nn.Module):
@@ -166,8 +169,7 @@ class TextLayer(RowChunked):
         Returns:
             (num_tokens, hidden_size), or (num_outputs, hidden_size).
         """
-        query, key, value = self.map_row_blocks(self._project_qkv, hidden, cos, sin)
-        attended = attention(query, key, value).flatten(1)
+        attended = attention(*self.map_row_blocks(self._project_qkv, hidden, cos, sin)).flatten(1)
         if output_indices is not None:
             attended, hidden = attended[output_indices], hidden[output_indices]
         return self.map_row_blocks(self._output_and_mlp, attended, hidden)
@@ -199,7 +201,7 @@ class TextModel(nn.Module):
         hidden: Tensor,
         position_ids: Tensor,
         layout: AttentionLayout,
-        vision_token_indices: Tensor,
+        vision_token_indices: Tensor | None,
         deepstack: tuple[Tensor, ...],
         output_indices: Tensor,
     ) -> Tensor:
@@ -209,7 +211,8 @@ class TextModel(nn.Module):
             hidden: Token embeddings with vision features in place, (num_tokens, hidden_size).
             position_ids: (3, num_tokens) int64: position in time, height and width.
             layout: The segments of the row and the prefixes they share.
-            vision_token_indices: (num_vision_tokens,) int64: the tokens that stand for images and videos.
+            vision_token_indices: (num_vision_tokens,) int64: the tokens that stand for images and videos; None if
+                `deepstack` is empty.
             deepstack: The features that are added to the vision tokens after layer 0, 1, ... (DeepStack, arXiv
                 2406.04334), each (num_vision_tokens, hidden_size).
             output_indices: (num_outputs,) int64: the tokens to return.
@@ -225,8 +228,8 @@ class TextModel(nn.Module):
                 # No layer attends to this one's output, so only the tokens to return are computed.
                 return self.norm(layer(hidden, attention, cos, sin, output_indices))  # type: ignore[no-any-return]
             hidden = layer(hidden, attention, cos, sin)
-            if index < len(deepstack):
-                hidden = hidden.index_add(0, vision_token_indices, deepstack[index].to(hidden.dtype))
+            if index < len(deepstack) and vision_token_indices is not None:
+                hidden.index_add_(0, vision_token_indices, deepstack[index].to(hidden.dtype))
         return self.norm(hidden[output_indices])  # type: ignore[no-any-return]
 
     def rotary_embedding(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -243,11 +246,26 @@ class TextModel(nn.Module):
         Returns:
             Cosines and sines of the angles, each (num_tokens, head_dim / 2).
         """
-        half_dim = self.config.head_dim // 2
-        frequency_indices = torch.arange(half_dim, device=position_ids.device)
-        frequencies = 1.0 / self.config.rope_theta ** (frequency_indices.float() * 2 / self.config.head_dim)
-        axis = torch.zeros_like(frequency_indices)
-        for spatial_axis in (1, 2):
-            axis[spatial_axis : 3 * self.config.mrope_section[spatial_axis] : 3] = spatial_axis
-        angles = position_ids.float()[axis].T * frequencies
+        frequencies, axis = rotary_frequencies(self.config, position_ids.device)
+        angles = position_ids[axis].t() * frequencies
         return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)
+def rotary_frequencies(config: TextConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Compute the frequencies of `TextModel.rotary_embedding`, once for each device.
+
+    Args:
+        config: The language model.
+        device: The device of the result.
+
+    Returns:
+        The frequencies, (head_dim / 2,) float32, and the axis that each belongs to, (head_dim / 2,) int64.
+    """
+    frequency_indices = torch.arange(config.head_dim // 2)
+    frequencies = 1.0 / config.rope_theta ** (frequency_indices.float() * 2 / config.head_dim)
+    axis = torch.zeros_like(frequency_indices)
+    for spatial_axis in (1, 2):
+        axis[spatial_axis : 3 * config.mrope_section[spatial_axis] : 3] = spatial_axis
+    return copy_to_device(frequencies, device), copy_to_device(axis, device)

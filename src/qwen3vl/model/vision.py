@@ -102,8 +102,9 @@ class VisionAttention(nn.Module):
         Returns:
             Queries, keys and values, each (num_patches, num_heads, head_dim).
         """
-        query, key, value = self.qkv(hidden).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        return self.apply_rotary(query, cos, sin), self.apply_rotary(key, cos, sin), value
+        heads = self.qkv(hidden).unflatten(-1, (3 * self.num_heads, -1))
+        rotated = self.apply_rotary(heads[:, : 2 * self.num_heads], cos, sin)
+        return rotated[:, : self.num_heads], rotated[:, self.num_heads :], heads[:, 2 * self.num_heads :]
 
 
 class VisionMLP(nn.Module):
@@ -157,8 +158,8 @@ class VisionBlock(RowChunked):
         Returns:
             (num_patches, hidden_size).
         """
-        query, key, value = self.map_row_blocks(self._project_qkv, hidden, cos, sin)
-        return self.map_row_blocks(self._output_and_mlp, attention(query, key, value).flatten(1), hidden)
+        attended = attention(*self.map_row_blocks(self._project_qkv, hidden, cos, sin)).flatten(1)
+        return self.map_row_blocks(self._output_and_mlp, attended, hidden)
 
     def _project_qkv(self, hidden: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         return self.attn(self.norm1(hidden), cos, sin)  # type: ignore[no-any-return]
@@ -235,11 +236,14 @@ class VisionModel(nn.Module):
         device = patches.device
         hidden = self.patch_embed(patches) + self.position_embeddings(grids)
         head_dim = self.config.hidden_size // self.config.num_heads
-        angles = [
-            rotary_angles(height, width, head_dim, self.config.spatial_merge_size, device).repeat(frames, 1)
-            for frames, height, width in grids
-        ]
-        cos, sin = torch.cat(angles).cos(), torch.cat(angles).sin()
+        angles = torch.cat(
+            [
+                rotary_angles(height, width, head_dim, self.config.spatial_merge_size, device)
+                for frames, height, width in grids
+                for _ in range(frames)
+            ]
+        )
+        cos, sin = angles.cos(), angles.sin()
         attention = prepare_attention(frame_layout(grids), device, hidden.dtype, causal=False)
         deepstack: list[Tensor] = []
         for index, block in enumerate(self.blocks):
@@ -259,14 +263,16 @@ class VisionModel(nn.Module):
         """
         table = self.pos_embed.weight
         table_side = round(self.config.num_position_embeddings**0.5)
-        embeddings = []
-        for frames, height, width in grids:
-            indices, weights = bilinear_corners(height, width, table_side, self.config.spatial_merge_size, table.device)
-            corners = table[indices] * weights.to(table.dtype)[..., None]
-            # Added in the order of the reference, so that float32 sums are the same to the last bit.
-            frame_embeddings = corners[0] + corners[1] + corners[2] + corners[3]
-            embeddings.append(frame_embeddings.repeat(frames, 1))
-        return torch.cat(embeddings)
+        corners_of_frames = [
+            bilinear_corners(height, width, table_side, self.config.spatial_merge_size, table.device)
+            for frames, height, width in grids
+            for _ in range(frames)
+        ]
+        indices, weights = (torch.cat(parts, dim=1) for parts in zip(*corners_of_frames, strict=True))
+        first, *others = table[indices].mul_(weights.to(table.dtype)[..., None])
+        # Added in the order of the reference, so that float32 sums are the same to the last bit.
+        embeddings: Tensor = first + others[0]
+        return embeddings.add_(others[1]).add_(others[2])
 
 
 def frame_layout(grids: Sequence[Grid]) -> AttentionLayout:

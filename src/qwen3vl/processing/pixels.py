@@ -121,7 +121,7 @@ def patches(pixels: Tensor) -> Tensor:
     if pixels.shape[0] % FRAME_FACTOR:
         pixels = torch.cat((pixels, pixels[-1:]))
     num_frames, height, width, channels = pixels.shape
-    values = (pixels.float() - _MEAN) / _STD
+    values = pixels.float().sub_(_MEAN).div_(_STD)
     blocks = values.view(
         num_frames // FRAME_FACTOR,
         FRAME_FACTOR,

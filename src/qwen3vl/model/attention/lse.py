@@ -91,9 +91,6 @@ def eager_attention_with_lse(query: Tensor, key: Tensor, value: Tensor, *, causa
 def merge_attention_states(output_a: Tensor, lse_a: Tensor, output_b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:
     """Merge attention to two disjoint sets of keys into attention to their union.
 
-    With w = sigmoid(lse_b - lse_a), the share of the second set in the total weight, the merged output is
-    (1 - w) * output_a + w * output_b (FlashInfer, arXiv 2501.01005, section 2.2).
-
     Args:
         output_a: Attention to the first set, (num_tokens, num_heads, head_dim).
         lse_a: Its log-sum-exps, (num_tokens, num_heads).
@@ -104,9 +101,29 @@ def merge_attention_states(output_a: Tensor, lse_a: Tensor, output_b: Tensor, ls
         The merged attention, (num_tokens, num_heads, head_dim) in the dtype of `output_a`, and its log-sum-exps,
         (num_tokens, num_heads).
     """
+    return merge_attention_outputs(output_a, lse_a, output_b, lse_b), torch.logaddexp(lse_a, lse_b)
+
+
+def merge_attention_outputs(output_a: Tensor, lse_a: Tensor, output_b: Tensor, lse_b: Tensor) -> Tensor:
+    """Compute the merged attention of `merge_attention_states` only.
+
+    With w = sigmoid(lse_b - lse_a), the share of the second set in the total weight, the merged output is
+    (1 - w) * output_a + w * output_b (FlashInfer, arXiv 2501.01005, section 2.2). In 16 bits it is computed in float32,
+    with one tensor in float32 at a time.
+
+    Args:
+        output_a: Attention to the first set, (num_tokens, num_heads, head_dim).
+        lse_a: Its log-sum-exps, (num_tokens, num_heads).
+        output_b: Attention to the second set, (num_tokens, num_heads, head_dim).
+        lse_b: Its log-sum-exps, (num_tokens, num_heads).
+
+    Returns:
+        (num_tokens, num_heads, head_dim), in the dtype of `output_a`.
+    """
     weight_b = torch.sigmoid(lse_b - lse_a).unsqueeze(-1)
-    merged = torch.lerp(output_a.to(weight_b.dtype), output_b.to(weight_b.dtype), weight_b).to(output_a.dtype)
-    return merged, torch.logaddexp(lse_a, lse_b)
+    if output_a.dtype == weight_b.dtype:
+        return torch.lerp(output_a, output_b, weight_b)
+    return (output_b * weight_b).addcmul_(output_a, 1 - weight_b).to(output_a.dtype)
 
 
 @cache

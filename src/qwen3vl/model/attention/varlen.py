@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qwen3vl.model.attention.layout import AttentionLayout, PrefixLink
-from qwen3vl.model.attention.lse import merge_attention_states
+from qwen3vl.model.attention.lse import merge_attention_outputs
 from qwen3vl.model.attention.varlen_kernels import VarlenKernel, cumulative_seqlens
 from qwen3vl.model.transfer import copy_to_device
 
@@ -76,11 +76,10 @@ class VarlenAttention:
                 True,
             )
             assert lse is not None and link_lse is not None  # noqa: S101, PT018 (the calls ask for them)
-            merged_output, merged_lse = merge_attention_states(
-                call.query_rows.gather(output), call.query_rows.gather(lse), link_output, link_lse
-            )
-            call.query_rows.scatter(output, merged_output)
-            call.query_rows.scatter(lse, merged_lse)
+            rows, own_lse = call.query_rows, call.query_rows.gather(lse)
+            rows.scatter(output, merge_attention_outputs(rows.gather(output), own_lse, link_output, link_lse))
+            if call is not self.link_calls[-1]:
+                rows.scatter(lse, torch.logaddexp(own_lse, link_lse))
         return output
 
 

@@ -158,7 +158,7 @@ def load_torch_kernel() -> VarlenKernel:
         )
         if isinstance(result, Tensor):
             return result, None
-        return result[0], result[1].T.contiguous()
+        return result[0], result[1].t()
 
     return kernel
 
@@ -193,7 +193,7 @@ def load_flash_attn_kernel() -> VarlenKernel:
             causal=causal,
             return_attn_probs=return_lse,
         )
-        return (result[0], result[1].T.contiguous()) if return_lse else (result, None)
+        return (result[0], result[1].t()) if return_lse else (result, None)
 
     return kernel
 

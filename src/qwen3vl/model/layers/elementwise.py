@@ -81,6 +81,25 @@ def rms_norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor,
     return apply_rotary(rms_norm(values, weight, eps), cos, sin)
 
 
+def rms_norm_and_rotate_first_heads(values: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
+    """Normalize heads, each with its own weight, and apply `apply_rotary`; for heads whose last ones stay as they are.
+
+    The last heads are normalized in vain: without them, torch's kernel would copy the first ones.
+
+    Args:
+        values: (num_tokens, num_heads, head_dim), contiguous.
+        weight: (num_first_heads, head_dim).
+        eps: Added to the mean square.
+        cos: (num_tokens, head_dim / 2), in the dtype of `values`.
+        sin: As `cos`.
+
+    Returns:
+        (num_tokens, num_first_heads, head_dim), in the dtype of `values`.
+    """
+    normalized = torch_rms_norm(values, values.shape[-1:], None, eps)[:, : len(weight)]
+    return apply_rotary(normalized.mul_(weight), cos, sin)
+
+
 def apply_rotary(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Apply rotary position embedding (Su et al. 2021, arXiv 2104.09864).
 
@@ -88,11 +107,11 @@ def apply_rotary(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         values: (num_tokens, num_heads, head_dim).
-        cos: (num_tokens, head_dim / 2), in the dtype of `values`: nothing is converted.
+        cos: (num_tokens, head_dim / 2), in the dtype of `values`, or in a wider one.
         sin: As `cos`.
 
     Returns:
-        A new tensor, (num_tokens, num_heads, head_dim).
+        A new tensor, (num_tokens, num_heads, head_dim), in the dtype of `cos`.
     """
     halves = values.view(*values.shape[:-1], 2, -1)
     first_half, second_half = halves.unbind(-2)
@@ -103,7 +122,7 @@ def apply_rotary(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def apply_rotary_float32(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply `apply_rotary` in float32 or wider, as the reference does in the vision tower.
+    """Apply `apply_rotary` in float32, as the reference does in the vision tower.
 
     Args:
         values: (num_tokens, num_heads, head_dim).
@@ -113,17 +132,19 @@ def apply_rotary_float32(values: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Returns:
         (num_tokens, num_heads, head_dim), in the dtype of `values`.
     """
-    return apply_rotary(values.to(torch.promote_types(values.dtype, torch.float32)), cos, sin).to(values.dtype)
+    return apply_rotary(values, cos, sin).to(values.dtype)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return `silu(gate) * up`, the activation of SwiGLU (Shazeer 2020, arXiv 2002.05202).
 
     Args:
-        gate: (num_rows, intermediate_size).
+        gate: (num_rows, intermediate_size). Without gradients, the result takes its place in memory.
         up: (num_rows, intermediate_size).
 
     Returns:
         (num_rows, intermediate_size).
     """
-    return silu(gate) * up
+    if torch.is_grad_enabled():
+        return silu(gate) * up
+    return silu(gate, inplace=True).mul_(up)

@@ -14,9 +14,18 @@ class LinearBase(nn.Module):
     """A linear layer, independent of the format of its weights.
 
     Subclasses implement `dense_weight`, and may override the other methods with fused kernels.
+
+    Attributes:
+        in_features: Size of an input row.
+        out_features: Size of an output row.
+        bias: (out_features,), or None.
+        overwrites_residual: Whether `add_residual` may write its result into the residual.
     """
 
+    in_features: int
+    out_features: int
     bias: Tensor | None
+    overwrites_residual: bool = False
 
     def dense_weight(self) -> Tensor:
         """Return the weight matrix as an ordinary tensor.
@@ -70,12 +79,12 @@ class LinearBase(nn.Module):
 
         Args:
             rows: (num_rows, in_features).
-            residual: (num_rows, out_features).
+            residual: (num_rows, out_features); see `overwrites_residual`.
 
         Returns:
             `residual + self(rows)`, (num_rows, out_features).
         """
-        return residual + self(rows)  # type: ignore[no-any-return]
+        return self(rows).add_(residual)  # type: ignore[no-any-return]
 
 
 class Linear(LinearBase):
@@ -89,6 +98,7 @@ class Linear(LinearBase):
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
         super().__init__()
+        self.in_features, self.out_features = in_features, out_features
         dense = DenseLinear(in_features, out_features, bias=bias)
         self.weight = dense.weight
         self.bias = dense.bias
@@ -100,3 +110,17 @@ class Linear(LinearBase):
             (out_features, in_features).
         """
         return self.weight
+
+    def add_residual(self, rows: Tensor, residual: Tensor) -> Tensor:
+        """Apply the layer and add the residual; see `LinearBase.add_residual`.
+
+        Args:
+            rows: (num_rows, in_features).
+            residual: (num_rows, out_features).
+
+        Returns:
+            (num_rows, out_features); `residual` itself if the layer has no bias and may overwrite it.
+        """
+        if self.overwrites_residual and self.bias is None:
+            return residual.addmm_(rows, self.weight.t())
+        return super().add_residual(rows, residual)

@@ -37,6 +37,7 @@ class OneDNNLinear(LinearBase):
 
     def __init__(self, dense: Linear) -> None:
         super().__init__()
+        self.in_features, self.out_features = dense.in_features, dense.out_features
         self.bias = dense.bias
         self.register_buffer("weight", torch.ops.mkldnn._reorder_linear_weight(dense.weight.detach()))  # noqa: SLF001 (torch has no public names for these)
 
