@@ -1,6 +1,6 @@
 """Many callers of one model at once: texts, images and rerankings of short documents, from threads and event loops.
 
-    uv run python -m benchmarks.concurrency [--size 331M] [--parts texts rerankings query beside loop pending]
+    uv run python -m benchmarks.concurrency [--size small] [--parts texts rerankings query beside loop pending]
 
 The model has random weights. Parts:
 
@@ -273,7 +273,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="331M", choices=[*SIZES, "tiny"])
+    parser.add_argument("--size", default="small", choices=[*SIZES, "tiny"])
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoints; by default a temporary one")
     arguments = parser.parse_args()

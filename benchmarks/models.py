@@ -39,11 +39,10 @@ class ModelSize:
 
 SIZES = {
     "golden": ModelSize(96, 4, 4, 64, 6),
-    "331M": ModelSize(1024, 8, 8, 512, 12),
     "small": ModelSize(1024, 14, 8, 512, 12),
     "2B": ModelSize(2048, 28, 16, 1024, 24),
 }
-"""Proportions of the golden test checkpoints, two models with half of the 2B model's widths, and the 2B model."""
+"""The golden test checkpoints', half of the 2B model's, and the 2B model's proportions."""
 
 
 def model_config(size: str, tied: bool) -> dict[str, Any]:

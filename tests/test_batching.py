@@ -18,26 +18,10 @@ from PIL import Image
 
 from qwen3vl import BatchError, Embedder, InputError, Reranker
 from qwen3vl.engine import request_queue
-from qwen3vl.engine.calls import QueuedRequest
 from qwen3vl.engine.replica import Replica
 from tests.conftest import CASES, REFERENCE, resolve
-from tests.support.engines import embedder_with
+from tests.support.engines import GatedForward, busy_embedder, embedder_with, ready
 from tests.test_golden import EMBED, RERANK, check
-
-
-class GatedForward:
-    """Runs forward passes, the first of them only when `resume` is set, and records the prompts of each."""
-
-    def __init__(self) -> None:
-        self.num_prompts: list[int] = []
-        self.started, self.resume = threading.Event(), threading.Event()
-
-    def __call__(self, replica: Replica, pack: Any, *args: Any, **options: Any) -> Any:
-        self.num_prompts.append(len(pack.prompt_indices))
-        if not self.started.is_set():
-            self.started.set()
-            self.resume.wait(60)
-        return replica.execute(pack, *args, **options)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -48,20 +32,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def num_ready(embedder: Embedder) -> int:
-    return len(ready(embedder))
+    return len(ready(embedder.engine))
 
 
 @pytest.fixture
 def gated(checkpoints: Path) -> Iterator[tuple[Embedder, GatedForward]]:
     """An embedder whose device is busy with the text "first" until `resume` is set."""
-    forward = GatedForward()
-    embedder = embedder_with(checkpoints / "embedding", stages={"forward": forward})
-    first = threading.Thread(target=embedder.embed, args=("first",))
-    first.start()
-    assert forward.started.wait(60)
-    yield embedder, forward
-    forward.resume.set()
-    first.join(60)
+    with busy_embedder(checkpoints / "embedding") as busy:
+        yield busy
 
 
 def test_texts_of_many_threads_share_a_batch(gated: tuple[Embedder, GatedForward], golden_embedder: Embedder) -> None:
@@ -155,7 +133,7 @@ def test_query_is_in_the_next_batch_of_a_device_that_a_large_call_uses(checkpoin
     assert inside.wait(60)
     query = threading.Thread(target=lambda: (embedder.embed("a query"), order.append("query")))
     query.start()
-    wait_until(lambda: "text 'a query'" in {queued.prepared.request.source for queued in ready(embedder)})
+    wait_until(lambda: "text 'a query'" in {queued.prepared.request.source for queued in ready(embedder.engine)})
     num_before = len(order)
     resume.set()
     query.join(60)
@@ -163,10 +141,6 @@ def test_query_is_in_the_next_batch_of_a_device_that_a_large_call_uses(checkpoin
     large.join(120)
     assert batches_between <= 2.5
     assert len(order) == 2001
-
-
-def ready(embedder: Embedder) -> list[QueuedRequest]:
-    return [queued for call in list(embedder.engine._scheduler._queue._prepared) for queued in list(call.ready)]
 
 
 def test_request_that_fails_does_not_fail_other_callers(checkpoints: Path, golden_embedder: Embedder) -> None:
@@ -221,6 +195,7 @@ def test_batch_of_several_calls_runs_on_while_one_of_them_needs_it(
         while num_ready(embedder) < 2:
             await asyncio.sleep(0.005)
         abandoned.cancel()
+        await asyncio.gather(abandoned, return_exceptions=True)
         forward.resume.set()
         return np.vstack(await asyncio.gather(*tasks))
 
@@ -296,8 +271,8 @@ def test_awaits_occupy_no_threads_and_are_prepared_within_a_window(checkpoints: 
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)
         assert threading.active_count() <= num_threads + 8  # of the engine
-        tokens = sum(queued.window_tokens for queued in ready(embedder))
-        most = 2 * request_queue.WINDOW_BATCHES * 200 + 2 * request_queue.MAX_PREPARING * 30
+        tokens = sum(queued.window_tokens for queued in ready(embedder.engine))
+        most = 4 * request_queue.WINDOW_BATCHES * 200 + 30
         assert 200 < tokens < most
         forward.resume.set()
         vectors = await asyncio.gather(*tasks)

@@ -19,6 +19,7 @@ import pytest
 from qwen3vl import Embedder
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.loaders import Loader
+from qwen3vl.media.isolation.pool import POOL
 from qwen3vl.media.policy import UNTRUSTED_POLICY, MediaPolicy
 from tests.support.hostile.corpus import CORPUS
 from tests.support.hostile.file import MIB
@@ -89,6 +90,7 @@ def stuck(tmp_path: Path, policy: MediaPolicy) -> Iterator[threading.Thread]:
     """A thread that embeds a page without end, until its decoder is killed."""
     file = CORPUS["pdf-nested-forms.pdf"]
     file.write(tmp_path)
+    POOL.close()  # so that a new process begins
     others = set(children("qwen3vl.media.isolation"))
     embedder = Embedder("tiny", device="cpu", policy=policy)
     thread = threading.Thread(target=embedder.embed, args=([file.item(tmp_path)],), kwargs={"on_error": "collect"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import pytest
 from PIL import Image
 
 from qwen3vl import Embedder, Reranker
-from qwen3vl.adapters.registry import MODELS
+from qwen3vl.adapters import registry as registry_module
+from qwen3vl.adapters.registry import MODELS, ModelRegistry
 from tests.golden import checkpoint
 from tests.support.engines import embedder_with
 
@@ -222,6 +225,40 @@ def test_registry_loads_anew_after_release(folder: Path) -> None:
     assert second is not first
     np.testing.assert_array_equal(second.embed(["a text"]), expected)
     second.close()
+
+
+async def test_registry_returns_a_loaded_model_at_once_and_waits_for_others_off_the_loop(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = ModelRegistry()
+    arguments: dict[str, Any] = {"model": str(folder / "embedding"), "device": "cpu"}
+    loading, resume = threading.Event(), threading.Event()
+    initialize = Embedder.__init__
+
+    def load_slowly(*args: Any, **kwargs: Any) -> None:
+        loading.set()
+        assert resume.wait(60)
+        initialize(*args, **kwargs)
+
+    monkeypatch.setattr(Embedder, "__init__", load_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        in_thread = pool.submit(registry.embedder, **arguments)
+        assert await asyncio.to_thread(loading.wait, 60)
+        awaited = [asyncio.ensure_future(registry.aembedder(**arguments)) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in awaited)
+        resume.set()
+        model = in_thread.result(60)
+        assert all(other is model for other in await asyncio.gather(*awaited))
+    monkeypatch.setattr(registry_module, "run_in_executor", None)
+    assert await registry.aembedder(**arguments) is model
+    monkeypatch.undo()
+    model.close()
+    again = await registry.aembedder(keep=True, **arguments)
+    assert again is not model
+    assert registry.embedder(**arguments) is again
+    registry.release()
+    assert again.closed
 
 
 FORK = """

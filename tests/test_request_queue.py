@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pytest
 import torch
 
 from qwen3vl.engine.calls import Call, CallEvent, QueuedRequest, next_call_number
 from qwen3vl.engine.fairness import FairClock, FairShare, Turn
 from qwen3vl.engine.memory import TokenBudget
+from qwen3vl.engine.prefix_tree import shared_prefix_length
 from qwen3vl.engine.preparation import PreparedRequest
-from qwen3vl.engine.request_queue import MAX_PREPARING, WINDOW_BATCHES, RequestQueue
+from qwen3vl.engine.request_queue import PREFETCH_BATCHES, WINDOW_BATCHES, RequestQueue
 from qwen3vl.engine.requests import Request
-from qwen3vl.processing.encoded_prompt import EncodedPrompt
+from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
 from qwen3vl.processing.fitting import FittedPrompt
 from qwen3vl.processing.sizing import SizedMedia
 from qwen3vl.processing.templates import VisionPart
@@ -33,29 +35,31 @@ class Device:
 
     def __init__(self) -> None:
         self.clock = FairClock()
-        self.queue = RequestQueue(TokenBudget(BATCH), 1, 2)
+        self.queue = RequestQueue(TokenBudget(BATCH), 1)
         self._sizes: dict[Call, int] = {}
 
     def begin(self, num_tokens: int) -> Call:
         def ignore(_: CallEvent) -> None: ...
 
         number = next_call_number()
-        call = Call(number, ignore, FairShare(self.clock, number))
+        call = Call(number, ignore, FairShare(self.clock, number), self.queue.epoch)
         self._sizes[call] = num_tokens
-        self.clock.enter(call.number)
         return call
 
     def submit(self, call: Call, count: int) -> None:
         for index in range(count):
             self.queue.submit(call, Request(index, "a text", Sequence))
+        self.queue.end_source(call)
         self.prepare_all()
 
     def prepare_all(self) -> None:
-        while steps := self.queue.next_steps():
-            for admitted in steps.prepare:
-                self.queue.prepared(admitted, prepare(admitted.request, self._sizes[admitted.call]))
+        self.queue.drop_cancelled()
+        while admitted := self.queue.admit(has_media=False):
+            call, request, _ = admitted
+            self.queue.prepared(call, prepare(request, self._sizes[call]))
 
     def run_batch(self) -> list[QueuedRequest]:
+        self.queue.drop_cancelled()
         batch = self.queue.take()
         self.clock.advance(sum(queued.num_tokens for queued in batch))
         self.queue.done(batch)
@@ -64,11 +68,10 @@ class Device:
 
     def end(self, call: Call) -> None:
         self.queue.cancel(call)
-        self.clock.leave(call.number)
 
 
 def ready(device: Device) -> list[QueuedRequest]:
-    return [queued for call in device.queue._prepared for queued in call.ready]
+    return [queued for call in device.queue._ready_calls for queued in call.ready]
 
 
 def calls(batch: Sequence[QueuedRequest]) -> list[Call]:
@@ -167,11 +170,11 @@ def test_windows_bound_what_is_prepared() -> None:
     call = device.begin(num_tokens=10)
     device.submit(call, 10_000)
     window = WINDOW_BATCHES * BATCH
-    assert window <= call.num_tokens <= window + MAX_PREPARING * 10
+    assert window <= call.num_tokens < window + 10
     for number in range(50):
         device.submit(device.begin(num_tokens=10), 10 + number)
     total = sum(queued.window_tokens for queued in ready(device))
-    assert total <= 2 * window + 2 * MAX_PREPARING * 10
+    assert 2 * window <= total < 4 * window + 10
     num_run = 0
     while batch := device.run_batch():
         num_run += len(batch)
@@ -180,17 +183,18 @@ def test_windows_bound_what_is_prepared() -> None:
 
 def test_cancelled_calls_free_the_windows() -> None:
     device = Device()
-    for _ in range(10):
-        device.submit(device.begin(num_tokens=10), 1000)
+    many = [device.begin(num_tokens=10) for _ in range(2 * WINDOW_BATCHES * BATCH)]
+    for call in many:
+        device.submit(call, 3)
     waiting = device.begin(num_tokens=10)
     device.submit(waiting, 1)
     assert waiting.submitted
-    for call in {queued.call for queued in ready(device)} | set(device.queue._entrance):
-        if call is not waiting:
-            device.end(call)
+    for call in many:
+        device.end(call)
+    assert device.queue.drop_cancelled()
     device.prepare_all()
     assert calls(device.run_batch()) == [waiting]
-    assert (device.queue._num_tokens, device.queue._num_preparing, ready(device)) == (0, 0, [])
+    assert_empty(device.queue)
 
 
 def test_smaller_requests_fill_a_batch_behind_one_that_does_not_fit() -> None:
@@ -202,21 +206,120 @@ def test_smaller_requests_fill_a_batch_behind_one_that_does_not_fit() -> None:
     assert [sizes[queued.call] for queued in device.run_batch()] == [70]
 
 
+def assert_empty(queue: RequestQueue) -> None:
+    """Check that nothing is counted that is not there."""
+    assert (queue._text_lane.num_tokens, queue._media_lane.num_tokens) == (0, 0)
+    assert (queue._ready_tokens, queue._decoded_tokens, queue._buffered_bytes) == (0, 0, 0)
+    assert not queue._ready_calls
+    assert not queue._undecoded_calls
+
+
+def submit_images(device: Device, call: Call, count: int) -> None:
+    """Submit and prepare requests with an image each."""
+    for index in range(count):
+        device.queue.submit(call, Request(index, "an image", Sequence, has_media=True))
+    while admitted := device.queue.admit(has_media=True):
+        admitted_call, request, _ = admitted
+        media = (SizedMedia("an image", VisionPart(request.index, (1, 2, 2)), lambda: torch.zeros(0), 5),)
+        prompt = prepare(request, 10).fitted.prompt
+        device.queue.prepared(admitted_call, PreparedRequest(request, FittedPrompt(prompt, media)))
+
+
 def test_request_that_is_decoded_after_others_of_its_call_were_taken_is_run() -> None:
     device = Device()
     call = device.begin(num_tokens=10)
-    media = (SizedMedia("an image", VisionPart("key", (1, 2, 2)), lambda: torch.zeros(0), 5),)
-    for index in range(2):
-        device.queue.submit(call, Request(index, "an image", Sequence))
-    for admitted in device.queue.next_steps().prepare:
-        prompt = prepare(admitted.request, 10).fitted.prompt
-        device.queue.prepared(admitted, PreparedRequest(admitted.request, FittedPrompt(prompt, media)))
-    first, second = device.queue.next_steps().decode
+    submit_images(device, call, 2)
+    first, second = device.queue.next_to_decode(), device.queue.next_to_decode()
+    assert first is not None
+    assert second is not None
     device.queue.decoded(first)
     assert device.run_batch() == [first]
     device.queue.decoded(second)
     assert device.run_batch() == [second]
-    assert (device.queue._num_tokens, device.queue._decoded_tokens, device.queue._buffered_bytes) == (0, 0, 0)
+    assert_empty(device.queue)
+
+
+@pytest.mark.parametrize("num_decoding", range(5))
+def test_nothing_is_counted_of_calls_that_were_cancelled_or_failed(num_decoding: int) -> None:
+    """Whether their media wait, are being decoded, are broken or are ready."""
+    device = Device()
+    call = device.begin(num_tokens=10)
+    submit_images(device, call, 4)
+    decoding = [device.queue.next_to_decode() for _ in range(min(num_decoding, 3))]
+    queued = [request for request in decoding if request is not None]
+    if num_decoding > 1:
+        device.queue.decoded(queued.pop())
+    if num_decoding > 3:
+        device.queue.decoding_failed(queued.pop())
+    device.end(call)
+    device.queue.drop_cancelled()
+    for request in queued:
+        device.queue.decoded(request)
+    assert_empty(device.queue)
+    assert not device.clock._calls
+
+
+def test_texts_do_not_wait_for_media() -> None:
+    """However many calls have images that wait to be prepared or decoded."""
+    device = Device()
+    for _ in range(200):
+        submit_images(device, device.begin(num_tokens=10), 50)
+    call = device.begin(num_tokens=10)
+    device.submit(call, 1)
+    assert calls(device.run_batch()) == [call]
+
+
+def test_media_in_memory_are_bounded() -> None:
+    device = Device()
+    for _ in range(20):
+        submit_images(device, device.begin(num_tokens=10), 50)
+    decoding = []
+    while (queued := device.queue.next_to_decode()) is not None:
+        decoding.append(queued)
+    assert sum(queued.window_tokens for queued in decoding) == PREFETCH_BATCHES * BATCH
+
+
+def test_image_of_a_new_call_is_decoded_next() -> None:
+    device = Device()
+    large = device.begin(num_tokens=10)
+    submit_images(device, large, 100)
+    for _ in range(3):
+        queued = device.queue.next_to_decode()
+        assert queued is not None
+        device.queue.decoded(queued)
+    assert set(calls(device.run_batch())) == {large}
+    new = device.begin(num_tokens=10)
+    submit_images(device, new, 1)
+    queued = device.queue.next_to_decode()
+    assert queued is not None
+    assert queued.call is new
+
+
+def test_shared_prefixes_count_once_in_the_windows() -> None:
+    """Of a query of 90 tokens against many documents: else a batch would hold only one of them."""
+    device = Device()
+    call = device.begin(num_tokens=0)
+    query = np.arange(90)
+    for index in range(50):
+        device.queue.submit(call, Request(index, "a text", Sequence))
+    while admitted := device.queue.admit(has_media=False):
+        _, request, _ = admitted
+        ids = np.concatenate([query, [1000 + request.index]])
+        prompt = EncodedPrompt(ids, np.zeros((3, 91), np.int64))
+        device.queue.prepared(call, PreparedRequest(request, FittedPrompt(prompt, ())))
+    assert len(ready(device)) == 50
+    assert len(device.queue.take()) == 10  # the whole first prompt, and a token of each of the others
+
+
+def test_prefix_of_images_is_shared_only_if_they_are_the_same() -> None:
+    ids = np.array([1, 2, 5, 5, 5, 5, 3])
+
+    def prompt(key: str) -> EncodedPrompt:
+        return EncodedPrompt(ids, np.zeros((3, 7), np.int64), (VisionSpan(2, 6, key, (1, 4, 4)),))
+
+    assert shared_prefix_length(prompt("a"), prompt("a")) == 7
+    assert shared_prefix_length(prompt("a"), prompt("b")) == 2
+    assert shared_prefix_length(prompt("a"), EncodedPrompt(ids[:2], np.zeros((3, 2), np.int64))) == 2
 
 
 def test_request_waits_only_for_others_of_its_own_call() -> None:
@@ -224,16 +327,21 @@ def test_request_waits_only_for_others_of_its_own_call() -> None:
     call = device.begin(num_tokens=10)
     for index in range(2):
         device.queue.submit(call, Request(index, "a text", Sequence))
-    (first, second) = device.queue.next_steps().prepare
-    device.queue.prepared(first, prepare(first.request, 10))
+    first, second = device.queue.admit(has_media=False), device.queue.admit(has_media=False)
+    assert first is not None
+    assert second is not None
+    device.queue.prepared(call, prepare(first[1], 10))
     _, wait_s = expect(device.queue.next_turn)
     assert 0 < wait_s <= 0.1
     other = device.begin(num_tokens=10)
     device.submit(other, 1)
     assert expect(device.queue.next_turn)[1] == 0.0
     device.end(other)
+    device.queue.drop_cancelled()
     assert expect(device.queue.next_turn)[1] > 0.0
-    device.queue.prepared(second, prepare(second.request, 10))
+    device.queue.prepared(call, prepare(second[1], 10))
+    assert 0.0 < expect(device.queue.next_turn)[1] <= 0.02  # the caller may have more
+    device.queue.end_source(call)
     assert expect(device.queue.next_turn)[1] == 0.0
 
 

@@ -16,8 +16,12 @@ from qwen3vl_qdrant import AsyncQdrantStore
 from qwen3vl import (
     AsyncRetriever,
     BatchError,
+    Document,
     Embedder,
+    Hit,
     InputError,
+    MediaPolicy,
+    PolicyError,
     RecipeError,
     Reranker,
     Retriever,
@@ -30,6 +34,7 @@ from qwen3vl import (
 from qwen3vl.demo.scenes import Scene
 from qwen3vl.loaders import Loader
 from tests.support.drawn_scenes import draw_scenes
+from tests.support.engines import GatedForward, assert_close, await_while_busy, until_ready, with_stages
 
 Scenes = list[tuple[Path, Scene]]
 
@@ -129,6 +134,60 @@ async def test_async_retriever_searches_a_blocking_store(
     query = library[0][1].caption()
     hits = await AsyncRetriever(tiny_embedder, store).asearch(query, 3)
     assert [hit.id for hit in hits] == [hit.id for hit in Retriever(tiny_embedder, store).search(query, 3)]
+
+
+async def test_concurrent_searches_share_forward_passes(
+    library: Scenes, store: Store, tiny_embedder: Embedder, checkpoints: Path
+) -> None:
+    retriever = AsyncRetriever(tiny_embedder, store)
+    queries = [scene.caption() for _, scene in library[:30]]
+    calls = [retriever.asearch(query, 2) for query in queries]
+    hits, num_passes = await await_while_busy(checkpoints / "embedding", tiny_embedder.engine, calls, 30)
+    assert num_passes < 5
+    expected = Retriever(tiny_embedder, store).search_many(queries, 2)
+    assert [[hit.id for hit in found] for found in hits] == [[hit.id for hit in found] for found in expected]
+
+
+async def test_rerankings_of_queries_share_forward_passes(
+    library: Scenes, store: Store, tiny_embedder: Embedder, tiny_reranker: Reranker
+) -> None:
+    forward = GatedForward()
+    reranker = with_stages(Reranker("tiny", device="cpu"), {"forward": forward})
+    queries = [scene.caption() for _, scene in library[:10]]
+    where = {"source": [str(path) for path, _ in library[:2]]}
+    retriever = Retriever(tiny_embedder, store, reranker)
+    search = asyncio.ensure_future(retriever.asearch_many(queries, 2, where=where))
+    assert await asyncio.to_thread(forward.started.wait, 60)
+    await until_ready(reranker.engine, 20 - forward.num_prompts[0])
+    forward.resume.set()
+    hits = await search
+    assert len(forward.num_prompts) < 5
+    expected = Retriever(tiny_embedder, store, tiny_reranker).search_many(queries, 2, where=where)
+    for found, others in zip(hits, expected, strict=True):
+        assert [hit.id for hit in found] == [hit.id for hit in others]
+        assert_close([hit.rerank_score for hit in found], [hit.rerank_score for hit in others])
+
+
+async def test_query_that_cannot_be_reranked_cancels_the_other_rerankings(
+    library: Scenes, store: Store, tiny_embedder: Embedder
+) -> None:
+    """The search ends although the device, which is busy with the first query, never gets to the others."""
+    forward = GatedForward()
+    policy = MediaPolicy(folders=())
+    reranker = with_stages(Reranker("tiny", device="cpu", policy=policy), {"forward": forward})
+    retriever = AsyncRetriever(tiny_embedder, store, reranker)
+    blocking = asyncio.ensure_future(reranker.ascore("a query", ["a document"]))
+    assert await asyncio.to_thread(forward.started.wait, 60)
+    hits = [Hit(str(number), Document("a.md", "text", text=f"text {number}"), 1.0) for number in range(3)]
+    queries: list[Any] = ["a red star", {"image": str(library[0][0])}, "a blue circle"]
+    async with asyncio.timeout(20):
+        with pytest.raises(InputError, match="the query") as caught:
+            await retriever._arerank_all(reranker, queries, [hits] * 3)
+    assert isinstance(caught.value.__cause__, PolicyError)
+    assert not forward.resume.is_set()
+    forward.resume.set()
+    await blocking
+    assert forward.num_prompts == [1]
 
 
 def test_one_per_is_a_deprecated_name_of_group_by(store: Store, tiny_embedder: Embedder) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from qwen3vl import Embedder, MediaError, MediaPolicy, Reranker
-from qwen3vl.engine import Engine, Stats
+from qwen3vl.engine import Engine, Stats, request_queue
 from qwen3vl.engine.vision_cache import SCAN_THRESHOLD, VisionFeatureCache
 from qwen3vl.inputs import as_image, as_item
 from qwen3vl.media.images import read_image_header
@@ -23,6 +23,13 @@ from qwen3vl.processing.fitting import fit
 from qwen3vl.processing.templates import embed_prompt, rerank_prompt
 from tests.conftest import CASES, resolve
 from tests.test_golden import check
+
+
+@pytest.fixture(autouse=True)
+def _one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests of a call wait for each other, however slow this machine is at present."""
+    monkeypatch.setattr(request_queue, "GATHERING_S", 60.0)
+    monkeypatch.setattr(request_queue, "SUBMITTING_S", 60.0)
 
 
 def tokenize(engine: Engine, prompts: list[Any]) -> list[tuple[int, ...]]:

@@ -193,12 +193,15 @@ class Reranker(EngineOwner):
         """
         check_on_error(on_error)
         item = _parse_query(query)
-        try:
-            content = await self.engine.aread_headers(item)
-        except Exception as error:
-            raise _query_error(query, error) from error
-        outputs = self.engine.arun(self._requests(item, content, documents, instruction))
-        batch = await self._collector(documents, progress=progress).acollect(outputs)
+        async with self.engine.query_slot(item):
+            try:
+                content = await self.engine.aread_headers(item)
+            except Exception as error:
+                if self.closed:
+                    raise
+                raise _query_error(query, error) from error
+            outputs = self.engine.arun(self._requests(item, content, documents, instruction))
+            batch = await self._collector(documents, progress=progress).acollect(outputs)
         raise_errors(batch, on_error)
         return batch if on_error == "collect" else batch.values
 

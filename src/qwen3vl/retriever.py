@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from qwen3vl._deprecation import renamed_arguments
-from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, InputError, RecipeError, query_error
 from qwen3vl.inputs import Input
 from qwen3vl.recipe import Recipe
@@ -18,7 +18,7 @@ from qwen3vl.stores import AsyncStore, Hit, Search, SearchOptions, Store
 if TYPE_CHECKING:  # torch is imported with a model
     from qwen3vl.embedder import Embedder
     from qwen3vl.reranker import Reranker
-    from qwen3vl.results import Batch
+    from qwen3vl.results import Batch, RankedDocument
 
 _NO_VECTOR = np.zeros(0, dtype=np.float32)
 
@@ -26,7 +26,8 @@ _NO_VECTOR = np.zeros(0, dtype=np.float32)
 class AsyncRetriever:
     """Searches a store by text, image, video or a mixture, without blocking the event loop.
 
-    The models run in threads. One object may be used by many threads and event loops at once.
+    Waiting for the models occupies no thread, and the queries of all searches are packed into common batches. One
+    object may be used by many threads and event loops at once.
 
     Args:
         embedder: Embeds the queries; its recipe has to be the store's.
@@ -107,19 +108,17 @@ class AsyncRetriever:
         search = Search(_NO_VECTOR, limit, **options)
         if not self._recipe_checked:
             self._check_recipe(await self.store.arecipe())
-        vectors = await run_in_executor(self._embed, queries)
-        hits = await self.store.asearch_many(self._searches(vectors, search))
-        results = await run_in_executor(self._rerank_all, queries, vectors, hits, search)
-        return _raise_query_errors(vectors, results)
+        vectors = await self.embedder.aembed(queries, instruction=self.instruction, on_error="collect")
+        hits = _hits_by_query(vectors, await self.store.asearch_many(self._searches(vectors, search)))
+        if self.reranker is not None:
+            hits = [_page(reranked, search) for reranked in await self._arerank_all(self.reranker, queries, hits)]
+        return _raise_query_errors(vectors, hits)
 
     def _check_recipe(self, stored: Recipe | None) -> None:
         if stored is None:
             raise RecipeError(f"{self.store.name} is empty: nothing was indexed into it yet")
         self.embedder.recipe.check(stored, self.store.name)
         self._recipe_checked = True
-
-    def _embed(self, queries: Sequence[Input]) -> Batch:
-        return self.embedder.embed(queries, instruction=self.instruction, on_error="collect")
 
     def _searches(self, vectors: Batch, search: Search) -> list[Search]:
         """Return a search for each query that was embedded."""
@@ -128,30 +127,33 @@ class AsyncRetriever:
             search = replace(search, limit=max(search.limit + search.offset, self.candidates), offset=0)
         return [replace(search, vector=vector) for vector, ok in zip(vectors.values, vectors.ok, strict=True) if ok]
 
-    def _rerank_all(
-        self, queries: Sequence[Input], vectors: Batch, hits: list[list[Hit]], search: Search
+    async def _arerank_all(
+        self, reranker: Reranker, queries: Sequence[Input], hits: Sequence[list[Hit]]
     ) -> list[list[Hit]]:
-        """Return the final hits of each query, with an empty list for those that were not embedded."""
-        remaining = iter(hits)
-        results = [next(remaining) if ok else [] for ok in vectors.ok]
-        if self.reranker is None:
-            return results
-        reranked = [self._rerank(self.reranker, *pair) for pair in zip(queries, results, strict=True)]
-        return [query_hits[search.offset : search.offset + search.limit] for query_hits in reranked]
+        try:
+            async with asyncio.TaskGroup() as group:  # the first error cancels the other rerankings
+                tasks = [
+                    group.create_task(self._arerank(reranker, query, query_hits))
+                    for query, query_hits in zip(queries, hits, strict=True)
+                ]
+        except ExceptionGroup as errors:
+            first = errors.exceptions[0]
+            raise first from first.__cause__
+        return [task.result() for task in tasks]
+
+    async def _arerank(self, reranker: Reranker, query: Input, hits: list[Hit]) -> list[Hit]:
+        if not hits:
+            return hits
+        return _in_order(hits, await reranker.arank(query, _inputs(hits), **self._rank_options))
 
     def _rerank(self, reranker: Reranker, query: Input, hits: list[Hit]) -> list[Hit]:
         if not hits:
             return hits
-        documents = [hit.document.input for hit in hits]
-        ranking = reranker.rank(query, documents, instruction=self.rerank_instruction, on_error="collect")
-        return [
-            replace(
-                hits[ranked.index],
-                rerank_score=ranked.score,
-                rerank_error=None if ranked.error is None else ranked.error.reason,
-            )
-            for ranked in ranking
-        ]
+        return _in_order(hits, reranker.rank(query, _inputs(hits), **self._rank_options))
+
+    @property
+    def _rank_options(self) -> dict[str, Any]:
+        return {"instruction": self.rerank_instruction, "on_error": "collect"}
 
 
 class Retriever(AsyncRetriever):
@@ -243,9 +245,39 @@ class Retriever(AsyncRetriever):
             BatchError: Queries cannot be used. Its `results` are the hits of all queries, none for these.
         """
         search = Search(_NO_VECTOR, limit, **options)
-        vectors = self._embed(queries)
-        hits = self.store.search_many(self._searches(vectors, search))
-        return _raise_query_errors(vectors, self._rerank_all(queries, vectors, hits, search))
+        vectors = self.embedder.embed(queries, instruction=self.instruction, on_error="collect")
+        hits = _hits_by_query(vectors, self.store.search_many(self._searches(vectors, search)))
+        if self.reranker is not None:
+            pairs = zip(queries, hits, strict=True)
+            hits = [_page(self._rerank(self.reranker, query, query_hits), search) for query, query_hits in pairs]
+        return _raise_query_errors(vectors, hits)
+
+
+def _hits_by_query(vectors: Batch, hits: Iterable[list[Hit]]) -> list[list[Hit]]:
+    """Return the hits of each query, with an empty list for those that were not embedded."""
+    remaining = iter(hits)
+    return [next(remaining) if ok else [] for ok in vectors.ok]
+
+
+def _inputs(hits: Sequence[Hit]) -> list[Input]:
+    return [hit.document.input for hit in hits]
+
+
+def _in_order(hits: Sequence[Hit], ranking: Iterable[RankedDocument]) -> list[Hit]:
+    """Return hits in the order of a ranking, with its scores and errors."""
+    return [
+        replace(
+            hits[ranked.index],
+            rerank_score=ranked.score,
+            rerank_error=None if ranked.error is None else ranked.error.reason,
+        )
+        for ranked in ranking
+    ]
+
+
+def _page(reranked: list[Hit], search: Search) -> list[Hit]:
+    """Return the hits that were asked for; before the reranking, those on the pages before were needed as well."""
+    return reranked[search.offset : search.offset + search.limit]
 
 
 def _raise_query_errors(vectors: Batch, results: list[list[Hit]]) -> list[list[Hit]]:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from langchain_classic.embeddings import CacheBackedEmbeddings
 from langchain_core.documents import Document
@@ -28,6 +27,7 @@ from qdrant_client import QdrantClient, models
 
 from qwen3vl import Document as CoreDocument
 from qwen3vl import Embedder, Loader, RecipeError, StoreError
+from tests.support.engines import assert_close, await_while_busy
 from tests.support.langchain_stores import close_vector_store, open_vector_store, source_name
 from tests.support.sample_library import STAR
 
@@ -53,7 +53,7 @@ def test_stored_vectors_and_documents_equal_those_of_the_core(
     expected = tiny_embedder.embed([from_langchain(document).input for document in library])
     if isinstance(store, InMemoryVectorStore):
         stored = [store.store[document_id]["vector"] for document_id in ids]
-        np.testing.assert_array_equal(np.asarray(stored, dtype=np.float32), expected)
+        assert_close(stored, expected)
     for document, vector in list(zip(library, expected, strict=True))[::5]:
         (hit,) = store.similarity_search_by_vector(vector.tolist(), k=1)
         assert hit.page_content == document.page_content
@@ -163,6 +163,22 @@ class WordCounts(SparseEmbeddings):
 
     def embed_query(self, text: str) -> SparseVector:
         return SparseVector(indices=[0, len(text) + 1], values=[1.0, 1.0])
+
+
+async def test_awaits_share_forward_passes(embeddings: Qwen3VLEmbeddings, checkpoints: Path) -> None:
+    class MediaStore(Qwen3VLVectorStore, InMemoryVectorStore):
+        pass
+
+    documents = [Document(f"text number {number}", id=str(number)) for number in range(30)]
+    store = InMemoryVectorStore(embeddings)
+    calls: list[Any] = [aadd_documents(store, [document]) for document in documents[:20]]
+    calls += [MediaStore.afrom_documents([document], embeddings) for document in documents[20:]]
+    results, num_passes = await await_while_busy(checkpoints / "embedding", embeddings.embedder.engine, calls, 30)
+    assert num_passes < 5
+    assert results[:20] == [[str(number)] for number in range(20)]
+    stored = {**store.store, **{key: value for other in results[20:] for key, value in other.store.items()}}
+    vectors = [stored[document.id]["vector"] for document in documents]
+    assert_close(vectors, embeddings.embed_documents([document.page_content for document in documents]))
 
 
 async def test_sparse_store_is_refused_before_anything_is_written(

@@ -25,6 +25,7 @@ from qwen3vl_chroma import ChromaStore
 
 from qwen3vl import Embedder, MediaPolicy, Reranker, Retriever, ingest
 from qwen3vl.adapters.encoded_images import image_data_uri
+from tests.support.engines import assert_close
 from tests.support.langchain_stores import close_vector_store
 from tests.support.sample_library import STAR
 
@@ -55,7 +56,7 @@ def test_reranker_scores_the_image(stored: list[Document], library_folder: Path,
         document.metadata["name"]: document.metadata["relevance_score"]
         for document in reranker.compress_documents(stored, STAR.caption())
     }
-    assert [scores[name] for name in IMAGES] == expected.tolist()
+    assert_close([scores[name] for name in IMAGES], expected)
     # Code that passes only the texts of documents, too.
     results = reranker.rerank(STAR.caption(), [document.page_content for document in stored])
     assert results[0]["index"] == IMAGES.index("star.png")
@@ -75,11 +76,11 @@ def test_stores_embed_the_image(
     embeddings = Qwen3VLEmbeddings(model="tiny", policy=NO_FILES)
     store = InMemoryVectorStore(embeddings)
     ids = add_documents(store, stored)
-    assert [store.store[document_id]["vector"] for document_id in ids] == expected
+    assert_close([store.store[document_id]["vector"] for document_id in ids], expected)
     assert [store.store[document_id]["text"] for document_id in ids] == [document.page_content for document in stored]
     copied = InMemoryVectorStore(embeddings)
     ids = copied.add_documents(stored)  # the store's own method passes only texts
-    assert [copied.store[document_id]["vector"] for document_id in ids] == expected
+    assert_close([copied.store[document_id]["vector"] for document_id in ids], expected)
     assert not caplog.records
 
 

@@ -23,6 +23,7 @@ from langchain_qwen3_vl import (
 )
 
 from qwen3vl import BatchError, Embedder, InputError
+from tests.support.engines import assert_close, await_while_busy
 from tests.support.langchain_stores import close_vector_store, open_vector_store
 from tests.support.sample_library import STAR
 
@@ -70,6 +71,16 @@ def test_store_with_cached_embeddings_gets_the_vectors_of_media(
     close_vector_store(store)
 
 
+async def test_awaits_share_forward_passes(embeddings: Qwen3VLEmbeddings, checkpoints: Path) -> None:
+    documents = [Document(text, metadata={"source": text}) for text in ("a red star", "a blue circle")]
+    embeddings_filter = Qwen3VLEmbeddingsFilter(embeddings=embeddings)
+    calls = [embeddings_filter.acompress_documents(documents, "a star") for _ in range(20)]
+    results, num_passes = await await_while_busy(checkpoints / "embedding", embeddings.embedder.engine, calls, 40)
+    assert num_passes < 10
+    expected = embeddings_filter.compress_documents(documents, "a star")
+    assert all(sources(filtered) == sources(expected) for filtered in results)
+
+
 def test_filter_returns_the_most_similar_documents_first(
     embeddings: Qwen3VLEmbeddings, documents: list[Document], tiny_embedder: Embedder
 ) -> None:
@@ -81,7 +92,10 @@ def test_filter_returns_the_most_similar_documents_first(
     scores = [document.metadata["query_similarity_score"] for document in filtered]
     np.testing.assert_allclose(scores, np.sort(similarities)[::-1], atol=1e-6)
     assert all("query_similarity_score" not in document.metadata for document in documents)
-    assert asyncio.run(embeddings_filter.acompress_documents(documents, STAR.caption())) == filtered
+    awaited = asyncio.run(embeddings_filter.acompress_documents(documents, STAR.caption()))
+    assert sources(awaited) == sources(filtered)
+    assert_close([document.metadata["query_similarity_score"] for document in awaited], scores)
+    assert asyncio.run(embeddings_filter.acompress_documents([], "a")) == []
     assert pickle.loads(pickle.dumps(embeddings_filter)) == embeddings_filter
     image: Any = {"image": documents[3].metadata["image"]}
     assert sources(embeddings_filter.compress_documents(documents, image))[0] == "3"

@@ -18,6 +18,7 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_qwen3_vl import MediaKeys, Qwen3VLEmbeddings, Qwen3VLReranker, add_documents
 
 from qwen3vl import BatchError, InputError, MediaPolicy, Reranker
+from tests.support.engines import assert_close, await_while_busy
 from tests.support.sample_library import STAR
 
 
@@ -59,9 +60,8 @@ def test_documents_get_the_scores_of_the_core(
     reranker = Qwen3VLReranker(model="tiny", policy=policy, top_n=None)
     expected = tiny_reranker.score(STAR.caption(), to_inputs(documents)).tolist()
     reranked = reranker.compress_documents(documents, STAR.caption())
-    assert {document.id or "4": document.metadata["relevance_score"] for document in reranked} == dict(
-        zip("012345", expected, strict=True)
-    )
+    by_id = {document.id or "4": document.metadata["relevance_score"] for document in reranked}
+    assert_close([by_id[document_id] for document_id in "012345"], expected)
     scores = [document.metadata["relevance_score"] for document in reranked]
     assert scores == sorted(scores, reverse=True)
     assert all(type(score) is float for score in scores)
@@ -70,11 +70,37 @@ def test_documents_get_the_scores_of_the_core(
     assert ids.index("0") < ids.index("5")  # equal scores keep their order
     assert next(document for document in reranked if document.id == "1").metadata["deep"] == {"x": [1]}
     assert documents == originals
-    assert asyncio.run(reranker.acompress_documents(documents, STAR.caption())) == reranked
-    results = reranker.rerank(STAR.caption(), documents)
-    assert [result["relevance_score"] for result in results] == scores
-    assert reranker.rerank(STAR.caption(), to_inputs(documents)) == results
-    assert asyncio.run(reranker.arerank(STAR.caption(), documents)) == results
+    assert_same_ranking(asyncio.run(reranker.acompress_documents(documents, STAR.caption())), reranked)
+    for results in (
+        reranker.rerank(STAR.caption(), documents),
+        reranker.rerank(STAR.caption(), to_inputs(documents)),
+        asyncio.run(reranker.arerank(STAR.caption(), documents)),
+    ):
+        assert [documents[result["index"]].id for result in results] == ids
+        assert_close([result["relevance_score"] for result in results], scores)
+
+
+def assert_same_ranking(reranked: list[Document], expected: list[Document]) -> None:
+    assert [document.id for document in reranked] == [document.id for document in expected]
+    assert_close(scores_of(reranked), scores_of(expected))
+
+
+async def test_awaits_share_forward_passes(documents: list[Document], policy: MediaPolicy, checkpoints: Path) -> None:
+    reranker = Qwen3VLReranker(model="tiny", device="cpu", policy=policy)
+    texts, query = [documents[0], documents[5]], STAR.caption()
+    calls: list[Any] = [reranker.acompress_documents(texts, query) for _ in range(15)]
+    calls += [reranker.arerank(query, texts) for _ in range(15)]
+    results, num_passes = await await_while_busy(checkpoints / "embedding", reranker.reranker.engine, calls, 60)
+    assert num_passes < 5
+    expected = reranker.compress_documents(texts, query)
+    for reranked in results[:15]:
+        assert_close(scores_of(reranked), scores_of(expected))
+    for ranking in results[15:]:
+        assert_close([ranked["relevance_score"] for ranked in ranking], scores_of(expected))
+
+
+def scores_of(reranked: list[Document]) -> list[float]:
+    return [document.metadata["relevance_score"] for document in reranked]
 
 
 def test_top_n_and_threshold_limit_the_results(documents: list[Document], policy: MediaPolicy) -> None:
@@ -220,7 +246,9 @@ async def test_threads_and_tasks_get_the_right_results(documents: list[Document]
     queries = [f"a {colour} star" for colour in ("red", "green", "blue", "pink")] * 50
     expected = {query: reranker.compress_documents(documents[:3], query) for query in queries[:4]}
     results = await asyncio.gather(*(reranker.acompress_documents(documents[:3], query) for query in queries))
-    assert results == [expected[query] for query in queries]
+    for query, reranked in zip(queries, results, strict=True):
+        assert_same_ranking(reranked, expected[query])
     with ThreadPoolExecutor(32) as pool:
         thread_results = list(pool.map(lambda query: reranker.compress_documents(documents[:3], query), queries[:96]))
-    assert thread_results == results[:96]
+    for query, reranked in zip(queries, thread_results, strict=False):
+        assert_same_ranking(reranked, expected[query])

@@ -11,7 +11,7 @@ import pytest
 from llama_index.core.schema import ImageNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
-from llama_index.embeddings.qwen3_vl.cache import embed_with_cache
+from llama_index.embeddings.qwen3_vl.cache import CachedInputs
 from PIL import Image
 
 from qwen3vl import BatchError, ItemError, MediaPolicy
@@ -87,15 +87,11 @@ def test_pages_parts_and_palettes_are_told_apart(store: CountingStore, library_f
 def test_only_missing_inputs_are_embedded_and_errors_keep_their_index() -> None:
     store = SimpleKVStore()
     store.put("key of cached", {"embedding": [1.0]}, collection="qwen3vl")
-    embedded: list[Any] = []
-
-    def embed(inputs: list[Any]) -> Batch:
-        embedded.extend(inputs)
-        return Batch(np.asarray([[2.0], [np.nan], [3.0]], dtype=np.float32), (ItemError(1, "text", "broken"),))
-
     inputs = ["new 1", "cached", "broken", "uncacheable"]
-    result = embed_with_cache(store, inputs, embed, lambda value: None if value == "uncacheable" else f"key of {value}")
-    assert embedded == ["new 1", "broken", "uncacheable"]
+    cached = CachedInputs(store, inputs, lambda value: None if value == "uncacheable" else f"key of {value}")
+    assert cached.missing == ["new 1", "broken", "uncacheable"]
+    values = np.asarray([[2.0], [np.nan], [3.0]], dtype=np.float32)
+    result = cached.complete(Batch(values, (ItemError(1, "text", "broken"),)))
     assert result.vectors == [[2.0], [1.0], None, [3.0]]
     assert [(error.index, error.reason) for error in result.errors] == [(2, "broken")]
     assert store.get_all("qwen3vl").keys() == {"key of cached", "key of new 1"}

@@ -14,6 +14,7 @@ from llama_index.core.schema import MetadataMode, TextNode
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
 
 from qwen3vl import Embedder, MediaPolicy
+from tests.support.engines import assert_close
 from tests.support.llama_index_helpers import image_nodes
 
 
@@ -45,10 +46,10 @@ async def test_on_an_index_embeds_text_and_media(
         "only a text",
     ]
     expected = tiny_embedder.embed(inputs).tolist()
-    assert index_vectors(VectorStoreIndex(nodes, embed_model=embed_model), nodes) == expected
+    assert_close(index_vectors(VectorStoreIndex(nodes, embed_model=embed_model), nodes), expected)
     async_index = VectorStoreIndex([], embed_model=embed_model)
     await async_index.ainsert_nodes(nodes)
-    assert index_vectors(async_index, nodes) == expected
+    assert_close(index_vectors(async_index, nodes), expected)
 
 
 async def test_off_an_index_embeds_texts_only(
@@ -56,10 +57,10 @@ async def test_off_an_index_embeds_texts_only(
 ) -> None:
     nodes = captioned_nodes(library_folder)
     expected = tiny_embedder.embed([node.get_content(MetadataMode.EMBED) for node in nodes]).tolist()
-    assert index_vectors(VectorStoreIndex(nodes, embed_model=without_lookup), nodes) == expected
+    assert_close(index_vectors(VectorStoreIndex(nodes, embed_model=without_lookup), nodes), expected)
     async_index = VectorStoreIndex([], embed_model=without_lookup)
     await async_index.ainsert_nodes(nodes)
-    assert index_vectors(async_index, nodes) == expected
+    assert_close(index_vectors(async_index, nodes), expected)
 
 
 async def test_off_nodes_that_are_passed_are_embedded_with_their_media(
@@ -67,12 +68,14 @@ async def test_off_nodes_that_are_passed_are_embedded_with_their_media(
 ) -> None:
     expected = [node.embedding for node in embed_model(captioned_nodes(library_folder))]
     nodes = without_lookup(captioned_nodes(library_folder))
-    assert [node.embedding for node in nodes] == expected
-    assert index_vectors(VectorStoreIndex(nodes, embed_model=without_lookup), nodes) == expected
+    assert_close([node.embedding for node in nodes], expected)
+    assert_close(index_vectors(VectorStoreIndex(nodes, embed_model=without_lookup), nodes), expected)
     pipeline = IngestionPipeline(transformations=[without_lookup])
-    assert [node.embedding for node in pipeline.run(nodes=captioned_nodes(library_folder))] == expected
+    assert_close([node.embedding for node in pipeline.run(nodes=captioned_nodes(library_folder))], expected)
     async_pipeline = IngestionPipeline(transformations=[without_lookup])
-    assert [node.embedding for node in await async_pipeline.arun(nodes=captioned_nodes(library_folder))] == expected
+    assert_close(
+        [node.embedding for node in await async_pipeline.arun(nodes=captioned_nodes(library_folder))], expected
+    )
 
 
 def test_off_a_pipeline_cache_tells_nodes_apart_by_text_only(

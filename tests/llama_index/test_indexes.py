@@ -18,6 +18,7 @@ from llama_index.vector_stores.chroma import ChromaVectorStore
 from qwen3vl_chroma import ChromaStore
 
 from qwen3vl import Embedder, InputError, Retriever, ingest
+from tests.support.engines import assert_close
 from tests.support.llama_index_helpers import best_source, check_retrieval, image_nodes, open_vector_store
 from tests.support.sample_library import STAR
 
@@ -73,17 +74,15 @@ async def test_indexes_and_pipelines_store_the_embedders_vectors(
     nodes: list[BaseNode], embed_model: Qwen3VLEmbedding, tiny_embedder: Embedder
 ) -> None:
     index = VectorStoreIndex(nodes, embed_model=embed_model)
-    expected = tiny_embedder.embed([document_of_node(node).input for node in nodes]).tolist()
-    stored = index.vector_store.to_dict()["embedding_dict"]
-    assert [stored[node.node_id] for node in nodes] == expected
+    expected = tiny_embedder.embed([document_of_node(node).input for node in nodes])
     async_index = VectorStoreIndex([], embed_model=embed_model)
     await async_index.ainsert_nodes(nodes)
-    stored = async_index.vector_store.to_dict()["embedding_dict"]
-    assert [stored[node.node_id] for node in nodes] == expected
+    for stored in (index.vector_store.to_dict(), async_index.vector_store.to_dict()):
+        assert_close([stored["embedding_dict"][node.node_id] for node in nodes], expected)
     pipeline = IngestionPipeline(transformations=[embed_model])
-    assert [node.embedding for node in pipeline.run(nodes=nodes)] == expected
+    assert_close([node.embedding for node in pipeline.run(nodes=nodes)], expected)
     async_pipeline = IngestionPipeline(transformations=[embed_model])
-    assert [node.embedding for node in await async_pipeline.arun(nodes=nodes)] == expected
+    assert_close([node.embedding for node in await async_pipeline.arun(nodes=nodes)], expected)
 
 
 def test_index_embeds_caption_and_image_together(

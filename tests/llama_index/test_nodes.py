@@ -26,6 +26,7 @@ from llama_index.embeddings.qwen3_vl.nodes import node_input
 from llama_index.readers.qwen3_vl import Qwen3VLReader
 
 from qwen3vl import BatchError, Document, Embedder, InputError, Loader
+from tests.support.engines import assert_close
 
 
 async def test_nodes_are_embedded_by_what_they_hold(
@@ -54,10 +55,10 @@ async def test_nodes_are_embedded_by_what_they_hold(
     expected = tiny_embedder.embed([node_input(node) for node in nodes]).tolist()
     np.testing.assert_allclose(expected, tiny_embedder.embed([value for _, value in cases]), atol=2e-6)
     copies = [node.model_copy() for node in nodes]
-    assert [node.embedding for node in await embed_model.acall(copies)] == expected
+    assert_close([node.embedding for node in await embed_model.acall(copies)], expected)
     before = [node.model_dump(exclude={"embedding"}) for node in nodes]
     embedded = embed_model(nodes)
-    assert [node.embedding for node in embedded] == expected
+    assert_close([node.embedding for node in embedded], expected)
     assert all(node.get_content(MetadataMode.EMBED) for node in embedded)  # so that indexes do not drop them
     assert [node.model_dump(exclude={"embedding"}) for node in nodes] == before
     # The text that they were given is not embedded.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from qwen3vl.errors import InputError
@@ -52,3 +52,15 @@ def describe_input(value: Any) -> str:
         return as_item(value).name
     except InputError as error:
         return str(error)
+
+
+def describe_inputs(values: Iterable[Any]) -> list[str]:
+    """Describe inputs as `describe_input` does. It takes long for many media that are passed as bytes or objects.
+
+    Args:
+        values: As for `describe_input`.
+
+    Returns:
+        A description of each.
+    """
+    return [describe_input(value) for value in values]

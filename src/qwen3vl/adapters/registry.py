@@ -8,6 +8,8 @@ import weakref
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qwen3vl.concurrency.executor import run_in_executor
+
 if TYPE_CHECKING:  # a model imports torch
     from qwen3vl.embedder import Embedder
     from qwen3vl.reranker import Reranker
@@ -59,6 +61,32 @@ class ModelRegistry:
 
         return self._get(self._rerankers, Reranker, arguments, keep)
 
+    async def aembedder(self, *, keep: bool = False, **arguments: Any) -> Embedder:
+        """Return the `Embedder` as `embedder` does, without blocking the event loop.
+
+        Args:
+            keep: As for `embedder`.
+            **arguments: As for `embedder`.
+
+        Returns:
+            As `embedder` returns: at once if it is loaded, otherwise once a thread has loaded it.
+        """
+        model = self._find(self._embedders, _name("Embedder", arguments), keep)
+        return model if model is not None else await run_in_executor(self.embedder, keep=keep, **arguments)
+
+    async def areranker(self, *, keep: bool = False, **arguments: Any) -> Reranker:
+        """Return the `Reranker` as `reranker` does, without blocking the event loop.
+
+        Args:
+            keep: As for `reranker`.
+            **arguments: As for `reranker`.
+
+        Returns:
+            As `reranker` returns: at once if it is loaded, otherwise once a thread has loaded it.
+        """
+        model = self._find(self._rerankers, _name("Reranker", arguments), keep)
+        return model if model is not None else await run_in_executor(self.reranker, keep=keep, **arguments)
+
     def release(self) -> None:
         """Close all models that this registry has handed out and that are still loaded, and free their memory."""
         with self._lock:
@@ -74,19 +102,32 @@ class ModelRegistry:
         arguments: dict[str, Any],
         keep: bool,
     ) -> ModelT:
-        key = json.dumps(arguments, sort_keys=True, default=repr)
-        name = (load.__name__, key)
+        name = _name(load.__name__, arguments)
         with self._lock:
             loading = self._loading.setdefault(name, threading.Lock())
         with loading:
-            model = loaded.get(key)
-            if model is None or model.closed:
+            model = self._find(loaded, name, keep)
+            if model is None:
                 model = load(**arguments)
-            with self._lock:
-                loaded[key] = model
-                if keep:
-                    self._kept[name] = model
+                with self._lock:
+                    loaded[name[1]] = model
+                    if keep:
+                        self._kept[name] = model
             return model
+
+    def _find(self, loaded: MutableMapping[str, ModelT], name: tuple[str, str], keep: bool) -> ModelT | None:
+        """Return a model if it is loaded. This waits for no model that is loading."""
+        with self._lock:
+            model = loaded.get(name[1])
+            if model is None or model.closed:
+                return None
+            if keep:
+                self._kept[name] = model
+            return model
+
+
+def _name(class_name: str, arguments: dict[str, Any]) -> tuple[str, str]:
+    return class_name, json.dumps(arguments, sort_keys=True, default=repr)
 
 
 MODELS = ModelRegistry()

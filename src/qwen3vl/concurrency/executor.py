@@ -14,16 +14,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _MAX_WORKERS = 4
-"""Maximum number of calls at once that prepare work for devices or wait for them. More need more memory for images."""
+"""Maximum number of functions at once. They load models, read files and decode images: more need more memory."""
 _pool = ForkSafeThreadPool(_MAX_WORKERS, "qwen3vl-background")
 
 
 async def run_in_executor(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a blocking function without blocking the event loop.
 
-    The threads belong to this package: hundreds of calls that wait for a model do not occupy asyncio's default
-    executor, which name lookups and other libraries need. If the awaiting task is cancelled while the function
-    runs, the function runs to its end and its result is dropped.
+    For what really blocks: loading a model, files, a cache. A model that is loaded is awaited (`Embedder.aembed`).
+
+    The threads belong to this package: calls that wait for a model to load do not occupy asyncio's default executor,
+    which name lookups and other libraries need. If the awaiting task is cancelled while the function runs, the
+    function runs to its end and its result is dropped.
 
     Args:
         work: The function. It sees the caller's context variables.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -34,3 +35,20 @@ def _restart_threads() -> None:
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_restart_threads)
+
+
+class ForkSafeLock:
+    """A lock that is free in a forked process, whoever held it when the process forked."""
+
+    def __init__(self) -> None:
+        register_thread_owner(self)
+
+    def start_threads(self) -> None:
+        """Create the lock; called again in each forked process."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()

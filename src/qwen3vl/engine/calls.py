@@ -16,7 +16,7 @@ from qwen3vl.engine.fairness import FairShare
 from qwen3vl.engine.preparation import PreparedRequest
 from qwen3vl.engine.requests import Request, RequestOutput
 from qwen3vl.model import VisionFeatures
-from qwen3vl.processing.encoded_prompt import Ints
+from qwen3vl.processing.encoded_prompt import EncodedPrompt
 
 CallEvent: TypeAlias = "Sequence[RequestOutput] | Exception"
 """What a caller is told: outputs, which are none if it should submit further requests; or why the call ends."""
@@ -31,30 +31,32 @@ def next_call_number() -> int:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call that is running. All but `number` and `cancelled` is guarded by the lock of the `RequestQueue`.
+    """A call that is running. What changes is guarded by the lock of the `RequestQueue`, except `cancelled`.
 
     Attributes:
         number: Number of the call, in the order in which calls began; see `next_call_number`.
         notify: Tells the caller of outputs. Called on any thread; must not block or raise.
-        share: The call's share of the device.
+        share: The call's share of the devices.
+        epoch: `RequestQueue.epoch` when the call began.
         num_threads: Number of torch's threads that the caller's thread is set to.
         cancelled: Whether nobody needs its outputs any more. Devices then stop at their next layer.
-        submitted: Requests that wait until they may be prepared.
-        undecoded: Prepared requests that wait until their media may be decoded.
+        submitted: Requests that wait until they are prepared.
+        undecoded: Prepared requests that wait until their media are decoded.
         ready: Requests that wait until they are run, sorted by index.
         num_preparing: Number of requests that are being prepared.
-        num_decoding: Number of prepared requests whose media are decoded, or wait for that.
-        num_tokens: Tokens of its requests in the windows: prepared ones that are not done, and an estimate of those
-            that are being prepared.
-        expected_tokens: Estimate of the tokens of its next request: those of the last one; None if none was prepared.
-        in_entrance: Whether the call is in the queue of those whose requests may be prepared.
+        num_decoding: Number of requests whose media are being decoded.
+        num_prepared: Number of prepared requests that are not done.
+        num_tokens: Tokens of its prepared requests that are not done.
+        in_entrance: Whether the call is in a queue of those whose requests are prepared next.
         wants_requests: Whether the caller waits until it may submit further requests.
-        previous_ids: Token ids of the request that was prepared last.
+        source_ended: Whether the caller has submitted all its requests.
+        previous: The prompt that was prepared last.
     """
 
     number: int
     notify: Callable[[CallEvent], None]
     share: FairShare
+    epoch: object
     num_threads: int = field(default_factory=torch.get_num_threads)
     cancelled: bool = False
     submitted: deque[Request] = field(default_factory=deque)
@@ -62,31 +64,12 @@ class Call:
     ready: list[QueuedRequest] = field(default_factory=list)
     num_preparing: int = 0
     num_decoding: int = 0
+    num_prepared: int = 0
     num_tokens: int = 0
-    expected_tokens: int | None = None
     in_entrance: bool = False
     wants_requests: bool = False
-    previous_ids: Ints | None = None
-
-    @property
-    def gathering(self) -> bool:
-        """Whether further requests are on their way to the devices."""
-        return bool(self.submitted or self.num_preparing or self.num_decoding)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AdmittedRequest:
-    """A request to prepare.
-
-    Attributes:
-        call: The call that it belongs to.
-        request: The request.
-        expected_tokens: Estimate of its tokens, which it counts in the windows.
-    """
-
-    call: Call
-    request: Request
-    expected_tokens: int
+    source_ended: bool = False
+    previous: EncodedPrompt | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -99,6 +82,7 @@ class QueuedRequest:
         num_tokens: Estimate of the tokens to compute: the prefix in common with the call's request before is not
             counted.
         window_tokens: What it counts in the windows; at most a full batch.
+        decoding: Whether its media are being decoded, or were.
         pixels: By media key, futures of its decoded media. All of them have results when the request is ready.
         features: For each replica, by media key, features of its media that were in the cache.
         ready_at: Reading of `time.perf_counter` when it was ready to run, in seconds.
@@ -108,6 +92,7 @@ class QueuedRequest:
     prepared: PreparedRequest
     num_tokens: int
     window_tokens: int
+    decoding: bool = False
     pixels: dict[Hashable, Future[Tensor]] = field(default_factory=dict)
     features: list[dict[Hashable, VisionFeatures]] = field(default_factory=list)
     ready_at: float = 0.0
@@ -116,6 +101,11 @@ class QueuedRequest:
     def index(self) -> int:
         """The item's index in the caller's input."""
         return self.prepared.request.index
+
+    @property
+    def has_media(self) -> bool:
+        """Whether it has images or videos."""
+        return bool(self.prepared.fitted.media)
 
     @property
     def buffered_bytes(self) -> int:

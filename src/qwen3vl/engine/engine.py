@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +33,9 @@ from qwen3vl.processing.sizing import SizedMedia, UnsizedMedia, read_headers
 from qwen3vl.processing.templates import PromptContent
 from qwen3vl.processing.tokenizer import Tokenizer
 from qwen3vl.settings import EngineSettings
+
+MAX_MEDIA_QUERIES = 32
+"""Maximum number of awaited rerankings whose queries have images or videos, for each event loop; others wait."""
 
 
 class Engine:
@@ -84,6 +90,9 @@ class Engine:
         self.budget = TokenBudget(
             settings.batch_tokens
             or min(token_budget(self.model.config, device, dtype, cache_bytes, weight_format) for device in devices)
+        )
+        self._query_slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            weakref.WeakKeyDictionary()
         )
         self._scheduler = Scheduler(
             self.replicas,
@@ -202,7 +211,20 @@ class Engine:
         """
         if not (item.images or item.videos):
             return self.read_headers(item)
-        return await asyncio.wrap_future(self._scheduler.submit_to_media_thread(lambda: self.read_headers(item)))
+        return await self._scheduler.arun_blocking(partial(self.read_headers, item))
+
+    def query_slot(self, item: Item) -> AbstractAsyncContextManager[Any]:
+        """Return a context in which the media of a query may be in memory.
+
+        Args:
+            item: The query. If it has media, at most `MAX_MEDIA_QUERIES` tasks of an event loop are in such a context.
+
+        Returns:
+            The context.
+        """
+        if not (item.images or item.videos):
+            return nullcontext()
+        return self._query_slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MAX_MEDIA_QUERIES))
 
     def _first_replica(self) -> Replica:
         if not self.replicas:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 
 from qwen3vl.concurrency.futures import call_when_done
-from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
-from qwen3vl.engine.calls import AdmittedRequest, Call, QueuedRequest
+from qwen3vl.concurrency.pull_threads import Job, PullThreads
+from qwen3vl.engine.calls import Call, QueuedRequest
 from qwen3vl.engine.media_decoder import MediaDecoder
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
 from qwen3vl.engine.request_queue import RequestQueue
@@ -15,17 +16,19 @@ from qwen3vl.engine.requests import Request, RequestOutput, as_exception, failed
 
 
 class InputPipeline:
-    """Prepares requests and has their media decoded, when the queue has room for them. Thread-safe.
+    """Prepares requests and decodes their media, when the queue has room for them. Thread-safe.
+
+    Requests without media have threads of their own, and never wait for threads that read or decode media.
 
     Args:
         queue: Decides what is prepared and decoded next.
         preparer: Prepares requests.
         decoder: Decodes media.
-        text_threads: Threads that prepare requests without media; these never wait for those that read media.
-        media_threads: Threads that prepare requests with media.
+        num_text_threads: Number of threads that prepare requests without media.
+        num_media_threads: Number of threads that prepare requests with media, and decode these.
         on_ready: Called when a request is ready to run.
-        on_error: Called when no request can be prepared any more: the threads are closed, or the interpreter is
-            shutting down.
+        on_error: Called when no thread can be started: they are closed, the interpreter is shutting down, or the system
+            has too many threads.
     """
 
     def __init__(
@@ -34,18 +37,19 @@ class InputPipeline:
         preparer: RequestPreparer,
         decoder: MediaDecoder,
         *,
-        text_threads: ForkSafeThreadPool,
-        media_threads: ForkSafeThreadPool,
+        num_text_threads: int,
+        num_media_threads: int,
         on_ready: Callable[[], None],
         on_error: Callable[[Exception], None],
     ) -> None:
         self._queue = queue
         self._preparer = preparer
         self._decoder = decoder
-        self._text_threads = text_threads
-        self._media_threads = media_threads
         self._on_ready = on_ready
         self._on_error = on_error
+        self._turns = count()
+        self._text_threads = PullThreads(num_text_threads, "qwen3vl-text", self._next_text_job)
+        self._media_threads = PullThreads(num_media_threads, "qwen3vl-media", self._next_media_job)
 
     def submit_some(
         self, call: Call, source: Iterator[Request] | None, no_event: Callable[[], bool]
@@ -61,69 +65,95 @@ class InputPipeline:
             The source, or None if it has ended, and the number of requests submitted.
         """
         num_submitted = 0
-        while source is not None and self._queue.accepts(call):
+        while source is not None and self._queue.accept_or_ask_later(call):
             request = next(source, None)
             if request is None:
+                self._queue.end_source(call)
+                self._on_ready()  # a worker may be waiting for more
                 return None, num_submitted
             self._queue.submit(call, request)
-            self.advance()
             num_submitted += 1
+            self._wake(has_media=request.has_media)
             if not no_event():
                 break
         return source, num_submitted
 
-    def advance(self) -> None:
-        """Start the next steps of all requests for which there is room."""
+    def close(self) -> None:
+        """Let the threads end after their present job. Does not wait for them."""
+        self._text_threads.close()
+        self._media_threads.close()
+
+    def wake(self) -> None:
+        """Note that there may be room for further requests."""
+        for has_media in (False, True):
+            self._wake(has_media=has_media, num_jobs=self._media_threads.max_threads)
+
+    def _wake(self, *, has_media: bool, num_jobs: int = 1) -> None:
         try:
-            while steps := self._queue.next_steps():
-                for admitted in steps.prepare:
-                    threads = self._media_threads if admitted.request.has_media else self._text_threads
-                    threads.submit(self._prepare, admitted)
-                for queued in steps.decode:
-                    self._start_decoding(queued)
-                for call in steps.ask:
-                    call.notify(())
-        except Exception as error:  # nearly always that no thread can be started any more
+            (self._media_threads if has_media else self._text_threads).wake(num_jobs)
+        except RuntimeError as error:
             self._on_error(error)
 
-    def _prepare(self, admitted: AdmittedRequest) -> None:
+    def _next_text_job(self) -> Job | None:
+        return self._next_preparation(has_media=False)
+
+    def _next_media_job(self) -> Job | None:
+        """Return the next decoding or preparation; of requests, in turn one to decode and one to prepare."""
+        decode_first = next(self._turns) % 2 == 0
+        for decode in (decode_first, not decode_first):
+            job = self._next_decoding() if decode else self._next_preparation(has_media=True)
+            if job is not None:
+                return job
+        return None
+
+    def _next_preparation(self, *, has_media: bool) -> Job | None:
+        self._queue.drop_cancelled()
+        admitted = self._queue.admit(has_media=has_media)
+        if admitted is None:
+            return None
+        call, request, ask = admitted
+        if ask:
+            call.notify(())
+        return partial(self._prepare, call, request)
+
+    def _prepare(self, call: Call, request: Request) -> None:
         outcome: PreparedRequest | RequestOutput | None = None
         try:
-            if not admitted.call.cancelled:
-                outcome = self._preparer.prepare(admitted.request)
+            if not call.cancelled:
+                outcome = self._preparer.prepare(request)
         except BaseException as error:  # such as SystemExit, of an object of the caller
-            outcome = failed_output(admitted.request, as_exception(error))
-        if isinstance(outcome, PreparedRequest):
-            self._queue.prepared(admitted, outcome)
-            if not outcome.fitted.media:
-                self._on_ready()
-        else:
-            self._queue.preparation_failed(admitted)
+            outcome = failed_output(request, as_exception(error))
+        if not isinstance(outcome, PreparedRequest):
+            self._queue.preparation_failed(call)
             if outcome is not None:
-                admitted.call.notify((outcome,))
-        self.advance()
-
-    def _start_decoding(self, queued: QueuedRequest) -> None:
-        self._decoder.start(queued)
-        if all(future.done() for future in queued.pixels.values()):
-            self._finish_decoding(queued)
+                call.notify((outcome,))
+            return
+        self._queue.prepared(call, outcome)
+        if outcome.fitted.media:
+            self._wake(has_media=True)
         else:
-            call_when_done(queued.pixels.values(), partial(self._finish_decoding_later, queued))
+            self._on_ready()
+
+    def _next_decoding(self) -> Job | None:
+        """Return the next decoding, of the media of a new request if those of others are all being decoded."""
+        while (job := self._decoder.next_job()) is None:
+            queued = self._queue.next_to_decode()
+            if queued is None:
+                return None
+            self._decoder.start(queued)
+            self._wake(has_media=True, num_jobs=len(queued.pixels) - 1)
+            call_when_done(queued.pixels.values(), partial(self._finish_decoding, queued))
+        return job
 
     def _finish_decoding(self, queued: QueuedRequest) -> None:
         """Make a request ready whose media are decoded, or fail it if one of them is broken."""
         for media in queued.prepared.fitted.media:
             future = queued.pixels.get(media.vision.key)
-            if future is None:
-                continue
-            error = RuntimeError("decoding was cancelled") if future.cancelled() else future.exception()
+            error = None if future is None else future.exception()
             if error is not None:
                 self._queue.decoding_failed(queued)
                 queued.call.notify((failed_output(queued.prepared.request, as_exception(error), media.name),))
+                self._wake(has_media=True)
                 return
         self._queue.decoded(queued)
         self._on_ready()
-
-    def _finish_decoding_later(self, queued: QueuedRequest) -> None:
-        self._finish_decoding(queued)
-        self.advance()

@@ -1,14 +1,18 @@
-"""Decoding of the media of requests, each at most once at a time."""
+"""Decoding of the media of requests."""
 
 from __future__ import annotations
 
+import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 from torch import Tensor
 
-from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
+from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.pull_threads import Job
 from qwen3vl.engine.calls import QueuedRequest
 from qwen3vl.engine.replica import Replica
 from qwen3vl.model import VisionFeatures
@@ -28,32 +32,29 @@ def load_pixels(media: SizedMedia) -> Tensor:
 
 
 class MediaDecoder:
-    """Decodes media whose features are not cached. Thread-safe.
+    """Decodes media whose features are not cached. What several requests have in common is decoded once. Thread-safe.
 
     Args:
         replicas: The model on its devices; the list may become empty later.
-        threads: Threads on which media are decoded.
         decode: Decodes an image or video: uint8 (num_frames, height, width, 3).
         use_cache: Whether the vision feature caches are used.
     """
 
-    def __init__(
-        self,
-        replicas: Sequence[Replica],
-        threads: ForkSafeThreadPool,
-        decode: Callable[[SizedMedia], Tensor],
-        *,
-        use_cache: bool,
-    ) -> None:
+    def __init__(self, replicas: Sequence[Replica], decode: Callable[[SizedMedia], Tensor], *, use_cache: bool) -> None:
         self._replicas = replicas
-        self._threads = threads
         self._decode = decode
         self._use_cache = use_cache
         self._pin_memory = replicas[0].device.type == "cuda"
-        self._decoding: weakref.WeakValueDictionary[Hashable, Future[Tensor]] = weakref.WeakValueDictionary()
+        register_thread_owner(self)
+
+    def start_threads(self) -> None:
+        """Begin without media; called again in each forked process, in which nobody completes the parent's futures."""
+        self._lock = threading.Lock()
+        self._futures: weakref.WeakValueDictionary[Hashable, Future[Tensor]] = weakref.WeakValueDictionary()
+        self._waiting: deque[tuple[Future[Tensor], SizedMedia]] = deque()
 
     def start(self, queued: QueuedRequest) -> None:
-        """Take the features of a request's media from the caches, and decode the media that a device has not cached.
+        """Take the features of a request's media from the caches, and list the others, which `next_job` decodes.
 
         Args:
             queued: The request. Its `features` and `pixels` are set.
@@ -62,19 +63,34 @@ class MediaDecoder:
         if self._use_cache:
             queued.features = [_cached_features(replica, media) for replica in self._replicas]
         missing = [key for key in media if not all(key in features for features in queued.features or ({},))]
-        queued.pixels = {key: self._submit(key, media[key]) for key in missing}
+        with self._lock:
+            queued.pixels = {key: self._future(key, media[key]) for key in missing}
 
-    def _submit(self, key: Hashable, media: SizedMedia) -> Future[Tensor]:
-        """Decode an image or video, unless another request has it, or will have it, decoded."""
-        future = self._decoding.get(key)
-        if future is None or future.cancelled():
-            future = self._threads.submit(self._load, media)
-            self._decoding[key] = future
+    def next_job(self) -> Job | None:
+        """Return a function that decodes the next image or video; None if there is none."""
+        try:
+            future, media = self._waiting.popleft()
+        except IndexError:
+            return None
+        return partial(self._run, future, media)
+
+    def _future(self, key: Hashable, media: SizedMedia) -> Future[Tensor]:
+        future = self._futures.get(key)
+        if future is None:
+            future = Future()
+            self._futures[key] = future
+            self._waiting.append((future, media))
         return future
 
-    def _load(self, media: SizedMedia) -> Tensor:
-        pixels = self._decode(media)
-        return pixels.pin_memory() if self._pin_memory else pixels
+    def _run(self, future: Future[Tensor], media: SizedMedia) -> None:
+        try:
+            pixels = self._decode(media)
+            if self._pin_memory:
+                pixels = pixels.pin_memory()
+        except BaseException as error:  # it is the error of the requests that need it
+            future.set_exception(error)
+        else:
+            future.set_result(pixels)
 
 
 def _cached_features(replica: Replica, keys: Iterable[Hashable]) -> dict[Hashable, VisionFeatures]:

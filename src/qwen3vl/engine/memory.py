@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-
 import torch
 
+from qwen3vl.concurrency.fork_safety import ForkSafeLock
 from qwen3vl.model import ModelConfig
 from qwen3vl.model.layers.quantized import WeightFormat
 
@@ -169,7 +168,7 @@ class TokenBudget:
         self.tokens = max_tokens
         self._max_tokens = max_tokens
         self._successes = 0
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def shrink(self, num_tokens: int) -> None:
         """Lower the budget after a batch ran out of memory.

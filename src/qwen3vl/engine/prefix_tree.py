@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qwen3vl.model.attention.layout import PrefixLink
-from qwen3vl.processing.encoded_prompt import Ints
+from qwen3vl.processing.encoded_prompt import EncodedPrompt, Ints
 
 
 class Segment(NamedTuple):
@@ -124,3 +124,22 @@ def common_prefix_length(first: Ints, second: Ints) -> int:
     length = min(len(first), len(second))
     differing = np.flatnonzero(first[:length] != second[:length])
     return int(differing[0]) if len(differing) else length
+
+
+def shared_prefix_length(first: EncodedPrompt, second: EncodedPrompt) -> int:
+    """Count the tokens that two prompts have in common from their start; vision tokens only if they show the same.
+
+    Args:
+        first: A prompt.
+        second: Another one.
+
+    Returns:
+        The length of the common prefix.
+    """
+    length = common_prefix_length(first.ids, second.ids)
+    for span, other in zip(first.spans, second.spans, strict=False):
+        if span.start >= length:
+            break
+        if (span.key, span.offset) != (other.key, other.offset):
+            return min(length, span.start, other.start)
+    return length

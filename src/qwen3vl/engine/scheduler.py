@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from qwen3vl.engine.batches import BatchFailure, BatchResult, form_batches
 from qwen3vl.engine.calls import Call, CallEvent, QueuedRequest, next_call_number
 from qwen3vl.engine.cancellation import Cancelled
 from qwen3vl.engine.executor import BatchExecutor
-from qwen3vl.engine.fairness import FairShare, Turn
+from qwen3vl.engine.fairness import CLOCK, FairShare, Turn
 from qwen3vl.engine.input_pipeline import InputPipeline
 from qwen3vl.engine.media_decoder import MediaDecoder, load_pixels
 from qwen3vl.engine.preparation import RequestPreparer
@@ -81,20 +80,20 @@ class Scheduler:
         self._executor = executor
         num_cores = os.cpu_count() or 1
         max_threads = max_threads or min(MAX_MEDIA_THREADS, num_cores)
-        self._media_threads = ForkSafeThreadPool(max_threads, "qwen3vl-media")
-        self._text_threads = ForkSafeThreadPool(min(max_threads, num_cores), "qwen3vl-text")
-        self._queue = RequestQueue(executor.budget, len(replicas), max_threads)
+        self._queue = RequestQueue(executor.budget, len(replicas))
         self._calls: set[Call] = set()
+        # These refer to what they need, and not to this object: a cycle would keep the model in memory.
         on_error = partial(_abort, self._queue, self._calls)
         self._pipeline = InputPipeline(
             self._queue,
             preparer,
-            MediaDecoder(self._replicas, self._media_threads, decode, use_cache=executor.use_cache),
-            text_threads=self._text_threads,
-            media_threads=self._media_threads,
+            MediaDecoder(self._replicas, decode, use_cache=executor.use_cache),
+            num_text_threads=min(max_threads, num_cores),
+            num_media_threads=max_threads,
             on_ready=partial(_notify, self._workers, on_error),
             on_error=on_error,
         )
+        self._query_threads = ForkSafeThreadPool(max_threads, "qwen3vl-queries")
         self._closed = False
         for worker in self._workers:
             worker.attach(self)
@@ -109,12 +108,12 @@ class Scheduler:
 
         Waits until running layers have ended, up to `CLOSE_TIMEOUT_S` seconds for each device.
         """
-        # No lock, since a lock may be taken while a process forks. `_begin` registers a call before it reads
-        # `_closed`, and this sets `_closed` before it reads `_calls`: no call escapes.
+        # Without a lock: `_begin` registers a call before it reads `_closed`, and this sets `_closed` before it reads
+        # `_calls`, so that no call escapes.
         self._closed = True
         _abort(self._queue, self._calls, Cancelled())
-        self._media_threads.close()
-        self._text_threads.close()
+        self._pipeline.close()
+        self._query_threads.close()
         for worker in self._workers:
             worker.wait_for_cancelled(CLOSE_TIMEOUT_S)
         # In place: the frame of a suspended generator refers to this object.
@@ -172,7 +171,7 @@ class Scheduler:
             try:
                 loop.call_soon_threadsafe(events.put_nowait, event)
             except RuntimeError:  # the loop is closed
-                self._queue.cancel(call)
+                self._end(call)
 
         call = self._new_call(notify)
         try:
@@ -180,10 +179,14 @@ class Scheduler:
             source: Iterator[Request] | None = iter(requests)
             num_missing = 0
             while True:
-                source, num_submitted = self._pipeline.submit_some(call, source, events.empty)
+                source, num_submitted = self._pipeline.submit_some(call, source, lambda: False)
                 num_missing += num_submitted
                 if source is None and not num_missing:
                     return
+                if num_submitted:
+                    await asyncio.sleep(0)  # others may run between two requests
+                    if source is not None and events.empty():
+                        continue
                 outputs = _outputs(await events.get())
                 num_missing -= len(outputs)
                 for output in outputs:
@@ -195,24 +198,29 @@ class Scheduler:
         finally:
             self._end(call)
 
-    def submit_to_media_thread(self, work: Callable[[], T]) -> Future[T]:
-        """Run a function that reads media on one of the media threads.
+    async def arun_blocking(self, work: Callable[[], T]) -> T:
+        """Run a function that reads the media of a query on a thread.
 
         Args:
             work: The function.
 
         Returns:
-            The future of its result.
+            Its result.
 
         Raises:
-            RuntimeError: The scheduler is closed.
+            RuntimeError: The scheduler is closed, or was closed meanwhile.
         """
-        if self._closed:
-            raise RuntimeError(CLOSED)
-        return self._media_threads.submit(work)
+        try:
+            return await asyncio.wrap_future(self._query_threads.submit(work))
+        except (RuntimeError, asyncio.CancelledError) as error:
+            if self._closed:
+                raise RuntimeError(CLOSED) from error
+            raise
 
     def next_turn(self) -> tuple[Turn, float] | None:
         """Return the turn of the next request, and seconds to wait before it; see `WorkSource`."""
+        if self._queue.drop_cancelled():
+            self._pipeline.wake()
         return None if self._closed else self._queue.next_turn()
 
     def take_work(self, worker: DeviceWorker) -> DeviceWork | None:
@@ -224,7 +232,7 @@ class Scheduler:
         calls = {queued.call for queued in requests}
         return DeviceWork(
             run=partial(self._run_batches, requests, number),
-            finish=partial(self._finish, requests, worker, worker.clock.active_since),
+            finish=partial(self._finish, requests, worker.active_since),
             cancelled=partial(_all_cancelled, calls),
             num_threads=requests[0].call.num_threads,
         )
@@ -235,58 +243,62 @@ class Scheduler:
             raise Cancelled
         replica = self._replicas[number]
         outcomes: list[BatchResult | BatchFailure] = []
-        for batch in form_batches(requests, self._executor.budget.tokens):
-            outcomes += self._executor.run(batch, replica, number)
+        batches = list(form_batches(requests, self._executor.budget.tokens))
+        for position, batch in enumerate(batches):
+            try:
+                outcomes += self._executor.run(batch, replica, number)
+            except Cancelled:
+                if not outcomes:
+                    raise
+                break  # the batches before are done
+            except Exception as error:
+                outcomes += [BatchFailure(batch.requests, without_traceback(error)) for batch in batches[position:]]
+                break
         return outcomes
 
-    def _finish(
-        self, requests: list[QueuedRequest], worker: DeviceWorker, active_since: DeviceTimestamp | None, result: Any
-    ) -> None:
+    def _finish(self, requests: list[QueuedRequest], active_since: DeviceTimestamp | None, result: Any) -> None:
         """Hand the outputs of requests to their calls.
 
         Args:
             requests: What was run.
-            worker: Where it was run.
             active_since: When the device got work after it had none.
             result: Results and failures of batches, or what was raised.
         """
-        outcomes: list[BatchResult | BatchFailure]
         if isinstance(result, BaseException):
-            outcomes = [] if isinstance(result, Cancelled) else [BatchFailure(requests, as_exception(result))]
-        else:
-            outcomes = result
+            result = [] if isinstance(result, Cancelled) else [BatchFailure(requests, as_exception(result))]
         outputs: defaultdict[Call, list[RequestOutput]] = defaultdict(list)
-        for outcome in outcomes:
-            for queued, output in zip(outcome.requests, self._to_outputs(outcome, worker, active_since), strict=True):
+        for outcome in result:
+            for queued, output in zip(outcome.requests, self._to_outputs(outcome, active_since), strict=True):
                 outputs[queued.call].append(output)
         self._queue.done(requests)
-        self._pipeline.advance()
+        self._pipeline.wake()
         for call, call_outputs in outputs.items():
             call.notify(call_outputs)
 
     def _to_outputs(
-        self, outcome: BatchResult | BatchFailure, worker: DeviceWorker, active_since: DeviceTimestamp | None
+        self, outcome: BatchResult | BatchFailure, active_since: DeviceTimestamp | None
     ) -> list[RequestOutput]:
         """Return an output for each request of a batch, and count it. States that are not finite are errors."""
         if isinstance(outcome, BatchFailure):
             return [failed_output(queued.prepared.request, outcome.error) for queued in outcome.requests]
         try:
             states = outcome.device_result.fetch()
-            worker.clock.advance(outcome.batch.pack.num_tokens)
+            CLOCK.advance(outcome.batch.pack.num_tokens)
             self.stats.add(batch_stats(outcome, active_since))
             finite = np.isfinite(states).all(axis=1).tolist()
         except Exception as error:  # CUDA reports a failed kernel only here
             return [failed_output(queued.prepared.request, error) for queued in outcome.requests]
+        not_finite = InputError("the model gives values for it that are not finite")
         return [
-            RequestOutput(queued.prepared.request.index, state, notice=queued.prepared.fitted.notice)
+            RequestOutput(queued.index, state, notice=queued.prepared.fitted.notice)
             if is_finite
-            else failed_output(queued.prepared.request, InputError("the model gives values for it that are not finite"))
+            else failed_output(queued.prepared.request, not_finite)
             for queued, state, is_finite in zip(outcome.requests, states, finite, strict=True)
         ]
 
     def _new_call(self, notify: Callable[[CallEvent], None]) -> Call:
         number = next_call_number()
-        return Call(number, notify, FairShare(self._workers[0].clock, number))
+        return Call(number, notify, FairShare(CLOCK, number), self._queue.epoch)
 
     def _begin(self, call: Call) -> None:
         """Register a call.
@@ -301,9 +313,7 @@ class Scheduler:
         if self._closed:
             raise Cancelled
         for worker in self._workers:
-            if worker.clock.idle:
-                worker.clock.active_since = DeviceTimestamp.now(worker.device)
-            worker.clock.enter(call.number)
+            worker.enter(call.number)
         self.stats.add(Stats(calls=1))
 
     def _end(self, call: Call) -> None:
@@ -311,7 +321,7 @@ class Scheduler:
         self._queue.cancel(call)
         self._calls.discard(call)
         for worker in self._workers:
-            worker.clock.leave(call.number)
+            worker.leave(call.number)
 
 
 def _outputs(event: CallEvent) -> Sequence[RequestOutput]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, fields
 
 from qwen3vl._deprecation import deprecated_alias
+from qwen3vl.concurrency.fork_safety import ForkSafeLock
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class StatsAccumulator:
 
     def __init__(self) -> None:
         self.total = Stats()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def add(self, stats: Stats) -> None:
         """Add to the total.

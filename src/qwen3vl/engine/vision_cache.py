@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 
+from qwen3vl.concurrency.fork_safety import ForkSafeLock
 from qwen3vl.model.vision import VisionFeatures
 
 SCAN_THRESHOLD = 64
@@ -40,7 +40,7 @@ class VisionFeatureCache:
         self._never_read: set[Hashable] = set()
         self._wasted_evictions = 0
         self._ghosts: OrderedDict[Hashable, None] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def get(self, key: Hashable) -> VisionFeatures | None:
         """Return the features of an image or video and mark them as recently used.

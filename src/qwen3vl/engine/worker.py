@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
@@ -13,10 +14,12 @@ from typing import Any, Protocol
 
 import torch
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.fork_safety import ForkSafeLock, register_thread_owner
 from qwen3vl.engine.cancellation import Cancelled, cancellation_scope, raise_if_cancelled
-from qwen3vl.engine.fairness import FairClock, Turn
+from qwen3vl.engine.fairness import Turn
 from qwen3vl.engine.timing import DeviceTimestamp, use_device
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +63,7 @@ class DeviceWorker:
 
     Attributes:
         device: The device.
-        clock: Virtual time, by which callers share the device.
+        active_since: When calls began that use the device, after there were none.
         idle_since: End of the last work on the device. On CUDA it may lie in the future, behind queued kernels.
     """
 
@@ -72,10 +75,11 @@ class DeviceWorker:
 
     def start_threads(self) -> None:
         """Create the threads' executors. Called again in each forked process."""
-        self.clock = FairClock()
+        self.active_since: DeviceTimestamp | None = None
+        self._calls: set[int] = set()
         self._thread = ThreadPoolExecutor(1, f"qwen3vl-{self.device}")
         self._results_thread = ThreadPoolExecutor(1, f"qwen3vl-{self.device}-results")
-        self._condition = threading.Condition()  # reentrant, since the garbage collector may close a stream anywhere
+        self._condition = threading.Condition()
         self._num_notified = 0
         self._active = False
         self._taking = False  # whether work was perhaps taken that `_running` does not show yet
@@ -90,6 +94,24 @@ class DeviceWorker:
         """
         alive = tuple(reference for reference in self._sources if reference() is not None)
         self._sources = (*alive, weakref.ref(source))
+
+    def enter(self, call: int) -> None:
+        """Note that a call began that uses the device.
+
+        Args:
+            call: Number of the call.
+        """
+        if not self._calls:
+            self.active_since = DeviceTimestamp.now(self.device)
+        self._calls.add(call)
+
+    def leave(self, call: int) -> None:
+        """Note that a call has ended.
+
+        Args:
+            call: Number of the call.
+        """
+        self._calls.discard(call)
 
     def notify(self) -> None:
         """Note that a queue has work.
@@ -120,30 +142,40 @@ class DeviceWorker:
 
     def _run_all(self) -> None:
         """Run work until there is none."""
-        while True:
-            # At most two batches are in the device's stream: later but smaller work can still overtake the others.
-            if self._previous_end is not None:
-                with suppress(RuntimeError):  # whoever fetches the results gets the error
-                    self._previous_end.wait()
+        try:
+            while self._run_next():
+                pass
+        except BaseException:
             with self._condition:
-                self._active = True
-                num_notified = self._num_notified
-            work, wait_s = self._take()
-            if work is not None:
-                self._previous_end = self.idle_since
-                self._run(work)
-                del work  # it refers to a model; after `wait_for_cancelled` nothing may refer to it
-                running, self._running = self._running, None
-                if running is not None:
-                    running[1].set()
-                continue
-            with self._condition:
-                if self._num_notified != num_notified:
-                    continue
-                if wait_s is None:
-                    self._active = False
-                    return
-                self._condition.wait(wait_s)
+                self._active = False
+            log.exception("the worker of %s stopped; it goes on with the next request", self.device)
+
+    def _run_next(self) -> bool:
+        """Run the work whose turn it is, or wait for it. Nothing refers to it, hence to a model, after that.
+
+        Returns:
+            Whether there may be more.
+        """
+        # At most two batches are in the device's stream: later but smaller work can still overtake the others.
+        if self._previous_end is not None:
+            with suppress(RuntimeError):  # whoever fetches the results gets the error
+                self._previous_end.wait()
+        with self._condition:
+            self._active = True
+            num_notified = self._num_notified
+        work, wait_s = self._take()
+        if work is not None:
+            self._previous_end = self.idle_since
+            self._run(work)
+            return True
+        with self._condition:
+            if self._num_notified != num_notified:
+                return True
+            if wait_s is None:
+                self._active = False
+                return False
+            self._condition.wait(wait_s)
+            return True
 
     def _take(self) -> tuple[DeviceWork | None, float | None]:
         """Take the work whose turn it is, or return how many seconds to wait; None if there is nothing to wait for."""
@@ -177,6 +209,9 @@ class DeviceWorker:
             result = Cancelled()
         except BaseException as error:  # whoever waits for the result handles it
             result = error.with_traceback(None)
+        running, self._running = self._running, None
+        if running is not None:
+            running[1].set()
         try:
             self._results_thread.submit(work.finish, result)
         except RuntimeError:  # the interpreter is shutting down
@@ -184,7 +219,7 @@ class DeviceWorker:
 
 
 _workers: dict[tuple[torch.device, int], DeviceWorker] = {}
-_workers_lock = threading.Lock()
+_workers_lock = ForkSafeLock()
 
 
 def device_workers(devices: Sequence[torch.device]) -> list[DeviceWorker]:

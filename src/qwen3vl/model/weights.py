@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby, islice
 from pathlib import Path
 
 import torch
@@ -15,6 +16,9 @@ from qwen3vl.model.config import read_config
 from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears, quantize_rows
 from qwen3vl.model.qwen3_vl import Qwen3VL
 
+TENSORS_PER_MAPPING = 16
+"""Number of tensors for which a file is mapped into memory once. Pages that were read count as the process's memory
+until the mapping ends; one mapping of the whole file would add the file's size to the peak of loading."""
 LM_HEAD = "lm_head.weight"
 """Name of the output head in a checkpoint that does not tie it to the input embedding."""
 
@@ -80,29 +84,45 @@ def load_model(
     _compare_names(folder, expected_shapes, stored)
     quantized_names = quantize_linears(model, weight_format) if weight_format else set()
     weights: dict[str, Tensor] = {}
-    for path in sorted({path for _, path in stored.values()}):
-        with _open_safetensors(path) as file:
-            for name, (stored_name, stored_path) in stored.items():
-                if stored_path != path:
-                    continue
-                tensor = file.get_tensor(stored_name)
-                if tuple(tensor.shape) != expected_shapes[name]:
-                    raise ModelError(
-                        f"{path}: {stored_name} has shape {tuple(tensor.shape)}; config.json asks for "
-                        f"{expected_shapes[name]}"
-                    )
-                weight = tensor.to(device=device, dtype=dtype)
-                if weight_format and name in quantized_names:
-                    layer = name.removesuffix("weight")
-                    quantized_weight, weight_scale = quantize_rows(weight, weight_format)
-                    weights[f"{layer}quantized_weight"], weights[f"{layer}weight_scale"] = (
-                        quantized_weight,
-                        weight_scale,
-                    )
-                else:
-                    weights[name] = weight
+    for name, tensor in _read_tensors(stored, expected_shapes):
+        weight = tensor.to(device=device, dtype=dtype)
+        if weight_format and name in quantized_names:
+            layer = name.removesuffix("weight")
+            quantized_weight, weight_scale = quantize_rows(weight, weight_format)
+            weights[f"{layer}quantized_weight"], weights[f"{layer}weight_scale"] = quantized_weight, weight_scale
+        else:
+            weights[name] = weight
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def _read_tensors(
+    stored: Mapping[str, tuple[str, Path]], expected_shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, Tensor]]:
+    """Read tensors of a checkpoint.
+
+    Args:
+        stored: By name, the name in the file and the file.
+        expected_shapes: By name, the shape.
+
+    Yields:
+        The name of each tensor and its values, in memory that is mapped to the file.
+
+    Raises:
+        ModelError: A tensor has another shape, or a file is damaged.
+    """
+    names = sorted(stored, key=lambda name: stored[name][1])
+    for path, names_of_file in groupby(names, key=lambda name: stored[name][1]):
+        while some_names := list(islice(names_of_file, TENSORS_PER_MAPPING)):
+            with _open_safetensors(path) as file:
+                for name in some_names:
+                    tensor = file.get_tensor(stored[name][0])
+                    if tuple(tensor.shape) != expected_shapes[name]:
+                        raise ModelError(
+                            f"{path}: {stored[name][0]} has shape {tuple(tensor.shape)}; config.json asks for "
+                            f"{expected_shapes[name]}"
+                        )
+                    yield name, tensor
 
 
 def yes_no_weight(folder: Path, model: Qwen3VL, yes_id: int, no_id: int) -> Tensor:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.documents import Document as LangChainDocument
@@ -17,8 +17,12 @@ from langchain_qwen3_vl.embeddings import Qwen3VLEmbeddings
 from langchain_qwen3_vl.inputs import content_name
 from langchain_qwen3_vl.precomputed import PrecomputedText
 from qwen3vl.adapters.inputs import input_or_error
+from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.documents import Document
 from qwen3vl.errors import BatchError, InputError, ItemError, StoreError
+
+if TYPE_CHECKING:
+    from qwen3vl import Batch
 
 _IDS_IN_MESSAGE = 5
 _ERRORS_IN_MESSAGE = 5
@@ -60,6 +64,31 @@ class EmbeddedBatch:
             )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _PreparedBatch:
+    """Documents with their ids.
+
+    Attributes:
+        documents: The documents, as those of LangChain.
+        ids: Their ids, or the `InputError` of a document that cannot have one.
+        contents: What is embedded: the documents, with the errors in place of those that have one.
+    """
+
+    documents: list[LangChainDocument]
+    ids: list[Any]
+    contents: list[Any]
+
+    @classmethod
+    def of(cls, batch: Sequence[AnyDocument]) -> Self:
+        documents = [to_langchain(document) if isinstance(document, Document) else document for document in batch]
+        ids = [input_or_error(document, _document_id, content_name(document)) for document in documents]
+        contents = [
+            document_id if isinstance(document_id, InputError) else document
+            for document, document_id in zip(documents, ids, strict=True)
+        ]
+        return cls(documents, ids, contents)
+
+
 class AddProgress:
     """The state of one `add_documents` call: which documents have been embedded, and which failed.
 
@@ -86,17 +115,28 @@ class AddProgress:
         Returns:
             The documents that could be embedded. Of several with the same id only the last one.
         """
+        prepared = _PreparedBatch.of(batch)
+        return self._record(prepared, self.embeddings.collect(prepared.contents))
+
+    async def aembed(self, batch: Sequence[AnyDocument]) -> EmbeddedBatch:
+        """Embed the next documents as `embed` does, without blocking the event loop.
+
+        Args:
+            batch: As for `embed`.
+
+        Returns:
+            As `embed` returns.
+        """
+        # The ids are digests of the metadata, which may hold megabytes of encoded images.
+        prepared = await run_in_executor(_PreparedBatch.of, batch)
+        return self._record(prepared, await self.embeddings.acollect(prepared.contents))
+
+    def _record(self, prepared: _PreparedBatch, vectors: Batch) -> EmbeddedBatch:
         start = len(self.ids)
-        documents = [to_langchain(document) if isinstance(document, Document) else document for document in batch]
-        ids = [input_or_error(document, _document_id, content_name(document)) for document in documents]
-        vectors = self.embeddings.collect(
-            [
-                document_id if isinstance(document_id, InputError) else document
-                for document, document_id in zip(documents, ids, strict=True)
-            ]
-        )
         embedded: dict[str, LangChainDocument] = {}
-        for document, document_id, vector, ok in zip(documents, ids, vectors.values, vectors.ok, strict=True):
+        for document, document_id, vector, ok in zip(
+            prepared.documents, prepared.ids, vectors.values, vectors.ok, strict=True
+        ):
             if not ok:
                 self.ids.append(None)
                 continue

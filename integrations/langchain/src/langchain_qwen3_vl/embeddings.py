@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Unpack
 from weakref import WeakKeyDictionary
 
@@ -13,10 +14,9 @@ from pydantic import AliasChoices, Field, field_validator
 
 from langchain_qwen3_vl.captions import captions_of_caller
 from langchain_qwen3_vl.inputs import Content, as_list, to_inputs
-from langchain_qwen3_vl.precomputed import is_precomputed
+from langchain_qwen3_vl.precomputed import is_precomputed, take_vectors
 from langchain_qwen3_vl.settings import LangChainModelArguments, LangChainModelSettings
 from qwen3vl.adapters.registry import MODELS
-from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, query_error
 
 if TYPE_CHECKING:
@@ -117,10 +117,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
 
         It embeds with `document_instruction`: pass `instruction=embeddings.query_instruction` to `Retriever`.
         """
-        arguments = self.engine_arguments(self.model, self.document_instruction)
-        if self.dimensions is not None:
-            arguments["dimensions"] = self.dimensions
-        return self._model.hold(MODELS.embedder(**arguments))
+        return self._model.hold(MODELS.embedder(**self._embedder_arguments()))
 
     def embed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
         """Embed documents.
@@ -139,9 +136,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         """
         values = as_list(texts)
         if is_precomputed(values):
-            # `take` returns a vector once, and the same text may be there several times.
-            vectors = {key: text.take() for key, text in {id(text): text for text in values}.items()}
-            return [vectors[id(text)] for text in values]
+            return take_vectors(values)
         if values and isinstance(values[0], str) and values == PROBE:  # an array has no truth value
             return [list(self._probe_vector())]
         self._warn_of_captions(values)
@@ -159,11 +154,8 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         Raises:
             InputError: The query cannot be used.
         """
-        try:
+        with _query_errors():
             return self._embed([text], self.query_instruction)[0]
-        except BatchError as error:
-            (item_error,) = error.errors
-            raise query_error(item_error.source, item_error.reason) from error
 
     def embed_image(self, uris: Sequence[str]) -> list[list[float]]:
         """Embed images; Chroma calls this method for images.
@@ -177,7 +169,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         Raises:
             BatchError: Images cannot be embedded. It has the vectors of the others.
         """
-        return self._embed([{"image": uri} for uri in ([uris] if isinstance(uris, str) else uris)], None)
+        return self._embed(_image_inputs(uris), None)
 
     def embed_multimodal(self, inputs: Sequence[Content]) -> list[list[float]]:
         """Embed mappings with any of text, image and video, each one value or a list, as one vector each.
@@ -209,6 +201,20 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         inputs = to_inputs(as_list(values), self.media_keys)
         return self.embedder.embed(inputs, instruction=instruction, progress=self.show_progress, on_error="collect")
 
+    async def acollect(self, values: Sequence[Content], instruction: str | None = None) -> Batch:
+        """Embed values as `collect` does, without blocking the event loop. Waiting for the model occupies no thread.
+
+        Args:
+            values: As for `collect`.
+            instruction: As for `collect`.
+
+        Returns:
+            As `collect` returns.
+        """
+        inputs = to_inputs(as_list(values), self.media_keys)
+        embedder = self._model.hold(await MODELS.aembedder(**self._embedder_arguments()))
+        return await embedder.aembed(inputs, instruction=instruction, progress=self.show_progress, on_error="collect")
+
     async def aembed_documents(self, texts: Sequence[Content]) -> list[list[float]]:
         """Embed documents as `embed_documents` does, without blocking the event loop.
 
@@ -219,9 +225,10 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
             As `embed_documents` returns.
         """
         values = as_list(texts)
-        if not is_precomputed(values):
-            self._warn_of_captions(values)  # here, because the threads of the executor have other frames
-        return await run_in_executor(self.embed_documents, values)
+        if is_precomputed(values):
+            return take_vectors(values)
+        self._warn_of_captions(values)
+        return await self._aembed(values, None)
 
     async def aembed_query(self, text: Content) -> list[float]:
         """Embed a query as `embed_query` does, without blocking the event loop.
@@ -232,7 +239,8 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         Returns:
             As `embed_query` returns.
         """
-        return await run_in_executor(self.embed_query, text)
+        with _query_errors():
+            return (await self._aembed([text], self.query_instruction))[0]
 
     async def aembed_image(self, uris: Sequence[str]) -> list[list[float]]:
         """Embed images as `embed_image` does, without blocking the event loop.
@@ -243,7 +251,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         Returns:
             As `embed_image` returns.
         """
-        return await run_in_executor(self.embed_image, uris)
+        return await self._aembed(_image_inputs(uris), None)
 
     async def aembed_multimodal(self, inputs: Sequence[Content]) -> list[list[float]]:
         """Embed inputs as `embed_multimodal` does, without blocking the event loop.
@@ -254,21 +262,17 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         Returns:
             As `embed_multimodal` returns.
         """
-        return await run_in_executor(self.embed_multimodal, inputs)
+        return await self._aembed(as_list(inputs), None)
+
+    def _embedder_arguments(self) -> dict[str, Any]:
+        arguments = self.engine_arguments(self.model, self.document_instruction)
+        return arguments if self.dimensions is None else {**arguments, "dimensions": self.dimensions}
 
     def _embed(self, values: Sequence[Content], instruction: str | None) -> list[list[float]]:
-        if not values:
-            return []
-        batch = self.collect(values, instruction)
-        if batch.errors:
-            error = BatchError(batch.errors, batch.values)
-            if any(isinstance(value, str) and not value for value in values):
-                error.add_note(
-                    "LangChain's vector stores and filters embed only page_content. For documents that have an image "
-                    f"or video in their metadata, use {_WHAT_EMBEDS_MEDIA}."
-                )
-            raise error
-        return batch.values.tolist()  # type: ignore[no-any-return]
+        return _vectors_or_raise(self.collect(values, instruction), values) if values else []
+
+    async def _aembed(self, values: Sequence[Content], instruction: str | None) -> list[list[float]]:
+        return _vectors_or_raise(await self.acollect(values, instruction), values) if values else []
 
     def _probe_vector(self) -> list[float]:
         """Return the vector of `PROBE`, computed once for each loaded model."""
@@ -290,3 +294,29 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
                 captions.num_documents,
                 _WHAT_EMBEDS_MEDIA,
             )
+
+
+def _image_inputs(uris: Sequence[str]) -> list[Any]:
+    return [{"image": uri} for uri in ([uris] if isinstance(uris, str) else uris)]
+
+
+def _vectors_or_raise(batch: Batch, values: Sequence[Content]) -> list[list[float]]:
+    if batch.errors:
+        error = BatchError(batch.errors, batch.values)
+        if any(isinstance(value, str) and not value for value in values):
+            error.add_note(
+                "LangChain's vector stores and filters embed only page_content. For documents that have an image "
+                f"or video in their metadata, use {_WHAT_EMBEDS_MEDIA}."
+            )
+        raise error
+    return batch.values.tolist()  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _query_errors() -> Iterator[None]:
+    """Turn the error of a batch that is a single query into an error of the query."""
+    try:
+        yield
+    except BatchError as error:
+        (item_error,) = error.errors
+        raise query_error(item_error.source, item_error.reason) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from langchain_core.callbacks import Callbacks
@@ -12,7 +13,9 @@ from pydantic import ConfigDict, Field
 
 from langchain_qwen3_vl.embeddings import Qwen3VLEmbeddings
 from langchain_qwen3_vl.inputs import Content
-from qwen3vl.concurrency.executor import run_in_executor
+
+if TYPE_CHECKING:
+    from qwen3vl import Batch
 
 log = logging.getLogger(__name__)
 FILTER_METADATA_KEYS = ("query_similarity_score", "filter_error")
@@ -86,7 +89,31 @@ class Qwen3VLEmbeddingsFilter(BaseDocumentCompressor):
         if not documents:
             return []
         batch = self.embeddings.collect(documents)
-        similarities = batch.values @ np.asarray(self.embeddings.embed_query(query), dtype=np.float32)
+        return self._select(documents, batch, self.embeddings.embed_query(query))
+
+    async def acompress_documents(
+        self,
+        documents: Sequence[Document],
+        query: Content,
+        callbacks: Callbacks | None = None,  # noqa: ARG002 (as above)
+    ) -> list[Document]:
+        """Filter documents as `compress_documents` does, without blocking the event loop.
+
+        Args:
+            documents: As for `compress_documents`.
+            query: As for `compress_documents`.
+            callbacks: Not used.
+
+        Returns:
+            As `compress_documents` returns.
+        """
+        if not documents:
+            return []
+        batch = await self.embeddings.acollect(documents)
+        return self._select(documents, batch, await self.embeddings.aembed_query(query))
+
+    def _select(self, documents: Sequence[Document], batch: Batch, query_vector: Sequence[float]) -> list[Document]:
+        similarities = batch.values @ np.asarray(query_vector, dtype=np.float32)
         ok = batch.ok
         selected: list[int] = []
         for index in np.argsort(-similarities, kind="stable").tolist():  # NaN, so what cannot be read, is last
@@ -102,21 +129,6 @@ class Qwen3VLEmbeddingsFilter(BaseDocumentCompressor):
                 metadata = {"query_similarity_score": None, "filter_error": error.reason}
                 filtered.append(_with_metadata(documents[error.index], metadata))
         return filtered[: self.k]
-
-    async def acompress_documents(
-        self, documents: Sequence[Document], query: Content, callbacks: Callbacks | None = None
-    ) -> list[Document]:
-        """Filter documents as `compress_documents` does, without blocking the event loop.
-
-        Args:
-            documents: As for `compress_documents`.
-            query: As for `compress_documents`.
-            callbacks: Not used.
-
-        Returns:
-            As `compress_documents` returns.
-        """
-        return await run_in_executor(self.compress_documents, documents, query, callbacks)
 
     def _passes(self, similarity: float, to_selected: np.ndarray) -> bool:
         if self.similarity_threshold is not None and similarity < self.similarity_threshold:

@@ -19,7 +19,6 @@ from langchain_qwen3_vl.vector_stores import (
     require_dense,
     write_documents,
 )
-from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import StoreError
 
 StoreT = TypeVar("StoreT", bound=VectorStore)
@@ -250,7 +249,7 @@ class Qwen3VLVectorStore(VectorStore):
         """
         require_dense(cls, kwargs.get("retrieval_mode"))
         progress = AddProgress(_require_media_embeddings(embedding))
-        embedded = await run_in_executor(progress.embed, with_ids(list(documents), kwargs.pop("ids", None)))
+        embedded = await progress.aembed(with_ids(list(documents), kwargs.pop("ids", None)))
         store = await super().afrom_documents(embedded.documents, progress.embeddings, ids=embedded.ids, **kwargs)
         return _finish(store, embedding, progress, embedded)
 

@@ -78,3 +78,16 @@ def is_precomputed(texts: Sequence[Any]) -> TypeGuard[Sequence[PrecomputedText]]
         True if there is a text, and each is a `PrecomputedText` whose vector was not taken.
     """
     return bool(texts) and all(isinstance(text, PrecomputedText) and text.vector is not None for text in texts)
+
+
+def take_vectors(texts: Sequence[PrecomputedText]) -> list[list[float]]:
+    """Take the vectors of texts.
+
+    Args:
+        texts: Texts that have their vectors; the same object may be there several times.
+
+    Returns:
+        A vector for each text.
+    """
+    vectors = {key: text.take() for key, text in {id(text): text for text in texts}.items()}
+    return [vectors[id(text)] for text in texts]

@@ -14,7 +14,6 @@ from pydantic import AliasChoices, Field
 from langchain_qwen3_vl.inputs import Content, as_list, to_inputs, to_query_input
 from langchain_qwen3_vl.settings import LangChainModelArguments, LangChainModelSettings
 from qwen3vl.adapters.registry import MODELS
-from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import BatchError, PolicyError
 from qwen3vl.inputs import as_item
 
@@ -123,7 +122,7 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
             ValueError: `top_n` is negative.
         """
         ranking = self._rank(query, documents, self.top_n if top_n is None else top_n, instruction)
-        return [{"index": ranked.index, **_rerank_metadata(ranked)} for ranked in ranking]
+        return _to_results(ranking)
 
     async def arerank(
         self, query: Content, documents: Sequence[Content], *, top_n: int | None = None, instruction: str | None = None
@@ -139,7 +138,7 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
         Returns:
             As `rerank` returns.
         """
-        return await run_in_executor(self.rerank, query, documents, top_n=top_n, instruction=instruction)
+        return _to_results(await self._arank(query, documents, self.top_n if top_n is None else top_n, instruction))
 
     def compress_documents(
         self,
@@ -162,15 +161,13 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
             InputError: The query cannot be used.
             BatchError: Documents cannot be read and `on_error` is `"raise"`.
         """
-        reranked = []
-        for ranked in self._rank(query, documents, self.top_n, None):
-            document = documents[ranked.index]
-            metadata = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
-            reranked.append(document.model_copy(update={"metadata": {**metadata, **_rerank_metadata(ranked)}}))
-        return reranked
+        return _to_documents(self._rank(query, documents, self.top_n, None), documents)
 
     async def acompress_documents(
-        self, documents: Sequence[Document], query: Content, callbacks: Callbacks | None = None
+        self,
+        documents: Sequence[Document],
+        query: Content,
+        callbacks: Callbacks | None = None,  # noqa: ARG002 (as above)
     ) -> list[Document]:
         """Return the best documents as `compress_documents` does, without blocking the event loop.
 
@@ -182,24 +179,42 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
         Returns:
             As `compress_documents` returns.
         """
-        return await run_in_executor(self.compress_documents, documents, query, callbacks)
+        return _to_documents(await self._arank(query, documents, self.top_n, None), documents)
 
     def _rank(
         self, query: Content, documents: Sequence[Content], top_n: int | None, instruction: str | None
     ) -> list[RankedDocument]:
+        inputs = self._inputs(documents, top_n)
+        if not inputs:
+            return []
+        ranking = self.reranker.rank(documents=inputs, **self._rank_arguments(query, instruction))
+        return self._select(ranking, inputs, top_n)
+
+    async def _arank(
+        self, query: Content, documents: Sequence[Content], top_n: int | None, instruction: str | None
+    ) -> list[RankedDocument]:
+        inputs = self._inputs(documents, top_n)
+        if not inputs:
+            return []
+        reranker = self._model.hold(await MODELS.areranker(**self.engine_arguments(self.model, self.instruction)))
+        ranking = await reranker.arank(documents=inputs, **self._rank_arguments(query, instruction))
+        return self._select(ranking, inputs, top_n)
+
+    def _inputs(self, documents: Sequence[Content], top_n: int | None) -> list[Any]:
+        """Return what has to be scored for the best `top_n` documents; nothing if none is wanted."""
         if top_n is not None and top_n < 0:
             raise ValueError(f"top_n is {top_n}; it must be None, or 0 or more")
-        documents = as_list(documents)
-        if not documents or top_n == 0:
-            return []
-        inputs = to_inputs(documents, self.media_keys)
-        ranking = self.reranker.rank(
-            to_query_input(query, self.media_keys),
-            inputs,
-            instruction=instruction,
-            progress=self.show_progress,
-            on_error="collect",
-        )
+        return [] if top_n == 0 else to_inputs(as_list(documents), self.media_keys)
+
+    def _rank_arguments(self, query: Content, instruction: str | None) -> dict[str, Any]:
+        return {
+            "query": to_query_input(query, self.media_keys),
+            "instruction": instruction,
+            "progress": self.show_progress,
+            "on_error": "collect",
+        }
+
+    def _select(self, ranking: list[RankedDocument], inputs: Sequence[Any], top_n: int | None) -> list[RankedDocument]:
         self._handle_errors(ranking, inputs)
         if self.score_threshold is not None:
             threshold = self.score_threshold
@@ -234,3 +249,17 @@ def _rerank_metadata(ranked: RankedDocument) -> dict[str, Any]:
     if ranked.error is None:
         return {"relevance_score": ranked.score}
     return {"relevance_score": None, "rerank_error": ranked.error.reason}
+
+
+def _to_results(ranking: Sequence[RankedDocument]) -> list[dict[str, Any]]:
+    return [{"index": ranked.index, **_rerank_metadata(ranked)} for ranked in ranking]
+
+
+def _to_documents(ranking: Sequence[RankedDocument], documents: Sequence[Document]) -> list[Document]:
+    """Return copies of the documents of a ranking, with their scores."""
+    reranked = []
+    for ranked in ranking:
+        document = documents[ranked.index]
+        metadata = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
+        reranked.append(document.model_copy(update={"metadata": {**metadata, **_rerank_metadata(ranked)}}))
+    return reranked

@@ -178,7 +178,7 @@ async def awrite_documents(
     progress = AddProgress(await run_in_executor(_store_embeddings, store, embeddings))
     target = _write_target(store, progress.embeddings)
     async for batch in _abatches(documents, batch_size):
-        embedded = await run_in_executor(progress.embed, batch)
+        embedded = await progress.aembed(batch)
         with progress.notes_on_errors():
             if embedded.documents:
                 await write(target, embedded)
@@ -282,7 +282,7 @@ async def _abatches(
     if not isinstance(documents, AsyncIterable):
         batches = _batches(documents, size)
         # On asyncio's default threads, so that a slow iterable does not block this package's few executor threads,
-        # which other calls need for the model.
+        # which load models.
         while next_batch := await asyncio.to_thread(next, batches, None):
             yield next_batch
         return

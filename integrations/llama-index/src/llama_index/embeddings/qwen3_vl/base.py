@@ -12,20 +12,21 @@ from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.schema import BaseNode
 from llama_index.embeddings.qwen3_vl._frame_lookup import nodes_being_embedded, nodes_being_hashed
 from llama_index.embeddings.qwen3_vl.batching import InputType
-from llama_index.embeddings.qwen3_vl.cache import cache_key, embed_with_cache, item_digest
+from llama_index.embeddings.qwen3_vl.cache import CachedInputs, cache_key, item_digest
 from llama_index.embeddings.qwen3_vl.media_methods import MediaMethods
 from llama_index.embeddings.qwen3_vl.nodes import as_storable, has_inline_media, node_input, node_input_or_error
 from llama_index.embeddings.qwen3_vl.results import EmbedResult
 from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings
 from llama_index.embeddings.qwen3_vl.text_methods import TextMethods
 
-from qwen3vl.adapters.inputs import describe_input
+from qwen3vl.adapters.inputs import describe_inputs
 from qwen3vl.adapters.registry import MODELS
+from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import as_item
 
 if TYPE_CHECKING:
-    from qwen3vl import Batch, Embedder
+    from qwen3vl import Embedder
 
 log = logging.getLogger(__name__)
 
@@ -133,11 +134,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
     @property
     def embedder(self) -> Embedder:
         """The `Embedder` with the present settings, for `qwen3vl.ingest` and `Retriever`; loads the model."""
-        arguments = self.engine_arguments(self.model_name, self.document_instruction)
-        if self.dimensions is not None:
-            arguments["dimensions"] = self.dimensions
-        # The workers of a pipeline unpickle a new object for every task: the registry keeps their model loaded.
-        return self._model.hold(MODELS.embedder(keep=self._unpickled, **arguments))
+        return self._model.hold(MODELS.embedder(**self._embedder_arguments()))
 
     def to_payload(self) -> dict[str, Any]:
         """Return the description of the model in LlamaIndex's events; it contains no secrets.
@@ -184,7 +181,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
             BatchError: Nodes cannot be embedded and `on_error` is `"raise"`.
         """
         inputs = [node_input_or_error(node, self.media_keys) for node in nodes]
-        names = [describe_input(value) for value in inputs]
+        names = describe_inputs(inputs)
         result = self._embed_batches(inputs, names, "document", bool(kwargs.get("show_progress")))
         return self._with_vectors(nodes, inputs, result)
 
@@ -202,7 +199,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
             BatchError: Nodes cannot be embedded and `on_error` is `"raise"`.
         """
         inputs = [node_input_or_error(node, self.media_keys) for node in nodes]
-        names = [describe_input(value) for value in inputs]
+        names = await run_in_executor(describe_inputs, inputs)
         result = await self._aembed_batches(inputs, names, "document", bool(kwargs.get("show_progress")))
         return self._with_vectors(nodes, inputs, result)
 
@@ -229,15 +226,39 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
 
     def _embed(self, inputs: Sequence[Any], input_type: InputType, show_progress: bool = False) -> EmbedResult:
         embedder = self.embedder
-        instruction = self.query_instruction if input_type == "query" else None
+        cached = self._look_up(embedder, inputs, input_type)
+        return cached.complete(embedder.embed(cached.missing, **self._embed_options(input_type, show_progress)))
 
-        def embed(missing: list[Any]) -> Batch:
-            return embedder.embed(missing, instruction=instruction, progress=show_progress, on_error="collect")
+    async def _aembed(self, inputs: Sequence[Any], input_type: InputType, show_progress: bool = False) -> EmbedResult:
+        embedder = self._model.hold(await MODELS.aembedder(**self._embedder_arguments()))
+        options = self._embed_options(input_type, show_progress)
+        if self.embeddings_cache is None:
+            cached = self._look_up(embedder, inputs, input_type)
+            return cached.complete(await embedder.aembed(cached.missing, **options))
+        # The keys are digests of files, and the cache may be a server.
+        cached = await run_in_executor(self._look_up, embedder, inputs, input_type)
+        return await run_in_executor(cached.complete, await embedder.aembed(cached.missing, **options))
+
+    def _embedder_arguments(self) -> dict[str, Any]:
+        arguments = self.engine_arguments(self.model_name, self.document_instruction)
+        if self.dimensions is not None:
+            arguments["dimensions"] = self.dimensions
+        # The workers of a pipeline unpickle a new object for every task: the registry keeps their model loaded.
+        return {**arguments, "keep": self._unpickled}
+
+    def _embed_options(self, input_type: InputType, show_progress: bool) -> dict[str, Any]:
+        return {"instruction": self._instruction(input_type), "progress": show_progress, "on_error": "collect"}
+
+    def _instruction(self, input_type: InputType) -> str | None:
+        return self.query_instruction if input_type == "query" else None
+
+    def _look_up(self, embedder: Embedder, inputs: Sequence[Any], input_type: InputType) -> CachedInputs:
+        instruction = self._instruction(input_type) or embedder.instruction
 
         def key_of(value: Any) -> str | None:
-            return cache_key(value, instruction or embedder.instruction, embedder.recipe.digest, self.policy)
+            return cache_key(value, instruction, embedder.recipe.digest, self.policy)
 
-        return embed_with_cache(self.embeddings_cache, inputs, embed, key_of)
+        return CachedInputs(self.embeddings_cache, inputs, key_of)
 
     def _media_digest(self, nodes: Sequence[BaseNode]) -> str | None:
         """Return a digest of the media of nodes; None if none has any."""

@@ -12,8 +12,6 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
 from llama_index.embeddings.qwen3_vl.results import Embedding, EmbedResult
 
-from qwen3vl.concurrency.executor import run_in_executor
-
 dispatcher = get_dispatcher(__name__)
 InputType = Literal["query", "document"]
 
@@ -21,7 +19,7 @@ InputType = Literal["query", "document"]
 class BatchedEmbedding(MultiModalEmbedding):
     """An embedding model whose methods all go through `_embed_batches` or its async counterpart.
 
-    A subclass provides `_embed`, which blocks. `Qwen3VLEmbedding` is the one in use.
+    A subclass provides `_embed`, which blocks, and `_aembed`. `Qwen3VLEmbedding` is the one in use.
 
     Example:
         ```python
@@ -39,6 +37,10 @@ class BatchedEmbedding(MultiModalEmbedding):
     # Not an abstract method: LlamaIndex would wrap every implementation in a span of its own.
     def _embed(self, inputs: Sequence[Any], input_type: InputType, show_progress: bool = False) -> EmbedResult:
         """Embed one batch of inputs as `Embedder.embed` accepts them."""
+        raise NotImplementedError
+
+    async def _aembed(self, inputs: Sequence[Any], input_type: InputType, show_progress: bool = False) -> EmbedResult:
+        """Embed one batch as `_embed` does, without blocking the event loop."""
         raise NotImplementedError
 
     def _embed_or_raise(
@@ -76,7 +78,7 @@ class BatchedEmbedding(MultiModalEmbedding):
             if limiter is not None:
                 await limiter.async_acquire()
             with self._events(names[batch]) as report:
-                results.append(await run_in_executor(self._embed, inputs[batch], input_type, show_progress))
+                results.append(await self._aembed(inputs[batch], input_type, show_progress))
                 report(results[-1])
         return EmbedResult.concat(results)
 

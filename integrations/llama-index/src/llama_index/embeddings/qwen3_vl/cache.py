@@ -20,31 +20,41 @@ COLLECTION = "qwen3vl"
 """Collection of the key-value store. LlamaIndex's own collection uses equal keys for queries and documents."""
 
 
-def embed_with_cache(
-    store: Any, inputs: Sequence[Any], embed: Callable[[list[Any]], Batch], key_of: Callable[[Any], str | None]
-) -> EmbedResult:
-    """Take vectors from a key-value store, embed the inputs that it does not have, and store their vectors.
+class CachedInputs:
+    """Inputs with the vectors that a key-value store has for them. All of it may block: files are read for the keys.
 
     Args:
-        store: A LlamaIndex key-value store, or None to embed everything.
+        store: A LlamaIndex key-value store, or None, which has no vectors.
         inputs: Inputs as `Embedder.embed` accepts them.
-        embed: Embeds inputs and collects their errors.
         key_of: Returns the key of an input, or None if it cannot be cached.
 
-    Returns:
-        Vectors and errors in the order of the inputs.
+    Attributes:
+        missing: The inputs that have to be embedded.
     """
-    keys = [None if store is None else key_of(value) for value in inputs]
-    entries = [None if key is None else store.get(key, collection=COLLECTION) for key in keys]
-    vectors: list[Embedding | None] = [None if entry is None else entry["embedding"] for entry in entries]
-    missing = [index for index, vector in enumerate(vectors) if vector is None]
-    batch = embed([inputs[index] for index in missing])
-    for index, vector, ok in zip(missing, batch.values.tolist(), batch.ok, strict=True):
-        if ok:
-            vectors[index] = vector
-            if (key := keys[index]) is not None:
-                store.put(key, {"embedding": vector}, collection=COLLECTION)
-    return EmbedResult(vectors, [error.at(missing[error.index]) for error in batch.errors])
+
+    def __init__(self, store: Any, inputs: Sequence[Any], key_of: Callable[[Any], str | None]) -> None:
+        self._store = store
+        self._keys = [None if store is None else key_of(value) for value in inputs]
+        entries = [None if key is None else store.get(key, collection=COLLECTION) for key in self._keys]
+        self._vectors: list[Embedding | None] = [None if entry is None else entry["embedding"] for entry in entries]
+        self._missing = [index for index, vector in enumerate(self._vectors) if vector is None]
+        self.missing = [inputs[index] for index in self._missing]
+
+    def complete(self, batch: Batch) -> EmbedResult:
+        """Add the vectors of the missing inputs, and store them.
+
+        Args:
+            batch: Vectors and errors of `missing`.
+
+        Returns:
+            Vectors and errors in the order of the inputs.
+        """
+        for index, vector, ok in zip(self._missing, batch.values.tolist(), batch.ok, strict=True):
+            if ok:
+                self._vectors[index] = vector
+                if (key := self._keys[index]) is not None:
+                    self._store.put(key, {"embedding": vector}, collection=COLLECTION)
+        return EmbedResult(self._vectors, [error.at(self._missing[error.index]) for error in batch.errors])
 
 
 def cache_key(value: Any, instruction: str, recipe: str, policy: MediaPolicy) -> str | None:

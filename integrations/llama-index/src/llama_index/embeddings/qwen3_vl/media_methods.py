@@ -10,7 +10,7 @@ from llama_index.core.schema import ImageType
 from llama_index.embeddings.qwen3_vl.batching import BatchedEmbedding
 from llama_index.embeddings.qwen3_vl.results import Embedding
 
-from qwen3vl.adapters.inputs import describe_input
+from qwen3vl.adapters.inputs import describe_inputs
 from qwen3vl.concurrency.executor import run_in_executor
 
 dispatcher = get_dispatcher(__name__)
@@ -195,7 +195,7 @@ class MediaMethods(BatchedEmbedding):
         Raises:
             BatchError: Inputs cannot be embedded. It has the vectors of the others.
         """
-        return self._embed_or_raise(inputs, [describe_input(value) for value in inputs], "document", show_progress)
+        return self._embed_or_raise(inputs, describe_inputs(inputs), "document", show_progress)
 
     @dispatcher.span
     async def aget_multimodal_embeddings(self, inputs: Sequence[Any], show_progress: bool = False) -> list[Embedding]:
@@ -211,9 +211,8 @@ class MediaMethods(BatchedEmbedding):
         Raises:
             BatchError: Inputs cannot be embedded. It has the vectors of the others.
         """
-        return await self._aembed_or_raise(
-            inputs, [describe_input(value) for value in inputs], "document", show_progress
-        )
+        names = await run_in_executor(describe_inputs, inputs)
+        return await self._aembed_or_raise(inputs, names, "document", show_progress)
 
     # Methods that LlamaIndex's base class requires
 
@@ -221,4 +220,4 @@ class MediaMethods(BatchedEmbedding):
         return self._embed([{"image": img_file_path}], "document").vectors_or_raise()[0]
 
     async def _aget_image_embedding(self, img_file_path: ImageType) -> Embedding:
-        return await run_in_executor(self._get_image_embedding, img_file_path)
+        return (await self._aembed([{"image": img_file_path}], "document")).vectors_or_raise()[0]

@@ -9,7 +9,7 @@ from llama_index.embeddings.qwen3_vl.batching import BatchedEmbedding
 from llama_index.embeddings.qwen3_vl.queries import EmbeddedQueries, MediaQuery, media_query
 from llama_index.embeddings.qwen3_vl.results import Embedding
 
-from qwen3vl.adapters.inputs import describe_input
+from qwen3vl.adapters.inputs import describe_inputs
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import InputError
 
@@ -69,7 +69,7 @@ class TextMethods(BatchedEmbedding):
         Raises:
             BatchError: The query cannot be embedded.
         """
-        return self._embed_or_raise([query], [describe_input(query)], "query")[0]
+        return self._embed_or_raise([query], describe_inputs([query]), "query")[0]
 
     async def aget_multimodal_query_embedding(self, query: Any) -> Embedding:
         """Embed a query that may have images and videos, asynchronously.
@@ -83,7 +83,8 @@ class TextMethods(BatchedEmbedding):
         Raises:
             BatchError: The query cannot be embedded.
         """
-        return (await self._aembed_or_raise([query], [describe_input(query)], "query"))[0]
+        names = await run_in_executor(describe_inputs, [query])
+        return (await self._aembed_or_raise([query], names, "query"))[0]
 
     def query_bundle(self, query: Any) -> MediaQuery:
         """Make a query with images and videos for any retriever and for `Qwen3VLRerank`.
@@ -111,7 +112,8 @@ class TextMethods(BatchedEmbedding):
         Raises:
             BatchError: The query cannot be embedded.
         """
-        return media_query(query, await self.aget_multimodal_query_embedding(query))
+        vector = await self.aget_multimodal_query_embedding(query)
+        return await run_in_executor(media_query, query, vector)
 
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Any = None) -> Embedding:
         """Embed the texts of queries and combine their vectors.
@@ -226,19 +228,19 @@ class TextMethods(BatchedEmbedding):
         return self._embed([query], "query").vectors_or_raise()[0]
 
     async def _aget_query_embedding(self, query: str) -> Embedding:
-        return await run_in_executor(self._get_query_embedding, query)
+        return (await self._aembed([query], "query")).vectors_or_raise()[0]
 
     def _get_text_embedding(self, text: str) -> Embedding:
         return self._embed([text], "document").vectors_or_raise()[0]
 
     async def _aget_text_embedding(self, text: str) -> Embedding:
-        return await run_in_executor(self._get_text_embedding, text)
+        return (await self._aembed([text], "document")).vectors_or_raise()[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[Embedding]:
         return self._embed(texts, "document").vectors_or_raise()
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[Embedding]:
-        return await run_in_executor(self._get_text_embeddings, texts)
+        return (await self._aembed(texts, "document")).vectors_or_raise()
 
 
 def _require_texts(queries: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
@@ -22,7 +23,6 @@ from llama_index.embeddings.qwen3_vl.queries import bundle_input
 from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings
 
 from qwen3vl.adapters.registry import MODELS
-from qwen3vl.concurrency.executor import run_in_executor
 
 if TYPE_CHECKING:
     from qwen3vl import RankedDocument, Reranker
@@ -116,27 +116,28 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         query = _query_input(query_bundle)
-        event_id = self._start_event(nodes, query_bundle)
-        reranked: list[NodeWithScore] = []
-        try:
-            reranked = self._rerank(nodes, query)
-        finally:
-            self._end_event(event_id, reranked)
+        with self._events(nodes, query_bundle) as reranked:
+            if inputs := self._inputs(nodes):
+                ranking = self.reranker.rank(query, inputs, on_error=self._on_item_error)
+                reranked += self._select(nodes, inputs, ranking)
         return reranked
 
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
         query = _query_input(query_bundle)
-        event_id = self._start_event(nodes, query_bundle)
-        reranked: list[NodeWithScore] = []
-        try:
-            reranked = await run_in_executor(self._rerank, nodes, query)
-        finally:
-            self._end_event(event_id, reranked)
+        with self._events(nodes, query_bundle) as reranked:
+            if inputs := self._inputs(nodes):
+                reranker = self._model.hold(
+                    await MODELS.areranker(**self.engine_arguments(self.model, self.instruction))
+                )
+                ranking = await reranker.arank(query, inputs, on_error=self._on_item_error)
+                reranked += self._select(nodes, inputs, ranking)
         return reranked
 
-    def _start_event(self, nodes: list[NodeWithScore], query: QueryBundle | None) -> str:
+    @contextmanager
+    def _events(self, nodes: list[NodeWithScore], query: QueryBundle | None) -> Iterator[list[NodeWithScore]]:
+        """Send the start event of a reranking, and the end event with the nodes that are added to the yielded list."""
         dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=self.top_n, model_name=self.model))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -144,19 +145,26 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
             EventPayload.QUERY_STR: "" if query is None else query.query_str,
             EventPayload.TOP_K: self.top_n,
         }
-        return self.callback_manager.on_event_start(CBEventType.RERANKING, payload=payload)
+        event_id = self.callback_manager.on_event_start(CBEventType.RERANKING, payload=payload)
+        reranked: list[NodeWithScore] = []
+        try:
+            yield reranked
+        finally:
+            dispatcher.event(ReRankEndEvent(nodes=reranked))
+            payload = {EventPayload.NODES: reranked}
+            self.callback_manager.on_event_end(CBEventType.RERANKING, payload=payload, event_id=event_id)
 
-    def _end_event(self, event_id: str, reranked: list[NodeWithScore]) -> None:
-        dispatcher.event(ReRankEndEvent(nodes=reranked))
-        payload: dict[str, Any] = {EventPayload.NODES: reranked}
-        self.callback_manager.on_event_end(CBEventType.RERANKING, payload=payload, event_id=event_id)
+    @property
+    def _on_item_error(self) -> Literal["raise", "collect"]:
+        return "raise" if self.on_error == "raise" else "collect"
 
-    def _rerank(self, nodes: Sequence[NodeWithScore], query: Any) -> list[NodeWithScore]:
-        if not nodes:
-            return []
-        inputs = [node_input_or_error(node.node, self.media_keys) for node in nodes]
-        on_error: Literal["raise", "collect"] = "raise" if self.on_error == "raise" else "collect"
-        ranking = self.reranker.rank(query, inputs, on_error=on_error)
+    def _inputs(self, nodes: Sequence[NodeWithScore]) -> list[Any]:
+        return [node_input_or_error(node.node, self.media_keys) for node in nodes]
+
+    def _select(
+        self, nodes: Sequence[NodeWithScore], inputs: Sequence[Any], ranking: Sequence[RankedDocument]
+    ) -> list[NodeWithScore]:
+        """Return the best nodes, and log why others have no score."""
         self._log_failures(ranking, inputs)
         return [self._with_score(nodes[document.index], document) for document in ranking[: self.top_n]]
 

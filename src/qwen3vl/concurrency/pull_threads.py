@@ -1,0 +1,81 @@
+"""Threads that take their jobs from a function, so that it decides at the last moment what is done next."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TypeAlias
+
+from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
+
+Job: TypeAlias = Callable[[], None]
+
+
+class PullThreads:
+    """Threads that call a function for jobs and do these, until it has none. They are started anew after a fork.
+
+    Args:
+        max_threads: Maximum number of threads.
+        name: Prefix of the threads' names.
+        next_job: A method that returns the next job, or None. Called on the threads. Neither it nor a job may raise.
+            Its object is held by a weak reference, because it usually owns these threads.
+
+    Attributes:
+        max_threads: As above.
+    """
+
+    def __init__(self, max_threads: int, name: str, next_job: Callable[[], Job | None]) -> None:
+        self.max_threads = max_threads
+        self._next_job = weakref.WeakMethod(next_job)
+        self._pool = ForkSafeThreadPool(max_threads, name)
+        register_thread_owner(self)
+
+    def start_threads(self) -> None:
+        """Begin without threads; called again in each forked process."""
+        self._lock = threading.RLock()
+        self._num_wakes = 0
+        self._num_running = 0
+
+    def wake(self, num_jobs: int = 1) -> None:
+        """Note that there may be new jobs.
+
+        Args:
+            num_jobs: The number of new jobs, if it is known.
+
+        Raises:
+            RuntimeError: No thread can be started: the threads are closed, the interpreter is shutting down, or the
+                system has too many threads.
+        """
+        with self._lock:
+            self._num_wakes += 1
+            num_missing = min(num_jobs, self.max_threads - self._num_running)
+        for _ in range(num_missing):  # too many in a race are harmless: they find no job
+            self._pool.submit(self._run)
+
+    def close(self) -> None:
+        """Let the threads end after their present job. Does not wait for them."""
+        self._pool.close()
+
+    def _run(self) -> None:
+        with self._lock:
+            self._num_running += 1
+        while True:
+            with self._lock:
+                num_wakes = self._num_wakes
+            if self._do_next_job():
+                continue
+            with self._lock:
+                if self._num_wakes == num_wakes or self._pool.closed:
+                    self._num_running -= 1
+                    return
+
+    def _do_next_job(self) -> bool:
+        """Do a job, and return whether there was one. Nothing refers to its data or the method's object afterwards."""
+        next_job = self._next_job()
+        job = None if next_job is None or self._pool.closed else next_job()
+        if job is None:
+            return False
+        job()
+        return True

@@ -1,0 +1,195 @@
+"""What must not stop the engine for others: forks, threads that cannot be started, Ctrl-C, many pending downloads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qwen3vl import Embedder, Reranker
+from qwen3vl.engine import engine as engine_module
+from qwen3vl.processing.fitting import fit
+from tests.support.engines import embedder_with, with_stages
+
+FORK_WHILE_DECODING = """
+import os, signal, sys, threading, time
+from PIL import Image
+from qwen3vl import Embedder
+from qwen3vl.engine import Engine
+
+decoding = threading.Event()
+
+def decode(media):
+    decoding.set()
+    time.sleep(1.0)
+    return media.load()
+
+embedder = Embedder("tiny", device="cpu")
+embedder.engine = Engine(embedder.engine.checkpoint, embedder.engine.settings, embedder.engine.limits, decode=decode)
+image = Image.new("RGB", (64, 64), "red")
+thread = threading.Thread(target=embedder.embed, args=([image],))
+thread.start()
+decoding.wait(30)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if embedder.embed([image, "a text"]).shape == (2, 128) else 3)
+_, status = os.waitpid(child, 0)
+thread.join()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forked_process_decodes_an_image_that_its_parent_was_decoding() -> None:
+    assert subprocess.run([sys.executable, "-c", FORK_WHILE_DECODING], timeout=120, check=False).returncode == 0
+
+
+def test_threads_that_cannot_be_started_are_an_error_and_cost_no_later_call(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = embedder_with(checkpoints / "embedding", stages={})
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name.startswith("qwen3vl-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    for _ in range(70):
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", fail)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                embedder.embed(["a", {"image": Image.new("RGB", (40, 40))}])
+    assert embedder.embed(["a", {"image": Image.new("RGB", (40, 40))}]).shape == (2, 96)
+
+
+def test_pending_downloads_do_not_delay_texts(checkpoints: Path) -> None:
+    """Of any number of calls: they have places of their own in the windows."""
+    resume = threading.Event()
+
+    def fit_slowly(parts: Any, *args: Any) -> Any:
+        if "Unsized" in str(parts):
+            resume.wait(60)
+        return fit(parts, *args)
+
+    embedder = embedder_with(checkpoints / "embedding", stages={"fit": fit_slowly}, threads=2)
+
+    async def run() -> None:
+        image = Image.new("RGB", (64, 64))
+        pending = [asyncio.ensure_future(embedder.aembed({"image": image})) for _ in range(300)]
+        await asyncio.sleep(0.1)
+        assert (await asyncio.wait_for(embedder.aembed("a text"), 30)).shape == (1, 96)
+        assert not any(task.done() for task in pending)
+        resume.set()
+        await asyncio.gather(*pending)
+
+    asyncio.run(run())
+
+
+def test_documents_with_a_long_query_share_batches(checkpoints: Path) -> None:
+    """The query is computed once for each batch, so windows count it once."""
+    reranker = Reranker(checkpoints / "reranker", device="cpu", batch_tokens=2048)
+    query = "which ship is this? " * 80
+    reranker.score(query, [f"document {number}" for number in range(150)])
+    stats = reranker.engine.stats
+    assert stats.packs <= 3
+    assert stats.tokens_computed < 0.1 * stats.tokens_requested
+
+
+def test_queries_with_images_that_are_awaited_are_read_within_a_limit(
+    checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "MAX_MEDIA_QUERIES", 5)
+    most = 0
+    reranker = with_stages(Reranker(checkpoints / "reranker", device="cpu"), {})
+    read_headers = reranker.engine.read_headers
+    reading: set[int] = set()
+
+    def count(item: Any) -> Any:
+        nonlocal most
+        if item.images:
+            reading.add(id(item))
+            most = max(most, len(reading))
+        return read_headers(item)
+
+    monkeypatch.setattr(reranker.engine, "read_headers", count)
+
+    async def run() -> list[Any]:
+        async def score(number: int) -> Any:
+            scores = await reranker.ascore({"image": Image.new("RGB", (64, 64), (number, 0, 0))}, ["a"])
+            reading.clear()
+            return scores
+
+        return await asyncio.gather(*(score(number) for number in range(20)))
+
+    assert np.isfinite(asyncio.run(asyncio.wait_for(run(), 60))).all()
+    assert most <= 5
+
+
+def test_interrupt_of_a_caller_does_not_stop_others(checkpoints: Path) -> None:
+    """Whatever line it is interrupted at: callers only submit, and the engine's threads do the rest."""
+    embedder = embedder_with(checkpoints / "embedding", stages={}, batch_tokens=200)
+    stop = threading.Event()
+    vectors: list[Any] = []
+
+    def embed_on_and_on() -> None:
+        while not stop.is_set():
+            vectors.append(embedder.embed(["a", "b"]))
+
+    other = threading.Thread(target=embed_on_and_on)
+    other.start()
+    try:
+        for delay_ms in range(1, 25):
+            timer = threading.Timer(delay_ms / 1000, interrupt_main)
+            try:
+                timer.start()
+                embedder.embed([f"text {number}" for number in range(300)])
+                time.sleep(1)
+            except KeyboardInterrupt:
+                pass
+            timer.join()
+        num_vectors = len(vectors)
+        deadline = time.monotonic() + 30
+        while len(vectors) < num_vectors + 3:
+            assert time.monotonic() < deadline, "the other caller waits for ever"
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        other.join(30)
+    assert embedder.embed(["again"]).shape == (1, 96)
+
+
+def interrupt_main() -> None:
+    import _thread
+
+    _thread.interrupt_main()
+
+
+def test_loop_is_not_blocked_while_many_inputs_are_submitted(checkpoints: Path) -> None:
+    embedder = Embedder(checkpoints / "embedding", device="cpu")
+
+    async def run() -> int:
+        num_turns = 0
+
+        async def count_turns() -> None:
+            nonlocal num_turns
+            while True:
+                num_turns += 1
+                await asyncio.sleep(0)
+
+        counter = asyncio.ensure_future(count_turns())
+        await embedder.aembed([f"text {number}" for number in range(500)])
+        counter.cancel()
+        return num_turns
+
+    assert asyncio.run(run()) > 500
