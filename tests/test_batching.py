@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from qwen3vl import BatchError, Embedder, InputError, Reranker
@@ -93,6 +92,9 @@ def test_golden_answers_from_threads_and_awaits_at_once(checkpoints: Path, media
             "instruction": case.get("instruction"),
         }
 
+    def score(name: str) -> Any:
+        return reranker.score(**scoring(name))
+
     async def await_all() -> tuple[list[Any], list[Any]]:
         vectors = (embedder.aembed(resolve(CASES["embed"][name], media)) for name in EMBED)
         scores = (reranker.ascore(**scoring(name)) for name in names)
@@ -101,7 +103,7 @@ def test_golden_answers_from_threads_and_awaits_at_once(checkpoints: Path, media
     with ThreadPoolExecutor(16) as pool:
         order = Random(3).sample(EMBED, len(EMBED))
         vectors = {name: pool.submit(embedder.embed, resolve(CASES["embed"][name], media)) for name in order}
-        scores = {name: pool.submit(reranker.score, **scoring(name)) for name in names}
+        scores = {name: pool.submit(score, name) for name in names}
         awaited_vectors, awaited_scores = asyncio.run(await_all())
         for name, awaited in zip(EMBED, awaited_vectors, strict=True):
             check(name, vectors[name].result(120)[0])
@@ -131,7 +133,12 @@ def test_query_is_in_the_next_batch_of_a_device_that_a_large_call_uses(checkpoin
     large = threading.Thread(target=run_large_call)
     large.start()
     assert inside.wait(60)
-    query = threading.Thread(target=lambda: (embedder.embed("a query"), order.append("query")))
+
+    def run_query() -> None:
+        embedder.embed("a query")
+        order.append("query")
+
+    query = threading.Thread(target=run_query)
     query.start()
     wait_until(lambda: "text 'a query'" in {queued.prepared.request.source for queued in ready(embedder.engine)})
     num_before = len(order)
@@ -327,23 +334,3 @@ def test_event_loop_that_is_closed_does_not_stop_the_device(gated: tuple[Embedde
     loop.close()
     forward.resume.set()
     assert embedder.embed(["a text"]).shape == (1, 96)
-
-
-def test_number_of_torch_threads_of_the_caller_is_used(checkpoints: Path) -> None:
-    seen: list[int] = []
-
-    def forward(replica: Replica, *args: Any, **options: Any) -> Any:
-        seen.append(torch.get_num_threads())
-        return replica.execute(*args, **options)
-
-    embedder = embedder_with(checkpoints / "embedding", stages={"forward": forward})
-
-    def embed_with_threads(count: int) -> None:
-        torch.set_num_threads(count)
-        embedder.embed("a")
-
-    for count in (1, 2):
-        thread = threading.Thread(target=embed_with_threads, args=(count,))
-        thread.start()
-        thread.join(60)
-    assert seen == [1, 2]

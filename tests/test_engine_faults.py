@@ -1,4 +1,4 @@
-"""What must not stop the engine for others: forks, threads that cannot be started, Ctrl-C, many pending downloads."""
+"""What must not stop the engine for others: forks, threads that cannot be started, Ctrl-C, many pending calls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from qwen3vl import Embedder, Reranker
 from qwen3vl.engine import engine as engine_module
+from qwen3vl.engine.replica import Replica
 from qwen3vl.processing.fitting import fit
 from tests.support.engines import embedder_with, with_stages
 
@@ -193,3 +195,23 @@ def test_loop_is_not_blocked_while_many_inputs_are_submitted(checkpoints: Path) 
         return num_turns
 
     assert asyncio.run(run()) > 500
+
+
+def test_number_of_torch_threads_of_the_caller_is_used(checkpoints: Path) -> None:
+    seen: list[int] = []
+
+    def forward(replica: Replica, *args: Any, **options: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return replica.execute(*args, **options)
+
+    embedder = embedder_with(checkpoints / "embedding", stages={"forward": forward})
+
+    def embed_with_threads(count: int) -> None:
+        torch.set_num_threads(count)
+        embedder.embed("a")
+
+    for count in (1, 2):
+        thread = threading.Thread(target=embed_with_threads, args=(count,))
+        thread.start()
+        thread.join(60)
+    assert seen == [1, 2]

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwen3vl.engine.packing import Pack, pack_prompts
-from qwen3vl.engine.prefix_tree import PrefixTree, Segment
+from qwen3vl.engine.prefix_tree import PrefixTree, Segment, shared_prefix_length
 from qwen3vl.model import AttentionLayout, PrefixLink, Qwen3VL
 from qwen3vl.model.weights import load_model
-from qwen3vl.processing.encoded_prompt import EncodedPrompt
+from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
 from tests.support.packed_prompts import IMAGE_TOKENS, UNLIMITED, encode, prompts
 
 
@@ -147,3 +147,14 @@ def test_equal_prompts_are_computed_once() -> None:
     (pack,) = pack_prompts([encode([(100, 20)])] * 3 + [encode([(100, 25)])], UNLIMITED)
     assert pack.num_tokens == 25
     assert pack.output_indices.tolist() == [19, 19, 19, 24]
+
+
+def test_prefix_of_images_is_shared_only_if_they_are_the_same() -> None:
+    ids = np.array([1, 2, 5, 5, 5, 5, 3])
+
+    def prompt(key: str) -> EncodedPrompt:
+        return EncodedPrompt(ids, np.zeros((3, 7), np.int64), (VisionSpan(2, 6, key, (1, 4, 4)),))
+
+    assert shared_prefix_length(prompt("a"), prompt("a")) == 7
+    assert shared_prefix_length(prompt("a"), prompt("b")) == 2
+    assert shared_prefix_length(prompt("a"), EncodedPrompt(ids[:2], np.zeros((3, 2), np.int64))) == 2

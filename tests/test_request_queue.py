@@ -11,11 +11,10 @@ import torch
 from qwen3vl.engine.calls import Call, CallEvent, QueuedRequest, next_call_number
 from qwen3vl.engine.fairness import FairClock, FairShare, Turn
 from qwen3vl.engine.memory import TokenBudget
-from qwen3vl.engine.prefix_tree import shared_prefix_length
 from qwen3vl.engine.preparation import PreparedRequest
 from qwen3vl.engine.request_queue import PREFETCH_BATCHES, WINDOW_BATCHES, RequestQueue
 from qwen3vl.engine.requests import Request
-from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
+from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from qwen3vl.processing.fitting import FittedPrompt
 from qwen3vl.processing.sizing import SizedMedia
 from qwen3vl.processing.templates import VisionPart
@@ -309,17 +308,6 @@ def test_shared_prefixes_count_once_in_the_windows() -> None:
         device.queue.prepared(call, PreparedRequest(request, FittedPrompt(prompt, ())))
     assert len(ready(device)) == 50
     assert len(device.queue.take()) == 10  # the whole first prompt, and a token of each of the others
-
-
-def test_prefix_of_images_is_shared_only_if_they_are_the_same() -> None:
-    ids = np.array([1, 2, 5, 5, 5, 5, 3])
-
-    def prompt(key: str) -> EncodedPrompt:
-        return EncodedPrompt(ids, np.zeros((3, 7), np.int64), (VisionSpan(2, 6, key, (1, 4, 4)),))
-
-    assert shared_prefix_length(prompt("a"), prompt("a")) == 7
-    assert shared_prefix_length(prompt("a"), prompt("b")) == 2
-    assert shared_prefix_length(prompt("a"), EncodedPrompt(ids[:2], np.zeros((3, 2), np.int64))) == 2
 
 
 def test_request_waits_only_for_others_of_its_own_call() -> None:

@@ -285,7 +285,7 @@ class Scheduler:
             states = outcome.device_result.fetch()
             CLOCK.advance(outcome.batch.pack.num_tokens)
             self.stats.add(batch_stats(outcome, active_since))
-            finite = np.isfinite(states).all(axis=1).tolist()
+            finite: list[bool] = np.isfinite(states).all(axis=1).tolist()  # type: ignore[assignment]
         except Exception as error:  # CUDA reports a failed kernel only here
             return [failed_output(queued.prepared.request, error) for queued in outcome.requests]
         not_finite = InputError("the model gives values for it that are not finite")
