@@ -98,6 +98,15 @@ def test_pending_downloads_do_not_delay_texts(checkpoints: Path) -> None:
     asyncio.run(run())
 
 
+def test_texts_and_images_of_one_call_in_any_order(checkpoints: Path) -> None:
+    """They are prepared by different threads, each of which sees only the call's next request."""
+    embedder = Embedder(checkpoints / "embedding", device="cpu")
+    image = {"image": Image.new("RGB", (64, 64))}
+    for _ in range(30):
+        for inputs in (["a", image], [image, "a"], ["a", "b", image, "c", image, "d"]):
+            assert len(embedder.embed(inputs)) == len(inputs)
+
+
 def test_documents_with_a_long_query_share_batches(checkpoints: Path) -> None:
     """The query is computed once for each batch, so windows count it once."""
     reranker = Reranker(checkpoints / "reranker", device="cpu", batch_tokens=2048)

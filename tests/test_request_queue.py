@@ -54,7 +54,7 @@ class Device:
     def prepare_all(self) -> None:
         self.queue.drop_cancelled()
         while admitted := self.queue.admit(has_media=False):
-            call, request, _ = admitted
+            call, request, *_ = admitted
             self.queue.prepared(call, prepare(request, self._sizes[call]))
 
     def run_batch(self) -> list[QueuedRequest]:
@@ -218,7 +218,7 @@ def submit_images(device: Device, call: Call, count: int) -> None:
     for index in range(count):
         device.queue.submit(call, Request(index, "an image", Sequence, has_media=True))
     while admitted := device.queue.admit(has_media=True):
-        admitted_call, request, _ = admitted
+        admitted_call, request, *_ = admitted
         media = (SizedMedia("an image", VisionPart(request.index, (1, 2, 2)), lambda: torch.zeros(0), 5),)
         prompt = prepare(request, 10).fitted.prompt
         device.queue.prepared(admitted_call, PreparedRequest(request, FittedPrompt(prompt, media)))
@@ -302,7 +302,7 @@ def test_shared_prefixes_count_once_in_the_windows() -> None:
     for index in range(50):
         device.queue.submit(call, Request(index, "a text", Sequence))
     while admitted := device.queue.admit(has_media=False):
-        _, request, _ = admitted
+        _, request, *_ = admitted
         ids = np.concatenate([query, [1000 + request.index]])
         prompt = EncodedPrompt(ids, np.zeros((3, 91), np.int64))
         device.queue.prepared(call, PreparedRequest(request, FittedPrompt(prompt, ())))

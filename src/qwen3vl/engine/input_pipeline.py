@@ -111,7 +111,9 @@ class InputPipeline:
         admitted = self._queue.admit(has_media=has_media)
         if admitted is None:
             return None
-        call, request, ask = admitted
+        call, request, ask, next_has_media = admitted
+        if next_has_media is not None and next_has_media != has_media:
+            self._wake(has_media=next_has_media)  # the next one could not be seen by these threads before
         if ask:
             call.notify(())
         return partial(self._prepare, call, request)

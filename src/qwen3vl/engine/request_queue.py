@@ -104,15 +104,15 @@ class RequestQueue:
             call.wants_requests = len(call.submitted) >= MAX_SUBMITTED
             return not call.wants_requests
 
-    def admit(self, *, has_media: bool) -> tuple[Call, Request, bool] | None:
+    def admit(self, *, has_media: bool) -> tuple[Call, Request, bool, bool | None] | None:
         """Take a request that is to be prepared, of the call whose turn it is.
 
         Args:
             has_media: Whether to take a request with media, or one without.
 
         Returns:
-            The call, the request, and whether the call is to be asked for further requests; None if there is no
-            request, or no room for it.
+            The call, the request, whether the call is to be asked for further requests, and whether its next request
+            has media (None if it has none); None if there is no request, or no room for it.
         """
         with self._lock:
             lane = self._media_lane if has_media else self._text_lane
@@ -129,7 +129,7 @@ class RequestQueue:
                     self._enter(call)
                     ask = call.wants_requests and len(call.submitted) <= MAX_SUBMITTED // 2
                     call.wants_requests &= not ask
-                    return call, request, ask
+                    return call, request, ask, call.submitted[0].has_media if call.submitted else None
                 else:
                     lane.entrance.append(call)
             return None
