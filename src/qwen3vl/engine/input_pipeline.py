@@ -107,7 +107,8 @@ class InputPipeline:
         return None
 
     def _next_preparation(self, *, has_media: bool) -> Job | None:
-        self._queue.drop_cancelled()
+        if self._queue.drop_cancelled():
+            self.wake()
         admitted = self._queue.admit(has_media=has_media)
         if admitted is None:
             return None
