@@ -25,6 +25,7 @@ from qwen3vl_qdrant import Layout, QdrantStore
 from qwen3vl import Document, Embedder, Store, ingest
 from qwen3vl.loaders import Loader
 from tests.support.drawn_scenes import draw_scenes
+from tests.support.engines import assert_close
 from tests.support.fake_embedder import FakeEmbedder, fake_vector, passages, query_vector
 
 
@@ -157,7 +158,7 @@ def test_plain_chroma_searches_by_text_and_image(tmp_path: Path, tiny_embedder: 
     assert [uris[0] for uris in by_image["uris"] or []] == [str(path) for path, _ in scenes[:5]]
     # Exactly the embedder's vectors.
     function = Qwen3VLEmbeddingFunction.of(tiny_embedder.recipe)
-    np.testing.assert_array_equal(np.stack(function(captions)), tiny_embedder.embed(captions))
+    assert_close(np.stack(function(captions)), tiny_embedder.embed(captions))
     rebuilt = Qwen3VLEmbeddingFunction.build_from_config(function.get_config())
     assert rebuilt.embedder is function.embedder
 
@@ -165,7 +166,7 @@ def test_plain_chroma_searches_by_text_and_image(tmp_path: Path, tiny_embedder: 
 def test_query_instruction_applies_to_queries_only_and_may_change() -> None:
     function = Qwen3VLEmbeddingFunction("tiny", query_instruction="Find the picture.", device="cpu")
     document, query = function(["a red star"])[0], function.embed_query(["a red star"])[0]
-    np.testing.assert_array_equal(query, function.embedder.embed(["a red star"], instruction="Find the picture.")[0])
+    assert_close(query, function.embedder.embed(["a red star"], instruction="Find the picture.")[0])
     assert not np.allclose(document, query, atol=1e-3)
     with pytest.raises(ValueError, match="model"):
         function.validate_config_update(function.get_config(), {**function.get_config(), "model": "other"})

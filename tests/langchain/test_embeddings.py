@@ -168,7 +168,7 @@ def test_array_beside_a_failed_input_has_its_vector(embeddings: Qwen3VLEmbedding
     with pytest.raises(BatchError, match=r"item 1 .*it is empty") as caught:
         embeddings.embed_documents([array, ""])
     assert "add_documents" in caught.value.__notes__[0]
-    np.testing.assert_array_equal(caught.value.results[0], embeddings.embed_query(array))
+    assert_close(caught.value.results[0], embeddings.embed_query(array))
     with pytest.raises(BatchError, match=r"none\.png") as caught:
         embeddings.embed_multimodal([array, {"image": "none.png"}])
     assert not hasattr(caught.value, "__notes__")
@@ -195,7 +195,7 @@ def test_failed_documents_are_in_the_batch_error(embeddings: Qwen3VLEmbeddings, 
     with pytest.raises(BatchError, match=r"item 1 .*it is empty") as caught:
         embeddings.embed_documents(["a", ""])
     assert "add_documents" in caught.value.__notes__[0]
-    np.testing.assert_array_equal(caught.value.results[0], embeddings.embed_documents(["a"])[0])
+    assert_close(caught.value.results[0], embeddings.embed_documents(["a"])[0])
     corrupt = str(library_folder / "corrupt [x].png")
     with pytest.raises(BatchError, match="corrupt"):
         embeddings.embed_image([corrupt])
@@ -203,7 +203,7 @@ def test_failed_documents_are_in_the_batch_error(embeddings: Qwen3VLEmbeddings, 
     with pytest.raises(BatchError, match="2 of 4") as caught:
         embeddings.embed_multimodal(inputs)
     assert [error.index for error in caught.value.errors] == [1, 2]
-    np.testing.assert_array_equal(caught.value.results[0], caught.value.results[3])
+    assert_close(caught.value.results[0], caught.value.results[3])
 
 
 def test_document_is_named_by_its_source_in_errors(embeddings: Qwen3VLEmbeddings) -> None:
