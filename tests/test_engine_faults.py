@@ -101,7 +101,7 @@ def test_pending_downloads_do_not_delay_texts(checkpoints: Path) -> None:
 def test_texts_and_images_of_one_call_in_any_order(checkpoints: Path) -> None:
     """They are prepared by different threads, each of which sees only the call's next request."""
     embedder = Embedder(checkpoints / "embedding", device="cpu")
-    image = {"image": Image.new("RGB", (64, 64))}
+    image: Any = {"image": Image.new("RGB", (64, 64))}
     for _ in range(30):
         for inputs in (["a", image], [image, "a"], ["a", "b", image, "c", image, "d"]):
             assert len(embedder.embed(inputs)) == len(inputs)

@@ -30,6 +30,20 @@ class CachedInputs:
 
     Attributes:
         missing: The inputs that have to be embedded.
+
+    Example:
+        ```python
+        from llama_index.core.storage.kvstore import SimpleKVStore
+        from llama_index.embeddings.qwen3_vl.cache import CachedInputs
+        from qwen3vl import Embedder
+
+        embedder, store = Embedder("tiny"), SimpleKVStore()
+        for _ in range(2):
+            cached = CachedInputs(store, ["a red circle"], lambda text: text)
+            result = cached.complete(embedder.embed(cached.missing, on_error="collect"))
+        assert cached.missing == []
+        assert len(result.vectors) == 1
+        ```
     """
 
     def __init__(self, store: Any, inputs: Sequence[Any], key_of: Callable[[Any], str | None]) -> None:
