@@ -105,7 +105,7 @@ def test_tensor_names_without_the_published_prefix_are_read(folder: Path, checkp
     weights = load_file(folder / "model.safetensors")
     save_file({name.removeprefix("model."): value for name, value in weights.items()}, folder / "model.safetensors")
     expected = Reranker(checkpoints / "reranker-untied", device="cpu").score("beach", ["sand"])
-    assert_close(Reranker(folder, device="cpu").score("beach", ["sand"]), expected)
+    np.testing.assert_array_equal(Reranker(folder, device="cpu").score("beach", ["sand"]), expected)
 
 
 def test_missing_and_unexpected_tensors_are_named(folder: Path) -> None:
