@@ -12,10 +12,12 @@ import pytest
 from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.scenes import BACKGROUNDS, COLOURS, Clip, Scene, near_miss
 from qwen3vl.model.hub import resolve_checkpoint
+from qwen3vl.processing.tokenizer import Tokenizer
 from tools.tiny import embedding, reranker
 from tools.tiny.data import held_out_clips, held_out_scenes, is_held_out
 from tools.tiny.evaluation import embed_clips, recall
 from tools.tiny.probes import CLIP_FRAMES, UNKNOWN, vision_labels
+from tools.tiny.reranker_batches import CLIPS_PER_GROUP, NUM_CLIP_GROUPS, draw_pairs, resembling_clip
 
 
 @pytest.mark.parametrize("kind", ["embedding", "reranker"])
@@ -56,6 +58,25 @@ def test_reranker_accepts_matches_and_rejects_other_scenes(tiny_reranker: Rerank
     assert (other < 0.5).mean() >= 0.93
     assert (match > 0.5).mean() >= 0.93
     assert (match > near).mean() >= 0.88
+
+
+def test_each_caption_of_a_group_of_clips_has_one_match_among_all() -> None:
+    tokenizer = Tokenizer(resolve_checkpoint("tiny", "reranker").folder / "tokenizer.json")
+    pairs, samples = draw_pairs(tokenizer, Random(6), near_miss_share=0.75, mix="clips")
+    clip_pairs = [pair for pair in pairs if pair.task == "text to clip"]
+    assert len(clip_pairs) == NUM_CLIP_GROUPS["clips"] * CLIPS_PER_GROUP**2
+    assert len({pair.prompt.spans[0].key for pair in clip_pairs}) == NUM_CLIP_GROUPS["clips"] * CLIPS_PER_GROUP
+    assert {pair.prompt.spans[0].key for pair in pairs if pair.prompt.spans} <= {s.vision.key for s in samples}
+    # Training takes the matches in the order of the queries.
+    assert [pair.query for pair in pairs if pair.is_match] == list(range(pairs[-1].query + 1))
+
+
+def test_a_resembling_clip_has_its_still_thing_beside_the_track() -> None:
+    random = Random(7)
+    for clip in held_out_clips(35, 20):
+        for _ in range(20):
+            other = resembling_clip(clip, random)
+            assert other.still is None or divmod(other.still.position, 3)[other.direction // 2] != other.track
 
 
 def test_key_ignores_order_and_background() -> None:

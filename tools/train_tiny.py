@@ -6,7 +6,8 @@
     uv run python -m tools.train_tiny reranker OUT/reranker --from OUT/reranker-first --steps 440
     uv run python -m tools.train_tiny evaluate OUT [--only embedding]
 
-A step takes 2 to 3 seconds on two CPU cores, and twice that on one.
+A step takes 2 to 3 seconds on two CPU cores, and twice that on one; with `--mix clips` three times as long. The
+reranker that ships was not trained with `--mix clips`, which is not good enough yet: docs/tiny.md says why.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ def main() -> None:
     parser.add_argument("--vision-steps", type=int, default=400, help="steps of the vision tower alone, at the start")
     parser.add_argument("--from", dest="base", type=Path, help="the checkpoint to start from; a reranker needs one")
     parser.add_argument("--only", default="both", choices=("both", "embedding", "reranker"), help="what to evaluate")
+    parser.add_argument(
+        "--mix", default="images", choices=("images", "clips"), help="what a reranker is trained on most"
+    )
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     if options.command == "reranker" and options.base is None:
@@ -37,7 +41,7 @@ def main() -> None:
     elif options.command == "reranker":
         from tools.tiny.reranker import train as train_reranker
 
-        train_reranker(options.folder, options.base, options.steps, options.seed)
+        train_reranker(options.folder, options.base, options.steps, options.seed, options.mix)
     else:
         from tools.tiny.evaluation import print_evaluation
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.library import write_clip
-from qwen3vl.demo.scenes import Clip, Scene, near_miss
+from qwen3vl.demo.scenes import Clip, Scene, near_miss, near_miss_clip
 from qwen3vl.inputs import Input
 from qwen3vl.settings import TINY_MAX_PIXELS
 from tools.tiny.data import held_out_clips, held_out_scenes
@@ -78,6 +78,23 @@ def with_near_misses(scenes: Sequence[Scene], random: Random) -> list[Scene]:
     return gallery
 
 
+def write_clips(folder: Path, clips: Sequence[Clip], random: Random) -> list[Path]:
+    """Write clips to MP4 files.
+
+    Args:
+        folder: An existing folder, for these clips only.
+        clips: What the videos show.
+        random: The source of randomness of the drawing.
+
+    Returns:
+        The files, in the order of the clips.
+    """
+    paths = [folder / f"{number}.mp4" for number in range(len(clips))]
+    for path, clip in zip(paths, clips, strict=True):
+        write_clip(path, clip, random)
+    return paths
+
+
 def embed_clips(embedder: Embedder, clips: Sequence[Clip], random: Random) -> NDArray[np.float32]:
     """Write clips to MP4 files and embed these.
 
@@ -90,10 +107,7 @@ def embed_clips(embedder: Embedder, clips: Sequence[Clip], random: Random) -> ND
         Vectors, (n, hidden_size), float32.
     """
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"{number}.mp4" for number in range(len(clips))]
-        for path, clip in zip(paths, clips, strict=True):
-            write_clip(path, clip, random)
-        return embedder.embed([{"video": path} for path in paths])
+        return embedder.embed([{"video": path} for path in write_clips(Path(folder), clips, random)])
 
 
 def evaluate_embedding(folder: Path, seed: int = 99) -> dict[str, float]:
@@ -179,16 +193,48 @@ def evaluate_reranker(folder: Path, embedding: Path, seed: int = 98, count: int 
     images = draw(gallery)
     queries = [scene.caption(random.randrange(3)) for scene in gallery]
     embedder = Embedder(embedding, max_pixels=TINY_MAX_PIXELS)
-    similarities = embedder.embed(queries) @ embedder.embed(images).T
+    by_vectors, reranked = rerank_nearest(embedder, reranker, queries, images)
+    metrics["near-misses, by vectors: recall@1"] = by_vectors
+    metrics[f"near-misses, top {NUM_RERANKED} reranked: recall@1"] = reranked
+    clips = held_out_clips(seed, count // 2)
+    captions = [clip.caption(random.randrange(2)) for clip in clips]
+    clip_misses = [near_miss_clip(clip, random) for clip in clips]
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = write_clips(Path(scratch), [*clips, *clip_misses], random)
+        videos: list[Input] = [{"video": path} for path in paths]
+        matches, misses_drawn = videos[: len(clips)], videos[len(clips) :]
+        match_scores, miss_scores = score(captions, matches), score(captions, misses_drawn)
+        metrics["yes to the match (clip)"] = float((match_scores > 0.5).mean())
+        metrics["no to another clip"] = float((score(captions, matches[7:] + matches[:7]) < 0.5).mean())
+        metrics["match above near-miss (clip)"] = float((match_scores > miss_scores).mean())
+        by_vectors, reranked = rerank_nearest(embedder, reranker, captions, matches)
+    metrics["clips, by vectors: recall@1"] = by_vectors
+    metrics[f"clips, top {NUM_RERANKED} reranked: recall@1"] = reranked
+    return {name: round(value, 3) for name, value in metrics.items()}
+
+
+def rerank_nearest(
+    embedder: Embedder, reranker: Reranker, queries: Sequence[Input], documents: Sequence[Input]
+) -> tuple[float, float]:
+    """Rerank the `NUM_RERANKED` documents nearest to each query.
+
+    Args:
+        embedder: The model whose vectors find the nearest documents.
+        reranker: The model that scores them.
+        queries: The queries.
+        documents: The documents; each query's match has the same index.
+
+    Returns:
+        Recall@1 by vectors and after reranking.
+    """
+    similarities = embedder.embed(queries) @ embedder.embed(documents).T
     hits_by_vectors, hits_reranked = [], []
     for number, query in enumerate(queries):
         nearest = np.argsort(-similarities[number], kind="stable")[:NUM_RERANKED]
-        ranked = reranker.rank(query, [images[index] for index in nearest])
+        ranked = reranker.rank(query, [documents[index] for index in nearest])
         hits_by_vectors.append(nearest[0] == number)
         hits_reranked.append(nearest[ranked[0].index] == number)
-    metrics["near-misses, by vectors: recall@1"] = float(np.mean(hits_by_vectors))
-    metrics[f"near-misses, top {NUM_RERANKED} reranked: recall@1"] = float(np.mean(hits_reranked))
-    return {name: round(value, 3) for name, value in metrics.items()}
+    return float(np.mean(hits_by_vectors)), float(np.mean(hits_reranked))
 
 
 def print_evaluation(folder: Path, models: str) -> None:

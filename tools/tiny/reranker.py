@@ -25,8 +25,8 @@ from qwen3vl.processing.tokenizer import Tokenizer
 from tools.tiny.checkpoint import new_model, save_weights, write_config_files
 from tools.tiny.data import HiddenStates, forward
 from tools.tiny.optimization import learning_rate_factor, update_average
-from tools.tiny.probes import Label, ProbeHeads
-from tools.tiny.reranker_batches import Pair, agreement, draw_pairs
+from tools.tiny.probes import UNKNOWN, Label, ProbeHeads
+from tools.tiny.reranker_batches import Mix, Pair, agreement, draw_pairs
 
 log = logging.getLogger("train")
 MAX_NEAR_MISS_SHARE = 0.75
@@ -110,7 +110,7 @@ def probe_targets(pairs: Sequence[Pair], states: HiddenStates) -> ProbeTargets:
     return ProbeTargets(*(torch.tensor(column) for column in (tokens, labels, document_tokens, expected, agreements)))
 
 
-def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
+def train(folder: Path, base: Path, steps: int, seed: int = 11, mix: Mix = "images") -> None:
     """Train a reranker and write its checkpoint.
 
     Args:
@@ -118,6 +118,7 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
         base: The checkpoint to start from: an embedding model's, or a reranker's to continue from.
         steps: Number of steps.
         seed: Seed of weights and data.
+        mix: What the steps ask for.
     """
     model, continues = load_start(folder, base, seed)
     random = Random(seed + continues)
@@ -147,7 +148,7 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
     for step in range(steps):
         progress = step / steps
         near_miss_share = MAX_NEAR_MISS_SHARE if continues else min(MAX_NEAR_MISS_SHARE, 0.1 + 1.2 * progress)
-        pairs, samples = draw_pairs(tokenizer, random, near_miss_share)
+        pairs, samples = draw_pairs(tokenizer, random, near_miss_share, mix)
         states = forward(model, [pair.prompt for pair in pairs], samples, [SHARED_LAYER, FETCH_LAYER])
         embeddings = model.language_model.embed_tokens.weight
         # The score is the difference of the logits of "yes" and "no": `qwen3_vl_reranker.py` of the official
@@ -162,6 +163,10 @@ def train(folder: Path, base: Path, steps: int, seed: int = 11) -> None:
         targets = probe_targets(pairs, states)
         shared_states, fetch_states = states.layers
         shared_loss = shared_probes(shared_states[targets.tokens], targets.labels)
+        if mix == "clips":
+            # Few tokens show what moves, and most of the probes' loss comes from the others.
+            moving = targets.labels[:, Label._fields.index("course")] != UNKNOWN
+            shared_loss = shared_loss + shared_probes(shared_states[targets.tokens[moving]], targets.labels[moving])
         fetch_loss = fetch_probes(fetch_states[targets.document_tokens], targets.expected)
         agreement_logits = agreement_head(states.final[targets.document_tokens])
         # Most positions are empty in both: they count less.

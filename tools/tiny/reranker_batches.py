@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
+from typing import Literal
 
-from qwen3vl.demo.scenes import Clip, Scene, near_miss, near_miss_clip, random_clip, random_scene
+from qwen3vl.demo.scenes import SHAPES, Clip, Scene, near_miss, near_miss_clip, random_clip, random_scene
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from qwen3vl.processing.templates import RERANK_INSTRUCTION, PromptContent, VisionPart, rerank_prompt
 from qwen3vl.processing.tokenizer import Tokenizer
@@ -21,10 +23,18 @@ from tools.tiny.probes import (
     vision_labels,
 )
 
-NUM_QUERIES = {"text to image": 22, "image to text": 14, "text to clip": 4, "image to image": 3}
+Mix = Literal["images", "clips"]
+NUM_QUERIES: dict[Mix, dict[str, int]] = {
+    "images": {"text to image": 22, "image to text": 14, "text to clip": 4, "image to image": 3},
+    "clips": {"text to image": 9, "image to text": 6, "image to image": 1},
+}
 """Queries of each task in a step."""
 NUM_DOCUMENTS = {"text to image": 4, "image to text": 4, "text to clip": 2, "image to image": 4}
 """Documents of a query: the match, then near-misses or random ones."""
+NUM_CLIP_GROUPS: dict[Mix, int] = {"images": 0, "clips": 3}
+CLIPS_PER_GROUP = 3
+"""The caption of each clip of a group is a query, and all clips of the group are its documents. A clip has 32 times as
+many tokens as an image; this way the vision tower reads it once for several pairs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +44,7 @@ class Pair:
     Attributes:
         prompt: The prompt.
         is_match: Whether the document matches the query.
-        task: A key of `NUM_QUERIES`.
+        task: A key of `NUM_DOCUMENTS`; `"text to clip"` for the groups of clips as well.
         query: The query's number in the batch.
         document_labels: What the document shows or says, by the token's index in the prompt.
         expected_labels: What the query has at the same positions, in the same order.
@@ -81,13 +91,16 @@ def agreement(document: Label, expected: Label) -> int:
     return 2 if document != expected else 0 if document == Label() else 1
 
 
-def draw_pairs(tokenizer: Tokenizer, random: Random, near_miss_share: float) -> tuple[list[Pair], list[VisionSample]]:
+def draw_pairs(
+    tokenizer: Tokenizer, random: Random, near_miss_share: float, mix: Mix
+) -> tuple[list[Pair], list[VisionSample]]:
     """Draw the queries of a step with their documents.
 
     Args:
         tokenizer: The tokenizer.
         random: The source of randomness.
         near_miss_share: The probability that a document that does not match is a near-miss.
+        mix: How many queries of each task to draw.
 
     Returns:
         The pairs, and the images and clips that their prompts name.
@@ -95,7 +108,7 @@ def draw_pairs(tokenizer: Tokenizer, random: Random, near_miss_share: float) -> 
     pairs: list[Pair] = []
     samples: list[VisionSample] = []
     query = 0
-    for task, num_queries in NUM_QUERIES.items():
+    for task, num_queries in NUM_QUERIES[mix].items():
         draw: Callable[[Random], Scene | Clip] = random_clip if task == "text to clip" else random_scene
         for _ in range(num_queries):
             documents: list[Scene | Clip] = [draw_from_split(draw, random, held_out=False)]
@@ -108,6 +121,9 @@ def draw_pairs(tokenizer: Tokenizer, random: Random, near_miss_share: float) -> 
                     documents.append(other)
             pairs += _pairs_of_query(tokenizer, random, task, query, documents, samples)
             query += 1
+    for _ in range(NUM_CLIP_GROUPS[mix]):
+        pairs += _pairs_of_clip_group(tokenizer, random, query, samples)
+        query += CLIPS_PER_GROUP
     return pairs, samples
 
 
@@ -150,11 +166,74 @@ def _pairs_of_query(
         if task == "image to text":
             labels = caption_labels(tokenizer, prompt, described, style)
         else:
-            key = samples[-1].vision.key
-            labels = {prompt_index(prompt, key, token): label for token, label in vision_labels(document).items()}
+            labels = _document_labels(prompt, document, samples[-1])
         expected = tuple(expected_label(documents[0], label) for label in labels.values())
         # All documents share the query's tokens in the pack, so the query is labelled once.
         is_labelled = is_text_query and index == 0
         query_labels = caption_labels(tokenizer, prompt, described, style) if is_labelled else {}
         pairs.append(Pair(prompt, index == 0, task, number, labels, expected, query_labels))
     return pairs
+
+
+def _document_labels(prompt: EncodedPrompt, document: Scene | Clip, sample: VisionSample) -> dict[int, Label]:
+    key = sample.vision.key
+    return {prompt_index(prompt, key, token): label for token, label in vision_labels(document).items()}
+
+
+def _pairs_of_clip_group(tokenizer: Tokenizer, random: Random, first: int, samples: list[VisionSample]) -> list[Pair]:
+    """Return the pairs of clips that resemble each other with their captions; the drawn clips go to `samples`."""
+    group = [draw_from_split(random_clip, random, held_out=False)]
+    while len(group) < CLIPS_PER_GROUP:
+        miss = random.choice((other_shape_clip, near_miss_clip, resembling_clip))
+        # Each clip is also a match, so none may belong to the evaluation split.
+        other = draw_from_split(partial(miss, random.choice(group)), random, held_out=False)
+        if other.key not in [clip.key for clip in group]:
+            group.append(other)
+    drawn = [vision_sample(clip, random) for clip in group]
+    samples += drawn
+    pairs = []
+    for match, described in enumerate(group):
+        style = random.randrange(2)
+        query = PromptContent[VisionPart](texts=(described.caption(style),))
+        for index, (document, sample) in enumerate(zip(group, drawn, strict=True)):
+            parts = rerank_prompt(query, PromptContent(videos=(sample.vision,)), RERANK_INSTRUCTION)
+            prompt = tokenizer.encode_prompt(parts, MAX_PROMPT_TOKENS).prompt
+            labels = _document_labels(prompt, document, sample)
+            expected = tuple(expected_label(described, label) for label in labels.values())
+            query_labels = caption_labels(tokenizer, prompt, described, style) if index == 0 else {}
+            pairs.append(Pair(prompt, index == match, "text to clip", first + match, labels, expected, query_labels))
+    return pairs
+
+
+def other_shape_clip(clip: Clip, random: Random) -> Clip:
+    """Change the shape of a clip's moving thing, which is the last thing that a model learns to read.
+
+    Args:
+        clip: The clip.
+        random: The source of randomness.
+
+    Returns:
+        The changed clip, which always differs from `clip`.
+    """
+    return replace(clip, shape=random.choice([name for name in SHAPES if name != clip.shape]))
+
+
+def resembling_clip(clip: Clip, random: Random) -> Clip:
+    """Change some of a clip's colour, shape, and course with the still thing, to those of a random clip.
+
+    Args:
+        clip: The clip.
+        random: The source of randomness.
+
+    Returns:
+        The changed clip; by chance it may be equal to `clip`.
+    """
+    other = random_clip(random)
+    if random.random() < 0.5:
+        other = replace(other, colour=clip.colour)
+    if random.random() < 0.5:
+        other = replace(other, shape=clip.shape)
+    if random.random() < 0.5:
+        # The still thing stands beside the track, so both stay together.
+        other = replace(other, direction=clip.direction, track=clip.track, still=clip.still)
+    return other
