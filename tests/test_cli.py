@@ -51,6 +51,16 @@ def imported_modules(code: str) -> set[str]:
     return set(result.stdout.decode().splitlines()[-1].split())
 
 
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="the tiny reranker hardly reads shapes in videos; see docs/tiny.md")
+def test_reranking_lowers_recall_in_no_task_of_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, report = run_json(capsys, "demo", "--out", str(tmp_path))
+    assert code == 0
+    assert len(report["tasks"]) == 6
+    worse = {task for task, metrics in report["tasks"].items() if metrics["reranked recall@1"] < metrics["recall@1"]}
+    assert not worse
+
+
 def test_index_reports_failed_and_skipped_files(
     library_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
