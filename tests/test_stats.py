@@ -28,8 +28,8 @@ from tests.test_golden import check
 @pytest.fixture(autouse=True)
 def _one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of a call wait for each other, however slow this machine is at present."""
-    monkeypatch.setattr(request_queue, "GATHERING_S", 60.0)
-    monkeypatch.setattr(request_queue, "SUBMITTING_S", 60.0)
+    monkeypatch.setattr(request_queue, "MAX_BATCH_WAIT_S", 60.0)
+    monkeypatch.setattr(request_queue, "MAX_SUBMIT_WAIT_S", 60.0)
 
 
 def tokenize(engine: Engine, prompts: list[Any]) -> list[tuple[int, ...]]:

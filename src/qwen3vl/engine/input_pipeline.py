@@ -47,7 +47,7 @@ class InputPipeline:
         self._decoder = decoder
         self._on_ready = on_ready
         self._on_error = on_error
-        self._turns = count()
+        self._job_numbers = count()
         self._text_threads = PullThreads(num_text_threads, "qwen3vl-text", self._next_text_job)
         self._media_threads = PullThreads(num_media_threads, "qwen3vl-media", self._next_media_job)
 
@@ -65,7 +65,7 @@ class InputPipeline:
             The source, or None if it has ended, and the number of requests submitted.
         """
         num_submitted = 0
-        while source is not None and self._queue.accept_or_ask_later(call):
+        while source is not None and self._queue.may_submit(call):
             request = next(source, None)
             if request is None:
                 self._queue.end_source(call)
@@ -99,7 +99,7 @@ class InputPipeline:
 
     def _next_media_job(self) -> Job | None:
         """Return the next decoding or preparation; of requests, in turn one to decode and one to prepare."""
-        decode_first = next(self._turns) % 2 == 0
+        decode_first = next(self._job_numbers) % 2 == 0
         for decode in (decode_first, not decode_first):
             job = self._next_decoding() if decode else self._next_preparation(has_media=True)
             if job is not None:
@@ -109,15 +109,15 @@ class InputPipeline:
     def _next_preparation(self, *, has_media: bool) -> Job | None:
         if self._queue.drop_cancelled():
             self.wake()
-        admitted = self._queue.admit(has_media=has_media)
-        if admitted is None:
+        admission = self._queue.admit(has_media=has_media)
+        if admission is None:
             return None
-        call, request, ask, next_has_media = admitted
+        next_has_media = admission.next_has_media
         if next_has_media is not None and next_has_media != has_media:
-            self._wake(has_media=next_has_media)  # the next one could not be seen by these threads before
-        if ask:
-            call.notify(())
-        return partial(self._prepare, call, request)
+            self._wake(has_media=next_has_media)  # for them, the call had no request until now
+        if admission.ask_for_more:
+            admission.call.notify(())
+        return partial(self._prepare, admission.call, admission.request)
 
     def _prepare(self, call: Call, request: Request) -> None:
         outcome: PreparedRequest | RequestOutput | None = None
@@ -127,11 +127,11 @@ class InputPipeline:
         except BaseException as error:  # such as SystemExit, of an object of the caller
             outcome = failed_output(request, as_exception(error))
         if not isinstance(outcome, PreparedRequest):
-            self._queue.preparation_failed(call)
+            self._queue.mark_unprepared(call)
             if outcome is not None:
                 call.notify((outcome,))
             return
-        self._queue.prepared(call, outcome)
+        self._queue.mark_prepared(call, outcome)
         if outcome.fitted.media:
             self._wake(has_media=True)
         else:
@@ -154,9 +154,9 @@ class InputPipeline:
             future = queued.pixels.get(media.vision.key)
             error = None if future is None else future.exception()
             if error is not None:
-                self._queue.decoding_failed(queued)
+                self._queue.mark_undecodable(queued)
                 queued.call.notify((failed_output(queued.prepared.request, as_exception(error), media.name),))
                 self._wake(has_media=True)
                 return
-        self._queue.decoded(queued)
+        self._queue.mark_decoded(queued)
         self._on_ready()

@@ -270,7 +270,7 @@ class Scheduler:
         for outcome in result:
             for queued, output in zip(outcome.requests, self._to_outputs(outcome, active_since), strict=True):
                 outputs[queued.call].append(output)
-        self._queue.done(requests)
+        self._queue.mark_done(requests)
         self._pipeline.wake()
         for call, call_outputs in outputs.items():
             call.notify(call_outputs)
