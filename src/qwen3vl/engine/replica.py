@@ -155,7 +155,7 @@ class Replica:
             Hidden states of each prompt's last token, in the order of the pack, and measurements.
 
         Raises:
-            Cancelled: The work's stop event was set.
+            Cancelled: The result is not needed any more; see `raise_if_cancelled`.
             RuntimeError: A kernel failed or memory ran out.
         """
         idle_since, began = self.worker.idle_since, DeviceTimestamp.now(self.device)
@@ -204,7 +204,7 @@ class Replica:
             return None, 0, 0
         features = {key: cached_features[key] for key in pack.media_keys if key in cached_features}
         if use_cache:
-            # An earlier pack may have encoded some of these media since this pack was dispatched.
+            # An earlier pack may have encoded some of these media since the cache was read for this one.
             lookups = {key: self.vision_cache.get(key) for key in pack.media_keys if key not in features}
             features |= {key: hit for key, hit in lookups.items() if hit is not None}
         grids = dict(zip(pack.media_keys, pack.grids, strict=True))
