@@ -1,4 +1,4 @@
-"""The way of a request from its submission until it is ready to run: preparation and decoding, on threads."""
+"""From the submission of a request until it is ready to run: preparation and decoding, on threads."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class InputPipeline:
         self._media_threads = PullThreads(num_media_threads, "qwen3vl-media", self._next_media_job)
 
     def submit_some(
-        self, call: Call, source: Iterator[Request] | None, no_event: Callable[[], bool]
+        self, call: Call, source: Iterator[Request] | None, is_idle: Callable[[], bool]
     ) -> tuple[Iterator[Request] | None, int]:
-        """Submit requests of a call, as long as the queue accepts them and the caller has nothing else to do.
+        """Submit the next request of a call, and further ones as long as the caller is idle, if the queue has room.
 
         Args:
             call: The call.
             source: Its further requests; None if there are none.
-            no_event: Returns whether the caller has nothing to do.
+            is_idle: Returns whether the caller has nothing else to do, such as to hand out outputs.
 
         Returns:
             The source, or None if it has ended, and the number of requests submitted.
@@ -74,7 +74,7 @@ class InputPipeline:
             self._queue.submit(call, request)
             num_submitted += 1
             self._wake(has_media=request.has_media)
-            if not no_event():
+            if not is_idle():
                 break
         return source, num_submitted
 
@@ -98,7 +98,7 @@ class InputPipeline:
         return self._next_preparation(has_media=False)
 
     def _next_media_job(self) -> Job | None:
-        """Return the next decoding or preparation; of requests, in turn one to decode and one to prepare."""
+        """Return the next decoding or preparation. They alternate, so that neither holds up the other."""
         decode_first = next(self._job_numbers) % 2 == 0
         for decode in (decode_first, not decode_first):
             job = self._next_decoding() if decode else self._next_preparation(has_media=True)
@@ -138,7 +138,7 @@ class InputPipeline:
             self._on_ready()
 
     def _next_decoding(self) -> Job | None:
-        """Return the next decoding, of the media of a new request if those of others are all being decoded."""
+        """Return the next decoding. If none is left of the requests that were started, start another request."""
         while (job := self._decoder.next_job()) is None:
             queued = self._queue.next_to_decode()
             if queued is None:

@@ -32,7 +32,7 @@ def load_pixels(media: SizedMedia) -> Tensor:
 
 
 class MediaDecoder:
-    """Decodes media whose features are not cached. What several requests have in common is decoded once. Thread-safe.
+    """Decodes media whose features are not cached. Media that several requests share are decoded once. Thread-safe.
 
     Args:
         replicas: The model on its devices; the list may become empty later.
@@ -54,7 +54,7 @@ class MediaDecoder:
         self._waiting: deque[tuple[Future[Tensor], SizedMedia]] = deque()
 
     def start(self, queued: QueuedRequest) -> None:
-        """Take the features of a request's media from the caches, and list the others, which `next_job` decodes.
+        """Take the features of a request's media from the caches, and queue the other media for `next_job`.
 
         Args:
             queued: The request. Its `features` and `pixels` are set.

@@ -159,7 +159,7 @@ class RequestQueue:
             self._admission_queue(has_media=queued.has_media).num_tokens += queued.window_tokens
             self._buffered_bytes += queued.buffered_bytes
             if not call.num_prepared:
-                call.share.begin()
+                call.share.activate()
             call.num_prepared += 1
             if queued.has_media:
                 call.undecoded.append(queued)
@@ -219,7 +219,7 @@ class RequestQueue:
             calls = sorted(self._ready_calls, key=_turn)
             if not calls:
                 return []
-            calls[0].share.lead()
+            calls[0].share.advance_clock()
             max_tokens = self._budget.tokens
             if self._num_devices > 1:  # the other devices may be idle, too
                 share = -(-self._ready_tokens // self._num_devices)
@@ -324,7 +324,7 @@ class RequestQueue:
             self._decoded_tokens -= queued.window_tokens
         call.num_prepared -= 1
         if not call.num_prepared:
-            call.share.end()
+            call.share.deactivate()
 
     def drop_cancelled(self) -> bool:
         """Remove the requests of cancelled calls, except those that are being prepared, decoded or run.
