@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable
 from typing import TypeAlias
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.fork_safety import init_in_each_process
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 
 Job: TypeAlias = Callable[[], None]
@@ -30,10 +30,10 @@ class PullThreads:
         self.max_threads = max_threads
         self._next_job = weakref.WeakMethod(next_job)
         self._pool = ForkSafeThreadPool(max_threads, name)
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Begin without threads; called again in each forked process."""
+    def init_process_state(self) -> None:
+        """Begin without running threads."""
         self._lock = threading.RLock()
         self._num_wakes = 0
         self._num_running = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.fork_safety import init_in_each_process
 
 
 class Turn(NamedTuple):
@@ -39,10 +39,10 @@ class FairClock:
     """
 
     def __init__(self) -> None:
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Begin at 0, without calls; called again in each forked process."""
+    def init_process_state(self) -> None:
+        """Begin at 0, without calls."""
         self.now = 0.0
         self._calls: set[int] = set()
 

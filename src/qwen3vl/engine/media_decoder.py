@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import Tensor
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.fork_safety import init_in_each_process
 from qwen3vl.concurrency.pull_threads import Job
 from qwen3vl.engine.calls import QueuedRequest
 from qwen3vl.engine.replica import Replica
@@ -45,10 +45,10 @@ class MediaDecoder:
         self._decode = decode
         self._use_cache = use_cache
         self._pin_memory = replicas[0].device.type == "cuda"
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Begin without media; called again in each forked process, in which nobody completes the parent's futures."""
+    def init_process_state(self) -> None:
+        """Begin without media: in a forked process, nobody completes its parent's futures."""
         self._lock = threading.Lock()
         self._futures: weakref.WeakValueDictionary[Hashable, Future[Tensor]] = weakref.WeakValueDictionary()
         self._waiting: deque[tuple[Future[Tensor], SizedMedia]] = deque()

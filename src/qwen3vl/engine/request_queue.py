@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.fork_safety import init_in_each_process
 from qwen3vl.engine.calls import Admission, Call, QueuedRequest
 from qwen3vl.engine.fairness import Turn
 from qwen3vl.engine.memory import TokenBudget
@@ -76,10 +76,10 @@ class RequestQueue:
     def __init__(self, budget: TokenBudget, num_devices: int) -> None:
         self._budget = budget
         self._num_devices = num_devices
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Begin without requests; called again in each forked process."""
+    def init_process_state(self) -> None:
+        """Begin without requests."""
         # Reentrant: the garbage collector may close an abandoned stream on any thread and at any time, also while that
         # thread has the lock. Therefore `cancel` only takes a note.
         self._lock = threading.RLock()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from qwen3vl.concurrency.fork_safety import ForkSafeLock, register_thread_owner
+from qwen3vl.concurrency.fork_safety import ForkSafeLock, init_in_each_process
 from qwen3vl.engine.cancellation import Cancelled, cancellation_scope, raise_if_cancelled
 from qwen3vl.engine.fairness import Turn
 from qwen3vl.engine.timing import DeviceTimestamp, use_device
@@ -71,10 +71,10 @@ class DeviceWorker:
         self.device = device
         self.idle_since = DeviceTimestamp.now(device)
         self._sources: tuple[weakref.ref[WorkSource], ...] = ()
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Create the threads' executors. Called again in each forked process."""
+    def init_process_state(self) -> None:
+        """Create the executors of the threads, without calls or work."""
         self.active_since: DeviceTimestamp | None = None
         self._calls: set[int] = set()
         self._thread = ThreadPoolExecutor(1, f"qwen3vl-{self.device}")

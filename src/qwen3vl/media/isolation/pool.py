@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.fork_safety import init_in_each_process
 from qwen3vl.media.isolation.decoding import MAX_PROCESSES
 from qwen3vl.media.isolation.process import DecoderProcess
 
@@ -23,10 +23,10 @@ class DecoderPool:
 
     def __init__(self, max_processes: int) -> None:
         self.max_processes = max_processes
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Begin without processes; called again in each forked process."""
+    def init_process_state(self) -> None:
+        """Begin without processes, and release those of the parent process."""
         for process in getattr(self, "_processes", ()):
             process.disown()  # else they would not notice that the parent has ended
         self._processes: set[DecoderProcess] = set()
