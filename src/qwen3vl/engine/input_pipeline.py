@@ -7,7 +7,7 @@ from functools import partial
 from itertools import count
 
 from qwen3vl.concurrency.futures import call_when_done
-from qwen3vl.concurrency.pull_threads import Job, PullThreads
+from qwen3vl.concurrency.pull_thread_pool import Job, PullThreadPool
 from qwen3vl.engine.calls import Call, QueuedRequest
 from qwen3vl.engine.media_decoder import MediaDecoder
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
@@ -48,8 +48,8 @@ class InputPipeline:
         self._on_ready = on_ready
         self._on_error = on_error
         self._job_numbers = count()
-        self._text_threads = PullThreads(num_text_threads, "qwen3vl-text", self._next_text_job)
-        self._media_threads = PullThreads(num_media_threads, "qwen3vl-media", self._next_media_job)
+        self._text_threads = PullThreadPool(num_text_threads, "qwen3vl-text", self._next_text_job)
+        self._media_threads = PullThreadPool(num_media_threads, "qwen3vl-media", self._next_media_job)
 
     def submit_some(
         self, call: Call, source: Iterator[Request] | None, is_idle: Callable[[], bool]

@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from qwen3vl.concurrency.fork_safety import init_in_each_process
-from qwen3vl.concurrency.pull_threads import Job
+from qwen3vl.concurrency.pull_thread_pool import Job
 from qwen3vl.engine.calls import QueuedRequest
 from qwen3vl.engine.replica import Replica
 from qwen3vl.model import VisionFeatures
