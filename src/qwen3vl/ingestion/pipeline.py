@@ -71,7 +71,7 @@ class IngestionPipeline:
         self._embedding: dict[int, tuple[str, Document]] = {}
 
     def stop(self) -> None:
-        """Stop loading and embedding, from any thread; `run` writes what is embedded, and returns."""
+        """Stop loading and embedding; `run` writes what is embedded, and returns."""
         self._stop.set()
 
     def run(self, documents: Iterable[LoaderItem]) -> Report:
