@@ -63,7 +63,7 @@ def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
         # On the CPU torch composes rms_norm of more passes over memory than this, and mixed dtypes are slow there.
         wide = values.float()
         scale = (vector_norm(wide, dim=-1, keepdim=True).square() / values.shape[-1] + eps).rsqrt()
-        return (wide * scale * weight.float()).to(values.dtype)
+        return (wide * scale * weight.float()).to(values.dtype)  # type: ignore[no-any-return]
     return torch_rms_norm(values, weight.shape, weight, eps)
 
 
