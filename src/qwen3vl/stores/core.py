@@ -225,6 +225,13 @@ class StoreCore(ABC):
         """
         return 0 if await self.find_collection() is None else await self.count_points()
 
+    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:  # noqa: B027
+        """Build what makes searches fast, if enough points were written since. Most databases do so by themselves.
+
+        Args:
+            progress: Called now and then with the seconds that have passed; what it raises ends the building.
+        """
+
     # What an integration implements.
 
     @abstractmethod

@@ -279,7 +279,7 @@ class QdrantCore(StoreCore):
             for search in searches
         ]
         responses = await self.request(self.client.query_batch_points, self.collection, requests)
-        return [[_to_hit(point) for point in response.points] for response in responses]
+        return [[to_hit(point) for point in response.points] for response in responses]
 
     async def count_points(self) -> int:
         """Return the exact number of the tenant's points."""
@@ -317,8 +317,9 @@ class QdrantCore(StoreCore):
             search_params=arguments.pop("params", None),
             **arguments,
         )
-        return [_to_hit(group.hits[0]) for group in result.groups][search.offset :]
+        return [to_hit(group.hits[0]) for group in result.groups][search.offset :]
 
 
-def _to_hit(point: Any) -> Hit:
+def to_hit(point: Any) -> Hit:
+    """Return a found point of qdrant-client as a hit."""
     return Hit(str(point.id), Document.from_payload(point.payload or {}), float(point.score))
