@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.client_base import QdrantBase
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
@@ -61,7 +62,7 @@ class QdrantCore(StoreCore):
 
     def __init__(
         self,
-        client: QdrantClient | AsyncQdrantClient,
+        client: QdrantClient | AsyncQdrantClient | QdrantBase,
         collection: str,
         layout: Layout | None,
         tenant: str | None,

@@ -219,9 +219,9 @@ def _close_descriptors(path: Path) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
         return
-    for number in map(int, os.listdir(descriptors)):
+    for descriptor in list(descriptors.iterdir()):
         try:
-            if Path(os.readlink(descriptors / str(number))).is_relative_to(path):
-                os.close(number)
+            if descriptor.readlink().is_relative_to(path):
+                os.close(int(descriptor.name))
         except OSError:  # the one that listed the folder
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import qdrant_edge as edge
 from qdrant_client import models
 
@@ -23,13 +24,14 @@ def to_edge_filter(query_filter: models.Filter | None) -> edge.Filter | None:
     """
     if query_filter is None:
         return None
-    min_should = query_filter.min_should
     return edge.Filter(
         must=_conditions(query_filter.must),
         should=_conditions(query_filter.should),
         must_not=_conditions(query_filter.must_not),
-        min_should=min_should
-        and edge.MinShould(conditions=_conditions(min_should.conditions) or [], min_count=min_should.min_count),
+        min_should=_optional(
+            query_filter.min_should,
+            lambda clause: edge.MinShould(_conditions(clause.conditions) or [], clause.min_count),
+        ),
     )
 
 
@@ -92,7 +94,11 @@ def _optional(value: Any, convert: Callable[[Any], Any]) -> Any:
 def _match(condition: Any) -> Any:
     match condition:
         case models.MatchValue():
-            return edge.MatchValue(condition.value)
+            # Edge 0.9 takes Python's True for the integer 1, but NumPy's for a boolean.
+            value: Any = condition.value
+            if isinstance(value, bool):
+                value = np.bool_(value)
+            return edge.MatchValue(value)
         case models.MatchAny():
             return edge.MatchAny(condition.any)
         case models.MatchExcept():

@@ -13,7 +13,7 @@ _OVERSAMPLING = 4
 
 
 def find_groups(
-    search: Callable[[models.Filter | None, int], list[models.ScoredPoint]], key: str, limit: int, group_size: int
+    search: Callable[[models.Filter, int], list[models.ScoredPoint]], key: str, limit: int, group_size: int
 ) -> list[models.PointGroup]:
     """Return the best hits of each value of a key.
 

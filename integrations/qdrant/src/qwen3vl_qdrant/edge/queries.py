@@ -141,15 +141,16 @@ def _query(query: Any, using: str | None, to_vector: ToVector) -> Any:
 def _search_params(params: models.SearchParams | None) -> edge.SearchParams | None:
     if params is None:
         return None
-    quantization = params.quantization
+    quantization: Any = params.quantization and edge.QuantizationSearchParams(
+        ignore=bool(params.quantization.ignore),
+        rescore=params.quantization.rescore,
+        oversampling=params.quantization.oversampling,
+    )
     return edge.SearchParams(
         hnsw_ef=params.hnsw_ef,
         exact=bool(params.exact),
         indexed_only=bool(params.indexed_only),
-        quantization=quantization
-        and edge.QuantizationSearchParams(
-            ignore=bool(quantization.ignore), rescore=quantization.rescore, oversampling=quantization.oversampling
-        ),
+        quantization=quantization or None,
     )
 
 
