@@ -28,7 +28,7 @@ def location(database: str, folder: Path | str) -> str:
 
 def make_store(database: str, folder: Path) -> Path:
     """An embedded store of 30 documents, closed."""
-    if database == "local":
+    if database == "local" and not (folder / "meta.json").exists():
         QdrantStore(QdrantClient(path=str(folder))).close()  # later calls of `open_store` leave its kind as it is
     store = open_store(location(database, folder))
     assert isinstance(store, QdrantEdgeStore) == (database == "qdrant")
@@ -191,7 +191,7 @@ def test_temporary_folder_of_a_read_only_store_is_removed(database: str, file: s
     damaged = folder / file
     damaged.write_bytes(damaged.read_bytes()[: 4096 if file.endswith("sqlite3") else 9])
     output = run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database.replace("local", "qdrant")))
-    assert re.search(r"(?s)cannot be (read|copied).*\n\[\]$", output)
+    assert re.search(r"(?s)cannot be (read|copied|opened).*\n\[\]$", output)
 
 
 @pytest.mark.parametrize("database", DATABASES)

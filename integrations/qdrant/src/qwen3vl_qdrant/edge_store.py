@@ -95,7 +95,7 @@ class QdrantEdgeStore(QdrantStore):
         tenant: As for `QdrantStore`.
 
     Raises:
-        StoreError: Another process has the folder open, or it cannot be read.
+        StoreError: Another process has the folder open, or a file is damaged.
 
     Example:
         ```python
@@ -115,7 +115,14 @@ class QdrantEdgeStore(QdrantStore):
         tenant: str | None = None,
     ) -> None:
         self._client = EdgeClient(folder)
-        self.core = EdgeCore(self._client.backend, collection, layout, tenant)
+        backend = self._client.backend
+        try:
+            self.core = EdgeCore(backend, collection, layout, tenant)
+            if backend.collection_exists(collection):
+                backend.folder.open(collection)  # a damaged file is an error of this call
+        except BaseException:
+            backend.close()
+            raise
 
     @property
     def client(self) -> EdgeClient:

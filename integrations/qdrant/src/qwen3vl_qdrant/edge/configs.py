@@ -91,7 +91,7 @@ def _vector_params(params: models.VectorParams) -> edge.EdgeVectorParams:
         distance=getattr(edge.Distance, params.distance.value),
         memory=edge.Memory.Cached if params.on_disk is False else edge.Memory.Cold,
         quantization_config=_quantization(params.quantization_config),
-        hnsw_config=_hnsw(params.hnsw_config),
+        hnsw_config=params.hnsw_config and _hnsw(params.hnsw_config),
     )
 
 
@@ -101,10 +101,8 @@ def _sparse_params(params: models.SparseVectorParams) -> edge.EdgeSparseVectorPa
     return edge.EdgeSparseVectorParams(on_disk=on_disk, modifier=modifier)
 
 
-def _hnsw(config: models.HnswConfigDiff | None) -> edge.HnswIndexConfig | None:
-    if config is None:
-        return None
-    values = {name: value for name, value in config.model_dump().items() if value is not None}
+def _hnsw(config: models.HnswConfigDiff | None) -> edge.HnswIndexConfig:
+    values = {name: value for name, value in config.model_dump().items() if value is not None} if config else {}
     known = {"m", "ef_construct", "full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m"}
     defaults = {name: getattr(DEFAULT_HNSW, name) for name in ("m", "ef_construct", "full_scan_threshold")}
     return edge.HnswIndexConfig(**{**defaults, **{name: value for name, value in values.items() if name in known}})
