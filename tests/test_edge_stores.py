@@ -30,7 +30,6 @@ DIMENSIONS = 64
 def small_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """Edge builds an index of 100 kilobytes of vectors (401 points) already."""
     monkeypatch.setattr("qwen3vl_qdrant.edge.configs.INDEXING_THRESHOLD_KB", 100)
-    monkeypatch.setattr("qwen3vl_qdrant.edge.collection.INDEXING_THRESHOLD_KB", 100)
 
 
 def random_points(store: QdrantEdgeStore, count: int, seed: int = 0) -> list[Point]:
@@ -57,8 +56,8 @@ def num_indexed(store: QdrantStore) -> int:
 
 WRITE = """
 import sys
-from qwen3vl_qdrant.edge import collection, configs
-configs.INDEXING_THRESHOLD_KB = collection.INDEXING_THRESHOLD_KB = 100
+from qwen3vl_qdrant.edge import configs
+configs.INDEXING_THRESHOLD_KB = 100
 from tests.test_edge_stores import *
 
 store = QdrantEdgeStore(sys.argv[1])

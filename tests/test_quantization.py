@@ -35,8 +35,7 @@ def dataset() -> np.ndarray:
 def small_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use the index even where a scan of so few vectors would be faster."""
     # Kilobytes of vectors: of the segments that get an index, and below which a search is a scan.
-    for module in ("configs", "collection"):
-        monkeypatch.setattr(f"qwen3vl_qdrant.edge.{module}.INDEXING_THRESHOLD_KB", 100)
+    monkeypatch.setattr("qwen3vl_qdrant.edge.configs.INDEXING_THRESHOLD_KB", 100)
     hnsw = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=1)
     monkeypatch.setattr("qwen3vl_qdrant.edge.configs.DEFAULT_HNSW", hnsw)
 

@@ -17,7 +17,8 @@ from qdrant_client import models
 
 from qwen3vl.errors import StoreError
 from qwen3vl_qdrant.durable import sync_folder, write_file
-from qwen3vl_qdrant.edge.configs import INDEXING_THRESHOLD_KB, dense_vectors, to_edge_config
+from qwen3vl_qdrant.edge import configs
+from qwen3vl_qdrant.edge.configs import dense_vectors, to_edge_config
 from qwen3vl_qdrant.edge.indexing import build_index
 
 DESCRIPTION = "collection.json"
@@ -165,7 +166,7 @@ class EdgeCollection:
     def _min_indexed(self) -> int:
         """Return the number of points that fill a segment which Edge indexes."""
         sizes = [params.size for params in dense_vectors(self.description.vectors).values()]
-        return INDEXING_THRESHOLD_KB * 1024 // (_FLOAT_BYTES * max(sizes, default=1)) + 1
+        return configs.INDEXING_THRESHOLD_KB * 1024 // (_FLOAT_BYTES * max(sizes, default=1)) + 1
 
     def _load(self) -> edge.EdgeShard:
         path = self._path / _SHARD

@@ -91,7 +91,7 @@ def _vector_params(params: models.VectorParams) -> edge.EdgeVectorParams:
         distance=getattr(edge.Distance, params.distance.value),
         memory=edge.Memory.Cached if params.on_disk is False else edge.Memory.Cold,
         quantization_config=_quantization(params.quantization_config),
-        hnsw_config=params.hnsw_config and _hnsw(params.hnsw_config),
+        hnsw_config=None if params.hnsw_config is None else _hnsw(params.hnsw_config),
     )
 
 
