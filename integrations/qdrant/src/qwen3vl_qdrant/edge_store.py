@@ -50,19 +50,20 @@ class EdgeCore(QdrantCore):
         """
         await super().upsert(points)
         if points:
+            await self.request(self.client.flush, self.collection)
             info = await self.request(self.client.get_collection, self.collection)
             min_points = max(MIN_INDEXED_POINTS, info.points_count // 2)
             await self.request(self.client.build_index, self.collection, min_points=min_points)
 
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
-        """Write points at once, and wait until they are on the disk."""
+        """Write points at once. They outlive this process; `upsert` writes them to the disk."""
         layout = await self._load_layout()
         # Not validated by pydantic, which takes longer than the engine.
         structs = [
             models.PointStruct.model_construct(id=point.id, vector=layout.to_vectors(point.vector), payload=payload)
             for point, payload in zip(points, payloads, strict=True)
         ]
-        await self.request(self.client.upsert, self.collection, structs)
+        await self.request(self.client.upsert, self.collection, structs, flush=False)
 
     async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
         """Index new points and reuse the places of deleted ones, if there are enough; see `StoreCore.build_index`."""

@@ -33,11 +33,15 @@ class EdgeBackend(CollectionsBackend):
         location: The folder; it is created if it does not exist.
     """
 
-    def upsert(self, collection_name: str, points: Any, **kwargs: Any) -> models.UpdateResult:
-        """Write points, replacing those with the same ids."""
+    def upsert(self, collection_name: str, points: Any, *, flush: bool = True, **kwargs: Any) -> models.UpdateResult:
+        """Write points, replacing those with the same ids; without a flush they do not outlive a power cut yet."""
         refuse(kwargs)
         edge_points = [to_edge_point(point) for point in _point_structs(points)]
-        return self.update(collection_name, edge.UpdateOperation.upsert_points(edge_points))
+        return self.update(collection_name, edge.UpdateOperation.upsert_points(edge_points), flush=flush)
+
+    def flush(self, collection_name: str) -> None:
+        """Write all changes to the disk."""
+        self.folder.open(collection_name).flush()
 
     def delete(self, collection_name: str, points_selector: Any, **kwargs: Any) -> models.UpdateResult:
         """Delete points by ids or by a filter."""

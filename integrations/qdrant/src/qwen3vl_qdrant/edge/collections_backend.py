@@ -138,12 +138,15 @@ class CollectionsBackend(QdrantBase):
         refuse(kwargs)
         return self.update(collection_name, edge.UpdateOperation.delete_field_index(field_name))
 
-    def update(self, collection_name: str, operation: edge.UpdateOperation) -> models.UpdateResult:
+    def update(
+        self, collection_name: str, operation: edge.UpdateOperation, *, flush: bool = True
+    ) -> models.UpdateResult:
         """Change points, and write the change to the disk."""
         self.check_writable()
         collection = self.folder.open(collection_name)
         collection.update(operation)
-        collection.flush()
+        if flush:
+            collection.flush()
         return _COMPLETED
 
     def check_writable(self) -> None:
