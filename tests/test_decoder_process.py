@@ -30,7 +30,7 @@ MIB = 2**20
 
 def run(decoder: DecoderProcess, operation: Callable[..., Any], *arguments: Any, seconds: float = 30) -> Any:
     name = f"{operation.__module__}:{operation.__qualname__}"
-    (value,) = decoder.stream(name, arguments, seconds=seconds, memory=256 * MIB, seconds_per_value=False)
+    (value,) = decoder.stream(name, arguments, seconds=seconds, memory=256 * MIB, limit_each_value=False)
     return value
 
 
@@ -102,7 +102,7 @@ def test_message_that_stops_halfway_is_an_error(monkeypatch: pytest.MonkeyPatch)
 
 def test_process_that_ends_between_two_values_is_an_error(decoder: DecoderProcess) -> None:
     name = f"{operations.count.__module__}:{operations.count.__qualname__}"
-    values = decoder.stream(name, (3, 0.0), seconds=30, memory=MIB * 256, seconds_per_value=False)
+    values = decoder.stream(name, (3, 0.0), seconds=30, memory=MIB * 256, limit_each_value=False)
     assert next(values)[0] == 0
     decoder._process.kill()
     decoder._process.wait(30)
@@ -217,5 +217,5 @@ def test_interrupt_of_a_stream_ends_its_process(decoder: DecoderProcess) -> None
     timer = threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        list(decoder.stream(name, (), seconds=60, memory=256 * MIB, seconds_per_value=False))
+        list(decoder.stream(name, (), seconds=60, memory=256 * MIB, limit_each_value=False))
     assert not decoder.usable

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from qdrant_client import models
 
-from qwen3vl.concurrency.fork_safety import ForkSafeLock, register_thread_owner
+from qwen3vl.concurrency.fork_safety import ForkSafeLock, init_in_each_process
 from qwen3vl.errors import StoreError
 from qwen3vl.stores.folders import check_folder, is_read_only
 from qwen3vl_qdrant.durable import sync_folder
@@ -98,9 +98,9 @@ class EdgeFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock_file = _lock_folder(path / _LOCK, shown)
         self._root = (self._copy or path) / COLLECTIONS
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
+    def init_process_state(self) -> None:
         """Do nothing; in a forked process, leave the folder to the parent."""
         if os.getpid() == self._owner:
             return
