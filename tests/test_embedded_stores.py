@@ -92,39 +92,6 @@ def test_client_that_opens_an_open_local_folder_leaves_its_collections_alone(tmp
     assert_intact(open_store(str(folder)))
 
 
-CREATE_COLLECTIONS = """
-import sys
-from qwen3vl import StoreError, open_store
-from tests.support.fake_embedder import fake_recipe
-
-for number in range(12):
-    while True:
-        try:
-            store = open_store(sys.argv[1], f"{sys.argv[2]}-{number}")
-            break
-        except StoreError as error:
-            assert "open in another process" in str(error), error
-    store.create(fake_recipe())
-    store.close()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("database", ["qdrant", "local"])
-def test_processes_that_take_turns_in_a_qdrant_folder_lose_no_collection(database: str, tmp_path: Path) -> None:
-    folder = str(make_store(database, tmp_path / "store"))
-    processes = [subprocess.Popen([sys.executable, "-c", CREATE_COLLECTIONS, folder, name]) for name in "abc"]
-    try:
-        assert [process.wait(120) for process in processes] == [0, 0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    store = open_store(folder)
-    assert isinstance(store, QdrantStore)
-    names = {collection.name for collection in store.client.get_collections().collections}
-    assert names == {f"{process}-{number}" for process in "abc" for number in range(12)} | {"qwen3vl"}
-
-
 SEARCH = """
 import sys
 from qwen3vl import StoreError, ingest, open_store
