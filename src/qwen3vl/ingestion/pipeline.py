@@ -63,6 +63,7 @@ class IngestionPipeline:
         self._thumbnails = thumbnails
         self._progress = progress or (lambda _: None)
         self._stop = threading.Event()
+        self._is_cancelled = False
         self._errors: list[BaseException] = []
         self._claims: Queue[Claim | None] = Queue(2)
         self._buffer = WriteBuffer()
@@ -71,7 +72,8 @@ class IngestionPipeline:
         self._embedding: dict[int, tuple[str, Document]] = {}
 
     def stop(self) -> None:
-        """Stop loading and embedding; `run` writes what is embedded, and returns."""
+        """Stop loading, embedding and indexing; `run` writes what is embedded, and returns."""
+        self._is_cancelled = True
         self._stop.set()
 
     def run(self, documents: Iterable[LoaderItem]) -> Report:
@@ -115,6 +117,8 @@ class IngestionPipeline:
                 self._delete_stale()
             except StoreError as error:
                 self._reraise(error)
+        if not stopped:
+            self._build_index()
         self._progress(self.report)
         return self.report
 
@@ -292,6 +296,20 @@ class IngestionPipeline:
             return point
         metadata = {**point.document.metadata, "thumbnail": uri}
         return replace(point, document=replace(point.document, metadata=metadata))
+
+    def _build_index(self) -> None:
+        def progress(seconds: float) -> None:
+            if self._is_cancelled:
+                raise PipelineStopped
+            self.report.indexing_s = seconds
+            self._progress(self.report)
+
+        try:
+            self._store.build_index(progress)
+        except PipelineStopped:
+            pass
+        except StoreError as error:  # all points are written, and searches find them without an index, only slower
+            log.warning("%s", error)
 
     # All threads.
 
