@@ -17,8 +17,6 @@ from qwen3vl_qdrant.filters import to_filter
 from qwen3vl_qdrant.layout import Layout
 from qwen3vl_qdrant.store import QdrantStore
 
-MIN_INDEXED_POINTS = 20_000
-"""Number of new points from which the index is built without being asked for, if half of all points are new."""
 _FLOAT_BYTES = 4
 
 
@@ -50,10 +48,7 @@ class EdgeCore(QdrantCore):
         """
         await super().upsert(points)
         if points:
-            await self.request(self.client.flush, self.collection)
-            info = await self.request(self.client.get_collection, self.collection)
-            min_points = max(MIN_INDEXED_POINTS, info.points_count // 2)
-            await self.request(self.client.build_index, self.collection, min_points=min_points)
+            await self.request(self.client.finish_writes, self.collection)
 
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points at once. They outlive this process; `upsert` writes them to the disk."""
