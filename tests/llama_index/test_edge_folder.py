@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
@@ -24,7 +25,7 @@ from tests.support.llama_index_helpers import best_source, check_retrieval
 from tests.support.sample_library import SLIDE, STAR
 
 
-def open_store(folder: Path, name: str = "nodes", **options: object) -> QdrantVectorStore:
+def open_store(folder: Path, name: str = "nodes", **options: Any) -> QdrantVectorStore:
     return QdrantVectorStore(name, client=edge_client(folder), aclient=async_edge_client(folder), **options)
 
 
