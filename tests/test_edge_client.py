@@ -19,9 +19,15 @@ from qdrant_client.client_base import QdrantBase
 from qwen3vl_qdrant import AsyncQdrantStore, QdrantEdgeStore, QdrantStore, async_edge_client, edge_client
 from qwen3vl_qdrant.edge.client import AsyncEdgeClient, EdgeClient
 
-from qwen3vl import StoreError, aingest, ingest
+from qwen3vl import Report, StoreError, aingest, ingest
 from tests.support.edge_points import NAME, PLAIN, QUERY, contents, fill, point
 from tests.support.fake_embedder import FakeEmbedder, passages, query_vector
+
+
+@pytest.fixture(autouse=True)
+def small_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edge builds an index of 100 kilobytes of vectors already."""
+    monkeypatch.setattr("qwen3vl_qdrant.edge.configs.INDEXING_THRESHOLD_KB", 100)
 
 
 @pytest.fixture
@@ -154,11 +160,10 @@ def test_folder_of_local_mode_is_not_opened_as_another(tmp_path: Path) -> None:
             open_client(tmp_path / "store")
 
 
-@pytest.mark.slow
 def test_client_builds_the_index_when_asked_and_when_many_points_have_come(
     client: EdgeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    size = 2048
+    size = 32
     client.create_collection("large", models.VectorParams(size=size, distance=models.Distance.COSINE))
     vectors = np.random.default_rng(1).standard_normal((2800, size)).astype(np.float32)
     client.upload_collection("large", vectors[:1300], ids=range(1300), batch_size=500)
@@ -220,6 +225,28 @@ async def test_stores_of_the_clients_read_and_write_one_collection(tmp_path: Pat
     await async_store.aclose()
     store.close()
     assert edge_store.count() == 20
+
+
+@pytest.mark.parametrize("kind", ["blocking", "async"])
+def test_ingestion_through_a_client_ends_with_an_index(tmp_path: Path, kind: str) -> None:
+    documents = passages(1500)
+    seconds: list[float] = []
+
+    def progress(report: Report) -> None:
+        seconds.append(report.indexing_s)
+
+    async def work() -> None:
+        async with async_edge_client(tmp_path) as client:
+            await aingest(documents, FakeEmbedder(), AsyncQdrantStore(client), progress=progress)
+
+    if kind == "async":
+        asyncio.run(work())
+    else:
+        with edge_client(tmp_path) as client:
+            ingest(documents, FakeEmbedder(), QdrantStore(client), progress=progress)
+    assert seconds[-1] > 0
+    with edge_client(tmp_path) as client:
+        assert client.get_collection("qwen3vl").indexed_vectors_count == 1500
 
 
 def test_ids_are_uuids_or_numbers(client: EdgeClient) -> None:

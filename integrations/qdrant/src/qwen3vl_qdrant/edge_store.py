@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,6 @@ class EdgeCore(QdrantCore):
             for point, payload in zip(points, payloads, strict=True)
         ]
         await self.request(self.client.upsert, self.collection, structs, flush=False)
-
-    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
-        """Index new points and reuse the places of deleted ones, if there are enough; see `StoreCore.build_index`."""
-        if await self.request(self.client.collection_exists, self.collection):
-            await self.request(self.client.build_index, self.collection, progress)
 
     async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         requests = [

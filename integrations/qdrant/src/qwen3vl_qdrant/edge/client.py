@@ -83,12 +83,18 @@ class AsyncEdgeClient(AsyncQdrantClient):
 
         Args:
             collection_name: Name of the collection.
-            progress: Called in another thread, several times a second, with the seconds that have passed.
+            progress: Called in the event loop, several times a second, with the seconds that have passed.
 
         Returns:
             Whether there were enough.
         """
-        return await asyncio.to_thread(self.backend.build_index, collection_name, progress)
+        loop = asyncio.get_running_loop()
+
+        def call_in_loop(seconds: float) -> None:
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, seconds)
+
+        return await asyncio.to_thread(self.backend.build_index, collection_name, call_in_loop)
 
     async def __aenter__(self) -> Self:
         """Return this object, which is closed at the end of the block."""
