@@ -117,6 +117,7 @@ class SearchOptions(TypedDict, total=False):
     offset: int
     threshold: float | None
     group_by: str | None
+    exact: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,8 @@ class Search:
         threshold: Minimum cosine of a hit.
         group_by: A metadata key, such as `"source"`: only the best hit of each value is returned. Hits without
             the key are left out.
+        exact: Whether to compare all full vectors, instead of using an index, quantized and short vectors. Chroma
+            always uses its index.
 
     Raises:
         TypeError: There is no such option; the message names those that there are.
@@ -143,6 +146,7 @@ class Search:
     offset: int = 0
     threshold: float | None = None
     group_by: str | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.offset < 0:

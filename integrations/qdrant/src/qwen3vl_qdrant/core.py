@@ -259,7 +259,6 @@ class QdrantCore(StoreCore):
         """
         layout = await self._load_layout()
         if self.is_local:
-            # It would warn about search parameters.
             layout = replace(layout, quantization=None)
         if any(search.group_by is not None for search in searches):
             return [await self._query_one(search, layout) for search in searches]
@@ -273,7 +272,7 @@ class QdrantCore(StoreCore):
     async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         requests = [
             models.QueryRequest(
-                **layout.query_arguments(search, to_filter(search.where, self.tenant)),
+                **self.query_arguments(search, layout),
                 offset=search.offset,
                 with_payload=True,
             )
@@ -304,9 +303,16 @@ class QdrantCore(StoreCore):
             await self.recipe()
         return self.layout or Layout()
 
+    def query_arguments(self, search: Search, layout: Layout) -> dict[str, Any]:
+        """Return the arguments of a search within the tenant; see `Layout.query_arguments`."""
+        arguments = layout.query_arguments(search, to_filter(search.where, self.tenant))
+        if self.is_local:  # it would warn about search parameters
+            arguments.pop("params", None)
+        return arguments
+
     async def _query_grouped(self, search: Search, layout: Layout) -> list[Hit]:
         """Return the best hit of each value of `search.group_by`."""
-        arguments = layout.query_arguments(search, to_filter(search.where, self.tenant))
+        arguments = self.query_arguments(search, layout)
         # Qdrant's groups have no offset: those before it are requested as well.
         arguments["limit"] = search.limit + search.offset
         result = await self.request(

@@ -13,7 +13,6 @@ from qwen3vl.stores import Hit, Point, Search
 from qwen3vl_qdrant.core import QdrantCore, to_hit
 from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.edge.client import EdgeClient
-from qwen3vl_qdrant.filters import to_filter
 from qwen3vl_qdrant.layout import Layout
 from qwen3vl_qdrant.store import QdrantStore
 
@@ -73,7 +72,7 @@ class EdgeCore(QdrantCore):
     async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         requests = [
             models.QueryRequest.model_construct(
-                **layout.query_arguments(search, to_filter(search.where, self.tenant)),
+                **self.query_arguments(search, layout),
                 offset=search.offset,
                 with_payload=True,
             )
