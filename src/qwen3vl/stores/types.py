@@ -47,6 +47,21 @@ class Point:
     document: Document
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredPoint(Point):
+    """A point as it was read from a store, to be copied into another one.
+
+    Attributes:
+        tenant: The point's tenant; None without tenants.
+        database: Name of the database, as in `StoreCore.database`.
+        payload: What the database has beside the vector, in its own form.
+    """
+
+    tenant: str | None
+    database: str
+    payload: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A search result.
