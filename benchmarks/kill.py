@@ -169,6 +169,7 @@ def main() -> None:
                 port = stack.enter_context(store_backends.chroma_server(folder)) if name == "chroma-server" else 0
                 indexing = name == "qdrant-edge" and len(runs) % 2 == 1
                 run = kill_and_resume(name, folder, port, documents, random, indexing=indexing)
+                print(name, run, file=sys.stderr)
                 if run["was_killed"]:  # it had not ended just before
                     runs.append(run)
         print(table(name, runs), flush=True)
