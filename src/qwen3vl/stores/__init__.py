@@ -8,6 +8,7 @@ from qwen3vl.stores.retry import Retry
 from qwen3vl.stores.types import (
     CollectionInfo,
     Hit,
+    Mode,
     Point,
     PointRef,
     Search,
@@ -23,6 +24,7 @@ __all__ = [
     "ClientFailure",
     "CollectionInfo",
     "Hit",
+    "Mode",
     "Point",
     "PointRef",
     "Retry",

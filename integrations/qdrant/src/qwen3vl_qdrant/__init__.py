@@ -1,5 +1,6 @@
 """Qdrant as a vector store of qwen3vl."""
 
+from qwen3vl_qdrant.bm25 import Bm25
 from qwen3vl_qdrant.edge_store import QdrantEdgeStore
 from qwen3vl_qdrant.layout import Layout
 from qwen3vl_qdrant.measure import Figure, measure, table
@@ -8,6 +9,7 @@ from qwen3vl_qdrant.store import AsyncQdrantStore, QdrantStore
 
 __all__ = [
     "AsyncQdrantStore",
+    "Bm25",
     "Figure",
     "Layout",
     "QdrantEdgeStore",
