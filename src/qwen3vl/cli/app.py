@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -15,12 +15,14 @@ from qwen3vl.cli.options import (
     OUTPUT_PANEL,
     QUERY_PANEL,
     RERANK_PANEL,
+    STORE_PANEL,
     CollectionOption,
     DeviceOption,
     DtypeOption,
     IsolatedOption,
     JsonOption,
     KindName,
+    ModeName,
     StoreOption,
     VerboseOption,
     expand_home,
@@ -28,6 +30,9 @@ from qwen3vl.cli.options import (
 )
 from qwen3vl.cli.output import command_output
 from qwen3vl.cli.usage import EscapingGroup
+
+if TYPE_CHECKING:
+    from qwen3vl.stores import Mode
 
 app = typer.Typer(
     name="qwen3vl",
@@ -100,6 +105,23 @@ def index(
             rich_help_panel=DOCUMENTS_PANEL,
         ),
     ] = False,
+    hybrid: Annotated[
+        bool,
+        typer.Option(
+            "--hybrid",
+            help="Let a new collection be searched by words as well: texts, PDF pages' texts and file names.",
+            rich_help_panel=STORE_PANEL,
+        ),
+    ] = False,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Language of the texts, for words in other forms. Implies --hybrid.",
+            show_default="english",
+            rich_help_panel=STORE_PANEL,
+        ),
+    ] = None,
     keep: Annotated[
         bool,
         typer.Option(
@@ -146,6 +168,7 @@ def index(
             dimensions=dimensions,
             segment_seconds=segment,
             fuse_page_text=fuse_page_text,
+            hybrid=language or hybrid,
             sync=not keep,
             console=console,
             as_json=json,
@@ -174,6 +197,14 @@ def search(
         typer.Option(
             metavar="|".join(KindName),
             help="Only hits of this kind. May be given several times.",
+            rich_help_panel=QUERY_PANEL,
+        ),
+    ] = None,
+    mode: Annotated[
+        ModeName | None,
+        typer.Option(
+            help="Search by vectors, by words, or by both.",
+            show_default="hybrid if the collection was made with --hybrid, else dense",
             rich_help_panel=QUERY_PANEL,
         ),
     ] = None,
@@ -246,6 +277,7 @@ def search(
             candidates=candidates,
             limit=limit,
             kinds=[name.value for name in kind or ()],
+            mode=None if mode is None else cast("Mode", mode.value),
             instruction=instruction,
             html=html,
             console=console,

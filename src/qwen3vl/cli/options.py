@@ -27,6 +27,14 @@ class KindName(StrEnum):
     TEXT = "text"
 
 
+class ModeName(StrEnum):
+    """What a search compares, as in `qwen3vl.stores.Mode`."""
+
+    DENSE = "dense"
+    TEXT = "text"
+    HYBRID = "hybrid"
+
+
 _HOME_PATH = re.compile(r"(?P<integration>(?:\w+:)?)(?P<path>~.*)", re.DOTALL)
 """A path that begins with `~`, perhaps behind an integration's name."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from inspect import signature
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import StoreError
@@ -57,7 +58,9 @@ def _integrations() -> dict[str, EntryPoint]:
 
 
 @renamed_arguments(place="location")
-def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float | None = None) -> Store:
+def open_store(
+    location: str, collection: str = "qwen3vl", *, timeout_s: float | None = None, hybrid: bool | str = False
+) -> Store:
     """Open a store.
 
     Args:
@@ -67,13 +70,16 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float |
         collection: Name of the collection.
         timeout_s: Seconds after which a request to a server fails: limits connecting, and each read and write. None is
             the default of 30 seconds. Opening is limited too. Transient failures are retried as `Retry` says.
+        hybrid: Whether the collection can be searched by words, and by words and vectors together: True for texts in
+            English, or the language of the texts, such as `"german"`. False leaves an existing collection as it is.
 
     Returns:
         The store.
 
     Raises:
-        ValueError: `timeout_s` is not positive.
-        StoreError: There is no such integration, it is not installed, or the store cannot be opened.
+        ValueError: `timeout_s` is not positive, or the language is unknown.
+        StoreError: There is no such integration, it is not installed, it has no hybrid search, or the store cannot be
+            opened.
 
     Example:
         ```python
@@ -92,8 +98,16 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float |
             f"clone of the repository run: pip install . ./integrations/{integration}"
         )
     # Integrations of others may have no timeout_s.
-    options = {} if timeout_s is None else {"timeout_s": timeout_s}
-    store = openers[integration].load()(address, collection, **options)
+    options: dict[str, Any] = {} if timeout_s is None else {"timeout_s": timeout_s}
+    opener = openers[integration].load()
+    if hybrid:
+        if "hybrid" not in signature(opener).parameters:
+            raise StoreError(
+                f"the store {location} cannot have hybrid search: the integration {integration!r} has no search by "
+                "words. Qdrant has; a location of its own is a folder or the URL of a server, without a prefix"
+            )
+        options["hybrid"] = hybrid
+    store = opener(address, collection, **options)
     if not isinstance(store, Store):
         raise StoreError(f"the integration {openers[integration].value} opens something that is not a Store")
     return store

@@ -155,8 +155,8 @@ class Layout:
         """Return the arguments of a `QueryRequest` that finds candidates and scores them with full vectors.
 
         Args:
-            search: The search; its mode is not read. Its offset is not an argument, but the candidates of a short vector
-                cover it.
+            search: The search; its mode is not read. Its offset is not an argument, but the candidates of a short
+                vector cover it.
             query_filter: Its filter in Qdrant's form.
             oversampling: Candidates per hit: of the short vector if there is one (at least `MIN_SHORT_CANDIDATES` in
                 all), else of the quantized vector; no effect without either. None is the default of the layout.

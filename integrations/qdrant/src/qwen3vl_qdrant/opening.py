@@ -11,16 +11,24 @@ from qdrant_client import QdrantClient
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.stores import open_client
 from qwen3vl.stores.failures import DEFAULT_TIMEOUT_S
+from qwen3vl_qdrant.bm25 import Bm25
 from qwen3vl_qdrant.edge.folder import COLLECTIONS
 from qwen3vl_qdrant.edge_store import QdrantEdgeStore
 from qwen3vl_qdrant.embedded import is_local_mode, open_folder
+from qwen3vl_qdrant.layout import Layout
 from qwen3vl_qdrant.store import QdrantStore
 
 logger = logging.getLogger(__name__)
 
 
 @renamed_arguments(place="location")
-def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float = DEFAULT_TIMEOUT_S) -> QdrantStore:
+def open_store(
+    location: str,
+    collection: str = "qwen3vl",
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    hybrid: bool | str = False,
+) -> QdrantStore:
     """Open a store. A server that cannot be reached is an error of the first request, not of this call.
 
     A folder that cannot be written can be searched.
@@ -30,24 +38,28 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float =
         collection: Name of the collection.
         timeout_s: Seconds after which a request to a server fails, rounded up: limits connecting, and each read and
             write.
+        hybrid: Whether the collection has `Layout(hybrid=True)`; a str is the language of the texts. False leaves an
+            existing collection as it is.
 
     Returns:
         The store: a `QdrantEdgeStore` for a folder, unless qdrant-client's local mode has made it.
 
     Raises:
+        ValueError: The language is unknown.
         StoreError: The store cannot be opened, for example because another process has the folder open.
     """
+    layout = Layout(hybrid=Bm25(hybrid) if isinstance(hybrid, str) else True) if hybrid else None
     return open_client(
         location,
-        memory=lambda: QdrantStore(QdrantClient(":memory:"), collection),
-        server=lambda url: QdrantStore(QdrantClient(url=url, timeout=ceil(timeout_s)), collection),
-        folder=lambda folder: _open_folder(folder, collection),
+        memory=lambda: QdrantStore(QdrantClient(":memory:"), collection, layout=layout),
+        server=lambda url: QdrantStore(QdrantClient(url=url, timeout=ceil(timeout_s)), collection, layout=layout),
+        folder=lambda folder: _open_folder(folder, collection, layout),
     )
 
 
-def _open_folder(folder: str, collection: str) -> QdrantStore:
+def _open_folder(folder: str, collection: str, layout: Layout | None) -> QdrantStore:
     if (Path(folder) / COLLECTIONS).is_dir() or not is_local_mode(Path(folder)):
-        return QdrantEdgeStore(folder, collection)
+        return QdrantEdgeStore(folder, collection, layout=layout)
     client, read_only = open_folder(folder)
     logger.info(
         "%s was made by an earlier version, in qdrant-client's local mode, which compares all points in each search: "
@@ -55,6 +67,6 @@ def _open_folder(folder: str, collection: str) -> QdrantStore:
         folder,
         folder,
     )
-    store = QdrantStore(client, collection)
+    store = QdrantStore(client, collection, layout=layout)
     store.core.read_only_folder = folder if read_only else ""
     return store
