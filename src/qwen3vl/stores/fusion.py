@@ -10,9 +10,12 @@ from operator import itemgetter
 from qwen3vl.errors import StoreError
 from qwen3vl.stores.types import Search
 
-RANK_CONSTANT = 2
-"""How slowly a point's share of the score falls with its rank (from 0): to one half at this rank. A small number, as
-Qdrant's own, keeps the first points of each ranking ahead of those that are in the middle of both."""
+RANK_CONSTANT = 5
+"""How slowly a point's share of the score falls with its rank (from 0): to one half at this rank.
+
+With equal shares, only points that are among the first five of both rankings can overtake the first of either. Larger
+numbers, such as the usual 60, favour points that are in the middle of both: see docs/qdrant.md.
+"""
 MIN_CANDIDATES = 100
 """Minimum number of points of each ranking."""
 
