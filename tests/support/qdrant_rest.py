@@ -64,8 +64,8 @@ class RestRoutes:
             using=request.using,
             query_filter=request.filter,
             group_by=request.group_by,
-            limit=request.limit,
-            group_size=request.group_size,
+            limit=request.limit or 10,
+            group_size=request.group_size or 1,
             with_payload=True,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
@@ -30,9 +30,6 @@ from qwen3vl.cli.options import (
 )
 from qwen3vl.cli.output import command_output
 from qwen3vl.cli.usage import EscapingGroup
-
-if TYPE_CHECKING:
-    from qwen3vl.stores import Mode
 
 app = typer.Typer(
     name="qwen3vl",
@@ -277,7 +274,7 @@ def search(
             candidates=candidates,
             limit=limit,
             kinds=[name.value for name in kind or ()],
-            mode=None if mode is None else cast("Mode", mode.value),
+            mode=None if mode is None else mode.value,
             instruction=instruction,
             html=html,
             console=console,
