@@ -32,9 +32,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.inputs import draw_image, random_words
 from benchmarks.many import resident_mib
 from benchmarks.models import SIZES, write
-from benchmarks.rivals import draw_image, random_words
 from qwen3vl import Embedder, Reranker
 from qwen3vl.engine.packing import pack_prompts
 from qwen3vl.inputs import as_item
