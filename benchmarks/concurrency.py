@@ -139,11 +139,11 @@ def query(bench: Bench) -> None:
         with torch.inference_mode():
             replica.execute(pack, {}, {}, use_cache=False)
 
-    async def awaited() -> None:
+    async def embed_async() -> None:
         await bench.embedder.aembed([text])
 
     embed, asynchronous, bare = in_turns(
-        lambda: bench.embedder.embed([text]), lambda: asyncio.run(awaited()), forward, rounds=25
+        lambda: bench.embedder.embed([text]), lambda: asyncio.run(embed_async()), forward, rounds=25
     )
     print("| one short query | ms | times a bare pass |\n| --- | ---: | ---: |")
     for name, value in (("forward pass", bare), ("embed", embed), ("aembed", asynchronous)):
@@ -163,17 +163,17 @@ def beside(bench: Bench) -> None:
     latencies: list[float] = []
     ended = threading.Event()
 
-    def ask() -> None:
+    def send_queries() -> None:
         for text in queries:
             if ended.wait(1.0):
                 return
             latencies.append(seconds(lambda text=text: embed([text])))  # type: ignore[misc]
 
-    asker = threading.Thread(target=ask)
-    asker.start()
+    query_thread = threading.Thread(target=send_queries)
+    query_thread.start()
     beside_s = seconds(lambda: embed(inputs))
     ended.set()
-    asker.join()
+    query_thread.join()
     p50, p95 = np.percentile(latencies, (50, 95))
     print("| 10,000 texts and a query a second | |\n| --- | ---: |")
     print(f"| the call alone, s | {alone_s:.1f} |\n| the call with queries, s | {beside_s:.1f} |")

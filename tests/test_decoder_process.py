@@ -29,7 +29,7 @@ MIB = 2**20
 
 def run(decoder: DecoderProcess, operation: Callable[..., Any], *arguments: Any, seconds: float = 30) -> Any:
     name = f"{operation.__module__}:{operation.__qualname__}"
-    (value,) = decoder.stream(name, arguments, seconds=seconds, memory=256 * MIB, seconds_per_value=False)
+    (value,) = decoder.stream(name, arguments, seconds=seconds, memory=256 * MIB, limit_each_value=False)
     return value
 
 
@@ -99,7 +99,10 @@ def test_message_that_stops_halfway_is_an_error(monkeypatch: pytest.MonkeyPatch)
     assert not decoder.usable
 
 
-def test_process_that_ends_between_two_values_is_an_error_with_its_exit_status(decoder: DecoderProcess) -> None:
+def test_process_that_ends_between_two_values_is_an_error_with_its_exit_status(
+    decoder: DecoderProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_EXIT_TIMEOUT_S", 60)
     with pytest.raises(MediaError, match=r"its decoder crashed \(exit code 3\)"):
         run(decoder, operations.end_after_a_value)
     assert not decoder.usable
@@ -219,30 +222,26 @@ def test_interrupt_of_an_item_ends_its_process(tmp_path: Path) -> None:
     assert not is_running(int(started.read_text()))
 
 
-def set_interpreter(monkeypatch: pytest.MonkeyPatch, path: Path, body: str) -> None:
-    """Let a script take the place of the interpreter that decoder processes run."""
-    path.write_text(f"#!{sys.executable}\nimport os, signal, sys, time\n{body}")
-    path.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(path))
+def test_interrupt_of_a_start_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    process_ids = []
 
+    def interrupted(decoder: DecoderProcess, *_: Any, **__: Any) -> None:
+        process_ids.append(decoder._process.pid)
+        signal.raise_signal(signal.SIGINT)
 
-def test_interrupt_of_a_start_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    started = tmp_path / "started"
-    body = f"""
-open({str(started)!r}, "w").write(str(os.getpid()))
-time.sleep(1)
-os.kill(os.getppid(), signal.SIGINT)
-time.sleep(30)
-"""
-    set_interpreter(monkeypatch, tmp_path / "python", body)
+    monkeypatch.setattr(DecoderProcess, "_receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         DecoderProcess()
-    assert not is_running(int(started.read_text()))
+    assert not is_running(*process_ids)
 
 
 def test_process_that_starts_with_nonsense_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_interpreter(monkeypatch, tmp_path / "python", r'os.write(int(sys.argv[4]), b"\0\0\0\x01[")')
-    with pytest.raises(MediaError, match=r"a decoder process ended while it started \(exit code 0\)"):
+    """A script that sends a message of one byte takes the place of the interpreter."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!{sys.executable}\nimport os, sys\nos.write(int(sys.argv[4]), b"\\0\\0\\0\\x01[")\n')
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    with pytest.raises(MediaError, match="a decoder process ended while it started"):
         DecoderProcess()
 
 

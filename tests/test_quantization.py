@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
-from qwen3vl_qdrant import Layout, QdrantStore, measure
+from qwen3vl_qdrant import Layout, QdrantEdgeStore, QdrantStore, measure
 from qwen3vl_qdrant.measure import table
 
 from qwen3vl import Document, RecipeError
 from qwen3vl.stores import Point
 from tests.support.fake_embedder import fake_recipe
-from tests.support.qdrant_edge_client import EdgeClient
 
 DIMENSIONS, COUNT = 128, 6000
 
@@ -33,9 +31,17 @@ def dataset() -> np.ndarray:
     return np.asarray(samples / np.linalg.norm(samples, axis=1, keepdims=True), dtype=np.float32)
 
 
-def filled_store(folder: Path, layout: Layout, vectors: np.ndarray) -> QdrantStore:
-    client: Any = EdgeClient(folder)
-    store = QdrantStore(client, layout=layout)
+@pytest.fixture(autouse=True)
+def small_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the index even where a scan of so few vectors would be faster."""
+    # Kilobytes of vectors: of the segments that get an index, and below which a search is a scan.
+    monkeypatch.setattr("qwen3vl_qdrant.edge.configs.INDEXING_THRESHOLD_KB", 100)
+    hnsw = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=1)
+    monkeypatch.setattr("qwen3vl_qdrant.edge.configs.DEFAULT_HNSW", hnsw)
+
+
+def filled_store(folder: Path, layout: Layout, vectors: np.ndarray) -> QdrantEdgeStore:
+    store = QdrantEdgeStore(folder, layout=layout)
     recipe = fake_recipe(dimensions=DIMENSIONS)
     store.create(recipe)
     documents = [Document(f"{number}.png", "picture", image=f"{number}.png") for number in range(len(vectors))]
@@ -45,7 +51,8 @@ def filled_store(folder: Path, layout: Layout, vectors: np.ndarray) -> QdrantSto
             for document, vector in zip(documents, vectors, strict=True)
         ]
     )
-    assert client.index() >= len(vectors)
+    store.build_index()
+    assert (store.client.get_collection(store.collection).indexed_vectors_count or 0) >= len(vectors)
     assert store.count() == len(vectors)
     return store
 

@@ -19,13 +19,16 @@ import httpx
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qwen3vl_chroma import AsyncChromaStore, ChromaStore
-from qwen3vl_qdrant import AsyncQdrantStore, QdrantStore
+from qwen3vl_qdrant import AsyncQdrantStore, QdrantEdgeStore, QdrantStore
 
 from qwen3vl import AsyncStore, Store
 
 OpenStore = Callable[..., Store]
 """Creates a store over the backend's client, for a collection of the test's own."""
-BACKENDS = ("qdrant-memory", "qdrant-folder", "qdrant-server", "chroma-memory", "chroma-folder", "chroma-server")
+BACKENDS = (
+    *("qdrant-memory", "qdrant-folder", "qdrant-edge", "qdrant-server"),
+    *("chroma-memory", "chroma-folder", "chroma-server"),
+)
 
 
 def free_port() -> int:
@@ -87,6 +90,8 @@ def open_backend(name: str, folder: Path, chroma_port: Callable[[], int]) -> Ite
             client = QdrantClient(":memory:")
         case "qdrant-folder":
             client = QdrantClient(path=str(folder / "qdrant"))
+        case "qdrant-edge":
+            client = folder / "edge"
         case "qdrant-server":
             client = QdrantClient(url=qdrant_server())
         case "chroma-memory":
@@ -96,9 +101,20 @@ def open_backend(name: str, folder: Path, chroma_port: Callable[[], int]) -> Ite
         case _:
             client = chromadb.HttpClient("127.0.0.1", chroma_port())
     store_class: Any = QdrantStore if name.startswith("qdrant") else ChromaStore
+    if name == "qdrant-edge":
+        store_class = QdrantEdgeStore
     collection = f"test-{uuid4().hex}"
-    yield lambda **options: store_class(client, options.pop("collection", collection), **options)
-    if name.startswith("qdrant"):
+    stores: list[Store] = []
+
+    def open_store(**options: Any) -> Store:
+        stores.append(store_class(client, options.pop("collection", collection), **options))
+        return stores[-1]
+
+    yield open_store
+    if name == "qdrant-edge":
+        for store in stores:
+            store.close()
+    elif name.startswith("qdrant"):
         client.close()
 
 

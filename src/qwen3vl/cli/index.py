@@ -111,7 +111,8 @@ def _progress_line(console: Console) -> Iterator[Callable[[Report], None]]:
 
         def update(report: Report) -> None:
             counts = f"{report.added} new, {report.unchanged} unchanged, {len(report.failed)} failed"
-            progress.update(task, counts=f"{report.seen} documents: {counts}")
+            indexing = f", building the index for {report.indexing_s:.0f} s" if report.indexing_s else ""
+            progress.update(task, counts=f"{report.seen} documents: {counts}{indexing}")
 
         yield update
 

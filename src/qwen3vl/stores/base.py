@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar, Unpack
 
 from qwen3vl._deprecation import renamed_arguments
@@ -185,6 +185,14 @@ class AsyncStore:
         """Return the number of stored points."""
         return await self._arun(self.core.count())
 
+    async def abuild_index(self, progress: Callable[[float], None] | None = None) -> None:
+        """Build the index if many points were written since; `aingest` does so at its end. Servers do so by themselves.
+
+        Args:
+            progress: Called now and then with the seconds that have passed.
+        """
+        await self._arun(self.core.build_index(progress))
+
     async def aclose(self) -> None:
         """Release files and connections. The client is closed for everything that uses it."""
         await self._arun(self.core.close())
@@ -320,6 +328,14 @@ class Store(AsyncStore):
     def count(self) -> int:
         """Return the number of stored points."""
         return self._run(self.core.count())
+
+    def build_index(self, progress: Callable[[float], None] | None = None) -> None:
+        """Build the index if many points were written since; `ingest` does so at its end. Servers do so by themselves.
+
+        Args:
+            progress: Called now and then with the seconds that have passed.
+        """
+        self._run(self.core.build_index(progress))
 
     def close(self) -> None:
         """Release files and connections. The client is closed for everything that uses it."""

@@ -218,11 +218,7 @@ class StoreCore(ABC):
         return [[] if matches_nothing(search.where) else next(results) for search in searches]
 
     async def count(self) -> int:
-        """Return the number of stored points, 0 if there is no collection.
-
-        Returns:
-            The number of points, of the tenant if there is one.
-        """
+        """Return the number of stored points, of the tenant if there is one; 0 if there is no collection."""
         return 0 if await self.find_collection() is None else await self.count_points()
 
     # What an integration implements.
@@ -241,6 +237,9 @@ class StoreCore(ABC):
 
     async def create_indexes(self) -> None:  # noqa: B027 (optional)
         """Create payload indexes that are missing. Called for new and existing collections."""
+
+    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:  # noqa: B027
+        """Build what makes searches fast, if many points are new; `progress` gets the seconds that have passed."""
 
     @abstractmethod
     async def fetch_ids(self, ids: Sequence[str]) -> set[str]:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.client_base import QdrantBase
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
@@ -61,7 +62,7 @@ class QdrantCore(StoreCore):
 
     def __init__(
         self,
-        client: QdrantClient | AsyncQdrantClient,
+        client: QdrantClient | AsyncQdrantClient | QdrantBase,
         collection: str,
         layout: Layout | None,
         tenant: str | None,
@@ -279,7 +280,7 @@ class QdrantCore(StoreCore):
             for search in searches
         ]
         responses = await self.request(self.client.query_batch_points, self.collection, requests)
-        return [[_to_hit(point) for point in response.points] for response in responses]
+        return [[to_hit(point) for point in response.points] for response in responses]
 
     async def count_points(self) -> int:
         """Return the exact number of the tenant's points."""
@@ -317,8 +318,9 @@ class QdrantCore(StoreCore):
             search_params=arguments.pop("params", None),
             **arguments,
         )
-        return [_to_hit(group.hits[0]) for group in result.groups][search.offset :]
+        return [to_hit(group.hits[0]) for group in result.groups][search.offset :]
 
 
-def _to_hit(point: Any) -> Hit:
+def to_hit(point: Any) -> Hit:
+    """Return a found point of qdrant-client as a hit."""
     return Hit(str(point.id), Document.from_payload(point.payload or {}), float(point.score))

@@ -1,0 +1,131 @@
+"""`QdrantEdgeStore`: a collection in a folder, in Qdrant's own engine in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qdrant_client import models
+
+from qwen3vl.stores import Hit, Point, Search
+from qwen3vl_qdrant.core import QdrantCore, to_hit
+from qwen3vl_qdrant.edge.backend import EdgeBackend
+from qwen3vl_qdrant.edge.client import EdgeClient
+from qwen3vl_qdrant.filters import to_filter
+from qwen3vl_qdrant.layout import Layout
+from qwen3vl_qdrant.store import QdrantStore
+
+MIN_INDEXED_POINTS = 20_000
+"""Number of new points from which the index is built without being asked for, if half of all points are new."""
+_FLOAT_BYTES = 4
+
+
+class EdgeCore(QdrantCore):
+    """One collection of a folder.
+
+    Args:
+        backend: The open folder.
+        collection: As for `QdrantCore`.
+        layout: As for `QdrantCore`.
+        tenant: As for `QdrantCore`.
+    """
+
+    def __init__(self, backend: EdgeBackend, collection: str, layout: Layout | None, tenant: str | None) -> None:
+        super().__init__(backend, collection, layout, tenant, None)
+        if backend.folder.is_read_only:
+            self.read_only_folder = str(backend.location)
+
+    def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
+        """Return the size of a point with all its vectors: there are no requests, but each one is a write to disk."""
+        short = self.layout.short if self.layout is not None else None
+        return _FLOAT_BYTES * (len(point.vector) + (short or 0)) + len(json.dumps(payload))
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        """Write points, and index them when many have come. They are on the disk when this returns.
+
+        Args:
+            points: The points; those whose id is stored already are replaced.
+        """
+        await super().upsert(points)
+        if points:
+            await self.request(self.client.flush, self.collection)
+            info = await self.request(self.client.get_collection, self.collection)
+            min_points = max(MIN_INDEXED_POINTS, info.points_count // 2)
+            await self.request(self.client.build_index, self.collection, min_points=min_points)
+
+    async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
+        """Write points at once. They outlive this process; `upsert` writes them to the disk."""
+        layout = await self._load_layout()
+        # Not validated by pydantic, which takes longer than the engine.
+        structs = [
+            models.PointStruct.model_construct(id=point.id, vector=layout.to_vectors(point.vector), payload=payload)
+            for point, payload in zip(points, payloads, strict=True)
+        ]
+        await self.request(self.client.upsert, self.collection, structs, flush=False)
+
+    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
+        """Index new points and reuse the places of deleted ones, if there are enough; see `StoreCore.build_index`."""
+        if await self.request(self.client.collection_exists, self.collection):
+            await self.request(self.client.build_index, self.collection, progress)
+
+    async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
+        requests = [
+            models.QueryRequest.model_construct(
+                **layout.query_arguments(search, to_filter(search.where, self.tenant)),
+                offset=search.offset,
+                with_payload=True,
+            )
+            for search in searches
+        ]
+        responses = await self.request(self.client.query_batch_points, self.collection, requests)
+        return [[to_hit(point) for point in response.points] for response in responses]
+
+
+class QdrantEdgeStore(QdrantStore):
+    """A Qdrant collection in a folder, without a server: Qdrant's own engine in this process.
+
+    It has the index, the quantization and the filters of a server. One process at a time can have a folder open; its
+    threads share it. Points are on the disk when they are written: they outlive a power cut.
+
+    Args:
+        folder: The folder; it is created if it does not exist. It may have many collections.
+        collection: Name of the collection.
+        layout: As for `QdrantStore`.
+        tenant: As for `QdrantStore`.
+
+    Raises:
+        StoreError: Another process has the folder open, or a file is damaged.
+
+    Example:
+        ```python
+        store = QdrantEdgeStore("library", layout=Layout(short=512))
+        ingest(Loader().load(["photos"]), Embedder(), store)
+        ```
+    """
+
+    core: EdgeCore
+
+    def __init__(
+        self,
+        folder: str | Path,
+        collection: str = "qwen3vl",
+        *,
+        layout: Layout | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        self._client = EdgeClient(folder)
+        backend = self._client.backend
+        try:
+            self.core = EdgeCore(backend, collection, layout, tenant)
+            if backend.collection_exists(collection):
+                backend.folder.open(collection)  # a damaged file is an error of this call
+        except BaseException:
+            backend.close()
+            raise
+
+    @property
+    def client(self) -> EdgeClient:
+        """A `QdrantClient` of the folder, for LangChain's and LlamaIndex's stores, and for scripts."""
+        return self._client
