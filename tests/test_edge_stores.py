@@ -190,6 +190,25 @@ def test_layouts_are_kept_indexed_and_grouped(tmp_path: Path, layout: Layout) ->
         QdrantEdgeStore(tmp_path / "store", layout=other).recipe()
 
 
+@pytest.mark.parametrize("layout", [Layout(short=4), Layout(quantization="binary")])
+def test_exact_search_compares_all_full_vectors(tmp_path: Path, layout: Layout) -> None:
+    store = filled_store(tmp_path / "store", 1500, layout=layout)
+    store.build_index()
+    query = fake_vector("q", DIMENSIONS)
+    points = random_points(store, 1500)
+    points.sort(key=lambda point: -float(point.vector @ query))
+    assert [hit.id for hit in store.search(query, 50, exact=True)] == [point.id for point in points[:50]]
+    assert [hit.id for hit in store.search(query, 50)] != [point.id for point in points[:50]]
+    local = QdrantStore(QdrantClient(":memory:"), layout=layout)
+    local.create(fake_recipe(dimensions=DIMENSIONS))
+    local.upsert(points)
+    assert [hit.id for hit in local.search(query, 50, exact=True)] == [point.id for point in points[:50]]
+    sources = list(dict.fromkeys(point.document.source for point in points))
+    for grouped in (store, local):
+        hits = grouped.search(query, 9, exact=True, group_by="source")
+        assert [hit.document.source for hit in hits] == sources[:9]
+
+
 def test_a_large_group_does_not_hide_the_others(tmp_path: Path) -> None:
     store = QdrantEdgeStore(tmp_path / "store")
     documents = [Document("film.mp4", "text", f"f{number}", text=f"{number}") for number in range(300)]

@@ -96,7 +96,7 @@ class AsyncRetriever:
             limit: Maximum number of hits of each query.
             **options: `where` (a `Where`, or a filter of the database's own type), `offset` (number of hits to
                 skip), `threshold` (minimum cosine), `group_by` (a metadata key such as `"source"`: only the best
-                hit of each value).
+                hit of each value), `exact` (without an index).
 
         Returns:
             The hits of each query, best first.

@@ -15,15 +15,19 @@ from qwen3vl.cli.options import (
     OUTPUT_PANEL,
     QUERY_PANEL,
     RERANK_PANEL,
+    STORE_PANEL,
     CollectionOption,
     DeviceOption,
     DtypeOption,
     IsolatedOption,
     JsonOption,
     KindName,
+    QuantizationOption,
+    ShortOption,
     StoreOption,
     VerboseOption,
     expand_home,
+    layout_fields,
     positive_seconds,
 )
 from qwen3vl.cli.output import command_output
@@ -248,6 +252,48 @@ def search(
             kinds=[name.value for name in kind or ()],
             instruction=instruction,
             html=html,
+            console=console,
+            as_json=json,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def copy(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="The store to copy from, as for --store.", callback=expand_home)
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="DST", help="The store to copy to, as for --store.", callback=expand_home)
+    ],
+    *,
+    collection: CollectionOption = "qwen3vl",
+    new_name: Annotated[
+        str | None,
+        typer.Option(
+            "--to-collection",
+            metavar="NAME",
+            help="The collection in DST.",
+            show_default="the same name",
+            rich_help_panel=STORE_PANEL,
+        ),
+    ] = None,
+    short: ShortOption = None,
+    quantization: QuantizationOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Copy a collection into another store, without embedding it again. A second run copies only what is missing."""
+    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+        from qwen3vl.cli.copy import run_copy
+
+        code = run_copy(
+            source,
+            destination,
+            collection=collection,
+            new_name=new_name or collection,
+            layout=layout_fields(short, quantization),
             console=console,
             as_json=json,
         )

@@ -6,11 +6,12 @@ import math
 import os
 import re
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 STORE_PANEL = "Store"
+LAYOUT_PANEL = "Layout of a new collection"
 MODEL_PANEL = "Model and device"
 QUERY_PANEL = "Query"
 RERANK_PANEL = "Reranking"
@@ -25,6 +26,15 @@ class KindName(StrEnum):
     PAGE = "page"
     CLIP = "clip"
     TEXT = "text"
+
+
+class QuantizationName(StrEnum):
+    """Quantizations of `qwen3vl_qdrant.Layout`; `none` for full vectors where the source has others."""
+
+    NONE = "none"
+    SCALAR = "scalar"
+    TURBO = "turbo"
+    BINARY = "binary"
 
 
 _HOME_PATH = re.compile(r"(?P<integration>(?:\w+:)?)(?P<path>~.*)", re.DOTALL)
@@ -64,6 +74,23 @@ StoreOption: TypeAlias = Annotated[
 ]
 CollectionOption: TypeAlias = Annotated[
     str, typer.Option("--collection", metavar="NAME", help="The collection in the store.", rich_help_panel=STORE_PANEL)
+]
+ShortOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--short",
+        metavar="VALUES",
+        help="Also store the first so many values of each vector, which find the candidates (Qdrant).",
+        rich_help_panel=LAYOUT_PANEL,
+    ),
+]
+QuantizationOption: TypeAlias = Annotated[
+    QuantizationName | None,
+    typer.Option(
+        "--quantization",
+        help="Store a smaller form of the vectors, which finds the candidates (Qdrant).",
+        rich_help_panel=LAYOUT_PANEL,
+    ),
 ]
 DeviceOption: TypeAlias = Annotated[
     str,
@@ -114,3 +141,19 @@ def positive_seconds(value: float) -> float:
     if not (math.isfinite(value) and value > 0):
         raise typer.BadParameter(f"{value} is not a positive number")
     return value
+
+
+def layout_fields(short: int | None, quantization: QuantizationName | None) -> dict[str, Any] | None:
+    """Return the layout that the options ask for, as `open_store` accepts it.
+
+    Args:
+        short: The option `--short`.
+        quantization: The option `--quantization`.
+
+    Returns:
+        The fields of a `Layout`; None without any of the options.
+    """
+    if short is None and quantization is None:
+        return None
+    is_quantized = quantization not in (None, QuantizationName.NONE)
+    return {"short": short, "quantization": str(quantization) if is_quantized else None}

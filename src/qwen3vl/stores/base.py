@@ -163,7 +163,7 @@ class AsyncStore:
         Args:
             vector: (dimensions,) float32.
             limit: Maximum number of hits.
-            **options: The other fields of `Search`: where, offset, threshold, group_by.
+            **options: The other fields of `Search`: where, offset, threshold, group_by, exact.
 
         Returns:
             The hits, best first.
@@ -307,7 +307,7 @@ class Store(AsyncStore):
         Args:
             vector: (dimensions,) float32.
             limit: Maximum number of hits.
-            **options: The other fields of `Search`: where, offset, threshold, group_by.
+            **options: The other fields of `Search`: where, offset, threshold, group_by, exact.
 
         Returns:
             The hits, best first.

@@ -47,6 +47,21 @@ class Point:
     document: Document
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredPoint(Point):
+    """A point as it was read from a store, to be copied into another one.
+
+    Attributes:
+        tenant: The point's tenant; None without tenants.
+        database: Name of the database, as in `StoreCore.database`.
+        payload: What the database has beside the vector, in its own form.
+    """
+
+    tenant: str | None
+    database: str
+    payload: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A search result.
@@ -117,6 +132,7 @@ class SearchOptions(TypedDict, total=False):
     offset: int
     threshold: float | None
     group_by: str | None
+    exact: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +147,8 @@ class Search:
         threshold: Minimum cosine of a hit.
         group_by: A metadata key, such as `"source"`: only the best hit of each value is returned. Hits without
             the key are left out.
+        exact: Whether to compare all full vectors, instead of using an index, quantized and short vectors. Chroma
+            always uses its index.
 
     Raises:
         TypeError: There is no such option; the message names those that there are.
@@ -143,6 +161,7 @@ class Search:
     offset: int = 0
     threshold: float | None = None
     group_by: str | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.offset < 0:

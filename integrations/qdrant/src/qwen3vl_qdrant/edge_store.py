@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from qwen3vl.stores import Hit, Point, Search
 from qwen3vl_qdrant.core import QdrantCore, to_hit
 from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.edge.client import EdgeClient
-from qwen3vl_qdrant.filters import to_filter
 from qwen3vl_qdrant.layout import Layout
 from qwen3vl_qdrant.store import QdrantStore
 
@@ -36,6 +35,12 @@ class EdgeCore(QdrantCore):
         super().__init__(backend, collection, layout, tenant, None)
         if backend.folder.is_read_only:
             self.read_only_folder = str(backend.location)
+
+    @property
+    def place(self) -> Hashable:
+        """The folder."""
+        path: Path = self.client.folder.path
+        return path
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
         """Return the size of a point with all its vectors: there are no requests, but each one is a write to disk."""
@@ -73,7 +78,7 @@ class EdgeCore(QdrantCore):
     async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         requests = [
             models.QueryRequest.model_construct(
-                **layout.query_arguments(search, to_filter(search.where, self.tenant)),
+                **self.query_arguments(search, layout),
                 offset=search.offset,
                 with_payload=True,
             )

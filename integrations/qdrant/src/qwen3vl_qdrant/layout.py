@@ -134,6 +134,9 @@ class Layout:
             "score_threshold": search.threshold,
             "filter": query_filter,
         }
+        if search.exact:
+            ignore_quantization = models.QuantizationSearchParams(ignore=True)
+            return {**arguments, "params": models.SearchParams(exact=True, quantization=ignore_quantization)}
         params = None
         if self.quantization is not None:
             # Candidates of a short vector are many already, so its quantization needs the default factor only.
