@@ -108,7 +108,7 @@ def test_ingestion_ends_with_an_index_and_shows_its_progress(tmp_path: Path) -> 
 
 
 def test_index_is_built_when_enough_points_have_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qwen3vl_qdrant.edge_store.MIN_INDEXED_POINTS", 1000)
+    monkeypatch.setattr("qwen3vl_qdrant.edge.points_backend.MIN_INDEXED_POINTS", 1000)
     store = filled_store(tmp_path / "store", 900)
     assert num_indexed(store) == 0
     store.upsert(random_points(store, 200, 1))

@@ -1,5 +1,6 @@
 """Qdrant as a vector store of qwen3vl."""
 
+from qwen3vl_qdrant.edge.client import async_edge_client, edge_client
 from qwen3vl_qdrant.edge_store import QdrantEdgeStore
 from qwen3vl_qdrant.layout import Layout
 from qwen3vl_qdrant.measure import Figure, measure, table
@@ -12,6 +13,8 @@ __all__ = [
     "Layout",
     "QdrantEdgeStore",
     "QdrantStore",
+    "async_edge_client",
+    "edge_client",
     "measure",
     "open_store",
     "table",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
@@ -185,6 +185,11 @@ class QdrantCore(QdrantReader):
             if not self._is_checked:
                 await self.recipe()
             await super().upsert(points)
+
+    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
+        """Index new points of a folder if there are enough; see `StoreCore.build_index`. A server does so by itself."""
+        if hasattr(self.client, "build_index") and await self.request(self.client.collection_exists, self.collection):
+            await self.request(self.client.build_index, self.collection, progress)
 
     def payload(self, point: Point) -> dict[str, Any]:
         """Return the payload with LangChain's keys, LlamaIndex's, and the tenant."""
