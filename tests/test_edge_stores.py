@@ -108,7 +108,7 @@ def test_ingestion_ends_with_an_index_and_shows_its_progress(tmp_path: Path) -> 
 
 
 def test_index_is_built_when_enough_points_have_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qwen3vl_qdrant.edge_store.MIN_INDEXED_POINTS", 1000)
+    monkeypatch.setattr("qwen3vl_qdrant.edge.points_backend.MIN_INDEXED_POINTS", 1000)
     store = filled_store(tmp_path / "store", 900)
     assert num_indexed(store) == 0
     store.upsert(random_points(store, 200, 1))
@@ -188,6 +188,25 @@ def test_layouts_are_kept_indexed_and_grouped(tmp_path: Path, layout: Layout) ->
     other = Layout(layout.short, None if layout.quantization else "turbo", layout.tenants)
     with pytest.raises(RecipeError, match="its layout's quantization is"):
         QdrantEdgeStore(tmp_path / "store", layout=other).recipe()
+
+
+@pytest.mark.parametrize("layout", [Layout(short=4), Layout(quantization="binary")])
+def test_exact_search_compares_all_full_vectors(tmp_path: Path, layout: Layout) -> None:
+    store = filled_store(tmp_path / "store", 1500, layout=layout)
+    store.build_index()
+    query = fake_vector("q", DIMENSIONS)
+    points = random_points(store, 1500)
+    points.sort(key=lambda point: -float(point.vector @ query))
+    assert [hit.id for hit in store.search(query, 50, exact=True)] == [point.id for point in points[:50]]
+    assert [hit.id for hit in store.search(query, 50)] != [point.id for point in points[:50]]
+    local = QdrantStore(QdrantClient(":memory:"), layout=layout)
+    local.create(fake_recipe(dimensions=DIMENSIONS))
+    local.upsert(points)
+    assert [hit.id for hit in local.search(query, 50, exact=True)] == [point.id for point in points[:50]]
+    sources = list(dict.fromkeys(point.document.source for point in points))
+    for grouped in (store, local):
+        hits = grouped.search(query, 9, exact=True, group_by="source")
+        assert [hit.document.source for hit in hits] == sources[:9]
 
 
 def test_a_large_group_does_not_hide_the_others(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from qwen3vl import (
     Store,
     StoreError,
     aingest,
+    copy_store,
     ingest,
 )
 from qwen3vl.stores.fusion import RANK_CONSTANT, fuse, num_candidates
@@ -267,3 +268,17 @@ def test_equal_scores_have_equal_ranks() -> None:
     # The last score of a ranking that is not complete may be that of others as well.
     assert fuse([[("a", 3.0), ("b", 2.0), ("c", 2.0)]], [1.0], 3) == [("a", 1.0)]
     assert [num_candidates(count) for count in (1, 100, 101, 500)] == [100, 100, 200, 800]
+
+
+def test_copy_adds_words_without_embedding_again(tmp_path: Path) -> None:
+    documents = parts(20)
+    plain = QdrantEdgeStore(tmp_path / "plain")
+    ingest(documents, FakeEmbedder(), plain)
+    words = QdrantStore(QdrantClient(":memory:"), layout=Layout(hybrid=True))
+    copy_store(plain, words)
+    assert numbers(words.search(fake_vector("q"), 1, text="AX-7012", mode="text")) == [12]
+    folder = QdrantEdgeStore(tmp_path / "words")  # laid out as the source
+    copy_store(words, folder)
+    assert folder.layout == words.layout
+    ids = [[hit.id for hit in store.search(query_vector(documents[3]), 5, text="AX-7012")] for store in (words, folder)]
+    assert ids[0] == ids[1]

@@ -89,6 +89,7 @@ def test_offset_threshold_and_group_by(store: Store) -> None:
     best: dict[str, str] = {}
     for hit in everything:
         best.setdefault(hit.document.source, hit.id)
+    assert [hit.id for hit in store.search(query, 60, exact=True)] == [hit.id for hit in everything]
     assert [hit.id for hit in store.search(query, 8, group_by="source")] == list(best.values())[:8]
     assert [hit.id for hit in store.search(query, 4, group_by="source", offset=3)] == list(best.values())[3:7]
 

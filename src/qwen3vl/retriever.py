@@ -97,8 +97,8 @@ class AsyncRetriever:
             limit: Maximum number of hits of each query.
             **options: `where` (a `Where`, or a filter of the database's own type), `offset` (number of hits to
                 skip), `threshold` (minimum cosine), `group_by` (a metadata key such as `"source"`: only the best
-                hit of each value), `mode` (`"dense"`, `"text"` or `"hybrid"`), `alpha` (share of the vectors in a
-                hybrid search); see `Search`.
+                hit of each value), `exact` (without an index), `mode` (`"dense"`, `"text"` or `"hybrid"`), `alpha`
+                (share of the vectors in a hybrid search); see `Search`.
 
         Returns:
             The hits of each query, best first.

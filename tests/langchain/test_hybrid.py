@@ -17,7 +17,9 @@ from qwen3vl import Document, Retriever, ingest, open_store
 
 @pytest.fixture(params=["folder", ":memory:"])
 def collection(request: pytest.FixtureRequest, embeddings: Qwen3VLEmbeddings, tmp_path: Path) -> Iterator[QdrantStore]:
-    store = open_store(str(tmp_path / "store") if request.param == "folder" else request.param, hybrid="german")
+    store = open_store(
+        str(tmp_path / "store") if request.param == "folder" else request.param, layout={"hybrid": "german"}
+    )
     assert isinstance(store, QdrantStore)
     documents = [
         Document(f"teile/{number}.md", "text", text=f"Ventile AX-{7000 + number} aus Messing") for number in range(40)

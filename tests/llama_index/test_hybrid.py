@@ -17,7 +17,7 @@ from qwen3vl import Document, Retriever, ingest, open_store
 
 @pytest.mark.parametrize("location", ["folder", ":memory:"])
 def test_words_are_found_and_added(location: str, embed_model: Qwen3VLEmbedding, tmp_path: Path) -> None:
-    library = open_store(str(tmp_path / "store") if location == "folder" else location, hybrid=True)
+    library = open_store(str(tmp_path / "store") if location == "folder" else location, layout={"hybrid": True})
     assert isinstance(library, QdrantStore)
     documents = [
         Document(f"parts/{number}.md", "text", text=f"Valves AX-{7000 + number} of brass") for number in range(40)
@@ -41,8 +41,7 @@ def test_words_are_found_and_added(location: str, embed_model: Qwen3VLEmbedding,
         for number in (3, 31):
             hits = retriever.retrieve(f"valve AX-{7000 + number}")
             assert f"parts/{number}.md" in [hit.node.metadata["source"] for hit in hits]
-    if location == ":memory:":  # a folder's client has no `upload_points`
-        index.insert_nodes([TextNode(text="Seal BX-9", id_="5e1f4a40-0000-4000-8000-000000000009")])
-        (hit,) = Retriever(embed_model.embedder, library).search("seals", 1, mode="text")
-        assert hit.id == "5e1f4a40-0000-4000-8000-000000000009"
+    index.insert_nodes([TextNode(text="Seal BX-9", id_="5e1f4a40-0000-4000-8000-000000000009")])
+    (hit,) = Retriever(embed_model.embedder, library).search("seals", 1, mode="text")
+    assert hit.id == "5e1f4a40-0000-4000-8000-000000000009"
     library.close()

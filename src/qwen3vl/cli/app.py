@@ -19,13 +19,18 @@ from qwen3vl.cli.options import (
     CollectionOption,
     DeviceOption,
     DtypeOption,
+    HybridOption,
     IsolatedOption,
     JsonOption,
     KindName,
-    ModeName,
+    LanguageOption,
+    ModeOption,
+    QuantizationOption,
+    ShortOption,
     StoreOption,
     VerboseOption,
     expand_home,
+    layout_fields,
     positive_seconds,
 )
 from qwen3vl.cli.output import command_output
@@ -102,23 +107,8 @@ def index(
             rich_help_panel=DOCUMENTS_PANEL,
         ),
     ] = False,
-    hybrid: Annotated[
-        bool,
-        typer.Option(
-            "--hybrid",
-            help="Let a new collection be searched by words as well: texts, PDF pages' texts and file names.",
-            rich_help_panel=STORE_PANEL,
-        ),
-    ] = False,
-    language: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Language of the texts, for words in other forms. Implies --hybrid.",
-            show_default="english",
-            rich_help_panel=STORE_PANEL,
-        ),
-    ] = None,
+    hybrid: HybridOption = False,
+    language: LanguageOption = None,
     keep: Annotated[
         bool,
         typer.Option(
@@ -197,14 +187,7 @@ def search(
             rich_help_panel=QUERY_PANEL,
         ),
     ] = None,
-    mode: Annotated[
-        ModeName | None,
-        typer.Option(
-            help="Search by vectors, by words, or by both.",
-            show_default="hybrid if the collection was made with --hybrid, else dense",
-            rich_help_panel=QUERY_PANEL,
-        ),
-    ] = None,
+    mode: ModeOption = None,
     limit: Annotated[int, typer.Option(help="How many hits are shown.", rich_help_panel=QUERY_PANEL)] = 10,
     instruction: Annotated[
         str | None,
@@ -277,6 +260,50 @@ def search(
             mode=None if mode is None else mode.value,
             instruction=instruction,
             html=html,
+            console=console,
+            as_json=json,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def copy(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="The store to copy from, as for --store.", callback=expand_home)
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="DST", help="The store to copy to, as for --store.", callback=expand_home)
+    ],
+    *,
+    collection: CollectionOption = "qwen3vl",
+    new_name: Annotated[
+        str | None,
+        typer.Option(
+            "--to-collection",
+            metavar="NAME",
+            help="The collection in DST.",
+            show_default="the same name",
+            rich_help_panel=STORE_PANEL,
+        ),
+    ] = None,
+    short: ShortOption = None,
+    quantization: QuantizationOption = None,
+    hybrid: HybridOption = False,
+    language: LanguageOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Copy a collection into another store, without embedding it again. A second run copies only what is missing."""
+    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+        from qwen3vl.cli.copy import run_copy
+
+        code = run_copy(
+            source,
+            destination,
+            collection=collection,
+            new_name=new_name or collection,
+            layout=layout_fields(short, quantization, language or hybrid),
             console=console,
             as_json=json,
         )

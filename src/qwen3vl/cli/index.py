@@ -59,7 +59,7 @@ def run_index(
     Returns:
         The exit code.
     """
-    store = open_store(location, collection, hybrid=hybrid)
+    store = open_store(location, collection, layout={"hybrid": hybrid} if hybrid else None)
     try:
         options = {"revision": revision, "dimensions": dimensions}
         settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

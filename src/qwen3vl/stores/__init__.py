@@ -1,6 +1,7 @@
 """Vector stores: `Store` and `AsyncStore` over one core per database, and the registry of integrations."""
 
 from qwen3vl.stores.base import AsyncStore, Store
+from qwen3vl.stores.copying import CopyReport, copy_store
 from qwen3vl.stores.core import StoreCore
 from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.registry import open_client, open_store, parse_location
@@ -13,6 +14,7 @@ from qwen3vl.stores.types import (
     PointRef,
     Search,
     SearchOptions,
+    StoredPoint,
     Vector,
     Where,
     is_value_list,
@@ -23,6 +25,7 @@ __all__ = [
     "AsyncStore",
     "ClientFailure",
     "CollectionInfo",
+    "CopyReport",
     "Hit",
     "Mode",
     "Point",
@@ -32,8 +35,10 @@ __all__ = [
     "SearchOptions",
     "Store",
     "StoreCore",
+    "StoredPoint",
     "Vector",
     "Where",
+    "copy_store",
     "is_value_list",
     "matches_nothing",
     "open_client",

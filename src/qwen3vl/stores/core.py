@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -14,6 +14,7 @@ from qwen3vl.errors import StoreError
 from qwen3vl.inputs import check_text
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores.batching import split_points
+from qwen3vl.stores.copy_core import CopyCore
 from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.fusion import resolve_mode
 from qwen3vl.stores.retry import Retry, with_retry
@@ -28,7 +29,7 @@ FLOAT_JSON_BYTES = 22
 """Maximum number of bytes of one float in JSON, with its separator."""
 
 
-class StoreCore(ABC):
+class StoreCore(CopyCore):
     """One collection of a vector database, behind a blocking or an asynchronous client.
 
     `Store` and `AsyncStore` are the public classes over a core. An integration subclasses `StoreCore`, implements
@@ -48,8 +49,6 @@ class StoreCore(ABC):
         InputError: The name of the collection or of the tenant has a lone surrogate.
     """
 
-    database: ClassVar[str]
-    """Name of the database, for messages."""
     not_created_hint: ClassVar[str] = ""
     """What else may be the reason if a collection has no recipe, for the message."""
     words_hint: ClassVar[str] = "its integration has no search by words"
@@ -163,7 +162,7 @@ class StoreCore(ABC):
         """
         self.check_writable()
         batches = split_points(
-            points, self.payload, self.request_bytes, max_points=self.max_request_points, max_bytes=MAX_REQUEST_BYTES
+            points, self.payload_of, self.request_bytes, max_points=self.max_request_points, max_bytes=MAX_REQUEST_BYTES
         )
         for batch, payloads in batches:
             await self.write(batch, payloads)
@@ -240,10 +239,10 @@ class StoreCore(ABC):
         """Return whether the collection can be searched by words: `query` then gets searches of each `Mode`."""
         return False
 
-    async def create_indexes(self) -> None:  # noqa: B027 (optional)
+    async def create_indexes(self) -> None:
         """Create payload indexes that are missing. Called for new and existing collections."""
 
-    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:  # noqa: B027
+    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
         """Build what makes searches fast, if many points are new; `progress` gets the seconds that have passed."""
 
     @abstractmethod
@@ -253,10 +252,6 @@ class StoreCore(ABC):
     @abstractmethod
     async def fetch_vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """Return the vectors, (dimensions,) float32, of those of the ids that the tenant has stored."""
-
-    @abstractmethod
-    def payload(self, point: Point) -> dict[str, Any]:
-        """Return what is stored beside a point's vector, as JSON values."""
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
         """Return the approximate size of a point in a write request, in bytes.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from inspect import signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from qwen3vl.stores.base import Store
 INTEGRATIONS = ("qdrant", "chroma")
 """The integrations of this project, which a location may name before a colon."""
 ENTRY_POINT_GROUP = "qwen3vl.stores"
-"""Group under which integrations register a function `(location, collection, *, timeout_s) -> Store`."""
+"""Group under which integrations register a function `(location, collection, *, timeout_s, layout) -> Store`."""
 Client = TypeVar("Client")
 _PREFIX = re.compile(r"(?P<name>\w[\w.-]+):")
 """What a location may have in front: two characters at least, because one is a drive of Windows."""
@@ -59,7 +58,7 @@ def _integrations() -> dict[str, EntryPoint]:
 
 @renamed_arguments(place="location")
 def open_store(
-    location: str, collection: str = "qwen3vl", *, timeout_s: float | None = None, hybrid: bool | str = False
+    location: str, collection: str = "qwen3vl", *, timeout_s: float | None = None, layout: Any = None
 ) -> Store:
     """Open a store.
 
@@ -70,16 +69,15 @@ def open_store(
         collection: Name of the collection.
         timeout_s: Seconds after which a request to a server fails: limits connecting, and each read and write. None is
             the default of 30 seconds. Opening is limited too. Transient failures are retried as `Retry` says.
-        hybrid: Whether the collection can be searched by words, and by words and vectors together: True for texts in
-            English, or the language of the texts, such as `"german"`. False leaves an existing collection as it is.
+        layout: What a Qdrant collection stores beside full vectors: a `Layout`, or its fields as a mapping such as
+            `{"short": 512}`. None is that of an existing collection, or nothing.
 
     Returns:
         The store.
 
     Raises:
-        ValueError: `timeout_s` is not positive, or the language is unknown.
-        StoreError: There is no such integration, it is not installed, it has no hybrid search, or the store cannot be
-            opened.
+        ValueError: `timeout_s` is not positive.
+        StoreError: There is no such integration, it is not installed, or the store cannot be opened.
 
     Example:
         ```python
@@ -97,17 +95,10 @@ def open_store(
             f"the store {location} needs the integration {integration!r}, which is not installed; at the root of a "
             f"clone of the repository run: pip install . ./integrations/{integration}"
         )
-    # Integrations of others may have no timeout_s.
-    options: dict[str, Any] = {} if timeout_s is None else {"timeout_s": timeout_s}
-    opener = openers[integration].load()
-    if hybrid:
-        if "hybrid" not in signature(opener).parameters:
-            raise StoreError(
-                f"the store {location} cannot have hybrid search: the integration {integration!r} has no search by "
-                "words. Qdrant has; a location of its own is a folder or the URL of a server, without a prefix"
-            )
-        options["hybrid"] = hybrid
-    store = opener(address, collection, **options)
+    # Integrations of others may lack these arguments.
+    options = {"timeout_s": timeout_s, "layout": layout}
+    options = {name: value for name, value in options.items() if value is not None}
+    store = openers[integration].load()(address, collection, **options)
     if not isinstance(store, Store):
         raise StoreError(f"the integration {openers[integration].value} opens something that is not a Store")
     return store

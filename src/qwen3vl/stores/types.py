@@ -49,6 +49,21 @@ class Point:
     document: Document
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredPoint(Point):
+    """A point as it was read from a store, to be copied into another one.
+
+    Attributes:
+        tenant: The point's tenant; None without tenants.
+        database: Name of the database, as in `StoreCore.database`.
+        payload: What the database has beside the vector, in its own form.
+    """
+
+    tenant: str | None
+    database: str
+    payload: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A search result.
@@ -120,6 +135,7 @@ class SearchOptions(TypedDict, total=False):
     offset: int
     threshold: float | None
     group_by: str | None
+    exact: bool
     mode: Mode | None
     alpha: float
 
@@ -142,6 +158,8 @@ class Search:
         threshold: Minimum cosine of a hit.
         group_by: A metadata key, such as `"source"`: only the best hit of each value is returned. Hits without
             the key are left out.
+        exact: Whether to compare all full vectors, instead of using an index, quantized and short vectors. Chroma
+            always uses its index.
         mode: `"dense"` ranks by vectors, `"text"` by words (BM25), `"hybrid"` by both, fused by reciprocal ranks. None
             is `"hybrid"` if the collection can be searched by words, there is a text and no threshold, else `"dense"`.
         alpha: Share of the vectors in a hybrid search, from 0 to 1; the rest is that of the words.
@@ -159,6 +177,7 @@ class Search:
     offset: int = 0
     threshold: float | None = None
     group_by: str | None = None
+    exact: bool = False
     mode: Mode | None = None
     alpha: float = 0.5
     text: str = ""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen3vl.documents import FORMER_KEYS, Document
-from qwen3vl.stores import Hit
+from qwen3vl.stores import Hit, StoredPoint, Vector
+from qwen3vl_chroma.filters import TENANT_KEY
 
 _CURRENT_NAMES = {former: present for present, former in FORMER_KEYS.items()}
 """By metadata key of earlier versions, its name today."""
@@ -40,6 +41,25 @@ def to_document(text: str | None, metadata: Mapping[str, Any]) -> Document:
     """
     original = json.loads(metadata["_node_content"])["metadata"] if "_node_content" in metadata else dict(metadata)
     return Document.from_payload({"page_content": text or "", "metadata": original})
+
+
+def to_stored_point(
+    point_id: str, vector: Vector, text: str | None, metadata: Mapping[str, Any] | None, database: str
+) -> StoredPoint:
+    """Convert a record to a point that can be copied.
+
+    Args:
+        point_id: Its id.
+        vector: (dimensions,) float32.
+        text: Chroma's document.
+        metadata: Its metadata.
+        database: Name of the database.
+
+    Returns:
+        The point.
+    """
+    payload = metadata or {}
+    return StoredPoint(point_id, vector, to_document(text, payload), payload.get(TENANT_KEY), database, payload)
 
 
 def to_hits(result: Mapping[str, Any]) -> list[Hit]:

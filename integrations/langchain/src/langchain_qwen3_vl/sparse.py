@@ -25,7 +25,7 @@ class Bm25Embeddings(SparseEmbeddings):
         from qwen3vl import Document, ingest, open_store
 
         embeddings = Qwen3VLEmbeddings(model="tiny")
-        collection = open_store(":memory:", hybrid=True)
+        collection = open_store(":memory:", layout={"hybrid": True})
         ingest([Document("parts.md", "text", text="Valve AX-7000")], embeddings.embedder, collection)
         vector_store = QdrantVectorStore(
             collection.client,

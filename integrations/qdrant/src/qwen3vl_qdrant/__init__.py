@@ -1,6 +1,7 @@
 """Qdrant as a vector store of qwen3vl."""
 
 from qwen3vl_qdrant.bm25 import Bm25
+from qwen3vl_qdrant.edge.client import async_edge_client, edge_client
 from qwen3vl_qdrant.edge_store import QdrantEdgeStore
 from qwen3vl_qdrant.layout import Layout
 from qwen3vl_qdrant.measure import Figure, measure, table
@@ -14,6 +15,8 @@ __all__ = [
     "Layout",
     "QdrantEdgeStore",
     "QdrantStore",
+    "async_edge_client",
+    "edge_client",
     "measure",
     "open_store",
     "table",

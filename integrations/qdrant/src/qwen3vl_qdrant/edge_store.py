@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from qwen3vl_qdrant.edge.client import EdgeClient
 from qwen3vl_qdrant.layout import Layout
 from qwen3vl_qdrant.store import QdrantStore
 
-MIN_INDEXED_POINTS = 20_000
-"""Number of new points from which the index is built without being asked for, if half of all points are new."""
 _FLOAT_BYTES = 4
 
 
@@ -36,6 +34,12 @@ class EdgeCore(QdrantCore):
         if backend.folder.is_read_only:
             self.read_only_folder = str(backend.location)
 
+    @property
+    def place(self) -> Hashable:
+        """The folder."""
+        path: Path = self.client.folder.path
+        return path
+
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
         """Return the size of a point with all its vectors: there are no requests, but each one is a write to disk."""
         layout = self.layout or Layout()
@@ -50,10 +54,7 @@ class EdgeCore(QdrantCore):
         """
         await super().upsert(points)
         if points:
-            await self.request(self.client.flush, self.collection)
-            info = await self.request(self.client.get_collection, self.collection)
-            min_points = max(MIN_INDEXED_POINTS, info.points_count // 2)
-            await self.request(self.client.build_index, self.collection, min_points=min_points)
+            await self.request(self.client.finish_writes, self.collection)
 
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points at once. They outlive this process; `upsert` writes them to the disk."""
@@ -66,11 +67,6 @@ class EdgeCore(QdrantCore):
             for point, payload in zip(points, payloads, strict=True)
         ]
         await self.request(self.client.upsert, self.collection, structs, flush=False)
-
-    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
-        """Index new points and reuse the places of deleted ones, if there are enough; see `StoreCore.build_index`."""
-        if await self.request(self.client.collection_exists, self.collection):
-            await self.request(self.client.build_index, self.collection, progress)
 
     def to_query(self, **arguments: Any) -> models.QueryRequest:
         """Return a request, which is not validated either."""

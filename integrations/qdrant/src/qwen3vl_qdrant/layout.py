@@ -46,7 +46,7 @@ class Layout:
         tenants: Whether to build one index per tenant and none across tenants: a search without tenant and filter then
             reads all points.
         hybrid: Whether to store the words of each document as a sparse vector, for search by words and by both: True
-            for English, or the settings; False for no such vector.
+            for English, the name of another language, or all settings; False for no such vector.
 
     Raises:
         ValueError: A value is not supported.
@@ -60,15 +60,15 @@ class Layout:
     short: int | None = None
     quantization: Quantization | None = None
     tenants: bool = False
-    hybrid: bool | Bm25 = False
+    hybrid: bool | str | Bm25 = False
 
     def __post_init__(self) -> None:
         if self.quantization not in (None, *OVERSAMPLING):
             raise ValueError(f"quantization is {self.quantization!r}; it may be {', '.join(OVERSAMPLING)} or None")
         if self.short is not None and self.short < 1:
             raise ValueError(f"short is {self.short}; it must be at least 1")
-        if self.hybrid is True:
-            object.__setattr__(self, "hybrid", Bm25())
+        if self.hybrid is True or isinstance(self.hybrid, str):
+            object.__setattr__(self, "hybrid", Bm25() if self.hybrid is True else Bm25(self.hybrid))
 
     @property
     def bm25(self) -> Bm25 | None:
@@ -170,6 +170,9 @@ class Layout:
             "score_threshold": search.threshold,
             "filter": query_filter,
         }
+        if search.exact:
+            ignore_quantization = models.QuantizationSearchParams(ignore=True)
+            return {**arguments, "params": models.SearchParams(exact=True, quantization=ignore_quantization)}
         params = None
         if self.quantization is not None:
             # Candidates of a short vector are many already, so its quantization needs the default factor only.

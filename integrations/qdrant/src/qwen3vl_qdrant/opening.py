@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 from qdrant_client import QdrantClient
 
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.stores import open_client
 from qwen3vl.stores.failures import DEFAULT_TIMEOUT_S
-from qwen3vl_qdrant.bm25 import Bm25
 from qwen3vl_qdrant.edge.folder import COLLECTIONS
 from qwen3vl_qdrant.edge_store import QdrantEdgeStore
 from qwen3vl_qdrant.embedded import is_local_mode, open_folder
@@ -27,7 +28,7 @@ def open_store(
     collection: str = "qwen3vl",
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
-    hybrid: bool | str = False,
+    layout: Layout | Mapping[str, Any] | None = None,
 ) -> QdrantStore:
     """Open a store. A server that cannot be reached is an error of the first request, not of this call.
 
@@ -38,22 +39,20 @@ def open_store(
         collection: Name of the collection.
         timeout_s: Seconds after which a request to a server fails, rounded up: limits connecting, and each read and
             write.
-        hybrid: Whether the collection has `Layout(hybrid=True)`; a str is the language of the texts. False leaves an
-            existing collection as it is.
+        layout: As for `QdrantStore`, or the fields of a `Layout`.
 
     Returns:
         The store: a `QdrantEdgeStore` for a folder, unless qdrant-client's local mode has made it.
 
     Raises:
-        ValueError: The language is unknown.
         StoreError: The store cannot be opened, for example because another process has the folder open.
     """
-    layout = Layout(hybrid=Bm25(hybrid) if isinstance(hybrid, str) else True) if hybrid else None
+    checked = Layout(**layout) if isinstance(layout, Mapping) else layout
     return open_client(
         location,
-        memory=lambda: QdrantStore(QdrantClient(":memory:"), collection, layout=layout),
-        server=lambda url: QdrantStore(QdrantClient(url=url, timeout=ceil(timeout_s)), collection, layout=layout),
-        folder=lambda folder: _open_folder(folder, collection, layout),
+        memory=lambda: QdrantStore(QdrantClient(":memory:"), collection, layout=checked),
+        server=lambda url: QdrantStore(QdrantClient(url=url, timeout=ceil(timeout_s)), collection, layout=checked),
+        folder=lambda folder: _open_folder(folder, collection, checked),
     )
 
 

@@ -79,7 +79,7 @@ def _requests(core: QdrantCore, layout: Layout, search: Search, count: int) -> l
     share = search.alpha if search.mode == "hybrid" else 0.0
     requests = []
     if share > 0:
-        arguments = layout.query_arguments(replace(search, limit=count, offset=0), query_filter)
+        arguments = core.query_arguments(replace(search, limit=count, offset=0), layout)
         requests.append((share, core.to_query(**arguments, with_payload=with_payload)))
     words = layout.bm25.embed_query(search.text) if layout.bm25 is not None and share < 1 else None
     if words is not None and words.indices:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,20 +11,23 @@ from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
 from qwen3vl_qdrant.edge.collection import EdgeCollection
-from qwen3vl_qdrant.edge.collections_backend import CollectionsBackend, refuse
+from qwen3vl_qdrant.edge.collections_backend import refuse
+from qwen3vl_qdrant.edge.example_queries import to_edge_order
 from qwen3vl_qdrant.edge.filters import to_edge_filter
 from qwen3vl_qdrant.edge.groups import find_groups
+from qwen3vl_qdrant.edge.points_backend import PointsBackend
 from qwen3vl_qdrant.edge.queries import (
-    to_edge_point,
     to_edge_request,
     to_edge_selector,
     to_id,
     to_record,
     to_scored_point,
 )
+from qwen3vl_qdrant.edge.refusals import refuse_missing
 
 
-class EdgeBackend(CollectionsBackend):
+@refuse_missing
+class EdgeBackend(PointsBackend):
     """The methods of a `QdrantClient` over one folder. Any number of threads may use one object at once.
 
     Changes are on the disk when a method returns: they outlive a power cut.
@@ -32,31 +35,6 @@ class EdgeBackend(CollectionsBackend):
     Args:
         location: The folder; it is created if it does not exist.
     """
-
-    def upsert(self, collection_name: str, points: Any, *, flush: bool = True, **kwargs: Any) -> models.UpdateResult:
-        """Write points, replacing those with the same ids; without a flush they do not outlive a power cut yet."""
-        refuse(kwargs)
-        edge_points = [to_edge_point(point) for point in _point_structs(points)]
-        return self.update(collection_name, edge.UpdateOperation.upsert_points(edge_points), flush=flush)
-
-    def flush(self, collection_name: str) -> None:
-        """Write all changes to the disk."""
-        self.folder.open(collection_name).flush()
-
-    def delete(self, collection_name: str, points_selector: Any, **kwargs: Any) -> models.UpdateResult:
-        """Delete points by ids or by a filter."""
-        refuse(kwargs)
-        ids, edge_filter = _selected(points_selector)
-        collection = self.folder.open(collection_name)
-        if edge_filter is None:
-            operation = edge.UpdateOperation.delete_points(ids)
-            num_deleted = len(ids)
-        else:
-            operation = edge.UpdateOperation.delete_points_by_filter(edge_filter)
-            num_deleted = collection.call("count", edge.CountRequest(exact=False, filter=edge_filter))
-        result = self.update(collection_name, operation)
-        collection.count_deleted(num_deleted)
-        return result
 
     def retrieve(
         self,
@@ -83,14 +61,18 @@ class EdgeBackend(CollectionsBackend):
         with_vectors: Any = False,
         **kwargs: Any,
     ) -> tuple[list[models.Record], Any]:
-        """Return a page of points in the order of their ids, and the id at which the next one begins."""
-        refuse({**kwargs, "order_by": order_by})
+        """Return a page of points in the order of their ids, and the id at which the next one begins.
+
+        In the order of a key of the payload, there is no next page: pass `start_from`.
+        """
+        refuse(kwargs)
         request = edge.ScrollRequest(
             offset=offset,
             limit=limit,
             filter=to_edge_filter(scroll_filter),
             with_payload=to_edge_selector(with_payload),
             with_vector=with_vectors,
+            order_by=to_edge_order(order_by),
         )
         records, next_offset = self.folder.open(collection_name).call("scroll", request)
         return [to_record(record) for record in records], None if next_offset is None else to_id(next_offset)
@@ -103,6 +85,21 @@ class EdgeBackend(CollectionsBackend):
         request = edge.CountRequest(exact=exact, filter=to_edge_filter(count_filter))
         return models.CountResult(count=self.folder.open(collection_name).call("count", request))
 
+    def facet(
+        self,
+        collection_name: str,
+        key: str,
+        facet_filter: models.Filter | None = None,
+        limit: int = 10,
+        exact: bool = False,
+        **kwargs: Any,
+    ) -> models.FacetResponse:
+        """Return the values of a key of the payload, which needs an index, with their numbers of points."""
+        refuse(kwargs)
+        request = edge.FacetRequest(key, limit=limit, exact=exact, filter=to_edge_filter(facet_filter))
+        hits = self.folder.open(collection_name).call("facet", request).hits
+        return models.FacetResponse(hits=[models.FacetValueHit(value=hit.value, count=hit.count) for hit in hits])
+
     def query_batch_points(
         self, collection_name: str, requests: Sequence[models.QueryRequest], **kwargs: Any
     ) -> list[QueryResponse]:
@@ -112,9 +109,12 @@ class EdgeBackend(CollectionsBackend):
         to_vector = partial(_vector_of, collection)
         queries = [to_edge_request(request, to_vector) for request in requests]
         results = collection.call("query_batch", edge.QueryBatchRequest(queries)) if queries else []
-        return [
-            QueryResponse.model_construct(points=[to_scored_point(point) for point in points]) for points in results
-        ]
+        responses = [[to_scored_point(point) for point in points] for points in results]
+        for request, points in zip(requests, responses, strict=True):
+            if not request.with_vector:  # Edge returns them for diverse hits
+                for point in points:
+                    point.vector = None
+        return [QueryResponse.model_construct(points=points) for points in responses]
 
     def query_points(
         self,
@@ -191,40 +191,6 @@ class EdgeBackend(CollectionsBackend):
             for hit in (hit for group in groups for hit in group.hits):
                 hit.payload = None
         return models.GroupsResult(groups=groups)
-
-    def build_index(
-        self, collection_name: str, progress: Callable[[float], None] | None = None, *, min_points: int = 0
-    ) -> bool:
-        """Index new points; see `EdgeCollection.build_index`."""
-        self.check_writable()
-        return self.folder.open(collection_name).build_index(progress, min_points=min_points)
-
-
-def _point_structs(points: Any) -> list[Any]:
-    if not isinstance(points, models.Batch):
-        return list(points)
-    payloads: list[Any] = list(points.payloads) if points.payloads else [None] * len(points.ids)
-    if isinstance(points.vectors, dict):
-        names, columns = list(points.vectors), zip(*points.vectors.values(), strict=True)
-        vectors: list[Any] = [dict(zip(names, column, strict=True)) for column in columns]
-    else:
-        vectors = list(points.vectors)
-    return [
-        models.PointStruct.model_construct(id=point_id, vector=vector, payload=payload)
-        for point_id, vector, payload in zip(points.ids, vectors, payloads, strict=True)
-    ]
-
-
-def _selected(selector: Any) -> tuple[list[Any], edge.Filter | None]:
-    """Return the ids of a selector, or its filter."""
-    match selector:
-        case models.PointIdsList():
-            return list(selector.points), None
-        case models.FilterSelector():
-            return [], to_edge_filter(selector.filter)
-        case models.Filter():
-            return [], to_edge_filter(selector)
-    return list(selector), None
 
 
 def _vector_of(collection: EdgeCollection, point_id: Any, using: str | None) -> Any:

@@ -28,7 +28,10 @@ _FORMAT = 1
 _FLOAT_BYTES = 4
 _MIN_DELETED = 1000
 """Number of deleted points from which Edge cleans up a segment."""
-_INVALID = ("Wrong input", "Validation failed", "Vector dimension error", "Malformed payload", "Not existing vector")
+_INVALID = (
+    *("Wrong input", "Validation failed", "Vector dimension error", "Malformed payload", "Not existing vector"),
+    "No range index",
+)
 
 
 def create_files(path: Path, name: str, description: models.CreateCollection) -> None:

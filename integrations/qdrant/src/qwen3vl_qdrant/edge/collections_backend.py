@@ -91,6 +91,11 @@ class CollectionsBackend(QdrantBase):
         self.folder.create(collection_name, description)
         return True
 
+    def recreate_collection(self, collection_name: str, vectors_config: Any = None, **kwargs: Any) -> bool:
+        """Delete a collection if it exists, and create it."""
+        self.delete_collection(collection_name)
+        return self.create_collection(collection_name, vectors_config, **kwargs)
+
     def delete_collection(self, collection_name: str, **kwargs: Any) -> bool:
         """Delete a collection with its points; false if there is none."""
         refuse(kwargs)
@@ -120,6 +125,7 @@ class CollectionsBackend(QdrantBase):
                 optimizer_config=models.OptimizersConfig(
                     deleted_threshold=0.2, vacuum_min_vector_number=1000, default_segment_number=0, flush_interval_sec=0
                 ),
+                wal_config=models.WalConfig(wal_capacity_mb=32, wal_segments_ahead=0),
                 quantization_config=description.quantization_config,
                 metadata=description.metadata,
             ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import qdrant_edge as edge
 from qdrant_client import models
@@ -58,7 +58,7 @@ def to_edge_schema(schema: Any) -> Any:
     """Return the schema of a payload index in Edge's form.
 
     Args:
-        schema: A `models.PayloadSchemaType`, or the parameters of a keyword index; None is a keyword index.
+        schema: A `models.PayloadSchemaType`, or the parameters of an index; None is a keyword index.
 
     Returns:
         The schema.
@@ -68,8 +68,8 @@ def to_edge_schema(schema: Any) -> Any:
     """
     if schema is None:
         return edge.PayloadSchemaType.Keyword
-    if isinstance(schema, models.KeywordIndexParams):
-        return edge.KeywordIndexParams(is_tenant=schema.is_tenant, on_disk=schema.on_disk)
+    if isinstance(schema, get_args(models.PayloadSchemaParams)):
+        return _index_params(schema)
     name = getattr(schema, "value", schema)
     if isinstance(name, str) and name in _PAYLOAD_SCHEMAS:
         return _PAYLOAD_SCHEMAS[name]
@@ -81,6 +81,16 @@ def to_edge_schema(schema: Any) -> Any:
 def schema_name(schema: Any) -> models.PayloadSchemaType:
     """Return the type of an existing payload index of Edge in qdrant-client's form."""
     return models.PayloadSchemaType(next(name for name, known in _PAYLOAD_SCHEMAS.items() if known == schema))
+
+
+def _index_params(schema: Any) -> Any:
+    values = {name: value for name, value in schema if value is not None and name != "type"}
+    for name in ("stopwords", "stemmer", "memory", "scoring"):
+        if name in values:
+            raise NotImplementedError(f"a folder has no payload index with {name}: leave it out, or use a server")
+    if "tokenizer" in values:
+        values["tokenizer"] = getattr(edge.TokenizerType, values["tokenizer"].value.title())
+    return getattr(edge, type(schema).__name__)(**values)
 
 
 def _vector_params(params: models.VectorParams) -> edge.EdgeVectorParams:

@@ -9,6 +9,7 @@ import numpy as np
 import qdrant_edge as edge
 from qdrant_client import models
 
+from qwen3vl_qdrant.edge.example_queries import to_example_query, without_examples
 from qwen3vl_qdrant.edge.filters import to_edge_filter
 
 ToVector = Callable[[Any, "str | None"], Any]
@@ -32,11 +33,11 @@ def to_edge_request(request: models.QueryRequest, to_vector: ToVector) -> edge.Q
     return edge.QueryRequest(
         limit=10 if request.limit is None else request.limit,
         offset=request.offset,
-        query=_query(request.query, request.using, to_vector),
+        query=_query(request, to_vector),
         prefetches=_prefetches(request.prefetch, to_vector),
         with_vector=request.with_vector if request.with_vector is not None else False,
         with_payload=to_edge_selector(request.with_payload if request.with_payload is not None else False),
-        filter=to_edge_filter(request.filter),
+        filter=to_edge_filter(without_examples(request.filter, request.query)),
         score_threshold=request.score_threshold,
         params=_search_params(request.params),
     )
@@ -73,7 +74,10 @@ def to_record(record: edge.Record) -> models.Record:
     """Return a stored point in qdrant-client's form."""
     # Not validated: Edge made it.
     return models.Record.model_construct(
-        id=to_id(record.id), payload=record.payload, vector=_from_edge_vector(record.vector)
+        id=to_id(record.id),
+        payload=record.payload,
+        vector=_from_edge_vector(record.vector),
+        order_value=record.order_value,
     )
 
 
@@ -111,15 +115,17 @@ def _prefetch(stage: models.Prefetch, to_vector: ToVector) -> edge.Prefetch:
     _refuse_lookup(stage)
     return edge.Prefetch(
         limit=10 if stage.limit is None else stage.limit,
-        query=_query(stage.query, stage.using, to_vector),
+        query=_query(stage, to_vector),
         prefetches=_prefetches(stage.prefetch, to_vector),
         params=_search_params(stage.params),
-        filter=to_edge_filter(stage.filter),
+        filter=to_edge_filter(without_examples(stage.filter, stage.query)),
         score_threshold=stage.score_threshold,
     )
 
 
-def _query(query: Any, using: str | None, to_vector: ToVector) -> Any:
+def _query(request: models.QueryRequest | models.Prefetch, to_vector: ToVector) -> Any:
+    query: Any = request.query
+    using = request.using
     if isinstance(query, models.NearestQuery) and query.mmr is None:
         query = query.nearest
     match query:
@@ -133,9 +139,11 @@ def _query(query: Any, using: str | None, to_vector: ToVector) -> Any:
             return edge.Fusion.Rrf(k=2) if query.fusion == models.Fusion.RRF else edge.Fusion.Dbsf()
         case models.RrfQuery():
             return edge.Fusion.Rrf(k=query.rrf.k or 2, weights=query.rrf.weights)
-    raise NotImplementedError(
-        f"a folder answers queries by vector, by a point's id and by fusion, not {type(query).__name__}: use a server"
-    )
+
+    def vector_of(example: Any) -> Any:
+        return to_vector(example, using) if isinstance(example, (int, str)) else to_edge_vector(example)
+
+    return to_example_query(query, using, 10 if request.limit is None else request.limit, vector_of)
 
 
 def _search_params(params: models.SearchParams | None) -> edge.SearchParams | None:
