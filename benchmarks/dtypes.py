@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.inputs import draw_image, random_words
 from benchmarks.many import resident_mib
 from benchmarks.models import SIZES, write
-from benchmarks.rivals import draw_image, random_words
 
 WORDS_PER_DOCUMENT = 250
 IMAGE_SIZE = (640, 448)

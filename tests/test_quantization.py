@@ -127,4 +127,5 @@ def test_collection_has_an_index_per_tenant_and_quantized_vectors_in_memory() ->
     arguments = Layout(quantization="scalar", tenants=True).collection_arguments(64)
     assert arguments["hnsw_config"] == models.HnswConfigDiff(m=0, payload_m=16)
     assert arguments["vectors_config"].quantization_config.scalar.always_ram
-    assert [len(vector) for vector in Layout(short=8).to_vectors(np.ones(32, np.float32)).values()] == [32, 8]
+    vectors = Layout(short=8).to_vectors(np.ones(32, np.float32), Document("a.txt", "text", text="a"))
+    assert [len(vector) for vector in vectors.values()] == [32, 8]

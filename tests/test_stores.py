@@ -113,6 +113,19 @@ def test_search_many_returns_hits_in_order_of_searches(store: Store) -> None:
     assert store.search_many([]) == []
 
 
+def test_search_by_words_says_what_it_needs(store: Store) -> None:
+    documents = passages(6)
+    ingest(documents, FakeEmbedder(), store)
+    query = query_vector(documents[2])
+    assert store.search(query, 3, text="passage 5") == store.search(query, 3)
+    for mode in ("text", "hybrid"):
+        with pytest.raises(StoreError, match=rf"cannot be searched with mode='{mode}'.*Layout\(hybrid=True\)"):
+            store.search(query, 3, text="passage 5", mode=mode)
+    if not isinstance(store, QdrantStore):
+        hits = store.search(query, 6, where={"$contains": "passage 5", "number": {"gt": 2}})
+        assert [hit.document for hit in hits] == [documents[5]]
+
+
 def test_tenants_are_isolated(backend: OpenStore) -> None:
     documents = passages(12)
     stores = {name: backend(tenant=name) for name in ("ann", "bob")}

@@ -19,9 +19,12 @@ from qwen3vl.cli.options import (
     CollectionOption,
     DeviceOption,
     DtypeOption,
+    HybridOption,
     IsolatedOption,
     JsonOption,
     KindName,
+    LanguageOption,
+    ModeOption,
     QuantizationOption,
     ShortOption,
     StoreOption,
@@ -104,6 +107,8 @@ def index(
             rich_help_panel=DOCUMENTS_PANEL,
         ),
     ] = False,
+    hybrid: HybridOption = False,
+    language: LanguageOption = None,
     keep: Annotated[
         bool,
         typer.Option(
@@ -150,6 +155,7 @@ def index(
             dimensions=dimensions,
             segment_seconds=segment,
             fuse_page_text=fuse_page_text,
+            hybrid=language or hybrid,
             sync=not keep,
             console=console,
             as_json=json,
@@ -181,6 +187,7 @@ def search(
             rich_help_panel=QUERY_PANEL,
         ),
     ] = None,
+    mode: ModeOption = None,
     limit: Annotated[int, typer.Option(help="How many hits are shown.", rich_help_panel=QUERY_PANEL)] = 10,
     instruction: Annotated[
         str | None,
@@ -250,6 +257,7 @@ def search(
             candidates=candidates,
             limit=limit,
             kinds=[name.value for name in kind or ()],
+            mode=None if mode is None else mode.value,
             instruction=instruction,
             html=html,
             console=console,
@@ -281,6 +289,8 @@ def copy(
     ] = None,
     short: ShortOption = None,
     quantization: QuantizationOption = None,
+    hybrid: HybridOption = False,
+    language: LanguageOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -293,7 +303,7 @@ def copy(
             destination,
             collection=collection,
             new_name=new_name or collection,
-            layout=layout_fields(short, quantization),
+            layout=layout_fields(short, quantization, language or hybrid),
             console=console,
             as_json=json,
         )

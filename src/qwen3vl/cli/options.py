@@ -28,6 +28,14 @@ class KindName(StrEnum):
     TEXT = "text"
 
 
+class ModeName(StrEnum):
+    """What a search compares, as in `qwen3vl.stores.Mode`."""
+
+    DENSE = "dense"
+    TEXT = "text"
+    HYBRID = "hybrid"
+
+
 class QuantizationName(StrEnum):
     """Quantizations of `qwen3vl_qdrant.Layout`; `none` for full vectors where the source has others."""
 
@@ -92,6 +100,33 @@ QuantizationOption: TypeAlias = Annotated[
         rich_help_panel=LAYOUT_PANEL,
     ),
 ]
+HybridOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--hybrid",
+        help="Let it be searched by words as well: texts, PDF pages' texts and file names.",
+        rich_help_panel=LAYOUT_PANEL,
+    ),
+]
+LanguageOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        metavar="NAME",
+        help="Language of the texts, for words in other forms. Implies --hybrid.",
+        show_default="english",
+        rich_help_panel=LAYOUT_PANEL,
+    ),
+]
+ModeOption: TypeAlias = Annotated[
+    ModeName | None,
+    typer.Option(
+        "--mode",
+        help="Search by vectors, by words, or by both.",
+        show_default="hybrid if the collection was made with --hybrid, else dense",
+        rich_help_panel=QUERY_PANEL,
+    ),
+]
 DeviceOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -143,17 +178,20 @@ def positive_seconds(value: float) -> float:
     return value
 
 
-def layout_fields(short: int | None, quantization: QuantizationName | None) -> dict[str, Any] | None:
+def layout_fields(
+    short: int | None, quantization: QuantizationName | None, hybrid: bool | str
+) -> dict[str, Any] | None:
     """Return the layout that the options ask for, as `open_store` accepts it.
 
     Args:
         short: The option `--short`.
         quantization: The option `--quantization`.
+        hybrid: The option `--hybrid`, or the language.
 
     Returns:
         The fields of a `Layout`; None without any of the options.
     """
-    if short is None and quantization is None:
+    if short is None and quantization is None and not hybrid:
         return None
     is_quantized = quantization not in (None, QuantizationName.NONE)
-    return {"short": short, "quantization": str(quantization) if is_quantized else None}
+    return {"short": short, "quantization": str(quantization) if is_quantized else None, "hybrid": hybrid}

@@ -16,7 +16,7 @@ from qwen3vl.cli.output import EXIT_OK, one_line, print_json
 from qwen3vl.cli.stores import open_existing
 from qwen3vl.errors import InputError
 from qwen3vl.retriever import Retriever
-from qwen3vl.stores import Hit
+from qwen3vl.stores import Hit, Mode
 
 
 def run_search(
@@ -31,6 +31,7 @@ def run_search(
     candidates: int,
     limit: int,
     kinds: Sequence[str],
+    mode: Mode | None,
     instruction: str | None,
     html: str | None,
     console: Console,
@@ -49,6 +50,7 @@ def run_search(
         candidates: How many hits the reranker scores.
         limit: How many hits are shown.
         kinds: Kinds of documents to search; empty for all.
+        mode: Whether to search by vectors, by words or by both; None as `Search` says.
         instruction: The query's instruction, if it is not that of the documents.
         html: File to write a page with previews to.
         console: Where messages and the table go.
@@ -79,7 +81,7 @@ def run_search(
             candidates=candidates,
             instruction=instruction,
         )
-        hits = retriever.search(query, limit, where={"kind": list(kinds)} if kinds else None)
+        hits = retriever.search(query, limit, where={"kind": list(kinds)} if kinds else None, mode=mode)
     finally:
         store.close()
     if html:  # before the hits: if it fails, the error is the only JSON

@@ -9,6 +9,7 @@ from qwen3vl.stores.retry import Retry
 from qwen3vl.stores.types import (
     CollectionInfo,
     Hit,
+    Mode,
     Point,
     PointRef,
     Search,
@@ -26,6 +27,7 @@ __all__ = [
     "CollectionInfo",
     "CopyReport",
     "Hit",
+    "Mode",
     "Point",
     "PointRef",
     "Retry",

@@ -12,7 +12,7 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.stores.core import StoreCore
 from qwen3vl.stores.retry import Retry
 from qwen3vl.stores.run_sync import run_sync
-from qwen3vl.stores.types import Hit, Point, PointRef, Search, SearchOptions, Vector
+from qwen3vl.stores.types import Hit, Point, PointRef, Search, StoreSearchOptions, Vector
 
 T = TypeVar("T")
 
@@ -157,13 +157,13 @@ class AsyncStore:
                 return
 
     @renamed_arguments(one_per="group_by")
-    async def asearch(self, vector: Vector, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """Return the points nearest to a vector.
+    async def asearch(self, vector: Vector, limit: int = 10, **options: Unpack[StoreSearchOptions]) -> list[Hit]:
+        """Return the points nearest to a vector, or best by words.
 
         Args:
             vector: (dimensions,) float32.
             limit: Maximum number of hits.
-            **options: The other fields of `Search`: where, offset, threshold, group_by, exact.
+            **options: The other fields of `Search`.
 
         Returns:
             The hits, best first.
@@ -301,13 +301,13 @@ class Store(AsyncStore):
                 return
 
     @renamed_arguments(one_per="group_by")
-    def search(self, vector: Vector, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """Return the points nearest to a vector.
+    def search(self, vector: Vector, limit: int = 10, **options: Unpack[StoreSearchOptions]) -> list[Hit]:
+        """Return the points nearest to a vector, or best by words.
 
         Args:
             vector: (dimensions,) float32.
             limit: Maximum number of hits.
-            **options: The other fields of `Search`: where, offset, threshold, group_by, exact.
+            **options: The other fields of `Search`.
 
         Returns:
             The hits, best first.

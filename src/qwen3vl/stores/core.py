@@ -16,6 +16,7 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.stores.batching import split_points
 from qwen3vl.stores.copy_core import CopyCore
 from qwen3vl.stores.failures import ClientFailure
+from qwen3vl.stores.fusion import resolve_mode
 from qwen3vl.stores.retry import Retry, with_retry
 from qwen3vl.stores.types import CollectionInfo, Hit, Point, PointRef, Search, Vector, matches_nothing, tenant_point_id
 from qwen3vl.stores.where import check_where
@@ -50,6 +51,8 @@ class StoreCore(CopyCore):
 
     not_created_hint: ClassVar[str] = ""
     """What else may be the reason if a collection has no recipe, for the message."""
+    words_hint: ClassVar[str] = "its integration has no search by words"
+    """How to get a collection that can be searched by words, for the message."""
 
     def __init__(
         self, client: Any, collection: str, tenant: str | None, retry: Retry | None, *, is_async: bool
@@ -137,15 +140,8 @@ class StoreCore(CopyCore):
         await self.create_indexes()
 
     async def existing(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that are stored.
-
-        Args:
-            ids: UUIDs of points; they may repeat.
-
-        Returns:
-            A subset of the ids.
-        """
-        return await self.fetch_ids(_distinct(ids)) if ids else set()
+        """Return those of the ids that are stored; they may repeat."""
+        return await self.fetch_ids(list(dict.fromkeys(ids))) if ids else set()
 
     async def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """Return the vectors of those of the ids that are stored.
@@ -156,7 +152,7 @@ class StoreCore(CopyCore):
         Returns:
             (dimensions,) float32 by id.
         """
-        return await self.fetch_vectors(_distinct(ids)) if ids else {}
+        return await self.fetch_vectors(list(dict.fromkeys(ids))) if ids else {}
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Write points in requests of bounded size. They are durable when this returns; if it fails, some may be.
@@ -179,7 +175,7 @@ class StoreCore(CopyCore):
         """
         self.check_writable()
         if ids:
-            await self.delete_ids(_distinct(ids))
+            await self.delete_ids(list(dict.fromkeys(ids)))
 
     async def delete_where(self, where: Any) -> None:
         """Delete the points that match a filter: none if `matches_nothing` is true of it.
@@ -208,10 +204,15 @@ class StoreCore(CopyCore):
             The hits of each search, best first, in the order of the searches.
 
         Raises:
-            ValueError: A filter has an unsupported value.
+            ValueError: A filter has an unsupported value, or a search by words has none.
+            StoreError: The collection cannot be searched by words, or cannot be read.
         """
         for search in searches:
             check_where(search.where)
+        has_words = any(search.text or search.mode not in (None, "dense") for search in searches) and (
+            await self.has_words()
+        )
+        searches = [resolve_mode(search, self.name, has_words, self.words_hint) for search in searches]
         possible = [search for search in searches if not matches_nothing(search.where)]
         results = iter(await self.query(possible) if possible else [])
         return [[] if matches_nothing(search.where) else next(results) for search in searches]
@@ -233,6 +234,10 @@ class StoreCore(CopyCore):
     @abstractmethod
     async def create_collection(self, recipe: Recipe) -> None:
         """Create the collection for cosine similarity, with the recipe under `RECIPE_KEY` of its metadata."""
+
+    async def has_words(self) -> bool:
+        """Return whether the collection can be searched by words: `query` then gets searches of each `Mode`."""
+        return False
 
     async def create_indexes(self) -> None:
         """Create payload indexes that are missing. Called for new and existing collections."""
@@ -337,7 +342,3 @@ class StoreCore(CopyCore):
     def missing_error(self) -> StoreError:
         """Return the error of reading a collection that does not exist."""
         return StoreError(f"{self.name} does not exist: nothing was ingested into it yet")
-
-
-def _distinct(ids: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(ids))

@@ -30,7 +30,7 @@ from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl_chroma import failures
 from qwen3vl_chroma.clients import TIMEOUT_SETTING, set_timeout
-from qwen3vl_chroma.filters import TENANT_KEY, to_where
+from qwen3vl_chroma.filters import TENANT_KEY, split_where, to_where
 from qwen3vl_chroma.functions import Qwen3VLEmbeddingFunction
 from qwen3vl_chroma.payload import best_per_group, flatten_metadata, to_hits, to_stored_point
 
@@ -57,6 +57,10 @@ class ChromaCore(StoreCore):
 
     database = "Chroma"
     has_exact_search = False
+    words_hint = (
+        "Chroma ranks by words in its cloud only. Filter by a word, where={'$contains': 'AX-7000'}, or use Qdrant with "
+        "Layout(hybrid=True)"
+    )
 
     def __init__(self, client: Any, collection: str, tenant: str | None, retry: Retry | None, timeout_s: float) -> None:
         super().__init__(client, collection, tenant, retry, is_async=isinstance(client, AsyncBaseAPI))
@@ -215,13 +219,15 @@ class ChromaCore(StoreCore):
 
     async def _query(self, search: Search) -> list[Hit]:
         """Run one search. Chroma has no offset, threshold or grouping: request more hits until enough are left."""
+        where, where_document = split_where(search.where)
         num_needed = num_requested = search.limit + search.offset
         while True:
             result = await self.request(
                 (await self._existing_collection()).query,
                 query_embeddings=[search.vector],
                 n_results=num_requested,
-                where=to_where(search.where, self.tenant),
+                where=to_where(where, self.tenant),
+                where_document=where_document,
                 include=["metadatas", "documents", "distances"],
             )
             hits = to_hits(result)

@@ -28,12 +28,15 @@ from qwen3vl_qdrant.filters import TENANT_KEY, payload_path, to_filter
 from qwen3vl_qdrant.layout import Layout, check_vectors
 from qwen3vl_qdrant.left_points import check_left_points
 from qwen3vl_qdrant.reading import QdrantReader
+from qwen3vl_qdrant.word_search import search_words
 
 _PAYLOAD_INDEXES = {
     "metadata.source": models.PayloadSchemaType.KEYWORD,
     "metadata.kind": models.PayloadSchemaType.KEYWORD,
     TENANT_KEY: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
 }
+_FLOATS_PER_WORD = 2
+"""Size of a word in a sparse vector, its index and its weight, in floats."""
 _local_locks: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
 
 
@@ -55,6 +58,10 @@ class QdrantCore(QdrantReader):
     """
 
     database = "Qdrant"
+    words_hint = (
+        "it has no sparse vectors of words. Copy it into a new collection that has Layout(hybrid=True): "
+        "qwen3vl copy --hybrid, or copy_store. Nothing is embedded again"
+    )
     not_created_hint = (
         " If it was created just now, the server is older than 1.16 and does not store metadata: upgrade it."
     )
@@ -113,16 +120,16 @@ class QdrantCore(QdrantReader):
 
         Raises:
             RecipeError: Vector size, distance or layout differ. In local mode, which stores no other setting of the
-                layout, only its `short` is compared.
+                layout, only its `short` and `hybrid` are compared.
         """
         config = info.description.config
-        size, distance, layout = Layout.from_config(config.params, config)
+        size, distance, layout = Layout.from_config(config.params, config, info.metadata)
         for field, actual, expected in (("size", size, recipe.dimensions), ("distance", distance, "Cosine")):
             if actual != expected:
                 raise RecipeError(f"{self.name}: the vectors' {field} is {actual}, and its recipe says {expected}")
         requested = self.layout
         # Local mode has no index, and does not store settings that it ignores.
-        for field in ("short",) if self.is_local else ("short", "quantization", "tenants"):
+        for field in ("short", "hybrid") if self.is_local else ("short", "hybrid", "quantization", "tenants"):
             if requested is not None and getattr(requested, field) != getattr(layout, field):
                 raise RecipeError(
                     f"{self.name}: its layout's {field} is {getattr(layout, field)!r}, and "
@@ -151,7 +158,7 @@ class QdrantCore(QdrantReader):
         await self.request(
             self.client.create_collection,
             self.collection,
-            metadata={RECIPE_KEY: recipe.to_dict()},
+            metadata={RECIPE_KEY: recipe.to_dict(), **layout.metadata},
             **layout.collection_arguments(recipe.dimensions),
         )
         if self.folder is not None:
@@ -199,14 +206,16 @@ class QdrantCore(QdrantReader):
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
         """Return an upper bound of the bytes that a point with all its vectors takes in a JSON request."""
-        short = self.layout.short if self.layout is not None else None
-        return super().request_bytes(point, payload) + FLOAT_JSON_BYTES * (short or 0)
+        layout = self.layout or Layout()
+        num_words = len(point.document.words) // 2 + 1 if layout.hybrid else 0
+        num_values = (layout.short or 0) + _FLOATS_PER_WORD * num_words
+        return super().request_bytes(point, payload) + FLOAT_JSON_BYTES * num_values
 
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points in one request, and wait until they are durable."""
         layout = await self._load_layout()
         structs = [
-            models.PointStruct(id=point.id, vector=layout.to_vectors(point.vector), payload=payload)
+            models.PointStruct(id=point.id, vector=layout.to_vectors(point.vector, point.document), payload=payload)
             for point, payload in zip(points, payloads, strict=True)
         ]
         await self.request(self.client.upsert, self.collection, structs, wait=True)
@@ -229,16 +238,29 @@ class QdrantCore(QdrantReader):
         await self.request(self.client.delete, self.collection, selector, wait=True)
 
     async def query(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        """Run all searches in one request, or each in its own if any is grouped.
+        """Run all searches in one request, or each in its own if any is grouped; those by words in two requests.
 
         Qdrant in local mode ignores quantization: it searches exactly.
         """
         layout = await self._load_layout()
         if self.is_local:
             layout = replace(layout, quantization=None)
+        dense = iter(await self._query_dense([search for search in searches if search.mode == "dense"], layout))
+        others = iter(await search_words(self, layout, [search for search in searches if search.mode != "dense"]))
+        return [next(dense if search.mode == "dense" else others) for search in searches]
+
+    async def has_words(self) -> bool:
+        """Return whether the collection has sparse vectors."""
+        return bool((await self._load_layout()).hybrid)
+
+    def to_query(self, **arguments: Any) -> models.QueryRequest:
+        """Return a request; see `models.QueryRequest`."""
+        return models.QueryRequest(**arguments)
+
+    async def _query_dense(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         if any(search.group_by is not None for search in searches):
             return [await self._query_one(search, layout) for search in searches]
-        return await self._query_batch(searches, layout)
+        return await self._query_batch(searches, layout) if searches else []
 
     async def _query_one(self, search: Search, layout: Layout) -> list[Hit]:
         if search.group_by is None:
@@ -247,7 +269,7 @@ class QdrantCore(QdrantReader):
 
     async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         requests = [
-            models.QueryRequest(
+            self.to_query(
                 **self.query_arguments(search, layout),
                 offset=search.offset,
                 with_payload=True,

@@ -9,8 +9,8 @@ from typing import Any
 
 from qdrant_client import models
 
-from qwen3vl.stores import Hit, Point, Search
-from qwen3vl_qdrant.core import QdrantCore, to_hit
+from qwen3vl.stores import Point
+from qwen3vl_qdrant.core import QdrantCore
 from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.edge.client import EdgeClient
 from qwen3vl_qdrant.layout import Layout
@@ -42,8 +42,9 @@ class EdgeCore(QdrantCore):
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
         """Return the size of a point with all its vectors: there are no requests, but each one is a write to disk."""
-        short = self.layout.short if self.layout is not None else None
-        return _FLOAT_BYTES * (len(point.vector) + (short or 0)) + len(json.dumps(payload))
+        layout = self.layout or Layout()
+        num_words = len(point.document.words) // 2 if layout.hybrid else 0
+        return _FLOAT_BYTES * (len(point.vector) + (layout.short or 0) + 2 * num_words) + len(json.dumps(payload))
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Write points, and index them when many have come. They are on the disk when this returns.
@@ -60,22 +61,16 @@ class EdgeCore(QdrantCore):
         layout = await self._load_layout()
         # Not validated by pydantic, which takes longer than the engine.
         structs = [
-            models.PointStruct.model_construct(id=point.id, vector=layout.to_vectors(point.vector), payload=payload)
+            models.PointStruct.model_construct(
+                id=point.id, vector=layout.to_vectors(point.vector, point.document), payload=payload
+            )
             for point, payload in zip(points, payloads, strict=True)
         ]
         await self.request(self.client.upsert, self.collection, structs, flush=False)
 
-    async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
-        requests = [
-            models.QueryRequest.model_construct(
-                **self.query_arguments(search, layout),
-                offset=search.offset,
-                with_payload=True,
-            )
-            for search in searches
-        ]
-        responses = await self.request(self.client.query_batch_points, self.collection, requests)
-        return [[to_hit(point) for point in response.points] for response in responses]
+    def to_query(self, **arguments: Any) -> models.QueryRequest:
+        """Return a request, which is not validated either."""
+        return models.QueryRequest.model_construct(**arguments)
 
 
 class QdrantEdgeStore(QdrantStore):

@@ -106,9 +106,9 @@ def _vector_params(params: models.VectorParams) -> edge.EdgeVectorParams:
 
 
 def _sparse_params(params: models.SparseVectorParams) -> edge.EdgeSparseVectorParams:
-    on_disk = params.index.on_disk if params.index is not None else None
+    in_memory = params.index is not None and params.index.on_disk is False
     modifier = edge.Modifier.Idf if params.modifier == models.Modifier.IDF else None
-    return edge.EdgeSparseVectorParams(on_disk=on_disk, modifier=modifier)
+    return edge.EdgeSparseVectorParams(memory=edge.Memory.Cached if in_memory else edge.Memory.Cold, modifier=modifier)
 
 
 def _hnsw(config: models.HnswConfigDiff | None) -> edge.HnswIndexConfig:
