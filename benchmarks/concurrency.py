@@ -4,7 +4,8 @@
 
 The model has random weights. Parts:
 
-texts       64 threads with a short text each, beside one call with the 64 texts, and beside a lock around the model
+texts       64 threads with a short text each, beside one call with the 64 texts, and beside a lock around the model;
+            the same with sentence-transformers, where it is installed (the head of `benchmarks.rivals` says how)
 rerankings  8 rerankings of 20 documents in 8 threads, beside their time in turn
 query       one short query, beside a bare forward pass of the model
 beside      a query a second while a call of 10,000 texts runs: latency of the query, loss of the call
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import importlib.util
 import platform
 import statistics
 import tempfile
@@ -25,6 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -32,9 +35,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.inputs import draw_image, random_words
 from benchmarks.many import resident_mib
 from benchmarks.models import SIZES, write
-from benchmarks.rivals import draw_image, random_words
+from benchmarks.rival_models import message, sentence_transformer
 from qwen3vl import Embedder, Reranker
 from qwen3vl.engine.packing import pack_prompts
 from qwen3vl.inputs import as_item
@@ -56,11 +60,13 @@ class Bench:
         embedder: The embedding model.
         reranker: The reranker.
         folder: Where images are written.
+        checkpoint: Folder of the embedding model, if it is not the tiny one.
     """
 
     embedder: Embedder
     reranker: Reranker
     folder: Path
+    checkpoint: Path | None
 
 
 def seconds(work: Callable[[], Any]) -> float:
@@ -91,24 +97,40 @@ def in_threads(calls: Sequence[Callable[[], Any]]) -> None:
 def texts(bench: Bench) -> None:
     """64 threads with a short text each."""
     random = Random(1)
-    batches = [[random_words(random, WORDS_PER_TEXT) for _ in range(64)] for _ in range(3)]
-    lock = threading.Lock()
+    batch = [random_words(random, WORDS_PER_TEXT) for _ in range(64)]
     embed = bench.embedder.embed
+    vectors = embed(batch)
+    works: dict[str, Callable[[], Any]] = {
+        "one call": lambda: embed(batch),
+        "64 threads": lambda: in_threads([partial(embed, [text]) for text in batch]),
+        "64 threads and a lock": lambda: in_threads(behind_lock(embed, batch)),
+    }
+    if bench.checkpoint and importlib.util.find_spec("sentence_transformers"):
+        model = sentence_transformer(bench.checkpoint)
+
+        def encode(texts: Sequence[str]) -> Any:
+            return model.encode([message({"type": "text", "text": text}) for text in texts])
+
+        cosine = float((encode(batch) * vectors).sum(1).min())
+        if cosine < 0.99999:
+            raise SystemExit(f"sentence-transformers gives other vectors, with a cosine of {cosine:.6f}; not timed")
+        works["sentence-transformers, one call"] = lambda: encode(batch)
+        works["sentence-transformers, 64 threads and a lock"] = lambda: in_threads(behind_lock(encode, batch))
+    times = in_turns(*works.values())
+    print("| 64 short texts | seconds | times one call |\n| --- | ---: | ---: |")
+    for name, value in zip(works, times, strict=True):
+        print(f"| {name} | {value:.2f} | {value / times[0]:.2f} |")
+
+
+def behind_lock(embed: Callable[[Sequence[str]], Any], batch: Sequence[str]) -> list[Callable[[], None]]:
+    """Return for each text a call that embeds it while no other call does."""
+    lock = threading.Lock()
 
     def locked(text: str) -> None:
         with lock:
             embed([text])
 
-    batch = batches[0]
-    embed(batch)
-    one_call, threads, behind_lock = in_turns(
-        lambda: embed(batch),
-        lambda: in_threads([lambda text=text: embed([text]) for text in batch]),  # type: ignore[misc]
-        lambda: in_threads([lambda text=text: locked(text) for text in batch]),  # type: ignore[misc]
-    )
-    print("| 64 short texts | seconds | times one call |\n| --- | ---: | ---: |")
-    for name, value in (("one call", one_call), ("64 threads", threads), ("64 threads and a lock", behind_lock)):
-        print(f"| {name} | {value:.2f} | {value / one_call:.2f} |")
+    return [partial(locked, text) for text in batch]
 
 
 def rerankings(bench: Bench) -> None:
@@ -139,11 +161,11 @@ def query(bench: Bench) -> None:
         with torch.inference_mode():
             replica.execute(pack, {}, {}, use_cache=False)
 
-    async def awaited() -> None:
+    async def embed_async() -> None:
         await bench.embedder.aembed([text])
 
     embed, asynchronous, bare = in_turns(
-        lambda: bench.embedder.embed([text]), lambda: asyncio.run(awaited()), forward, rounds=25
+        lambda: bench.embedder.embed([text]), lambda: asyncio.run(embed_async()), forward, rounds=25
     )
     print("| one short query | ms | times a bare pass |\n| --- | ---: | ---: |")
     for name, value in (("forward pass", bare), ("embed", embed), ("aembed", asynchronous)):
@@ -163,17 +185,17 @@ def beside(bench: Bench) -> None:
     latencies: list[float] = []
     ended = threading.Event()
 
-    def ask() -> None:
+    def send_queries() -> None:
         for text in queries:
             if ended.wait(1.0):
                 return
             latencies.append(seconds(lambda text=text: embed([text])))  # type: ignore[misc]
 
-    asker = threading.Thread(target=ask)
-    asker.start()
+    query_thread = threading.Thread(target=send_queries)
+    query_thread.start()
     beside_s = seconds(lambda: embed(inputs))
     ended.set()
-    asker.join()
+    query_thread.join()
     p50, p95 = np.percentile(latencies, (50, 95))
     print("| 10,000 texts and a query a second | |\n| --- | ---: |")
     print(f"| the call alone, s | {alone_s:.1f} |\n| the call with queries, s | {beside_s:.1f} |")
@@ -282,12 +304,12 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         scratch = arguments.scratch or Path(temporary)
-        if arguments.size == "tiny":
-            models: tuple[Any, Any] = ("tiny", "tiny")
-        else:
+        checkpoint, models = None, ("tiny", "tiny")
+        if arguments.size != "tiny":
             folder = write(scratch, arguments.size)
-            models = (folder / "embedding", folder / "reranker")
-        bench = Bench(Embedder(models[0], device="cpu"), Reranker(models[1], device="cpu"), Path(temporary))
+            checkpoint, models = folder / "embedding", (str(folder / "embedding"), str(folder / "reranker"))
+        embedder, reranker = Embedder(models[0], device="cpu"), Reranker(models[1], device="cpu")
+        bench = Bench(embedder, reranker, Path(temporary), checkpoint)
         for name in arguments.parts:
             PARTS[name](bench)
             print(flush=True)

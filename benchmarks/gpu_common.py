@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
-from benchmarks.rivals import random_words
+from benchmarks.inputs import random_words
 from qwen3vl import Embedder
 
 PAGE = (1240, 1443)

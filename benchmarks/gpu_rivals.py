@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from benchmarks.gpu_common import Bench, time_call
-from benchmarks.rivals import message, official, sentence_transformer
+from benchmarks.rival_models import message, official, sentence_transformer
 from qwen3vl import Reranker
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.inputs import draw_image, random_words
 from benchmarks.models import write
-from benchmarks.rivals import draw_image, random_words
 from qwen3vl import Embedder
 
 PAGE_BYTES = resource.getpagesize()

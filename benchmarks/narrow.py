@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu_common import draw_pages
+from benchmarks.inputs import random_words
 from benchmarks.models import write
-from benchmarks.rivals import random_words
 from qwen3vl import Embedder, Reranker
 from qwen3vl.demo.scenes import near_miss
 from qwen3vl.settings import TINY_MAX_PIXELS

@@ -16,11 +16,12 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from qwen3vl_qdrant import Figure, Layout, QdrantStore, measure, table
+from qdrant_client import models
+from qwen3vl_qdrant import Figure, Layout, QdrantEdgeStore, measure, table
+from qwen3vl_qdrant.edge import configs
 
 from qwen3vl import Document, Embedder, Point
 from qwen3vl.demo.scenes import random_scene
-from tests.support.qdrant_edge_client import EdgeClient
 
 QUERIES = 500
 OVERSAMPLING = (1, 2, 4, 8, 16, 20, 32)
@@ -53,8 +54,7 @@ def embed_scenes(count: int, cache: Path | None) -> tuple[np.ndarray[Any, Any], 
 def measure_layout(layout: Layout, scenes: np.ndarray[Any, Any], captions: np.ndarray[Any, Any]) -> list[Figure]:
     recipe = Embedder("tiny").recipe
     with tempfile.TemporaryDirectory() as folder:
-        client: Any = EdgeClient(Path(folder) / "shard")
-        store = QdrantStore(client, layout=layout)
+        store = QdrantEdgeStore(folder, layout=layout)
         store.create(recipe)
         for start in range(0, len(scenes), 1000):
             documents = [Document(str(number), "picture", image=str(number)) for number in range(start, start + 1000)]
@@ -65,9 +65,13 @@ def measure_layout(layout: Layout, scenes: np.ndarray[Any, Any], captions: np.nd
                     for document, vector in zip(documents, vectors, strict=False)
                 ]
             )
-        if client.index() < len(scenes):
+        store.build_index()
+        if (store.client.get_collection(store.collection).indexed_vectors_count or 0) < len(scenes):
             raise SystemExit("the engine built no index")
-        return measure(store, captions, oversampling=OVERSAMPLING)
+        try:
+            return measure(store, captions, oversampling=OVERSAMPLING)
+        finally:
+            store.close()
 
 
 def plot(measured: dict[str, list[Figure]], path: Path) -> None:
@@ -104,6 +108,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="an .npz file for the vectors")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
+    # Kilobytes of vectors: an index of all of them, and used where a scan of so few would be faster.
+    configs.INDEXING_THRESHOLD_KB = 100
+    configs.DEFAULT_HNSW = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=1)
     scenes, captions = embed_scenes(options.scenes, options.cache)
     measured = {name: measure_layout(layout, scenes, captions) for name, layout in LAYOUTS.items()}
     for name, figures in measured.items():

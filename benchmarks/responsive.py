@@ -20,7 +20,7 @@ from langchain_core.documents import Document
 from langchain_qwen3_vl import Qwen3VLEmbeddings, Qwen3VLReranker
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
 
-from benchmarks.rivals import draw_image, random_words
+from benchmarks.inputs import draw_image, random_words
 from qwen3vl import MediaPolicy
 
 NUM_TASKS = 200

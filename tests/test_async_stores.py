@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import chromadb
@@ -24,8 +25,8 @@ def store(backend: OpenStore) -> Store:
     return backend()
 
 
-@pytest.mark.parametrize("name", ["qdrant", "chroma", "qdrant-server"])
-def test_ingest_and_search_with_an_async_client(name: str, chroma_port: int) -> None:
+@pytest.mark.parametrize("name", ["qdrant", "qdrant-edge", "chroma", "qdrant-server"])
+def test_ingest_and_search_with_an_async_client(name: str, tmp_path: Path, chroma_port: int) -> None:
     """The event loop is not blocked meanwhile."""
     documents = passages(1600)
     ticks: list[float] = []
@@ -40,7 +41,7 @@ def test_ingest_and_search_with_an_async_client(name: str, chroma_port: int) -> 
             yield document
 
     async def work() -> None:
-        store = await open_async_store(name, lambda: chroma_port)
+        store = await open_async_store(name, tmp_path, lambda: chroma_port)
         ticker = asyncio.create_task(tick())
         embedder = FakeEmbedder()
         report = await aingest(stream(), embedder, store)
@@ -57,12 +58,12 @@ def test_ingest_and_search_with_an_async_client(name: str, chroma_port: int) -> 
     assert len(ticks) > 20
 
 
-def test_more_ingestions_than_loop_threads_finish(chroma_port: int) -> None:
+def test_more_ingestions_than_loop_threads_finish(tmp_path: Path, chroma_port: int) -> None:
     """All into one store with an asynchronous client, whose stream and requests use the loop's threads too."""
 
     async def work() -> None:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
-        store = await open_async_store("chroma", lambda: chroma_port)
+        store = await open_async_store("chroma", tmp_path, lambda: chroma_port)
 
         async def stream(name: str) -> AsyncIterator[Document]:
             for document in passages(40, name):
@@ -130,9 +131,9 @@ def test_client_of_the_other_kind_is_an_error_that_names_the_class() -> None:
         AsyncQdrantStore(blocking)
 
 
-def test_chroma_client_of_the_other_kind_is_an_error_that_names_the_class(chroma_port: int) -> None:
+def test_chroma_client_of_the_other_kind_is_an_error_that_names_the_class(tmp_path: Path, chroma_port: int) -> None:
     blocking: Any = chromadb.EphemeralClient()
-    asynchronous: Any = asyncio.run(open_async_store("chroma", lambda: chroma_port)).client
+    asynchronous: Any = asyncio.run(open_async_store("chroma", tmp_path, lambda: chroma_port)).client
     with pytest.raises(TypeError, match=r"is asynchronous: use AsyncChromaStore"):
         ChromaStore(asynchronous)
     with pytest.raises(TypeError, match=r"is blocking: use ChromaStore"):

@@ -279,7 +279,7 @@ def test_awaits_occupy_no_threads_and_are_prepared_within_a_window(checkpoints: 
         await asyncio.sleep(0.3)
         assert threading.active_count() <= num_threads + 8  # of the engine
         tokens = sum(queued.window_tokens for queued in ready(embedder.engine))
-        most = 4 * request_queue.WINDOW_BATCHES * 200 + 30
+        most = request_queue.MAX_WINDOWS_FOR_NEW_CALLS * request_queue.WINDOW_BATCHES * 200 + 30
         assert 200 < tokens < most
         forward.resume.set()
         vectors = await asyncio.gather(*tasks)

@@ -69,6 +69,6 @@ def test_closed_pool_takes_no_work_and_is_not_restarted() -> None:
     assert pool.submit(lambda: 1).result(10) == 1
     pool.close()
     pool.close()
-    pool.start_threads()  # as a forked process does
+    pool.init_process_state()  # as a forked process does
     with pytest.raises(RuntimeError):
         pool.submit(lambda: 1)

@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +29,7 @@ MIB = 2**20
 
 def run(decoder: DecoderProcess, operation: Callable[..., Any], *arguments: Any, seconds: float = 30) -> Any:
     name = f"{operation.__module__}:{operation.__qualname__}"
-    (value,) = decoder.stream(name, arguments, seconds=seconds, memory=256 * MIB, seconds_per_value=False)
+    (value,) = decoder.stream(name, arguments, seconds=seconds, memory=256 * MIB, limit_each_value=False)
     return value
 
 
@@ -100,14 +99,13 @@ def test_message_that_stops_halfway_is_an_error(monkeypatch: pytest.MonkeyPatch)
     assert not decoder.usable
 
 
-def test_process_that_ends_between_two_values_is_an_error(decoder: DecoderProcess) -> None:
-    name = f"{operations.count.__module__}:{operations.count.__qualname__}"
-    values = decoder.stream(name, (3, 0.0), seconds=30, memory=MIB * 256, seconds_per_value=False)
-    assert next(values)[0] == 0
-    decoder._process.kill()
-    decoder._process.wait(30)
-    with pytest.raises(MediaError, match="SIGKILL"):
-        list(values)
+def test_process_that_ends_between_two_values_is_an_error_with_its_exit_status(
+    decoder: DecoderProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_EXIT_TIMEOUT_S", 60)
+    with pytest.raises(MediaError, match=r"its decoder crashed \(exit code 3\)"):
+        run(decoder, operations.end_after_a_value)
+    assert not decoder.usable
 
 
 def test_signals_of_the_group_do_not_interrupt_an_item(decoder: DecoderProcess) -> None:
@@ -183,10 +181,14 @@ Path(sys.argv[1]).write_text(str(decode(policy, operations.process_id)))
 
 
 def test_forked_process_does_not_keep_its_parents_decoders_alive(tmp_path: Path) -> None:
+    """Not even those in use, whose connections the forked process inherits with the generators that read them."""
     started = tmp_path / "started"
     body = """
 import time
+from qwen3vl.media.isolation import decode_stream
 process_id = decode(policy, operations.process_id)
+values = decode_stream(policy, operations.count, 3, 0.0)
+next(values)
 if os.fork() == 0:
     Path(sys.argv[1]).write_text(str(process_id))
     time.sleep(600)
@@ -204,7 +206,8 @@ time.sleep(600)
         os.killpg(script.pid, signal.SIGKILL)
 
 
-def test_end_of_a_program_ends_its_decoders_without_a_warning(tmp_path: Path) -> None:
+def test_end_of_a_program_ends_its_decoders_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "always::ResourceWarning")
     body = "sys.stdout.write(str(decode(policy, operations.process_id)))"
     script = start_script(body, tmp_path / "started")
     output, _ = script.communicate(timeout=60)
@@ -212,10 +215,37 @@ def test_end_of_a_program_ends_its_decoders_without_a_warning(tmp_path: Path) ->
     wait_until(lambda: not is_running(process_id))
 
 
-def test_interrupt_of_a_stream_ends_its_process(decoder: DecoderProcess) -> None:
-    name = f"{operations.hang.__module__}:{operations.hang.__qualname__}"
-    timer = threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,))
-    timer.start()
+def test_interrupt_of_an_item_ends_its_process(tmp_path: Path) -> None:
+    started = tmp_path / "started"
     with pytest.raises(KeyboardInterrupt):
-        list(decoder.stream(name, (), seconds=60, memory=256 * MIB, seconds_per_value=False))
-    assert not decoder.usable
+        decode(ISOLATED, operations.interrupt_parent_and_hang, started)
+    assert not is_running(int(started.read_text()))
+
+
+def test_interrupt_of_a_start_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    process_ids = []
+
+    def interrupted(decoder: DecoderProcess, *_: Any, **__: Any) -> None:
+        process_ids.append(decoder._process.pid)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(DecoderProcess, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        DecoderProcess()
+    assert not is_running(*process_ids)
+
+
+def test_process_that_starts_with_nonsense_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that sends a message of one byte takes the place of the interpreter."""
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!{sys.executable}\nimport os, sys\nos.write(int(sys.argv[4]), b"\\0\\0\\0\\x01[")\n')
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    with pytest.raises(MediaError, match="a decoder process ended while it started"):
+        DecoderProcess()
+
+
+def test_path_objects_in_the_module_search_path_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    decoder = DecoderProcess()
+    decoder.kill()

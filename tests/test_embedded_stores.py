@@ -11,19 +11,27 @@ from pathlib import Path
 
 import pytest
 from qdrant_client import QdrantClient
-from qwen3vl_qdrant import Layout, QdrantStore
+from qwen3vl_qdrant import Layout, QdrantEdgeStore, QdrantStore
 
 from qwen3vl import Store, StoreError, ingest, open_store
 from tests.support.fake_embedder import FakeEmbedder, passages, query_vector
 from tests.support.read_only import run_with_read_only_folder
 
 DOCUMENTS = passages(30)
-DATABASES = ("qdrant", "chroma")
+DATABASES = ("qdrant", "local", "chroma")
+"""`local` is a folder of qdrant-client's local mode, as earlier versions made it."""
+
+
+def location(database: str, folder: Path | str) -> str:
+    return f"{database.replace('local', 'qdrant')}:{folder}"
 
 
 def make_store(database: str, folder: Path) -> Path:
     """An embedded store of 30 documents, closed."""
-    store = open_store(f"{database}:{folder}")
+    if database == "local" and not (folder / "meta.json").exists():
+        QdrantStore(QdrantClient(path=str(folder))).close()  # later calls of `open_store` leave its kind as it is
+    store = open_store(location(database, folder))
+    assert isinstance(store, QdrantEdgeStore) == (database == "qdrant")
     assert ingest(DOCUMENTS, FakeEmbedder(), store).added == 30
     store.close()
     return folder
@@ -75,45 +83,13 @@ def test_processes_create_one_chroma_store_at_once(tmp_path: Path) -> None:
             process.communicate()
 
 
-def test_process_that_opens_an_open_qdrant_folder_leaves_its_collections_alone(tmp_path: Path) -> None:
-    folder = make_store("qdrant", tmp_path / "store")
+def test_client_that_opens_an_open_local_folder_leaves_its_collections_alone(tmp_path: Path) -> None:
+    folder = make_store("local", tmp_path / "store")
     store = open_store(str(folder))
     with pytest.raises(StoreError, match="open in another process"):
         open_store(str(folder))
     assert_intact(store)
     assert_intact(open_store(str(folder)))
-
-
-CREATE_COLLECTIONS = """
-import sys
-from qwen3vl import StoreError, open_store
-from tests.support.fake_embedder import fake_recipe
-
-for number in range(12):
-    while True:
-        try:
-            store = open_store(sys.argv[1], f"{sys.argv[2]}-{number}")
-            break
-        except StoreError as error:
-            assert "open in another process" in str(error), error
-    store.create(fake_recipe())
-    store.close()
-"""
-
-
-@pytest.mark.slow
-def test_processes_that_take_turns_in_a_qdrant_folder_lose_no_collection(tmp_path: Path) -> None:
-    folder = str(tmp_path / "store")
-    processes = [subprocess.Popen([sys.executable, "-c", CREATE_COLLECTIONS, folder, name]) for name in "abc"]
-    try:
-        assert [process.wait(120) for process in processes] == [0, 0, 0]
-    finally:
-        for process in processes:
-            process.kill()
-    store = open_store(folder)
-    assert isinstance(store, QdrantStore)
-    names = {collection.name for collection in store.client.get_collections().collections}
-    assert names == {f"{process}-{number}" for process in "abc" for number in range(12)}
 
 
 SEARCH = """
@@ -146,8 +122,8 @@ print("searched")
 @pytest.mark.parametrize("database", DATABASES)
 def test_store_in_a_read_only_folder_is_searched_and_not_written(database: str, tmp_path: Path) -> None:
     folder = make_store(database, tmp_path / "store")
-    assert run_with_read_only_folder(folder, SEARCH.format(database=database)) == "searched"
-    assert_intact(open_store(f"{database}:{folder}"))
+    assert run_with_read_only_folder(folder, SEARCH.format(database=database.replace("local", "qdrant"))) == "searched"
+    assert_intact(open_store(location(database, folder)))
 
 
 OPEN_AND_LIST = """
@@ -166,14 +142,23 @@ print(os.listdir(tempfile.tempdir))
 """
 
 
-@pytest.mark.parametrize(("database", "file"), [("qdrant", "collection/qwen3vl/storage.sqlite"), ("chroma", None)])
-def test_temporary_folder_of_a_read_only_store_is_removed(database: str, file: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("database", "file"),
+    [
+        ("qdrant", "collections/qwen3vl/shard/edge_config.json"),
+        ("local", "collection/qwen3vl/storage.sqlite"),
+        ("chroma", "chroma.sqlite3"),
+    ],
+)
+def test_temporary_folder_of_a_read_only_store_is_removed(database: str, file: str, tmp_path: Path) -> None:
     folder = make_store(database, tmp_path / "store")
-    assert run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database)).split("\n") == ["30 1", "[]"]
-    damaged = folder / (file or "chroma.sqlite3")
-    damaged.write_bytes(damaged.read_bytes()[:4096])
-    output = run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database))
-    assert re.search(r"(?s)cannot be (read|copied).*\n\[\]$", output)
+    assert run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database.replace("local", "qdrant"))).split(
+        "\n"
+    ) == ["30 1", "[]"]
+    damaged = folder / file
+    damaged.write_bytes(damaged.read_bytes()[: 4096 if file.endswith("sqlite3") else 9])
+    output = run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database.replace("local", "qdrant")))
+    assert re.search(r"(?s)cannot be (read|copied|opened).*\n\[\]$", output)
 
 
 @pytest.mark.parametrize("database", DATABASES)
@@ -181,7 +166,7 @@ def test_read_only_folder_without_a_store_is_an_error(database: str, tmp_path: P
     code = (
         "import sys\n"
         "from qwen3vl import StoreError, open_store\n"
-        f"try: open_store('{database}:' + sys.argv[1])\n"
+        f"try: open_store('{location(database, '')}' + sys.argv[1])\n"
         "except StoreError as error: print(error)"
     )
     (tmp_path / "empty").mkdir()
@@ -190,7 +175,7 @@ def test_read_only_folder_without_a_store_is_an_error(database: str, tmp_path: P
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_use_of_a_closed_store_is_an_error_that_says_so(database: str, tmp_path: Path) -> None:
-    store = open_store(f"{database}:{make_store(database, tmp_path / 'store')}")
+    store = open_store(location(database, make_store(database, tmp_path / "store")))
     assert store.count() == 30
     store.close()
     for use in (store.count, lambda: store.search(query_vector(DOCUMENTS[0])), lambda: store.delete_where({"a": 1})):
@@ -204,7 +189,7 @@ def test_file_in_the_place_of_a_folder_is_an_error(database: str, tmp_path: Path
     (tmp_path / "store").write_text("text")
     for path in (tmp_path / "store", tmp_path / "store" / "below" / "it"):
         with pytest.raises(StoreError, match=f"{tmp_path / 'store'} is a file, and a store is a folder"):
-            open_store(f"{database}:{path}")
+            open_store(location(database, path))
 
 
 @pytest.mark.parametrize("database", DATABASES)
@@ -213,12 +198,12 @@ def test_link_that_leads_to_nothing_is_an_error(database: str, target: str, tmp_
     (tmp_path / "link").symlink_to(tmp_path / target)
     for path in (tmp_path / "link", tmp_path / "link" / "store"):
         with pytest.raises(StoreError, match=f"{tmp_path / 'link'} is a link to a place that does not exist"):
-            open_store(f"{database}:{path}")
+            open_store(location(database, path))
 
 
 @pytest.fixture(scope="module")
 def qdrant_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_store("qdrant", tmp_path_factory.mktemp("damaged") / "qdrant")
+    return make_store("local", tmp_path_factory.mktemp("damaged") / "qdrant")
 
 
 def test_torn_qdrant_metadata_are_restored(
@@ -309,7 +294,7 @@ def test_damaged_qdrant_points_are_an_error_and_not_an_empty_store(
     client = QdrantClient(path=str(folder))
     client.delete_collection("qwen3vl")
     client.close()
-    make_store("qdrant", folder)
+    make_store("local", folder)
 
 
 @pytest.mark.parametrize("size", [None, 0, 1, 10, 100, 4096, -4096])
@@ -330,8 +315,12 @@ def test_damaged_chroma_database_is_an_error_and_not_an_empty_store(tmp_path: Pa
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_folder_of_a_creation_that_was_killed_is_a_new_store(database: str, tmp_path: Path) -> None:
-    files = {"chroma": ["chroma.sqlite3"], "qdrant": [".lock", "meta.json", "collection/qwen3vl/storage.sqlite"]}
+    files = {
+        "chroma": ["chroma.sqlite3"],
+        "local": [".lock", "meta.json", "collection/qwen3vl/storage.sqlite"],
+        "qdrant": [".lock", "collections/.new-qwen3vl/shard/edge_config.json"],
+    }
     for file in files[database]:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
-    assert_intact(open_store(f"{database}:{make_store(database, tmp_path)}"))
+    assert_intact(open_store(location(database, make_store(database, tmp_path))))

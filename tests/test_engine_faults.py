@@ -18,6 +18,7 @@ from PIL import Image
 
 from qwen3vl import Embedder, Reranker
 from qwen3vl.engine import engine as engine_module
+from qwen3vl.engine import request_queue
 from qwen3vl.engine.replica import Replica
 from qwen3vl.processing.fitting import fit
 from tests.support.engines import embedder_with, with_stages
@@ -107,8 +108,11 @@ def test_texts_and_images_of_one_call_in_any_order(checkpoints: Path) -> None:
             assert len(embedder.embed(inputs)) == len(inputs)
 
 
-def test_documents_with_a_long_query_share_batches(checkpoints: Path) -> None:
+def test_documents_with_a_long_query_share_batches(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The query is computed once for each batch, so windows count it once."""
+    # Requests wait for each other, however slow this machine is at present.
+    monkeypatch.setattr(request_queue, "MAX_BATCH_WAIT_S", 60.0)
+    monkeypatch.setattr(request_queue, "MAX_SUBMIT_WAIT_S", 60.0)
     reranker = Reranker(checkpoints / "reranker", device="cpu", batch_tokens=2048)
     query = "which ship is this? " * 80
     reranker.score(query, [f"document {number}" for number in range(150)])

@@ -59,7 +59,7 @@ def rewrite_chroma(client: Any, collection: str) -> None:
     )
 
 
-@pytest.fixture(params=["qdrant-folder", "chroma-folder"])
+@pytest.fixture(params=["qdrant-folder", "qdrant-edge", "chroma-folder"])
 def former_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     with open_backend(request.param, tmp_path, lambda: 0) as open_store:
         store = open_store()

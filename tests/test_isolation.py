@@ -148,7 +148,7 @@ def test_memory_of_an_item_is_limited(operation: Callable[[int], Any]) -> None:
 
 def test_time_of_a_stream_is_counted_for_all_values_or_for_each() -> None:
     policy = replace(ISOLATED, seconds=1.5)
-    values = list(decode_stream(policy, operations.count, 4, 0.5, seconds_per_value=True))
+    values = list(decode_stream(policy, operations.count, 4, 0.5, limit_each_value=True))
     assert [value[0] for value in values] == [0, 1, 2, 3]
     with pytest.raises(PolicyError, match="seconds"):
         list(decode_stream(policy, operations.count, 4, 0.5))

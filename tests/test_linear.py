@@ -11,11 +11,25 @@ from torch import Tensor
 from qwen3vl.model.layers import onednn
 from qwen3vl.model.layers.elementwise import apply_rotary, rms_norm, swiglu
 from qwen3vl.model.layers.linear import Linear
-from qwen3vl.model.layers.onednn import BLOCK_MULTIPLE, BLOCK_ROWS, OneDNNLinear, use_onednn_linears
+from qwen3vl.model.layers.onednn import (
+    BLOCK_MULTIPLE,
+    BLOCK_ROWS,
+    OneDNNLinear,
+    onednn_is_faster,
+    use_onednn_linears,
+)
+from qwen3vl.model.layers.onednn_int8 import OneDNNInt8Linear, round_rows, supports_int8_matmul
+from qwen3vl.model.layers.quantized import Int8Linear, quantize_linears, quantize_rows
 from qwen3vl.model.layers.row_chunked import RowChunked
 
 needs_onednn = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch is built without oneDNN"
+)
+needs_bfloat16 = pytest.mark.skipif(
+    not onednn_is_faster(torch.bfloat16), reason="this processor has no instructions for bfloat16"
+)
+needs_int8 = pytest.mark.skipif(
+    not supports_int8_matmul(), reason="this processor or torch has no products of 8-bit integers"
 )
 
 
@@ -58,6 +72,92 @@ def test_onednn_linear_equals_dense_linear(num_rows: int, in_features: int, out_
     assert torch.equal(fast.dense_weight(), dense.weight)
 
 
+@needs_bfloat16
+@pytest.mark.parametrize("bias", [True, False])
+@torch.inference_mode()
+def test_onednn_linear_in_bfloat16_is_close_to_float32(bias: bool) -> None:
+    dense, dense_up = (Linear(40, 48, bias=bias).bfloat16() for _ in range(2))
+    exact, exact_up = (Linear(40, 48, bias=bias) for _ in range(2))
+    for layer, copy in ((dense, exact), (dense_up, exact_up)):
+        copy.load_state_dict({name: value.float() for name, value in layer.state_dict().items()})
+    fast, fast_up = OneDNNLinear(dense), OneDNNLinear(dense_up)
+    rows, residual = torch.randn(70, 40).bfloat16(), torch.randn(70, 48).bfloat16()
+    wide_rows, wide_residual = rows.float(), residual.float()
+    for actual, expected in (
+        (fast(rows), exact(wide_rows)),
+        (fast.gelu(rows, "tanh"), exact.gelu(wide_rows, "tanh")),
+        (fast.add_residual(rows, residual), exact.add_residual(wide_rows, wide_residual)),
+        (fast.silu_mul(rows, fast_up, swiglu), exact.silu_mul(wide_rows, exact_up, swiglu)),
+    ):
+        assert actual.dtype == torch.bfloat16
+        torch.testing.assert_close(actual.float(), expected, atol=0.02, rtol=0.01)
+    assert torch.equal(fast.dense_weight(), dense.weight)
+
+
+@needs_int8
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 40), st.integers(1, 40), st.booleans())
+@torch.inference_mode()
+def test_8_bit_products_are_those_of_the_quantized_values(
+    num_rows: int, in_features: int, out_features: int, bias: bool
+) -> None:
+    torch.manual_seed(num_rows)
+    layer = Int8Linear(Linear(in_features, out_features, bias=bias))
+    fast = OneDNNInt8Linear(layer)
+    rows = torch.randn(num_rows, in_features) * torch.logspace(-6, 6, num_rows)[:, None]
+    quantized, scale = quantize_rows(rows, "int8")
+    expected = (quantized.double() * scale) @ layer.dense_weight().double().t()
+    if layer.bias is not None:
+        expected += layer.bias
+    torch.testing.assert_close(fast(rows).double(), expected, rtol=1e-5, atol=1e-4 * float(scale.max()))
+    assert torch.equal(fast.dense_weight(), layer.dense_weight())
+    weight = layer.dense_weight().double()
+    exact = rows.double() @ weight.t() + (0 if layer.bias is None else layer.bias)
+    half_step = scale / 2 / 254  # the remainder is at most half of `scale`, in 127 steps
+    max_error = half_step * weight.abs().sum(1) + 1e-6 * rows.abs().double() @ weight.abs().t() + 1e-6
+    assert ((OneDNNInt8Linear(layer, quantize_remainder=True)(rows) - exact).abs() <= max_error).all()
+
+
+@torch.inference_mode()
+def test_activations_are_quantized_as_weights_are() -> None:
+    rows = torch.randn(9, 40) * torch.logspace(-20, 20, 9)[:, None]
+    rows[3] = 0
+    expected, expected_scale = quantize_rows(rows, "int8")
+    rounded, scale = round_rows(rows)
+    assert torch.equal(scale, expected_scale)
+    assert torch.equal(rounded, expected.float())
+
+
+@needs_int8
+@torch.inference_mode()
+def test_rows_without_a_value_stay_without_one_in_8_bits() -> None:
+    """A row that overflowed must not become a vector that looks right, nor change its neighbours."""
+    fast = OneDNNInt8Linear(Int8Linear(Linear(8, 4)))
+    rows = torch.randn(3, 8)
+    expected = fast(rows)
+    rows[1, 2] = torch.nan
+    assert fast(rows)[1].isnan().all()
+    rows[1, 2] = torch.inf
+    assert not fast(rows)[1].isfinite().any()
+    assert torch.equal(fast(rows)[[0, 2]], expected[[0, 2]])
+
+
+@needs_int8
+@torch.inference_mode()
+def test_8_bit_layers_of_a_model_are_multiplied_in_8_bits_and_in_blocks() -> None:
+    blocks = torch.nn.Module()
+    blocks.layers = torch.nn.ModuleList([ChunkedMLP(16)])
+    rows, residual = torch.randn(BLOCK_ROWS + 9, 16), torch.randn(BLOCK_ROWS + 9, 16)
+    expected = blocks.layers[0](rows, residual)
+    quantize_linears(blocks, "int8")
+    use_onednn_linears(blocks)
+    mlp = blocks.layers[0]
+    assert isinstance(mlp.gate_proj, OneDNNInt8Linear)
+    assert mlp.block_rows == BLOCK_ROWS
+    actual = mlp(rows, residual)
+    assert float((actual - expected).norm() / expected.norm()) < 0.03
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 50), st.integers(1, 9))
 @torch.inference_mode()
@@ -84,16 +184,16 @@ def test_row_blocks_have_the_largest_allowed_size_and_keep_the_order(
 
 @needs_onednn
 @torch.inference_mode()
-def test_onednn_replaces_only_float32_layers_and_only_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onednn_replaces_only_layers_that_it_makes_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     num_rows = BLOCK_ROWS + BLOCK_MULTIPLE + 5
     rows, residual = torch.randn(num_rows, 4), torch.randn(num_rows, 4)
     float64_model = ChunkedMLP(4).double()
     model = ChunkedMLP(4)
     expected = model(rows, residual)
-    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(onednn, "onednn_is_faster", lambda _: False)
     use_onednn_linears(model)
     assert isinstance(model.gate_proj, Linear)
-    monkeypatch.setattr(onednn, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(onednn, "onednn_is_faster", lambda dtype: dtype == torch.float32)
     use_onednn_linears(float64_model)
     assert isinstance(float64_model.gate_proj, Linear)
     use_onednn_linears(model)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
-from qwen3vl_qdrant import Layout, QdrantStore, measure
+from qwen3vl_qdrant import Layout, QdrantEdgeStore, QdrantStore, measure
 from qwen3vl_qdrant.measure import table
 
 from qwen3vl import Document, RecipeError
 from qwen3vl.stores import Point
 from tests.support.fake_embedder import fake_recipe
-from tests.support.qdrant_edge_client import EdgeClient
 
 DIMENSIONS, COUNT = 128, 6000
 
@@ -33,9 +31,17 @@ def dataset() -> np.ndarray:
     return np.asarray(samples / np.linalg.norm(samples, axis=1, keepdims=True), dtype=np.float32)
 
 
-def filled_store(folder: Path, layout: Layout, vectors: np.ndarray) -> QdrantStore:
-    client: Any = EdgeClient(folder)
-    store = QdrantStore(client, layout=layout)
+@pytest.fixture(autouse=True)
+def small_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use the index even where a scan of so few vectors would be faster."""
+    # Kilobytes of vectors: of the segments that get an index, and below which a search is a scan.
+    monkeypatch.setattr("qwen3vl_qdrant.edge.configs.INDEXING_THRESHOLD_KB", 100)
+    hnsw = models.HnswConfig(m=16, ef_construct=100, full_scan_threshold=1)
+    monkeypatch.setattr("qwen3vl_qdrant.edge.configs.DEFAULT_HNSW", hnsw)
+
+
+def filled_store(folder: Path, layout: Layout, vectors: np.ndarray) -> QdrantEdgeStore:
+    store = QdrantEdgeStore(folder, layout=layout)
     recipe = fake_recipe(dimensions=DIMENSIONS)
     store.create(recipe)
     documents = [Document(f"{number}.png", "picture", image=f"{number}.png") for number in range(len(vectors))]
@@ -45,7 +51,8 @@ def filled_store(folder: Path, layout: Layout, vectors: np.ndarray) -> QdrantSto
             for document, vector in zip(documents, vectors, strict=True)
         ]
     )
-    assert client.index() >= len(vectors)
+    store.build_index()
+    assert (store.client.get_collection(store.collection).indexed_vectors_count or 0) >= len(vectors)
     assert store.count() == len(vectors)
     return store
 
@@ -120,4 +127,5 @@ def test_collection_has_an_index_per_tenant_and_quantized_vectors_in_memory() ->
     arguments = Layout(quantization="scalar", tenants=True).collection_arguments(64)
     assert arguments["hnsw_config"] == models.HnswConfigDiff(m=0, payload_m=16)
     assert arguments["vectors_config"].quantization_config.scalar.always_ram
-    assert [len(vector) for vector in Layout(short=8).to_vectors(np.ones(32, np.float32)).values()] == [32, 8]
+    vectors = Layout(short=8).to_vectors(np.ones(32, np.float32), Document("a.txt", "text", text="a"))
+    assert [len(vector) for vector in vectors.values()] == [32, 8]

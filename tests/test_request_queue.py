@@ -54,14 +54,13 @@ class Device:
     def prepare_all(self) -> None:
         self.queue.drop_cancelled()
         while admitted := self.queue.admit(has_media=False):
-            call, request, *_ = admitted
-            self.queue.prepared(call, prepare(request, self._sizes[call]))
+            self.queue.mark_prepared(admitted.call, prepare(admitted.request, self._sizes[admitted.call]))
 
     def run_batch(self) -> list[QueuedRequest]:
         self.queue.drop_cancelled()
         batch = self.queue.take()
         self.clock.advance(sum(queued.num_tokens for queued in batch))
-        self.queue.done(batch)
+        self.queue.mark_done(batch)
         self.prepare_all()
         return batch
 
@@ -207,7 +206,7 @@ def test_smaller_requests_fill_a_batch_behind_one_that_does_not_fit() -> None:
 
 def assert_empty(queue: RequestQueue) -> None:
     """Check that nothing is counted that is not there."""
-    assert (queue._text_lane.num_tokens, queue._media_lane.num_tokens) == (0, 0)
+    assert (queue._text_queue.num_tokens, queue._media_queue.num_tokens) == (0, 0)
     assert (queue._ready_tokens, queue._decoded_tokens, queue._buffered_bytes) == (0, 0, 0)
     assert not queue._ready_calls
     assert not queue._undecoded_calls
@@ -218,10 +217,10 @@ def submit_images(device: Device, call: Call, count: int) -> None:
     for index in range(count):
         device.queue.submit(call, Request(index, "an image", Sequence, has_media=True))
     while admitted := device.queue.admit(has_media=True):
-        admitted_call, request, *_ = admitted
+        request = admitted.request
         media = (SizedMedia("an image", VisionPart(request.index, (1, 2, 2)), lambda: torch.zeros(0), 5),)
         prompt = prepare(request, 10).fitted.prompt
-        device.queue.prepared(admitted_call, PreparedRequest(request, FittedPrompt(prompt, media)))
+        device.queue.mark_prepared(admitted.call, PreparedRequest(request, FittedPrompt(prompt, media)))
 
 
 def test_request_that_is_decoded_after_others_of_its_call_were_taken_is_run() -> None:
@@ -231,9 +230,9 @@ def test_request_that_is_decoded_after_others_of_its_call_were_taken_is_run() ->
     first, second = device.queue.next_to_decode(), device.queue.next_to_decode()
     assert first is not None
     assert second is not None
-    device.queue.decoded(first)
+    device.queue.mark_decoded(first)
     assert device.run_batch() == [first]
-    device.queue.decoded(second)
+    device.queue.mark_decoded(second)
     assert device.run_batch() == [second]
     assert_empty(device.queue)
 
@@ -247,13 +246,13 @@ def test_nothing_is_counted_of_calls_that_were_cancelled_or_failed(num_decoding:
     decoding = [device.queue.next_to_decode() for _ in range(min(num_decoding, 3))]
     queued = [request for request in decoding if request is not None]
     if num_decoding > 1:
-        device.queue.decoded(queued.pop())
+        device.queue.mark_decoded(queued.pop())
     if num_decoding > 3:
-        device.queue.decoding_failed(queued.pop())
+        device.queue.mark_undecodable(queued.pop())
     device.end(call)
     device.queue.drop_cancelled()
     for request in queued:
-        device.queue.decoded(request)
+        device.queue.mark_decoded(request)
     assert_empty(device.queue)
     assert not device.clock._calls
 
@@ -285,7 +284,7 @@ def test_image_of_a_new_call_is_decoded_next() -> None:
     for _ in range(3):
         queued = device.queue.next_to_decode()
         assert queued is not None
-        device.queue.decoded(queued)
+        device.queue.mark_decoded(queued)
     assert set(calls(device.run_batch())) == {large}
     new = device.begin(num_tokens=10)
     submit_images(device, new, 1)
@@ -302,10 +301,9 @@ def test_shared_prefixes_count_once_in_the_windows() -> None:
     for index in range(50):
         device.queue.submit(call, Request(index, "a text", Sequence))
     while admitted := device.queue.admit(has_media=False):
-        _, request, *_ = admitted
-        ids = np.concatenate([query, [1000 + request.index]])
+        ids = np.concatenate([query, [1000 + admitted.request.index]])
         prompt = EncodedPrompt(ids, np.zeros((3, 91), np.int64))
-        device.queue.prepared(call, PreparedRequest(request, FittedPrompt(prompt, ())))
+        device.queue.mark_prepared(call, PreparedRequest(admitted.request, FittedPrompt(prompt, ())))
     assert len(ready(device)) == 50
     assert len(device.queue.take()) == 10  # the whole first prompt, and a token of each of the others
 
@@ -318,7 +316,7 @@ def test_request_waits_only_for_others_of_its_own_call() -> None:
     first, second = device.queue.admit(has_media=False), device.queue.admit(has_media=False)
     assert first is not None
     assert second is not None
-    device.queue.prepared(call, prepare(first[1], 10))
+    device.queue.mark_prepared(call, prepare(first.request, 10))
     _, wait_s = expect(device.queue.next_turn)
     assert 0 < wait_s <= 0.1
     other = device.begin(num_tokens=10)
@@ -327,7 +325,7 @@ def test_request_waits_only_for_others_of_its_own_call() -> None:
     device.end(other)
     device.queue.drop_cancelled()
     assert expect(device.queue.next_turn)[1] > 0.0
-    device.queue.prepared(call, prepare(second[1], 10))
+    device.queue.mark_prepared(call, prepare(second.request, 10))
     assert 0.0 < expect(device.queue.next_turn)[1] <= 0.02  # the caller may have more
     device.queue.end_source(call)
     assert expect(device.queue.next_turn)[1] == 0.0

@@ -198,7 +198,7 @@ def test_one_per_is_a_deprecated_name_of_group_by(store: Store, tiny_embedder: E
     assert [hit.id] == [same.id for same in retriever.search("a red star", 5, group_by="kind")]
 
 
-OPTIONS = "unknown search option 'filter'; the options are limit, where, offset, threshold, group_by"
+OPTIONS = "unknown search option 'filter'; the options are limit, where, offset, threshold, group_by, exact"
 
 
 def test_unknown_search_option_is_an_error_that_names_the_options(store: Store, tiny_embedder: Embedder) -> None:

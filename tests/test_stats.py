@@ -28,8 +28,8 @@ from tests.test_golden import check
 @pytest.fixture(autouse=True)
 def _one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests of a call wait for each other, however slow this machine is at present."""
-    monkeypatch.setattr(request_queue, "GATHERING_S", 60.0)
-    monkeypatch.setattr(request_queue, "SUBMITTING_S", 60.0)
+    monkeypatch.setattr(request_queue, "MAX_BATCH_WAIT_S", 60.0)
+    monkeypatch.setattr(request_queue, "MAX_SUBMIT_WAIT_S", 60.0)
 
 
 def tokenize(engine: Engine, prompts: list[Any]) -> list[tuple[int, ...]]:
@@ -171,23 +171,24 @@ def test_cache_evicts_the_least_recently_used() -> None:
     assert vision_cache.size_bytes <= vision_cache.max_bytes
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])  # each has a layout of its own
 def test_models_with_equal_vision_weights_share_tower_and_cache(
-    checkpoints: Path, media: dict[str, Path], tmp_path: Path
+    dtype: str, checkpoints: Path, media: dict[str, Path], tmp_path: Path
 ) -> None:
     """An embedding model and a reranker encode an image once for both."""
     folder = tmp_path / "reranker"
     shutil.copytree(checkpoints / "reranker", folder)
     weights, other = load_file(folder / "model.safetensors"), load_file(checkpoints / "embedding" / "model.safetensors")
-    own_score = Reranker(folder, device="cpu").score("q", [{"image": media["odd"]}])
+    own_score = Reranker(folder, device="cpu", dtype=dtype).score("q", [{"image": media["odd"]}])
     save_file(
         {**weights, **{name: value for name, value in other.items() if "visual" in name}}, folder / "model.safetensors"
     )
-    embedder = Embedder(checkpoints / "embedding", device="cpu")
-    separate = Reranker(checkpoints / "reranker", device="cpu")
+    embedder = Embedder(checkpoints / "embedding", device="cpu", dtype=dtype)
+    separate = Reranker(checkpoints / "reranker", device="cpu", dtype=dtype)
     assert (separate.engine.model.visual is embedder.engine.model.visual) is all(
         bool((weights[name] == other[name]).all()) for name in weights if "visual" in name
     )
-    sharing = Reranker(folder, device="cpu")
+    sharing = Reranker(folder, device="cpu", dtype=dtype)
     assert sharing.engine.model.visual is embedder.engine.model.visual
     embedder.embed([{"image": media["odd"]}])
     score = sharing.score("q", [{"image": media["odd"]}])

@@ -89,6 +89,7 @@ def test_offset_threshold_and_group_by(store: Store) -> None:
     best: dict[str, str] = {}
     for hit in everything:
         best.setdefault(hit.document.source, hit.id)
+    assert [hit.id for hit in store.search(query, 60, exact=True)] == [hit.id for hit in everything]
     assert [hit.id for hit in store.search(query, 8, group_by="source")] == list(best.values())[:8]
     assert [hit.id for hit in store.search(query, 4, group_by="source", offset=3)] == list(best.values())[3:7]
 
@@ -110,6 +111,19 @@ def test_search_many_returns_hits_in_order_of_searches(store: Store) -> None:
     results = store.search_many([Search(query_vector(document), 3) for document in documents[:20]])
     assert [hits[0].document for hits in results] == documents[:20]
     assert store.search_many([]) == []
+
+
+def test_search_by_words_says_what_it_needs(store: Store) -> None:
+    documents = passages(6)
+    ingest(documents, FakeEmbedder(), store)
+    query = query_vector(documents[2])
+    assert store.search(query, 3, text="passage 5") == store.search(query, 3)
+    for mode in ("text", "hybrid"):
+        with pytest.raises(StoreError, match=rf"cannot be searched with mode='{mode}'.*Layout\(hybrid=True\)"):
+            store.search(query, 3, text="passage 5", mode=mode)
+    if not isinstance(store, QdrantStore):
+        hits = store.search(query, 6, where={"$contains": "passage 5", "number": {"gt": 2}})
+        assert [hit.document for hit in hits] == [documents[5]]
 
 
 def test_tenants_are_isolated(backend: OpenStore) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from qwen3vl.results import Batch, RankedDocument
     from qwen3vl.retriever import AsyncRetriever, Retriever
     from qwen3vl.settings import EngineSettings
-    from qwen3vl.stores import AsyncStore, Hit, Point, Search, Store, open_store
+    from qwen3vl.stores import AsyncStore, CopyReport, Hit, Point, Search, Store, copy_store, open_store
 
 __version__ = "0.1.0"
 
@@ -49,7 +49,7 @@ _EXPORTS = {
     "results": ("Batch", "RankedDocument"),
     "retriever": ("AsyncRetriever", "Retriever"),
     "settings": ("EngineSettings",),
-    "stores": ("AsyncStore", "Hit", "Point", "Search", "Store", "open_store"),
+    "stores": ("AsyncStore", "CopyReport", "Hit", "Point", "Search", "Store", "copy_store", "open_store"),
 }
 """The public names of each module."""
 _MODULES = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -59,6 +59,7 @@ __all__ = [
     "AsyncStore",
     "Batch",
     "BatchError",
+    "CopyReport",
     "Document",
     "Embedder",
     "EngineSettings",
@@ -84,6 +85,7 @@ __all__ = [
     "StoreError",
     "__version__",
     "aingest",
+    "copy_store",
     "ingest",
     "open_store",
 ]

@@ -81,6 +81,13 @@ class Document:
         return text_digest("\0".join(parts))
 
     @property
+    def words(self) -> str:
+        """The text and the file's name, for search by words."""
+        name = "" if self.source.startswith("data:") else re.split(r"[/\\]", self.source)[-1]
+        # An underscore is a part of a word in texts, and separates words in names.
+        return "\n".join(filter(None, (self.text, name, name.replace("_", " ") if "_" in name else "")))
+
+    @property
     def page(self) -> int | None:
         """Page number, from 1, if the locator names a page."""
         match = _PAGE_LOCATOR.fullmatch(self.locator)

@@ -12,6 +12,7 @@ import numpy as np
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import BatchError, InputError, RecipeError, query_error
 from qwen3vl.inputs import Input
+from qwen3vl.query_words import QueryWords
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import AsyncStore, Hit, Search, SearchOptions, Store
 
@@ -96,7 +97,8 @@ class AsyncRetriever:
             limit: Maximum number of hits of each query.
             **options: `where` (a `Where`, or a filter of the database's own type), `offset` (number of hits to
                 skip), `threshold` (minimum cosine), `group_by` (a metadata key such as `"source"`: only the best
-                hit of each value).
+                hit of each value), `exact` (without an index), `mode` (`"dense"`, `"text"` or `"hybrid"`), `alpha`
+                (share of the vectors in a hybrid search); see `Search`.
 
         Returns:
             The hits of each query, best first.
@@ -104,12 +106,16 @@ class AsyncRetriever:
         Raises:
             BatchError: Queries cannot be used. Its `results` are the hits of all queries, none for these.
             RecipeError: Nothing was ingested into the store, or with another recipe.
+            StoreError: The store fails, or cannot be searched in this mode.
         """
         search = Search(_NO_VECTOR, limit, **options)
         if not self._recipe_checked:
             self._check_recipe(await self.store.arecipe())
-        vectors = await self.embedder.aembed(queries, instruction=self.instruction, on_error="collect")
-        hits = _hits_by_query(vectors, await self.store.asearch_many(self._searches(vectors, search)))
+        words = QueryWords(queries, search.mode)
+        vectors = words.without_vectors
+        if search.mode != "text":
+            vectors = words.check(await self.embedder.aembed(queries, **self._embed_options))
+        hits = _hits_by_query(vectors, await self.store.asearch_many(self._searches(vectors, words, search)))
         if self.reranker is not None:
             hits = [_page(reranked, search) for reranked in await self._arerank_all(self.reranker, queries, hits)]
         return _raise_query_errors(vectors, hits)
@@ -120,12 +126,13 @@ class AsyncRetriever:
         self.embedder.recipe.check(stored, self.store.name)
         self._recipe_checked = True
 
-    def _searches(self, vectors: Batch, search: Search) -> list[Search]:
-        """Return a search for each query that was embedded."""
+    def _searches(self, vectors: Batch, words: QueryWords, search: Search) -> list[Search]:
+        """Return a search for each query that can be used."""
         if self.reranker is not None:
             # The order is the reranker's, so that it has to see the pages before the requested one as well.
             search = replace(search, limit=max(search.limit + search.offset, self.candidates), offset=0)
-        return [replace(search, vector=vector) for vector, ok in zip(vectors.values, vectors.ok, strict=True) if ok]
+        rows = zip(vectors.values, words.texts, vectors.ok, strict=True)
+        return [replace(search, vector=vector, text=text) for vector, text, ok in rows if ok]
 
     async def _arerank_all(
         self, reranker: Reranker, queries: Sequence[Input], hits: Sequence[list[Hit]]
@@ -150,6 +157,10 @@ class AsyncRetriever:
         if not hits:
             return hits
         return _in_order(hits, reranker.rank(query, _inputs(hits), **self._rank_options))
+
+    @property
+    def _embed_options(self) -> dict[str, Any]:
+        return {"instruction": self.instruction, "on_error": "collect"}
 
     @property
     def _rank_options(self) -> dict[str, Any]:
@@ -245,8 +256,11 @@ class Retriever(AsyncRetriever):
             BatchError: Queries cannot be used. Its `results` are the hits of all queries, none for these.
         """
         search = Search(_NO_VECTOR, limit, **options)
-        vectors = self.embedder.embed(queries, instruction=self.instruction, on_error="collect")
-        hits = _hits_by_query(vectors, self.store.search_many(self._searches(vectors, search)))
+        words = QueryWords(queries, search.mode)
+        vectors = words.without_vectors
+        if search.mode != "text":
+            vectors = words.check(self.embedder.embed(queries, **self._embed_options))
+        hits = _hits_by_query(vectors, self.store.search_many(self._searches(vectors, words, search)))
         if self.reranker is not None:
             pairs = zip(queries, hits, strict=True)
             hits = [_page(self._rerank(self.reranker, query, query_hits), search) for query, query_hits in pairs]

@@ -22,6 +22,7 @@ from langchain_tests.integration_tests import (
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 from qdrant_client import QdrantClient, models
 from qwen3vl_chroma import ChromaStore
+from qwen3vl_qdrant import edge_client
 
 from qwen3vl import Retriever, ingest
 from tests.support.fake_embedder import passages
@@ -83,17 +84,38 @@ It accepts only UUIDs as ids, wants ids for all documents or for none, and retur
 runs the tests with LangChain's own embeddings."""
 
 
+FAILURES_OF_SERVERS = ("delete_missing_content", "get_by_ids_missing")
+"""Tests that fail also because Edge, like a server and unlike local mode, refuses ids that no point can have."""
+
+
+def expect_failures_of_qdrant(request: pytest.FixtureRequest, *others: str) -> None:
+    if request.function.__name__.removeprefix("test_").removesuffix("_async") in FAILURES_OF_QDRANT + others:
+        request.applymarker(pytest.mark.xfail(strict=True, reason="QdrantVectorStore fails it with any embeddings"))
+
+
+def create_qdrant_store(client: QdrantClient, embeddings: Embeddings) -> QdrantVectorStore:
+    size = len(embeddings.embed_query("size"))
+    client.create_collection("standard", models.VectorParams(size=size, distance=models.Distance.COSINE))
+    return QdrantVectorStore(client, "standard", embeddings)
+
+
 class TestQdrant(VectorStoreIntegrationTests):
     @pytest.fixture(params=[EMBEDDINGS, DeterministicFakeEmbedding(size=6)], ids=["qwen3vl", "control"])
     def vectorstore(self, request: pytest.FixtureRequest) -> Iterator[VectorStore]:
-        name = request.function.__name__.removeprefix("test_").removesuffix("_async")
-        if name in FAILURES_OF_QDRANT:
-            request.applymarker(pytest.mark.xfail(strict=True, reason="QdrantVectorStore fails it with any embeddings"))
+        expect_failures_of_qdrant(request)
         client = QdrantClient(":memory:")
-        size = len(request.param.embed_query("size"))
-        client.create_collection("standard", models.VectorParams(size=size, distance=models.Distance.COSINE))
-        yield QdrantVectorStore(client, "standard", request.param)
+        yield create_qdrant_store(client, request.param)
         client.close()
+
+
+class TestQdrantEdge(VectorStoreIntegrationTests):
+    """The store over a folder. It fails what it fails over any client."""
+
+    @pytest.fixture
+    def vectorstore(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+        expect_failures_of_qdrant(request, *FAILURES_OF_SERVERS)
+        with edge_client(tmp_path / "library") as client:
+            yield create_qdrant_store(client, EMBEDDINGS)
 
 
 class TestChroma(VectorStoreIntegrationTests):

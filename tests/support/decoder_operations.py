@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -34,6 +35,13 @@ def hang(started: Path | None = None) -> None:
         started.write_text(str(os.getpid()))
     while True:
         time.sleep(1)
+
+
+def interrupt_parent_and_hang(started: Path) -> None:
+    """Hang, and send the parent what Ctrl-C sends it."""
+    started.write_text(str(os.getpid()))
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(600)
 
 
 def block_signals_and_hang(started: Path) -> None:
@@ -85,6 +93,14 @@ def send_part_of_a_message() -> None:
     """Announce 100 bytes (four bytes, big endian) and send one."""
     os.write(int(sys.argv[2]), b"\0\0\0\x64[")
     time.sleep(600)
+
+
+def end_after_a_value() -> None:
+    """Send the first of several values, and end before the next one can be asked for."""
+    connection = socket.socket(fileno=int(sys.argv[2]))
+    connection.shutdown(socket.SHUT_RD)  # asking fails at once, not only when this process has ended
+    Connection(connection.detach()).send_bytes(b'[{"done": false, "value": 1}, []]')
+    os._exit(3)
 
 
 def blocks_alarm() -> bool:

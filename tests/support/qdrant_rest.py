@@ -30,16 +30,23 @@ class RestRoutes:
             ("GET", "exists"): lambda: {"exists": self.client.collection_exists(name)},
             ("GET", ""): lambda: self.client.get_collection(name),
             ("PUT", ""): lambda: self.client.create_collection(
-                name, **_arguments(models.CreateCollection(**body), vectors="vectors_config", metadata="metadata")
+                name,
+                **_arguments(
+                    models.CreateCollection(**body),
+                    vectors="vectors_config",
+                    sparse_vectors="sparse_vectors_config",
+                    metadata="metadata",
+                ),
             ),
             ("PUT", "index"): lambda: _completed(),
             ("PUT", "points"): lambda: self._upsert(name, body),
             ("POST", "points"): lambda: self.client.retrieve(
                 name, body["ids"], with_payload=body["with_payload"], with_vectors=body["with_vector"]
             ),
-            ("POST", "points/delete"): lambda: self.client.delete(name, models.PointIdsList(points=body["points"])),
+            ("POST", "points/delete"): lambda: self.client.delete(name, _selector(body)),
             ("POST", "points/count"): lambda: self.client.count(name),
             ("POST", "points/scroll"): lambda: self._scroll(name, body),
+            ("POST", "points/query/groups"): lambda: self._groups(name, models.QueryGroupsRequest(**body)),
             ("POST", "points/query/batch"): lambda: self.client.query_batch_points(
                 name, [models.QueryRequest(**search) for search in body["searches"]]
             ),
@@ -49,6 +56,18 @@ class RestRoutes:
 
     def _upsert(self, name: str, body: Any) -> Any:
         return self.client.upsert(name, [models.PointStruct(**point) for point in body["points"]])
+
+    def _groups(self, name: str, request: models.QueryGroupsRequest) -> Any:
+        return self.client.query_points_groups(
+            name,
+            query=request.query,
+            using=request.using,
+            query_filter=request.filter,
+            group_by=request.group_by,
+            limit=request.limit or 10,
+            group_size=request.group_size or 1,
+            with_payload=True,
+        )
 
     def _scroll(self, name: str, body: Any) -> Any:
         points, next_offset = self.client.scroll(
@@ -60,6 +79,12 @@ class RestRoutes:
 def _arguments(request: Any, **names: str) -> dict[str, Any]:
     """Fields of a request under the names that the client's method gives them."""
     return {argument: getattr(request, field) for field, argument in names.items()}
+
+
+def _selector(body: Any) -> Any:
+    if "filter" in body:
+        return models.FilterSelector(filter=models.Filter(**body["filter"]))
+    return models.PointIdsList(points=body["points"])
 
 
 def _completed() -> models.UpdateResult:

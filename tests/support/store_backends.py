@@ -19,13 +19,16 @@ import httpx
 import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qwen3vl_chroma import AsyncChromaStore, ChromaStore
-from qwen3vl_qdrant import AsyncQdrantStore, QdrantStore
+from qwen3vl_qdrant import AsyncQdrantStore, QdrantEdgeStore, QdrantStore, async_edge_client, edge_client
 
 from qwen3vl import AsyncStore, Store
 
 OpenStore = Callable[..., Store]
 """Creates a store over the backend's client, for a collection of the test's own."""
-BACKENDS = ("qdrant-memory", "qdrant-folder", "qdrant-server", "chroma-memory", "chroma-folder", "chroma-server")
+BACKENDS = (
+    *("qdrant-memory", "qdrant-folder", "qdrant-edge", "qdrant-edge-client", "qdrant-server"),
+    *("chroma-memory", "chroma-folder", "chroma-server"),
+)
 
 
 def free_port() -> int:
@@ -78,34 +81,54 @@ def qdrant_server() -> str:
     return url
 
 
+def open_client(name: str, folder: Path, chroma_port: Callable[[], int]) -> Any:
+    """Open the client of a backend; for "qdrant-edge", whose store opens its own, return the folder."""
+    match name:
+        case "qdrant-memory":
+            return QdrantClient(":memory:")
+        case "qdrant-folder":
+            return QdrantClient(path=str(folder / "qdrant"))
+        case "qdrant-edge":
+            return folder / "edge"
+        case "qdrant-edge-client":
+            return edge_client(folder / "edge")
+        case "qdrant-server":
+            return QdrantClient(url=qdrant_server())
+        case "chroma-memory":
+            return chromadb.EphemeralClient()
+        case "chroma-folder":
+            return chromadb.PersistentClient(str(folder / "chroma"))
+    return chromadb.HttpClient("127.0.0.1", chroma_port())
+
+
 @contextmanager
 def open_backend(name: str, folder: Path, chroma_port: Callable[[], int]) -> Iterator[OpenStore]:
     """Open the client of a backend; yields a function that creates stores over it."""
-    client: Any
-    match name:
-        case "qdrant-memory":
-            client = QdrantClient(":memory:")
-        case "qdrant-folder":
-            client = QdrantClient(path=str(folder / "qdrant"))
-        case "qdrant-server":
-            client = QdrantClient(url=qdrant_server())
-        case "chroma-memory":
-            client = chromadb.EphemeralClient()
-        case "chroma-folder":
-            client = chromadb.PersistentClient(str(folder / "chroma"))
-        case _:
-            client = chromadb.HttpClient("127.0.0.1", chroma_port())
+    client = open_client(name, folder, chroma_port)
     store_class: Any = QdrantStore if name.startswith("qdrant") else ChromaStore
+    if name == "qdrant-edge":
+        store_class = QdrantEdgeStore
     collection = f"test-{uuid4().hex}"
-    yield lambda **options: store_class(client, options.pop("collection", collection), **options)
-    if name.startswith("qdrant"):
+    stores: list[Store] = []
+
+    def open_store(**options: Any) -> Store:
+        stores.append(store_class(client, options.pop("collection", collection), **options))
+        return stores[-1]
+
+    yield open_store
+    if name == "qdrant-edge":
+        for store in stores:
+            store.close()
+    elif name.startswith("qdrant"):
         client.close()
 
 
-async def open_async_store(name: str, chroma_port: Callable[[], int]) -> AsyncStore:
-    """Open a store with an asynchronous client: "qdrant" (in memory), "qdrant-server" or "chroma"."""
+async def open_async_store(name: str, folder: Path, chroma_port: Callable[[], int]) -> AsyncStore:
+    """Open a store with an asynchronous client: "qdrant" (in memory), "qdrant-edge", "qdrant-server" or "chroma"."""
     if name == "qdrant":
         return AsyncQdrantStore(AsyncQdrantClient(":memory:"))
+    if name == "qdrant-edge":
+        return AsyncQdrantStore(async_edge_client(folder))
     if name == "qdrant-server":
         return AsyncQdrantStore(AsyncQdrantClient(url=qdrant_server()), f"test-{uuid4().hex}")
     client = await chromadb.AsyncHttpClient("127.0.0.1", chroma_port())

@@ -26,16 +26,16 @@ _MIN_CHARACTERS = 36
 
 
 def image_data_uri(text: str) -> str | None:
-    """Return the image that a text is, if it is the base64 of an encoded image and nothing else.
+    """Return an image as a data URI, if a text is the base64 of an image file and nothing else.
 
-    Only the beginning is decoded. A broken image that begins as one is returned too, so that it is an error where it is
-    opened, and not a text.
+    Only the beginning, which has the format's signature, is decoded. So a broken image is an error where it is opened,
+    and is not embedded as a text.
 
     Args:
         text: Any text.
 
     Returns:
-        A data URI of the image; None if the text is a text, also if it only looks like base64.
+        The data URI; None if the text is not base64, or not that of an image in one of the known formats.
     """
     if len(text) < _MIN_CHARACTERS or len(text) % 4 or not _BASE64.fullmatch(text, 0, _PREFIX_CHARACTERS):
         return None

@@ -15,15 +15,22 @@ from qwen3vl.cli.options import (
     OUTPUT_PANEL,
     QUERY_PANEL,
     RERANK_PANEL,
+    STORE_PANEL,
     CollectionOption,
     DeviceOption,
     DtypeOption,
+    HybridOption,
     IsolatedOption,
     JsonOption,
     KindName,
+    LanguageOption,
+    ModeOption,
+    QuantizationOption,
+    ShortOption,
     StoreOption,
     VerboseOption,
     expand_home,
+    layout_fields,
     positive_seconds,
 )
 from qwen3vl.cli.output import command_output
@@ -100,6 +107,8 @@ def index(
             rich_help_panel=DOCUMENTS_PANEL,
         ),
     ] = False,
+    hybrid: HybridOption = False,
+    language: LanguageOption = None,
     keep: Annotated[
         bool,
         typer.Option(
@@ -146,6 +155,7 @@ def index(
             dimensions=dimensions,
             segment_seconds=segment,
             fuse_page_text=fuse_page_text,
+            hybrid=language or hybrid,
             sync=not keep,
             console=console,
             as_json=json,
@@ -177,6 +187,7 @@ def search(
             rich_help_panel=QUERY_PANEL,
         ),
     ] = None,
+    mode: ModeOption = None,
     limit: Annotated[int, typer.Option(help="How many hits are shown.", rich_help_panel=QUERY_PANEL)] = 10,
     instruction: Annotated[
         str | None,
@@ -246,8 +257,53 @@ def search(
             candidates=candidates,
             limit=limit,
             kinds=[name.value for name in kind or ()],
+            mode=None if mode is None else mode.value,
             instruction=instruction,
             html=html,
+            console=console,
+            as_json=json,
+        )
+    raise typer.Exit(code)
+
+
+@app.command()
+def copy(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="The store to copy from, as for --store.", callback=expand_home)
+    ],
+    destination: Annotated[
+        str, typer.Argument(metavar="DST", help="The store to copy to, as for --store.", callback=expand_home)
+    ],
+    *,
+    collection: CollectionOption = "qwen3vl",
+    new_name: Annotated[
+        str | None,
+        typer.Option(
+            "--to-collection",
+            metavar="NAME",
+            help="The collection in DST.",
+            show_default="the same name",
+            rich_help_panel=STORE_PANEL,
+        ),
+    ] = None,
+    short: ShortOption = None,
+    quantization: QuantizationOption = None,
+    hybrid: HybridOption = False,
+    language: LanguageOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Copy a collection into another store, without embedding it again. A second run copies only what is missing."""
+    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+        from qwen3vl.cli.copy import run_copy
+
+        code = run_copy(
+            source,
+            destination,
+            collection=collection,
+            new_name=new_name or collection,
+            layout=layout_fields(short, quantization, language or hybrid),
             console=console,
             as_json=json,
         )

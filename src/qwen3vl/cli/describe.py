@@ -1,4 +1,4 @@
-"""The part of a source that a document shows, in words, for tables and pages."""
+"""Descriptions of documents in words: the part of its source that a document shows, and how its text begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def describe_part(document: Document) -> str:
         document: A document that was loaded or found.
 
     Returns:
-        For example `"page 3 of 12"`, `"0:30 to 1:00"` or `"lines 5 to 9"`; empty for a whole image.
+        For example `"page 3 of 12"`, `"0:30 to 1:00"` or `"lines 5 to 9"`; empty for a whole source, such as an image.
     """
     metadata = document.metadata
     match document.kind:
@@ -28,13 +28,14 @@ def describe_part(document: Document) -> str:
 
 
 def describe_content(document: Document) -> str:
-    """Describe a document in one line: its position in its source and, for a passage, the start of its text.
+    """Describe a document in one line.
 
     Args:
         document: A document that was found.
 
     Returns:
-        The part of the source; for passages followed by the start of the text.
+        The part of its source, followed by the start of the text if it is a passage. A document that is a whole source
+        is described by the start of its text, such as a caption, which may be empty.
     """
     part = describe_part(document)
     if document.kind == "text":

@@ -35,6 +35,7 @@ def run_index(
     dimensions: int | None,
     segment_seconds: float,
     fuse_page_text: bool,
+    hybrid: bool | str,
     sync: bool,
     console: Console,
     as_json: bool,
@@ -50,6 +51,7 @@ def run_index(
         dimensions: The number of values of a vector; None means the store's.
         segment_seconds: Length of the parts that a video is cut into.
         fuse_page_text: Whether a PDF page's text is embedded together with its image.
+        hybrid: Whether a new collection can be searched by words; a str is the language of the texts.
         sync: Whether vectors of files that are gone from below the paths are removed.
         console: Where progress and tables go.
         as_json: Whether the summary is printed as JSON.
@@ -57,7 +59,7 @@ def run_index(
     Returns:
         The exit code.
     """
-    store = open_store(location, collection)
+    store = open_store(location, collection, layout={"hybrid": hybrid} if hybrid else None)
     try:
         options = {"revision": revision, "dimensions": dimensions}
         settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
@@ -111,7 +113,8 @@ def _progress_line(console: Console) -> Iterator[Callable[[Report], None]]:
 
         def update(report: Report) -> None:
             counts = f"{report.added} new, {report.unchanged} unchanged, {len(report.failed)} failed"
-            progress.update(task, counts=f"{report.seen} documents: {counts}")
+            indexing = f", building the index for {report.indexing_s:.0f} s" if report.indexing_s else ""
+            progress.update(task, counts=f"{report.seen} documents: {counts}{indexing}")
 
         yield update
 

@@ -6,11 +6,12 @@ import math
 import os
 import re
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 STORE_PANEL = "Store"
+LAYOUT_PANEL = "Layout of a new collection"
 MODEL_PANEL = "Model and device"
 QUERY_PANEL = "Query"
 RERANK_PANEL = "Reranking"
@@ -25,6 +26,23 @@ class KindName(StrEnum):
     PAGE = "page"
     CLIP = "clip"
     TEXT = "text"
+
+
+class ModeName(StrEnum):
+    """What a search compares, as in `qwen3vl.stores.Mode`."""
+
+    DENSE = "dense"
+    TEXT = "text"
+    HYBRID = "hybrid"
+
+
+class QuantizationName(StrEnum):
+    """Quantizations of `qwen3vl_qdrant.Layout`; `none` for full vectors where the source has others."""
+
+    NONE = "none"
+    SCALAR = "scalar"
+    TURBO = "turbo"
+    BINARY = "binary"
 
 
 _HOME_PATH = re.compile(r"(?P<integration>(?:\w+:)?)(?P<path>~.*)", re.DOTALL)
@@ -64,6 +82,50 @@ StoreOption: TypeAlias = Annotated[
 ]
 CollectionOption: TypeAlias = Annotated[
     str, typer.Option("--collection", metavar="NAME", help="The collection in the store.", rich_help_panel=STORE_PANEL)
+]
+ShortOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--short",
+        metavar="VALUES",
+        help="Also store the first so many values of each vector, which find the candidates (Qdrant).",
+        rich_help_panel=LAYOUT_PANEL,
+    ),
+]
+QuantizationOption: TypeAlias = Annotated[
+    QuantizationName | None,
+    typer.Option(
+        "--quantization",
+        help="Store a smaller form of the vectors, which finds the candidates (Qdrant).",
+        rich_help_panel=LAYOUT_PANEL,
+    ),
+]
+HybridOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--hybrid",
+        help="Let it be searched by words as well: texts, PDF pages' texts and file names.",
+        rich_help_panel=LAYOUT_PANEL,
+    ),
+]
+LanguageOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        metavar="NAME",
+        help="Language of the texts, for words in other forms. Implies --hybrid.",
+        show_default="english",
+        rich_help_panel=LAYOUT_PANEL,
+    ),
+]
+ModeOption: TypeAlias = Annotated[
+    ModeName | None,
+    typer.Option(
+        "--mode",
+        help="Search by vectors, by words, or by both.",
+        show_default="hybrid if the collection was made with --hybrid, else dense",
+        rich_help_panel=QUERY_PANEL,
+    ),
 ]
 DeviceOption: TypeAlias = Annotated[
     str,
@@ -114,3 +176,22 @@ def positive_seconds(value: float) -> float:
     if not (math.isfinite(value) and value > 0):
         raise typer.BadParameter(f"{value} is not a positive number")
     return value
+
+
+def layout_fields(
+    short: int | None, quantization: QuantizationName | None, hybrid: bool | str
+) -> dict[str, Any] | None:
+    """Return the layout that the options ask for, as `open_store` accepts it.
+
+    Args:
+        short: The option `--short`.
+        quantization: The option `--quantization`.
+        hybrid: The option `--hybrid`, or the language.
+
+    Returns:
+        The fields of a `Layout`; None without any of the options.
+    """
+    if short is None and quantization is None and not hybrid:
+        return None
+    is_quantized = quantization not in (None, QuantizationName.NONE)
+    return {"short": short, "quantization": str(quantization) if is_quantized else None, "hybrid": hybrid}

@@ -13,9 +13,10 @@ from rich.text import Text
 from qwen3vl.cli.describe import describe_content
 from qwen3vl.cli.models import ModelChoice, open_embedder, open_reranker
 from qwen3vl.cli.output import EXIT_OK, one_line, print_json
-from qwen3vl.errors import InputError, StoreError
+from qwen3vl.cli.stores import open_existing
+from qwen3vl.errors import InputError
 from qwen3vl.retriever import Retriever
-from qwen3vl.stores import Hit, open_store, parse_location
+from qwen3vl.stores import Hit, Mode
 
 
 def run_search(
@@ -30,6 +31,7 @@ def run_search(
     candidates: int,
     limit: int,
     kinds: Sequence[str],
+    mode: Mode | None,
     instruction: str | None,
     html: str | None,
     console: Console,
@@ -48,6 +50,7 @@ def run_search(
         candidates: How many hits the reranker scores.
         limit: How many hits are shown.
         kinds: Kinds of documents to search; empty for all.
+        mode: Whether to search by vectors, by words or by both; None as `Search` says.
         instruction: The query's instruction, if it is not that of the documents.
         html: File to write a page with previews to.
         console: Where messages and the table go.
@@ -69,14 +72,8 @@ def run_search(
         raise InputError("there is nothing to search by: give words, --image FILE, or both")
     if limit < 1 or candidates < 1:
         raise InputError("--limit and --candidates must be at least 1")
-    _, folder = parse_location(location)
-    if "://" not in folder and folder != ":memory:" and not Path(folder).is_dir():
-        raise StoreError(f"there is no store at {location}: make one by `qwen3vl index PATH --store {location}`")
-    store = open_store(location, collection)
+    store, stored = open_existing(location, collection)
     try:
-        stored = store.recipe()
-        if stored is None:
-            raise StoreError(f"the store {location} has no collection {collection!r} yet: index something")
         retriever = Retriever(
             open_embedder(choice, stored),
             store,
@@ -84,7 +81,7 @@ def run_search(
             candidates=candidates,
             instruction=instruction,
         )
-        hits = retriever.search(query, limit, where={"kind": list(kinds)} if kinds else None)
+        hits = retriever.search(query, limit, where={"kind": list(kinds)} if kinds else None, mode=mode)
     finally:
         store.close()
     if html:  # before the hits: if it fails, the error is the only JSON

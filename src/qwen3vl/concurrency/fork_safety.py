@@ -1,4 +1,4 @@
-"""Restart of threads in forked processes: threads do not survive a fork, so their owners create new ones there."""
+"""State that each process needs for itself: threads and locks do not survive a fork, so they are created anew there."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ import weakref
 from typing import Protocol
 
 
-class ThreadOwner(Protocol):
-    """An object that owns threads."""
+class ProcessStateOwner(Protocol):
+    """An object with threads, locks or other state that is of use in one process only."""
 
-    def start_threads(self) -> None:
-        """Create the threads, and the queues and locks that only they use. Called again in each forked process."""
-
-
-_owners: weakref.WeakSet[ThreadOwner] = weakref.WeakSet()
+    def init_process_state(self) -> None:
+        """Create this state. `init_in_each_process` calls it, at once and in each forked process."""
 
 
-def register_thread_owner(owner: ThreadOwner) -> None:
-    """Start an object's threads, now and in each process that is forked while the object is alive.
+_owners: weakref.WeakSet[ProcessStateOwner] = weakref.WeakSet()
+
+
+def init_in_each_process(owner: ProcessStateOwner) -> None:
+    """Create an object's process state, now and in each process that is forked while the object is alive.
 
     Args:
         owner: The object. It is held by a weak reference.
     """
-    owner.start_threads()
+    owner.init_process_state()
     _owners.add(owner)
 
 
-def _restart_threads() -> None:
+def _init_forked_process() -> None:
     for owner in list(_owners):
-        owner.start_threads()
+        owner.init_process_state()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_restart_threads)
+    os.register_at_fork(after_in_child=_init_forked_process)
 
 
 class ForkSafeLock:
     """A lock that is free in a forked process, whoever held it when the process forked."""
 
     def __init__(self) -> None:
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Create the lock; called again in each forked process."""
+    def init_process_state(self) -> None:
+        """Create the lock."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.fork_safety import init_in_each_process
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,9 +24,9 @@ class ForkSafeThreadPool:
         self.max_workers = max_workers
         self.name = name
         self.closed = False
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
+    def init_process_state(self) -> None:
         """Create the executor, unless the pool is closed. It starts its threads when work is submitted."""
         if not self.closed:
             self.executor = ThreadPoolExecutor(self.max_workers, self.name)

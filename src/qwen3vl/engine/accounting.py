@@ -14,7 +14,7 @@ def batch_stats(result: BatchResult, active_since: DeviceTimestamp | None) -> St
 
     Args:
         result: The batch's result, whose forward pass has ended.
-        active_since: When the device got work after it had none: before that, it was not waiting for input.
+        active_since: Since when calls use the device: before that, it was not waiting for input.
 
     Returns:
         The counts.

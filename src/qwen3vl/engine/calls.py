@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,14 +19,14 @@ from qwen3vl.model import VisionFeatures
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
 
 CallEvent: TypeAlias = "Sequence[RequestOutput] | Exception"
-"""What a caller is told: outputs, which are none if it should submit further requests; or why the call ends."""
+"""What a caller is notified of: outputs (none if it may submit more requests), or the error that ends the call."""
 
-_numbers = itertools.count()
+_call_numbers = itertools.count()
 
 
 def next_call_number() -> int:
     """Return the number of a new call of this process."""
-    return next(_numbers)
+    return next(_call_numbers)
 
 
 @dataclass(slots=True, eq=False)
@@ -47,10 +47,10 @@ class Call:
         num_decoding: Number of requests whose media are being decoded.
         num_prepared: Number of prepared requests that are not done.
         num_tokens: Tokens of its prepared requests that are not done.
-        in_entrance: Whether the call is in a queue of those whose requests are prepared next.
+        awaits_admission: Whether the call is in the queue for the admission of its next request.
         wants_requests: Whether the caller waits until it may submit further requests.
         source_ended: Whether the caller has submitted all its requests.
-        previous: The prompt that was prepared last.
+        last_prompt: The prompt that was prepared last.
     """
 
     number: int
@@ -66,10 +66,26 @@ class Call:
     num_decoding: int = 0
     num_prepared: int = 0
     num_tokens: int = 0
-    in_entrance: bool = False
+    awaits_admission: bool = False
     wants_requests: bool = False
     source_ended: bool = False
-    previous: EncodedPrompt | None = None
+    last_prompt: EncodedPrompt | None = None
+
+
+class Admission(NamedTuple):
+    """A request that is to be prepared.
+
+    Attributes:
+        call: The call that it belongs to.
+        request: The request.
+        ask_for_more: Whether to ask the caller for further requests: it waited, and may submit them now.
+        next_has_media: Whether the call's next request has media; None if there is no next request.
+    """
+
+    call: Call
+    request: Request
+    ask_for_more: bool
+    next_has_media: bool | None
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +97,7 @@ class QueuedRequest:
         prepared: The request and its prompt.
         num_tokens: Estimate of the tokens to compute: the prefix in common with the call's request before is not
             counted.
-        window_tokens: What it counts in the windows; at most a full batch.
+        window_tokens: Tokens of the windows that it occupies: `num_tokens`, but at most a full batch.
         decoding: Whether its media are being decoded, or were.
         pixels: By media key, futures of its decoded media. All of them have results when the request is ready.
         features: For each replica, by media key, features of its media that were in the cache.

@@ -172,7 +172,8 @@ class Engine:
             requests: Taken on the caller's thread, as they are needed. What the iterable itself raises ends the call.
 
         Returns:
-            A generator of one output per request, in the order in which batches are done. Closing it stops the model.
+            A generator of one output per request, in the order in which batches are done. Closing it cancels the
+            requests that are left.
 
         Raises:
             RuntimeError: The engine is closed. The generator raises it, too, if the engine is closed meanwhile.
@@ -188,7 +189,7 @@ class Engine:
             requests: Taken on the event loop's thread, as they are needed.
 
         Returns:
-            An asynchronous generator of one output per request. Closing it stops the model.
+            An asynchronous generator of one output per request. Closing it cancels the requests that are left.
 
         Raises:
             RuntimeError: The engine is closed. The generator raises it, too, if the engine is closed meanwhile.
@@ -214,10 +215,11 @@ class Engine:
         return await self._scheduler.arun_blocking(partial(self.read_headers, item))
 
     def query_slot(self, item: Item) -> AbstractAsyncContextManager[Any]:
-        """Return a context in which the media of a query may be in memory.
+        """Return a context to enter before the media of a query are read, which limits how many are in memory.
 
         Args:
-            item: The query. If it has media, at most `MAX_MEDIA_QUERIES` tasks of an event loop are in such a context.
+            item: The query. If it has media, entering waits while `MAX_MEDIA_QUERIES` others of the event loop are in
+                such a context.
 
         Returns:
             The context.

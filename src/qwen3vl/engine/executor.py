@@ -48,7 +48,7 @@ class Forward(Protocol):
             use_cache: Whether to use the replica's vision feature cache.
 
         Returns:
-            Hidden states of each prompt's last token, in the order of the pack.
+            Hidden states of each prompt's last token, in the order of the pack, and measurements.
         """
         ...
 

@@ -3,23 +3,23 @@
 Every call has a tag, in tokens of virtual time, and a device takes requests of the call with the least tag (Goyal, Vin
 and Cheng, "Start-Time Fair Queuing", SIGCOMM 1996), as many as fill a batch, so that they share prefixes. The tag
 advances by the tokens that were taken; virtual time, by the tokens that devices compute, divided by the number of calls
-that have requests ready or running. So a new call goes before the rest of a large one, and a large call gets its share
-however many small ones come.
+that have prepared requests. So a new call goes before the rest of a large one, and a large call gets its share however
+many small ones come.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.fork_safety import init_in_each_process
 
 
 class Turn(NamedTuple):
-    """When it is a call's turn: turns are compared, and the least is the next.
+    """A call's place in the order of service: the call with the least turn is served next.
 
     Attributes:
-        tag: The tag, in tokens of virtual time.
-        num_served: Tokens that the call has got; among equal tags, who has got less is first.
+        tag: The call's tag, in tokens of virtual time.
+        num_served: Tokens of the call that were run so far. Of calls with equal tags, the one with fewer is first.
         call: Number of the call.
     """
 
@@ -31,29 +31,30 @@ class Turn(NamedTuple):
 class FairClock:
     """Virtual time. There is one for all devices of a process, so that models on several devices can be compared.
 
-    It has no lock: sets change atomically, and an update of the time that is lost in a race is made up for by the next.
+    It has no lock: sets change atomically, and if an update of the time is lost in a race, `FairShare.advance_clock`
+    makes up for it.
 
     Attributes:
-        now: Virtual time, in tokens for each call.
+        now: Virtual time: the tokens that each call could have got so far.
     """
 
     def __init__(self) -> None:
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Begin at 0, without calls; called again in each forked process."""
+    def init_process_state(self) -> None:
+        """Begin at 0, without calls."""
         self.now = 0.0
         self._calls: set[int] = set()
 
-    def enter(self, call: int) -> None:
-        """Count a call: it has requests that are ready or running.
+    def add_call(self, call: int) -> None:
+        """Count a call that has requests to be served.
 
         Args:
             call: Number of the call.
         """
         self._calls.add(call)
 
-    def leave(self, call: int) -> None:
+    def remove_call(self, call: int) -> None:
         """Count a call no longer.
 
         Args:
@@ -62,10 +63,10 @@ class FairClock:
         self._calls.discard(call)
 
     def advance(self, num_tokens: int) -> None:
-        """Note that tokens were computed.
+        """Advance virtual time by an equal share of the tokens that were computed.
 
         Args:
-            num_tokens: Number of tokens.
+            num_tokens: Number of tokens that a device computed.
         """
         self.now += num_tokens / max(1, len(self._calls))
 
@@ -82,34 +83,34 @@ class FairShare:
         call: Number of the call.
 
     Attributes:
-        turn: When it is the call's turn.
+        turn: The call's place in the order of service.
     """
 
     def __init__(self, clock: FairClock, call: int) -> None:
         self._clock = clock
         self.turn = Turn(0.0, 0, call)
 
-    def begin(self) -> None:
-        """Note that the call has requests after it had none. Time in which it had none is lost to it."""
-        self._clock.enter(self.turn.call)
+    def activate(self) -> None:
+        """Note that the call has requests to be served after it had none. It gets no credit for the time before."""
+        self._clock.add_call(self.turn.call)
         self.turn = self.turn._replace(tag=max(self.turn.tag, self._clock.now))
 
-    def end(self) -> None:
-        """Note that the call has no requests any more that are ready or running."""
-        self._clock.leave(self.turn.call)
+    def deactivate(self) -> None:
+        """Note that the call has no requests to be served any more."""
+        self._clock.remove_call(self.turn.call)
 
-    def lead(self) -> None:
-        """Note that it is the call's turn: virtual time is at least its tag."""
+    def advance_clock(self) -> None:
+        """Advance virtual time to the tag of this call, which is served now: no other has a lower one."""
         self._clock.now = max(self._clock.now, self.turn.tag)
 
-    def charge(self, num_tokens: int, max_lead: int) -> None:
-        """Note that requests of the call are run.
+    def charge(self, num_tokens: int, max_debt: int) -> None:
+        """Advance the tag, since requests of the call are served.
 
         Args:
             num_tokens: Their tokens.
-            max_lead: Tokens by which the tag may be ahead of virtual time: a call that filled batches of a device that
-                was free otherwise does not pay for more than this when others come.
+            max_debt: Maximum tokens by which the tag may be ahead of virtual time. A call that had a device for itself
+                does not wait longer than that when others come.
         """
         tag, num_served, call = self.turn
         now = self._clock.now
-        self.turn = Turn(min(max(tag, now) + num_tokens, now + max_lead), num_served + num_tokens, call)
+        self.turn = Turn(min(max(tag, now) + num_tokens, now + max_debt), num_served + num_tokens, call)

@@ -1,4 +1,4 @@
-"""The way of a request from its submission until it is ready to run: preparation and decoding, on threads."""
+"""From the submission of a request until it is ready to run: preparation and decoding, on threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from itertools import count
 
 from qwen3vl.concurrency.futures import call_when_done
-from qwen3vl.concurrency.pull_threads import Job, PullThreads
+from qwen3vl.concurrency.pull_thread_pool import Job, PullThreadPool
 from qwen3vl.engine.calls import Call, QueuedRequest
 from qwen3vl.engine.media_decoder import MediaDecoder
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
@@ -47,25 +47,25 @@ class InputPipeline:
         self._decoder = decoder
         self._on_ready = on_ready
         self._on_error = on_error
-        self._turns = count()
-        self._text_threads = PullThreads(num_text_threads, "qwen3vl-text", self._next_text_job)
-        self._media_threads = PullThreads(num_media_threads, "qwen3vl-media", self._next_media_job)
+        self._job_numbers = count()
+        self._text_threads = PullThreadPool(num_text_threads, "qwen3vl-text", self._next_text_job)
+        self._media_threads = PullThreadPool(num_media_threads, "qwen3vl-media", self._next_media_job)
 
     def submit_some(
-        self, call: Call, source: Iterator[Request] | None, no_event: Callable[[], bool]
+        self, call: Call, source: Iterator[Request] | None, is_idle: Callable[[], bool]
     ) -> tuple[Iterator[Request] | None, int]:
-        """Submit requests of a call, as long as the queue accepts them and the caller has nothing else to do.
+        """Submit the next request of a call, and further ones as long as the caller is idle, if the queue has room.
 
         Args:
             call: The call.
             source: Its further requests; None if there are none.
-            no_event: Returns whether the caller has nothing to do.
+            is_idle: Returns whether the caller has nothing else to do, such as to hand out outputs.
 
         Returns:
             The source, or None if it has ended, and the number of requests submitted.
         """
         num_submitted = 0
-        while source is not None and self._queue.accept_or_ask_later(call):
+        while source is not None and self._queue.may_submit(call):
             request = next(source, None)
             if request is None:
                 self._queue.end_source(call)
@@ -74,7 +74,7 @@ class InputPipeline:
             self._queue.submit(call, request)
             num_submitted += 1
             self._wake(has_media=request.has_media)
-            if not no_event():
+            if not is_idle():
                 break
         return source, num_submitted
 
@@ -98,8 +98,8 @@ class InputPipeline:
         return self._next_preparation(has_media=False)
 
     def _next_media_job(self) -> Job | None:
-        """Return the next decoding or preparation; of requests, in turn one to decode and one to prepare."""
-        decode_first = next(self._turns) % 2 == 0
+        """Return the next decoding or preparation. They alternate, so that neither holds up the other."""
+        decode_first = next(self._job_numbers) % 2 == 0
         for decode in (decode_first, not decode_first):
             job = self._next_decoding() if decode else self._next_preparation(has_media=True)
             if job is not None:
@@ -109,15 +109,15 @@ class InputPipeline:
     def _next_preparation(self, *, has_media: bool) -> Job | None:
         if self._queue.drop_cancelled():
             self.wake()
-        admitted = self._queue.admit(has_media=has_media)
-        if admitted is None:
+        admission = self._queue.admit(has_media=has_media)
+        if admission is None:
             return None
-        call, request, ask, next_has_media = admitted
+        next_has_media = admission.next_has_media
         if next_has_media is not None and next_has_media != has_media:
-            self._wake(has_media=next_has_media)  # the next one could not be seen by these threads before
-        if ask:
-            call.notify(())
-        return partial(self._prepare, call, request)
+            self._wake(has_media=next_has_media)  # for them, the call had no request until now
+        if admission.ask_for_more:
+            admission.call.notify(())
+        return partial(self._prepare, admission.call, admission.request)
 
     def _prepare(self, call: Call, request: Request) -> None:
         outcome: PreparedRequest | RequestOutput | None = None
@@ -127,18 +127,18 @@ class InputPipeline:
         except BaseException as error:  # such as SystemExit, of an object of the caller
             outcome = failed_output(request, as_exception(error))
         if not isinstance(outcome, PreparedRequest):
-            self._queue.preparation_failed(call)
+            self._queue.mark_unprepared(call)
             if outcome is not None:
                 call.notify((outcome,))
             return
-        self._queue.prepared(call, outcome)
+        self._queue.mark_prepared(call, outcome)
         if outcome.fitted.media:
             self._wake(has_media=True)
         else:
             self._on_ready()
 
     def _next_decoding(self) -> Job | None:
-        """Return the next decoding, of the media of a new request if those of others are all being decoded."""
+        """Return the next decoding. If none is left of the requests that were started, start another request."""
         while (job := self._decoder.next_job()) is None:
             queued = self._queue.next_to_decode()
             if queued is None:
@@ -154,9 +154,9 @@ class InputPipeline:
             future = queued.pixels.get(media.vision.key)
             error = None if future is None else future.exception()
             if error is not None:
-                self._queue.decoding_failed(queued)
+                self._queue.mark_undecodable(queued)
                 queued.call.notify((failed_output(queued.prepared.request, as_exception(error), media.name),))
                 self._wake(has_media=True)
                 return
-        self._queue.decoded(queued)
+        self._queue.mark_decoded(queued)
         self._on_ready()

@@ -11,8 +11,8 @@ from functools import partial
 
 from torch import Tensor
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
-from qwen3vl.concurrency.pull_threads import Job
+from qwen3vl.concurrency.fork_safety import init_in_each_process
+from qwen3vl.concurrency.pull_thread_pool import Job
 from qwen3vl.engine.calls import QueuedRequest
 from qwen3vl.engine.replica import Replica
 from qwen3vl.model import VisionFeatures
@@ -32,7 +32,7 @@ def load_pixels(media: SizedMedia) -> Tensor:
 
 
 class MediaDecoder:
-    """Decodes media whose features are not cached. What several requests have in common is decoded once. Thread-safe.
+    """Decodes media whose features are not cached. Media that several requests share are decoded once. Thread-safe.
 
     Args:
         replicas: The model on its devices; the list may become empty later.
@@ -45,16 +45,16 @@ class MediaDecoder:
         self._decode = decode
         self._use_cache = use_cache
         self._pin_memory = replicas[0].device.type == "cuda"
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Begin without media; called again in each forked process, in which nobody completes the parent's futures."""
+    def init_process_state(self) -> None:
+        """Begin without media: in a forked process, nobody completes its parent's futures."""
         self._lock = threading.Lock()
         self._futures: weakref.WeakValueDictionary[Hashable, Future[Tensor]] = weakref.WeakValueDictionary()
         self._waiting: deque[tuple[Future[Tensor], SizedMedia]] = deque()
 
     def start(self, queued: QueuedRequest) -> None:
-        """Take the features of a request's media from the caches, and list the others, which `next_job` decodes.
+        """Take the features of a request's media from the caches, and queue the other media for `next_job`.
 
         Args:
             queued: The request. Its `features` and `pixels` are set.

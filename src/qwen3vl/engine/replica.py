@@ -125,7 +125,8 @@ class Replica:
             ModelError: The checkpoint is incomplete, damaged or of another architecture.
         """
         model = load_model(load_spec.folder, worker.device, load_spec.dtype, load_spec.weight_format)
-        if worker.device.type == "cuda":
+        if worker.device.type == "cuda" or load_spec.weight_format == "int8":
+            # On the CPU, int8 layers also quantize their input: fused ones do so once for all projections.
             fuse_text_layers(model.language_model)
         if load_spec.compiled:
             compile_elementwise(model)
@@ -155,7 +156,7 @@ class Replica:
             Hidden states of each prompt's last token, in the order of the pack, and measurements.
 
         Raises:
-            Cancelled: The work's stop event was set.
+            Cancelled: The result is not needed any more; see `raise_if_cancelled`.
             RuntimeError: A kernel failed or memory ran out.
         """
         idle_since, began = self.worker.idle_since, DeviceTimestamp.now(self.device)
@@ -204,7 +205,7 @@ class Replica:
             return None, 0, 0
         features = {key: cached_features[key] for key in pack.media_keys if key in cached_features}
         if use_cache:
-            # An earlier pack may have encoded some of these media since this pack was dispatched.
+            # An earlier pack may have encoded some of these media since the cache was read for this one.
             lookups = {key: self.vision_cache.get(key) for key in pack.media_keys if key not in features}
             features |= {key: hit for key, hit in lookups.items() if hit is not None}
         grids = dict(zip(pack.media_keys, pack.grids, strict=True))

@@ -83,14 +83,14 @@ class Scheduler:
         self._queue = RequestQueue(executor.budget, len(replicas))
         self._calls: set[Call] = set()
         # These refer to what they need, and not to this object: a cycle would keep the model in memory.
-        on_error = partial(_abort, self._queue, self._calls)
+        on_error = partial(_abort_calls, self._queue, self._calls)
         self._pipeline = InputPipeline(
             self._queue,
             preparer,
             MediaDecoder(self._replicas, decode, use_cache=executor.use_cache),
             num_text_threads=min(max_threads, num_cores),
             num_media_threads=max_threads,
-            on_ready=partial(_notify, self._workers, on_error),
+            on_ready=partial(_notify_workers, self._workers, on_error),
             on_error=on_error,
         )
         self._query_threads = ForkSafeThreadPool(max_threads, "qwen3vl-queries")
@@ -111,7 +111,7 @@ class Scheduler:
         # Without a lock: `_begin` registers a call before it reads `_closed`, and this sets `_closed` before it reads
         # `_calls`, so that no call escapes.
         self._closed = True
-        _abort(self._queue, self._calls, Cancelled())
+        _abort_calls(self._queue, self._calls, Cancelled())
         self._pipeline.close()
         self._query_threads.close()
         for worker in self._workers:
@@ -136,14 +136,14 @@ class Scheduler:
         try:
             self._begin(call)
             source: Iterator[Request] | None = iter(requests)
-            num_missing = 0
+            num_pending = 0
             while True:
                 source, num_submitted = self._pipeline.submit_some(call, source, events.empty)
-                num_missing += num_submitted
-                if source is None and not num_missing:
+                num_pending += num_submitted
+                if source is None and not num_pending:
                     return
-                outputs = _outputs(events.get())
-                num_missing -= len(outputs)
+                outputs = _outputs_or_raise(events.get())
+                num_pending -= len(outputs)
                 yield from outputs
         except Exception as error:
             if self._closed:
@@ -177,18 +177,18 @@ class Scheduler:
         try:
             self._begin(call)
             source: Iterator[Request] | None = iter(requests)
-            num_missing = 0
+            num_pending = 0
             while True:
                 source, num_submitted = self._pipeline.submit_some(call, source, lambda: False)
-                num_missing += num_submitted
-                if source is None and not num_missing:
+                num_pending += num_submitted
+                if source is None and not num_pending:
                     return
                 if num_submitted:
                     await asyncio.sleep(0)  # others may run between two requests
                     if source is not None and events.empty():
                         continue
-                outputs = _outputs(await events.get())
-                num_missing -= len(outputs)
+                outputs = _outputs_or_raise(await events.get())
+                num_pending -= len(outputs)
                 for output in outputs:
                     yield output
         except Exception as error:
@@ -199,10 +199,10 @@ class Scheduler:
             self._end(call)
 
     async def arun_blocking(self, work: Callable[[], T]) -> T:
-        """Run a function that reads the media of a query on a thread.
+        """Run a blocking function on a thread, without blocking the event loop.
 
         Args:
-            work: The function.
+            work: The function. It reads the media of a query.
 
         Returns:
             Its result.
@@ -224,29 +224,29 @@ class Scheduler:
         return None if self._closed else self._queue.next_turn()
 
     def take_work(self, worker: DeviceWorker) -> DeviceWork | None:
-        """Take the requests whose turn it is as a batch for a worker's device; see `WorkSource`."""
+        """Take the next requests for a worker's device, as many as fill a batch; see `WorkSource`."""
         requests = self._queue.take()
         if not requests:
             return None
-        number = self._workers.index(worker)
+        replica_number = self._workers.index(worker)
         calls = {queued.call for queued in requests}
         return DeviceWork(
-            run=partial(self._run_batches, requests, number),
+            run=partial(self._run_batches, requests, replica_number),
             finish=partial(self._finish, requests, worker.active_since),
             cancelled=partial(_all_cancelled, calls),
             num_threads=requests[0].call.num_threads,
         )
 
-    def _run_batches(self, requests: Sequence[QueuedRequest], number: int) -> list[BatchResult | BatchFailure]:
+    def _run_batches(self, requests: Sequence[QueuedRequest], replica_number: int) -> list[BatchResult | BatchFailure]:
         """Pack requests and run them on a replica: nearly always in one batch, since they were chosen to fill one."""
         if self._closed:
             raise Cancelled
-        replica = self._replicas[number]
+        replica = self._replicas[replica_number]
         outcomes: list[BatchResult | BatchFailure] = []
         batches = list(form_batches(requests, self._executor.budget.tokens))
         for position, batch in enumerate(batches):
             try:
-                outcomes += self._executor.run(batch, replica, number)
+                outcomes += self._executor.run(batch, replica, replica_number)
             except Cancelled:
                 if not outcomes:
                     raise
@@ -261,7 +261,7 @@ class Scheduler:
 
         Args:
             requests: What was run.
-            active_since: When the device got work after it had none.
+            active_since: Since when calls use the device.
             result: Results and failures of batches, or what was raised.
         """
         if isinstance(result, BaseException):
@@ -270,7 +270,7 @@ class Scheduler:
         for outcome in result:
             for queued, output in zip(outcome.requests, self._to_outputs(outcome, active_since), strict=True):
                 outputs[queued.call].append(output)
-        self._queue.done(requests)
+        self._queue.mark_done(requests)
         self._pipeline.wake()
         for call, call_outputs in outputs.items():
             call.notify(call_outputs)
@@ -313,18 +313,18 @@ class Scheduler:
         if self._closed:
             raise Cancelled
         for worker in self._workers:
-            worker.enter(call.number)
+            worker.add_call(call.number)
         self.stats.add(Stats(calls=1))
 
     def _end(self, call: Call) -> None:
-        """Stop what is left of a call. Media that are being decoded are not stopped."""
+        """Cancel the requests of a call that are not done. Media that are being decoded are decoded to the end."""
         self._queue.cancel(call)
         self._calls.discard(call)
         for worker in self._workers:
-            worker.leave(call.number)
+            worker.remove_call(call.number)
 
 
-def _outputs(event: CallEvent) -> Sequence[RequestOutput]:
+def _outputs_or_raise(event: CallEvent) -> Sequence[RequestOutput]:
     if isinstance(event, Exception):
         raise event
     return event
@@ -334,15 +334,15 @@ def _all_cancelled(calls: Iterable[Call]) -> bool:
     return all(call.cancelled for call in calls)
 
 
-def _abort(queue: RequestQueue, calls: set[Call], error: Exception) -> None:
+def _abort_calls(queue: RequestQueue, calls: set[Call], error: Exception) -> None:
     """End calls with an error."""
     for call in list(calls):
         queue.cancel(call)
         call.notify(error)
 
 
-def _notify(workers: Iterable[DeviceWorker], on_error: Callable[[Exception], None]) -> None:
-    """Tell workers that there is work."""
+def _notify_workers(workers: Iterable[DeviceWorker], on_error: Callable[[Exception], None]) -> None:
+    """Wake the workers, since there is work."""
     try:
         for worker in workers:
             worker.notify()

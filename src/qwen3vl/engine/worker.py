@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from qwen3vl.concurrency.fork_safety import ForkSafeLock, register_thread_owner
+from qwen3vl.concurrency.fork_safety import ForkSafeLock, init_in_each_process
 from qwen3vl.engine.cancellation import Cancelled, cancellation_scope, raise_if_cancelled
 from qwen3vl.engine.fairness import Turn
 from qwen3vl.engine.timing import DeviceTimestamp, use_device
@@ -45,11 +45,11 @@ class WorkSource(Protocol):
     """A model's queue, as a device's worker sees it."""
 
     def next_turn(self) -> tuple[Turn, float] | None:
-        """Return the turn of the next work, and seconds to wait before it; None if there is none."""
+        """Return the turn of the next work, and seconds to wait before taking it; None if there is no work."""
         ...
 
     def take_work(self, worker: DeviceWorker) -> DeviceWork | None:
-        """Take the work whose turn it is; None if there is none any more."""
+        """Take the next work for a worker's device; None if it was cancelled, or another worker took it."""
         ...
 
 
@@ -63,7 +63,7 @@ class DeviceWorker:
 
     Attributes:
         device: The device.
-        active_since: When calls began that use the device, after there were none.
+        active_since: Since when calls use the device: the begin of the first one after there were none.
         idle_since: End of the last work on the device. On CUDA it may lie in the future, behind queued kernels.
     """
 
@@ -71,10 +71,10 @@ class DeviceWorker:
         self.device = device
         self.idle_since = DeviceTimestamp.now(device)
         self._sources: tuple[weakref.ref[WorkSource], ...] = ()
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Create the threads' executors. Called again in each forked process."""
+    def init_process_state(self) -> None:
+        """Create the executors of the threads, without calls or work."""
         self.active_since: DeviceTimestamp | None = None
         self._calls: set[int] = set()
         self._thread = ThreadPoolExecutor(1, f"qwen3vl-{self.device}")
@@ -95,7 +95,7 @@ class DeviceWorker:
         alive = tuple(reference for reference in self._sources if reference() is not None)
         self._sources = (*alive, weakref.ref(source))
 
-    def enter(self, call: int) -> None:
+    def add_call(self, call: int) -> None:
         """Note that a call began that uses the device.
 
         Args:
@@ -105,7 +105,7 @@ class DeviceWorker:
             self.active_since = DeviceTimestamp.now(self.device)
         self._calls.add(call)
 
-    def leave(self, call: int) -> None:
+    def remove_call(self, call: int) -> None:
         """Note that a call has ended.
 
         Args:
@@ -151,10 +151,10 @@ class DeviceWorker:
             log.exception("the worker of %s stopped; it goes on with the next request", self.device)
 
     def _run_next(self) -> bool:
-        """Run the work whose turn it is, or wait for it. Nothing refers to it, hence to a model, after that.
+        """Run the next work, or wait until it is due. Afterwards nothing refers to the work, hence to its model.
 
         Returns:
-            Whether there may be more.
+            Whether there may be more work.
         """
         # At most two batches are in the device's stream: later but smaller work can still overtake the others.
         if self._previous_end is not None:
@@ -178,7 +178,7 @@ class DeviceWorker:
             return True
 
     def _take(self) -> tuple[DeviceWork | None, float | None]:
-        """Take the work whose turn it is, or return how many seconds to wait; None if there is nothing to wait for."""
+        """Take the next work that is due, or return how many seconds to wait; None if there is nothing to wait for."""
         sources = [source for reference in self._sources if (source := reference()) is not None]
         turns = [(turn, number) for number, source in enumerate(sources) if (turn := source.next_turn()) is not None]
         if not turns:

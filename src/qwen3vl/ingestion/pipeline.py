@@ -38,7 +38,7 @@ POLL_INTERVAL_S = 0.1
 
 
 class IngestionPipeline:
-    """One run of an ingestion. Each count of the report is changed by one thread only.
+    """One run of an ingestion. Each count of the report is changed by only one of the threads.
 
     Args:
         embedder: Embeds the documents.
@@ -63,6 +63,7 @@ class IngestionPipeline:
         self._thumbnails = thumbnails
         self._progress = progress or (lambda _: None)
         self._stop = threading.Event()
+        self._is_cancelled = False
         self._errors: list[BaseException] = []
         self._claims: Queue[Claim | None] = Queue(2)
         self._buffer = WriteBuffer()
@@ -71,11 +72,15 @@ class IngestionPipeline:
         self._embedding: dict[int, tuple[str, Document]] = {}
 
     def stop(self) -> None:
-        """Stop loading and embedding; `run` writes what is embedded, and returns."""
+        """Stop loading, embedding and indexing; `run` writes what is embedded, and returns."""
+        self._is_cancelled = True
         self._stop.set()
 
     def run(self, documents: Iterable[LoaderItem]) -> Report:
         """Ingest documents. A pipeline runs once.
+
+        An exception of the stream, of the embedder or of `progress` is raised, too, after all points that are embedded
+        have been written.
 
         Args:
             documents: The stream.
@@ -85,6 +90,8 @@ class IngestionPipeline:
 
         Raises:
             IngestError: The store rejects all requests, or cannot be reached.
+            RecipeError: The collection has vectors of another recipe.
+            StoreError: The collection cannot be created.
         """
         self._store.create(self._recipe)
         loader = threading.Thread(target=self._run_thread, args=(self._load, documents), daemon=True)
@@ -104,16 +111,19 @@ class IngestionPipeline:
             if writer.is_alive():
                 writer.join()
         if self._errors:
-            self._raise(self._errors[0])
+            self._reraise(self._errors[0])
         if self._sync_tracker.enabled and not stopped:
             try:
                 self._delete_stale()
             except StoreError as error:
-                self._raise(error)
+                self._reraise(error)
+        if not stopped:
+            self._build_index()
         self._progress(self.report)
         return self.report
 
-    def _raise(self, error: BaseException) -> None:
+    def _reraise(self, error: BaseException) -> None:
+        """Raise the error that ended the run: a `StoreError` as an `IngestError`, which has the report."""
         if isinstance(error, StoreError):
             raise IngestError(
                 f"{error}. The ingestion stopped after {self.report.added} points, which are written; the next run "
@@ -123,7 +133,7 @@ class IngestionPipeline:
         raise error
 
     def _run_thread(self, work: Callable[..., None], *args: Any) -> None:
-        """Run a thread's work; an exception ends the pipeline and is raised by `run`."""
+        """Run a thread's work. An exception stops the other threads, and `run` raises it."""
         try:
             work(*args)
         except PipelineStopped:
@@ -141,7 +151,10 @@ class IngestionPipeline:
         self._put_claim(None)
 
     def _batches(self, stream: Iterator[LoaderItem]) -> Iterator[list[LoaderItem]]:
-        """Yield up to LOOKUP_BATCH items, fewer if the stream is slow; also those before an error of the stream."""
+        """Yield the stream in batches of up to `LOOKUP_BATCH` items, smaller ones if it is slow; the last may be empty.
+
+        An error of the stream ends it like its end, and is recorded for `run` to raise.
+        """
         batch: list[LoaderItem] = []
         start = time.monotonic()
         while True:
@@ -150,7 +163,6 @@ class IngestionPipeline:
             except StopIteration:
                 break
             except BaseException as error:
-                # `run` raises it after the items before it are written.
                 self._errors.append(error)
                 break
             if len(batch) == LOOKUP_BATCH or time.monotonic() - start > MAX_LOOKUP_DELAY_S:
@@ -159,14 +171,14 @@ class IngestionPipeline:
         yield batch
 
     def _claim_new(self, batch: list[LoaderItem]) -> Claim:
-        """Return what is to be done for these items; count the others in the report."""
+        """Return which documents of a batch are to be embedded or written; count all other items in the report."""
         documents: dict[str, Document] = {}
         for item in batch:
             if isinstance(item, Skipped):
                 self.report.skipped[item.suffix] = self.report.skipped.get(item.suffix, 0) + 1
             elif isinstance(item, LoadFailure):
                 self._add_failure(item, item.reason)
-            elif (point_id := self._check(item)) is not None:
+            elif (point_id := self._point_id(item)) is not None:
                 self.report.unchanged += point_id in documents
                 documents[point_id] = item
                 self._sync_tracker.add(point_id, item)
@@ -178,10 +190,10 @@ class IngestionPipeline:
         self.report.unchanged += len(stored_ids) + claim.num_repeated
         return claim
 
-    def _check(self, document: Document) -> str | None:
-        """Return a document's point id; None if it cannot be stored, which is its failure.
+    def _point_id(self, document: Document) -> str | None:
+        """Return a document's point id, or record a failure and return None if the document cannot be stored.
 
-        What the other threads read of a document is read here for the first time: afterwards it raises nothing.
+        This also reads the properties that other threads need: if one of them raises, it does so here.
         """
         try:
             check_storable(document)
@@ -213,6 +225,7 @@ class IngestionPipeline:
             self._progress(self.report)
 
     def _inputs(self) -> Iterator[dict[str, str]]:
+        """Yield the inputs to embed, and hand over to the writer the points whose vector is known already."""
         index = 0
         while (claim := self._get_claim()) is not None:
             self._buffer.put(claim.ready)
@@ -246,7 +259,7 @@ class IngestionPipeline:
                 self._add_unwritten(points, error)
 
     def _upsert(self, points: list[Point]) -> None:
-        """Write points; if one of them causes an error, bisect until it is known."""
+        """Write points. If the store rejects their content, bisect to find those at fault, which become failures."""
         try:
             self._store.upsert(points)
         except Exception as error:  # clients raise anything for values that they cannot serialize
@@ -263,11 +276,13 @@ class IngestionPipeline:
             self.report.added += len(points)
 
     def _add_unwritten(self, points: list[Point], error: Exception) -> None:
+        """Record points as failures; equal contents of later documents are embedded again."""
         self._deduplicator.remove_points(points)
         for point in points:
             self._add_failure(point.document, f"it was not written: {describe_error(error)}")
 
     def _with_thumbnail(self, point: Point) -> Point:
+        """Return the point with a thumbnail in its metadata, if thumbnails are wanted and one can be made."""
         if not self._thumbnails:
             return point
         try:
@@ -282,6 +297,20 @@ class IngestionPipeline:
         metadata = {**point.document.metadata, "thumbnail": uri}
         return replace(point, document=replace(point.document, metadata=metadata))
 
+    def _build_index(self) -> None:
+        def progress(seconds: float) -> None:
+            if self._is_cancelled:
+                raise PipelineStopped
+            self.report.indexing_s = seconds
+            self._progress(self.report)
+
+        try:
+            self._store.build_index(progress)
+        except PipelineStopped:
+            pass
+        except StoreError as error:  # all points are written, and searches find them without an index, only slower
+            log.warning("%s", error)
+
     # All threads.
 
     def _add_failure(self, item: Document | LoadFailure, reason: str) -> None:
@@ -289,6 +318,7 @@ class IngestionPipeline:
         self._sync_tracker.add_failed(source_of(item))
 
     def _delete_stale(self) -> None:
+        """Delete the points that the stream no longer contains, unless it is not certain which these are."""
         if self._sync_tracker.empty:
             log.warning("the stream contained no document: nothing is deleted from %s", self._store.name)
             return

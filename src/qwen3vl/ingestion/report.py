@@ -18,6 +18,7 @@ class Report:
         deleted: Number of points that `sync` deleted because their source does not have them any more.
         failed: Document or source, and reason, of everything that could not be loaded, embedded or written.
         skipped: Number of files that the loader did not load, by suffix.
+        indexing_s: Seconds that the store has built its index at the end; 0 if there was no need to.
     """
 
     added: int = 0
@@ -26,6 +27,7 @@ class Report:
     deleted: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
+    indexing_s: float = 0.0
 
     @property
     def seen(self) -> int:

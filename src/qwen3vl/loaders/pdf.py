@@ -82,7 +82,7 @@ def _read_pages(path: Path, num_pages: int, policy: MediaPolicy) -> Iterator[_Pa
         last = min(first + chunk - 1, num_pages)
         try:
             # The whole chunk before any of it is used: a decoder process is occupied meanwhile.
-            for text, reason in decode_stream(policy, page_texts, path, first, last, seconds_per_value=True):
+            for text, reason in decode_stream(policy, page_texts, path, first, last, limit_each_value=True):
                 error = MediaError(reason) if text is None else None
                 pages.append(_PageText(first + len(pages), text or "", error))
         except MediaError as error:

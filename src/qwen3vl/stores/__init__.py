@@ -1,6 +1,7 @@
 """Vector stores: `Store` and `AsyncStore` over one core per database, and the registry of integrations."""
 
 from qwen3vl.stores.base import AsyncStore, Store
+from qwen3vl.stores.copying import CopyReport, copy_store
 from qwen3vl.stores.core import StoreCore
 from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.registry import open_client, open_store, parse_location
@@ -8,10 +9,12 @@ from qwen3vl.stores.retry import Retry
 from qwen3vl.stores.types import (
     CollectionInfo,
     Hit,
+    Mode,
     Point,
     PointRef,
     Search,
     SearchOptions,
+    StoredPoint,
     Vector,
     Where,
     is_value_list,
@@ -22,7 +25,9 @@ __all__ = [
     "AsyncStore",
     "ClientFailure",
     "CollectionInfo",
+    "CopyReport",
     "Hit",
+    "Mode",
     "Point",
     "PointRef",
     "Retry",
@@ -30,8 +35,10 @@ __all__ = [
     "SearchOptions",
     "Store",
     "StoreCore",
+    "StoredPoint",
     "Vector",
     "Where",
+    "copy_store",
     "is_value_list",
     "matches_nothing",
     "open_client",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any, TypeVar, Unpack
 
 from qwen3vl._deprecation import renamed_arguments
@@ -12,7 +12,7 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.stores.core import StoreCore
 from qwen3vl.stores.retry import Retry
 from qwen3vl.stores.run_sync import run_sync
-from qwen3vl.stores.types import Hit, Point, PointRef, Search, SearchOptions, Vector
+from qwen3vl.stores.types import Hit, Point, PointRef, Search, StoreSearchOptions, Vector
 
 T = TypeVar("T")
 
@@ -157,13 +157,13 @@ class AsyncStore:
                 return
 
     @renamed_arguments(one_per="group_by")
-    async def asearch(self, vector: Vector, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """Return the points nearest to a vector.
+    async def asearch(self, vector: Vector, limit: int = 10, **options: Unpack[StoreSearchOptions]) -> list[Hit]:
+        """Return the points nearest to a vector, or best by words.
 
         Args:
             vector: (dimensions,) float32.
             limit: Maximum number of hits.
-            **options: The other fields of `Search`: where, offset, threshold, group_by.
+            **options: The other fields of `Search`.
 
         Returns:
             The hits, best first.
@@ -184,6 +184,14 @@ class AsyncStore:
     async def acount(self) -> int:
         """Return the number of stored points."""
         return await self._arun(self.core.count())
+
+    async def abuild_index(self, progress: Callable[[float], None] | None = None) -> None:
+        """Build the index if many points were written since; `aingest` does so at its end. Servers do so by themselves.
+
+        Args:
+            progress: Called now and then with the seconds that have passed.
+        """
+        await self._arun(self.core.build_index(progress))
 
     async def aclose(self) -> None:
         """Release files and connections. The client is closed for everything that uses it."""
@@ -293,13 +301,13 @@ class Store(AsyncStore):
                 return
 
     @renamed_arguments(one_per="group_by")
-    def search(self, vector: Vector, limit: int = 10, **options: Unpack[SearchOptions]) -> list[Hit]:
-        """Return the points nearest to a vector.
+    def search(self, vector: Vector, limit: int = 10, **options: Unpack[StoreSearchOptions]) -> list[Hit]:
+        """Return the points nearest to a vector, or best by words.
 
         Args:
             vector: (dimensions,) float32.
             limit: Maximum number of hits.
-            **options: The other fields of `Search`: where, offset, threshold, group_by.
+            **options: The other fields of `Search`.
 
         Returns:
             The hits, best first.
@@ -320,6 +328,14 @@ class Store(AsyncStore):
     def count(self) -> int:
         """Return the number of stored points."""
         return self._run(self.core.count())
+
+    def build_index(self, progress: Callable[[float], None] | None = None) -> None:
+        """Build the index if many points were written since; `ingest` does so at its end. Servers do so by themselves.
+
+        Args:
+            progress: Called now and then with the seconds that have passed.
+        """
+        self._run(self.core.build_index(progress))
 
     def close(self) -> None:
         """Release files and connections. The client is closed for everything that uses it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -14,7 +14,9 @@ from qwen3vl.errors import StoreError
 from qwen3vl.inputs import check_text
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores.batching import split_points
+from qwen3vl.stores.copy_core import CopyCore
 from qwen3vl.stores.failures import ClientFailure
+from qwen3vl.stores.fusion import resolve_mode
 from qwen3vl.stores.retry import Retry, with_retry
 from qwen3vl.stores.types import CollectionInfo, Hit, Point, PointRef, Search, Vector, matches_nothing, tenant_point_id
 from qwen3vl.stores.where import check_where
@@ -27,7 +29,7 @@ FLOAT_JSON_BYTES = 22
 """Maximum number of bytes of one float in JSON, with its separator."""
 
 
-class StoreCore(ABC):
+class StoreCore(CopyCore):
     """One collection of a vector database, behind a blocking or an asynchronous client.
 
     `Store` and `AsyncStore` are the public classes over a core. An integration subclasses `StoreCore`, implements
@@ -47,10 +49,10 @@ class StoreCore(ABC):
         InputError: The name of the collection or of the tenant has a lone surrogate.
     """
 
-    database: ClassVar[str]
-    """Name of the database, for messages."""
     not_created_hint: ClassVar[str] = ""
     """What else may be the reason if a collection has no recipe, for the message."""
+    words_hint: ClassVar[str] = "its integration has no search by words"
+    """How to get a collection that can be searched by words, for the message."""
 
     def __init__(
         self, client: Any, collection: str, tenant: str | None, retry: Retry | None, *, is_async: bool
@@ -138,15 +140,8 @@ class StoreCore(ABC):
         await self.create_indexes()
 
     async def existing(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that are stored.
-
-        Args:
-            ids: UUIDs of points; they may repeat.
-
-        Returns:
-            A subset of the ids.
-        """
-        return await self.fetch_ids(_distinct(ids)) if ids else set()
+        """Return those of the ids that are stored; they may repeat."""
+        return await self.fetch_ids(list(dict.fromkeys(ids))) if ids else set()
 
     async def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """Return the vectors of those of the ids that are stored.
@@ -157,7 +152,7 @@ class StoreCore(ABC):
         Returns:
             (dimensions,) float32 by id.
         """
-        return await self.fetch_vectors(_distinct(ids)) if ids else {}
+        return await self.fetch_vectors(list(dict.fromkeys(ids))) if ids else {}
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Write points in requests of bounded size. They are durable when this returns; if it fails, some may be.
@@ -167,7 +162,7 @@ class StoreCore(ABC):
         """
         self.check_writable()
         batches = split_points(
-            points, self.payload, self.request_bytes, max_points=self.max_request_points, max_bytes=MAX_REQUEST_BYTES
+            points, self.payload_of, self.request_bytes, max_points=self.max_request_points, max_bytes=MAX_REQUEST_BYTES
         )
         for batch, payloads in batches:
             await self.write(batch, payloads)
@@ -180,7 +175,7 @@ class StoreCore(ABC):
         """
         self.check_writable()
         if ids:
-            await self.delete_ids(_distinct(ids))
+            await self.delete_ids(list(dict.fromkeys(ids)))
 
     async def delete_where(self, where: Any) -> None:
         """Delete the points that match a filter: none if `matches_nothing` is true of it.
@@ -209,20 +204,21 @@ class StoreCore(ABC):
             The hits of each search, best first, in the order of the searches.
 
         Raises:
-            ValueError: A filter has an unsupported value.
+            ValueError: A filter has an unsupported value, or a search by words has none.
+            StoreError: The collection cannot be searched by words, or cannot be read.
         """
         for search in searches:
             check_where(search.where)
+        has_words = any(search.text or search.mode not in (None, "dense") for search in searches) and (
+            await self.has_words()
+        )
+        searches = [resolve_mode(search, self.name, has_words, self.words_hint) for search in searches]
         possible = [search for search in searches if not matches_nothing(search.where)]
         results = iter(await self.query(possible) if possible else [])
         return [[] if matches_nothing(search.where) else next(results) for search in searches]
 
     async def count(self) -> int:
-        """Return the number of stored points, 0 if there is no collection.
-
-        Returns:
-            The number of points, of the tenant if there is one.
-        """
+        """Return the number of stored points, of the tenant if there is one; 0 if there is no collection."""
         return 0 if await self.find_collection() is None else await self.count_points()
 
     # What an integration implements.
@@ -239,8 +235,15 @@ class StoreCore(ABC):
     async def create_collection(self, recipe: Recipe) -> None:
         """Create the collection for cosine similarity, with the recipe under `RECIPE_KEY` of its metadata."""
 
-    async def create_indexes(self) -> None:  # noqa: B027 (optional)
+    async def has_words(self) -> bool:
+        """Return whether the collection can be searched by words: `query` then gets searches of each `Mode`."""
+        return False
+
+    async def create_indexes(self) -> None:
         """Create payload indexes that are missing. Called for new and existing collections."""
+
+    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
+        """Build what makes searches fast, if many points are new; `progress` gets the seconds that have passed."""
 
     @abstractmethod
     async def fetch_ids(self, ids: Sequence[str]) -> set[str]:
@@ -249,10 +252,6 @@ class StoreCore(ABC):
     @abstractmethod
     async def fetch_vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """Return the vectors, (dimensions,) float32, of those of the ids that the tenant has stored."""
-
-    @abstractmethod
-    def payload(self, point: Point) -> dict[str, Any]:
-        """Return what is stored beside a point's vector, as JSON values."""
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
         """Return the approximate size of a point in a write request, in bytes.
@@ -343,7 +342,3 @@ class StoreCore(ABC):
     def missing_error(self) -> StoreError:
         """Return the error of reading a collection that does not exist."""
         return StoreError(f"{self.name} does not exist: nothing was ingested into it yet")
-
-
-def _distinct(ids: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(ids))

@@ -30,7 +30,7 @@ class ClientFailure:
 
 
 def is_disk_full(reason: str) -> bool:
-    """Return whether an error message reports a full disk, which servers send with statuses of transient errors.
+    """Return whether an error message reports a full disk. Servers send it with the status of a transient error.
 
     Args:
         reason: The error message.
@@ -83,14 +83,15 @@ def timeout_failure(server: str, seconds: float | None, setting: str) -> ClientF
 
 
 def transport_failure(error: Exception, timeout_setting: str = "the client's timeout") -> ClientFailure | None:
-    """Return what an exception means that prevented a complete answer.
+    """Return what an exception means that a client raises if it gets no complete answer.
 
     Args:
-        error: An exception of httpx, of the TLS layer, or of decoding a JSON answer.
+        error: Any exception of the client.
         timeout_setting: The argument that sets the limit on the time of a request.
 
     Returns:
-        The failure: permanent if the address or the certificate is wrong, else transient. None for other exceptions.
+        A permanent failure if the server's address or certificate is wrong; a transient one for other exceptions of
+        httpx's requests and for an answer that is no JSON; None for all others.
     """
     wrong_address = isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL))
     wrong_certificate = isinstance(error, (httpx.TransportError, ssl.SSLError)) and "CERTIFICATE" in str(error).upper()

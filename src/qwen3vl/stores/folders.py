@@ -31,7 +31,7 @@ def check_folder(path: Path) -> None:
             return
         if existing.is_symlink() and not existing.exists():
             raise StoreError(f"{existing} is a link to a place that does not exist: mend the link, or mount the disk")
-        if existing.exists():
+        if existing.exists() and not existing.is_dir():  # another process may have created the folder just now
             raise StoreError(f"{existing} is a file, and a store is a folder: name another place")
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import StoreError
@@ -15,7 +15,7 @@ from qwen3vl.stores.base import Store
 INTEGRATIONS = ("qdrant", "chroma")
 """The integrations of this project, which a location may name before a colon."""
 ENTRY_POINT_GROUP = "qwen3vl.stores"
-"""Group under which integrations register a function `(location, collection, *, timeout_s) -> Store`."""
+"""Group under which integrations register a function `(location, collection, *, timeout_s, layout) -> Store`."""
 Client = TypeVar("Client")
 _PREFIX = re.compile(r"(?P<name>\w[\w.-]+):")
 """What a location may have in front: two characters at least, because one is a drive of Windows."""
@@ -57,7 +57,9 @@ def _integrations() -> dict[str, EntryPoint]:
 
 
 @renamed_arguments(place="location")
-def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float | None = None) -> Store:
+def open_store(
+    location: str, collection: str = "qwen3vl", *, timeout_s: float | None = None, layout: Any = None
+) -> Store:
     """Open a store.
 
     Args:
@@ -67,6 +69,8 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float |
         collection: Name of the collection.
         timeout_s: Seconds after which a request to a server fails: limits connecting, and each read and write. None is
             the default of 30 seconds. Opening is limited too. Transient failures are retried as `Retry` says.
+        layout: What a Qdrant collection stores beside full vectors: a `Layout`, or its fields as a mapping such as
+            `{"short": 512}`. None is that of an existing collection, or nothing.
 
     Returns:
         The store.
@@ -91,8 +95,9 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float |
             f"the store {location} needs the integration {integration!r}, which is not installed; at the root of a "
             f"clone of the repository run: pip install . ./integrations/{integration}"
         )
-    # Integrations of others may have no timeout_s.
-    options = {} if timeout_s is None else {"timeout_s": timeout_s}
+    # Integrations of others may lack these arguments.
+    options = {"timeout_s": timeout_s, "layout": layout}
+    options = {name: value for name, value in options.items() if value is not None}
     store = openers[integration].load()(address, collection, **options)
     if not isinstance(store, Store):
         raise StoreError(f"the integration {openers[integration].value} opens something that is not a Store")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
-from typing import Any, ParamSpec, TypedDict
+from typing import Any, Literal, ParamSpec, TypedDict, get_args
 from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
@@ -19,6 +19,8 @@ P = ParamSpec("P")
 Vector = NDArray[np.float32]
 """One embedding, (dimensions,) float32."""
 Scalar = str | int | float | bool
+Mode = Literal["dense", "text", "hybrid"]
+"""What a search compares: vectors, words, or both."""
 Where = Mapping[str, Scalar | Sequence[Scalar] | Mapping[str, float]]
 """A filter by metadata keys (`source`, `kind`, `locator`, ...). All of its conditions must hold.
 
@@ -47,6 +49,21 @@ class Point:
     document: Document
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredPoint(Point):
+    """A point as it was read from a store, to be copied into another one.
+
+    Attributes:
+        tenant: The point's tenant; None without tenants.
+        database: Name of the database, as in `StoreCore.database`.
+        payload: What the database has beside the vector, in its own form.
+    """
+
+    tenant: str | None
+    database: str
+    payload: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A search result.
@@ -54,7 +71,8 @@ class Hit:
     Attributes:
         id: The point's UUID.
         document: The document as it was stored.
-        score: Cosine of the query's and the document's vectors.
+        score: Cosine of the query's and the document's vectors; BM25 in mode `"text"`; in mode `"hybrid"` a number
+            between 0 and 1 that depends on the ranks in both (1 for a document that is the first by both).
         rerank_score: The reranker's score between 0 and 1; None without a reranker, or if it failed on the document.
         rerank_error: Why the reranker failed on the document; None if it did not.
     """
@@ -117,6 +135,15 @@ class SearchOptions(TypedDict, total=False):
     offset: int
     threshold: float | None
     group_by: str | None
+    exact: bool
+    mode: Mode | None
+    alpha: float
+
+
+class StoreSearchOptions(SearchOptions, total=False):
+    """Those of a search of a store, which does not know the query itself."""
+
+    text: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,17 +151,24 @@ class Search:
     """One query of a store.
 
     Attributes:
-        vector: (dimensions,) float32.
+        vector: (dimensions,) float32; not used in mode `"text"`.
         limit: Maximum number of hits.
         where: A `Where`, or a filter of the database's own type.
         offset: Number of hits to skip, for paging.
         threshold: Minimum cosine of a hit.
         group_by: A metadata key, such as `"source"`: only the best hit of each value is returned. Hits without
             the key are left out.
+        exact: Whether to compare all full vectors, instead of using an index, quantized and short vectors. Chroma
+            always uses its index.
+        mode: `"dense"` ranks by vectors, `"text"` by words (BM25), `"hybrid"` by both, fused by reciprocal ranks. None
+            is `"hybrid"` if the collection can be searched by words, there is a text and no threshold, else `"dense"`.
+        alpha: Share of the vectors in a hybrid search, from 0 to 1; the rest is that of the words.
+        text: Words to search by.
 
     Raises:
         TypeError: There is no such option; the message names those that there are.
-        ValueError: `limit` is less than 1 or `offset` is negative.
+        ValueError: `limit` is less than 1, `offset` is negative, `alpha` is not between 0 and 1, there is no such mode,
+            or it does not rank by cosine and there is a threshold.
     """
 
     vector: Vector
@@ -143,10 +177,22 @@ class Search:
     offset: int = 0
     threshold: float | None = None
     group_by: str | None = None
+    exact: bool = False
+    mode: Mode | None = None
+    alpha: float = 0.5
+    text: str = ""
 
     def __post_init__(self) -> None:
         if self.limit < 1 or self.offset < 0:
             raise ValueError(f"limit ({self.limit}) must be at least 1 and offset ({self.offset}) at least 0")
+        if self.mode not in (None, *get_args(Mode)):
+            raise ValueError(f"mode is {self.mode!r}; it may be {', '.join(get_args(Mode))} or None")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha is {self.alpha}; it is the share of the vectors, from 0 to 1")
+        if self.threshold is not None and self.mode in ("text", "hybrid"):
+            raise ValueError(
+                f"a threshold is a minimum cosine, and mode={self.mode!r} does not rank by cosine: leave one out"
+            )
 
     one_per = deprecated_alias("Search", "one_per", "group_by")
 

@@ -1,4 +1,4 @@
-"""Check of a `Where` before any database reads it: what one refuses, another takes for no condition."""
+"""Validation of a `Where` before it is sent: a condition that one database rejects, another may silently ignore."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,27 @@ from chromadb.errors import NotFoundError
 
 from qwen3vl.errors import RecipeError, StoreError
 from qwen3vl.recipe import Recipe
-from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, PointRef, Retry, Search, StoreCore, Vector
+from qwen3vl.stores import (
+    ClientFailure,
+    CollectionInfo,
+    Hit,
+    Point,
+    PointRef,
+    Retry,
+    Search,
+    StoreCore,
+    StoredPoint,
+    Vector,
+)
 from qwen3vl.stores.core import RECIPE_KEY
 from qwen3vl.stores.failures import timeout_failure
 from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl_chroma import failures
 from qwen3vl_chroma.clients import TIMEOUT_SETTING, set_timeout
-from qwen3vl_chroma.filters import TENANT_KEY, to_where
+from qwen3vl_chroma.filters import TENANT_KEY, split_where, to_where
 from qwen3vl_chroma.functions import Qwen3VLEmbeddingFunction
-from qwen3vl_chroma.payload import best_per_group, flatten_metadata, to_hits
+from qwen3vl_chroma.payload import best_per_group, flatten_metadata, to_hits, to_stored_point
 
 _SCAN_PAGE_POINTS = 1000
 _DEFAULT_REQUEST_POINTS = 1000
@@ -45,6 +56,11 @@ class ChromaCore(StoreCore):
     """
 
     database = "Chroma"
+    has_exact_search = False
+    words_hint = (
+        "Chroma ranks by words in its cloud only. Filter by a word, where={'$contains': 'AX-7000'}, or use Qdrant with "
+        "Layout(hybrid=True)"
+    )
 
     def __init__(self, client: Any, collection: str, tenant: str | None, retry: Retry | None, timeout_s: float) -> None:
         super().__init__(client, collection, tenant, retry, is_async=isinstance(client, AsyncBaseAPI))
@@ -54,6 +70,12 @@ class ChromaCore(StoreCore):
         set_timeout(client, timeout_s)
         self.max_request_points = 0
         self._chroma_collection: Any = None
+
+    @property
+    def place(self) -> Hashable:
+        """The client's folder, URL or memory, with Chroma's own tenant and database."""
+        client = self.client
+        return getattr(client, "_identifier", id(client)), client.tenant, client.database
 
     async def find_collection(self) -> CollectionInfo | None:
         """Return the collection; None if it does not exist."""
@@ -119,6 +141,15 @@ class ChromaCore(StoreCore):
         vectors = np.asarray(result["embeddings"], dtype=np.float32)
         return dict(zip(result["ids"], vectors, strict=True))
 
+    async def fetch_points(self, ids: Sequence[str]) -> list[StoredPoint]:
+        """Return those of the ids that are stored, with vectors, texts and metadata."""
+        result = await self._get(
+            ids=list(ids), where=to_where(None, self.tenant), include=["embeddings", "documents", "metadatas"]
+        )
+        vectors = np.asarray(result["embeddings"], dtype=np.float32)
+        rows = zip(result["ids"], vectors, result["documents"], result["metadatas"], strict=True)
+        return [to_stored_point(*row, self.database) for row in rows]
+
     async def upsert(self, points: Sequence[Point]) -> None:
         """Write points in requests within the client's own limit.
 
@@ -138,7 +169,8 @@ class ChromaCore(StoreCore):
             **flatten_metadata(point.document.to_payload()["metadata"]),
             **llama_index_payload(point.document, point.id, "document_id"),
         }
-        return metadata if self.tenant is None else {**metadata, TENANT_KEY: self.tenant}
+        tenant = self.tenant_of(point)
+        return metadata if tenant is None else {**metadata, TENANT_KEY: tenant}
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
         """Return the approximate size of a point in a write request, with its text and URI, in bytes."""
@@ -187,13 +219,15 @@ class ChromaCore(StoreCore):
 
     async def _query(self, search: Search) -> list[Hit]:
         """Run one search. Chroma has no offset, threshold or grouping: request more hits until enough are left."""
+        where, where_document = split_where(search.where)
         num_needed = num_requested = search.limit + search.offset
         while True:
             result = await self.request(
                 (await self._existing_collection()).query,
                 query_embeddings=[search.vector],
                 n_results=num_requested,
-                where=to_where(search.where, self.tenant),
+                where=to_where(where, self.tenant),
+                where_document=where_document,
                 include=["metadatas", "documents", "distances"],
             )
             hits = to_hits(result)

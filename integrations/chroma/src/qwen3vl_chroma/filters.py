@@ -7,6 +7,8 @@ from typing import Any
 
 from qwen3vl.stores.types import RANGE_OPERATORS
 
+DOCUMENT_OPERATORS = frozenset({"$contains", "$not_contains", "$regex", "$not_regex"})
+"""Operators of Chroma that compare a document's text."""
 TENANT_KEY = "_tenant"
 """Metadata key of a point's tenant."""
 
@@ -30,6 +32,23 @@ def to_where(where: Any, tenant: str | None = None) -> dict[str, Any] | None:
     for key, value in (where or {}).items():
         conditions += [{key: value}] if key.startswith("$") else _conditions(key, value)
     return {"$and": conditions} if len(conditions) > 1 else conditions[0] if conditions else None
+
+
+def split_where(where: Any) -> tuple[Any, dict[str, Any] | None]:
+    """Separate the conditions about the text from those about metadata.
+
+    Args:
+        where: A filter as `to_where` accepts it; it may also have the operators in `DOCUMENT_OPERATORS`.
+
+    Returns:
+        The filter by metadata, and Chroma's `where_document`; None for either if it has no condition.
+    """
+    if not isinstance(where, Mapping):
+        return where, None
+    about_text = [{key: value} for key, value in where.items() if key in DOCUMENT_OPERATORS]
+    about_metadata = {key: value for key, value in where.items() if key not in DOCUMENT_OPERATORS}
+    text = {"$and": about_text} if len(about_text) > 1 else about_text[0] if about_text else None
+    return about_metadata or None, text
 
 
 def _conditions(key: str, value: Any) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import chromadb
 from chromadb.api import AsyncClientAPI, ClientAPI
 
 from qwen3vl._deprecation import renamed_arguments
+from qwen3vl.errors import StoreError
 from qwen3vl.stores import AsyncStore, Retry, Store, open_client
 from qwen3vl.stores.failures import DEFAULT_TIMEOUT_S
 from qwen3vl_chroma.clients import open_folder, open_server
@@ -97,7 +98,9 @@ class AsyncChromaStore(AsyncStore):
 
 
 @renamed_arguments(place="location")
-def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float = DEFAULT_TIMEOUT_S) -> ChromaStore:
+def open_store(
+    location: str, collection: str = "qwen3vl", *, timeout_s: float = DEFAULT_TIMEOUT_S, layout: Any = None
+) -> ChromaStore:
     """Open a store.
 
     A folder that cannot be written can be searched.
@@ -107,13 +110,16 @@ def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float =
         collection: Name of the collection.
         timeout_s: Seconds after which a request to a server fails: limits connecting, and each read and write. The
             requests that open the store are limited too.
+        layout: Only None: Chroma has no layouts.
 
     Returns:
         The store.
 
     Raises:
-        StoreError: The store cannot be opened.
+        StoreError: The store cannot be opened, or there is a layout.
     """
+    if layout is not None:
+        raise StoreError(f"Chroma stores full vectors only: leave the layout out to open {location}, or use Qdrant")
     read_only = False
 
     def folder_client(folder: str) -> ClientAPI:

@@ -19,9 +19,11 @@ from qwen3vl import __version__
 from qwen3vl.adapters.media_keys import MediaKeys
 
 if TYPE_CHECKING:
+    from langchain_qwen3_vl.sparse import Bm25Embeddings
     from langchain_qwen3_vl.splitter import Qwen3VLSplitter
 
 __all__ = [
+    "Bm25Embeddings",
     "MediaKeys",
     "Qwen3VLEmbeddings",
     "Qwen3VLEmbeddingsFilter",
@@ -42,7 +44,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Qwen3VLSplitter` on first use, because older versions of langchain-text-splitters import torch."""
+    """Import what needs other packages on first use.
+
+    Older versions of langchain-text-splitters import torch, and langchain-qdrant may not be installed.
+    """
+    if name == "Bm25Embeddings":
+        from langchain_qwen3_vl.sparse import Bm25Embeddings
+
+        return Bm25Embeddings
     if name == "Qwen3VLSplitter":
         from langchain_qwen3_vl.splitter import Qwen3VLSplitter
 

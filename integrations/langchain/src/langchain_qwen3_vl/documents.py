@@ -15,7 +15,8 @@ def to_langchain(document: Document) -> LangChainDocument:
         document: A document, as `qwen3vl.Loader` and `qwen3vl.Retriever` return it.
 
     Returns:
-        The text as `page_content`; everything else as metadata, with media references under `image` and `video`.
+        The id as `id`, the text as `page_content`, and the other fields as metadata, with media references under
+        `image` and `video`.
 
     Example:
         ```python
@@ -32,7 +33,8 @@ def to_langchain(document: Document) -> LangChainDocument:
 def from_langchain(document: LangChainDocument, keys: MediaKeys = DEFAULT_KEYS) -> Document:
     """Convert a LangChain document to one of `qwen3vl`, for example for `qwen3vl.ingest`.
 
-    A document that `to_langchain` returned is converted back without loss.
+    With the default keys, a document that `to_langchain` returned is converted back without loss. A text that is the
+    base64 of an image becomes the document's image.
 
     Args:
         document: A LangChain document. Its metadata may hold media references.

@@ -92,7 +92,7 @@ def create_retriever_tool(
 
 
 def describe_document(document: Document, media_keys: MediaKeys = DEFAULT_KEYS) -> str:
-    """Describe a document for a language model: its text, and the source and place of its image or video.
+    """Describe a document for a language model: its text, and where its image or video comes from.
 
     Args:
         document: A LangChain document.
@@ -117,24 +117,24 @@ def describe_document(document: Document, media_keys: MediaKeys = DEFAULT_KEYS) 
     lines = [core_document.text] if core_document.text else []
     for kind, reference in (("image", core_document.image), ("video", core_document.video)):
         if reference is not None:
-            lines.append(f"[{kind}: {_describe_place(core_document.source, core_document.locator, reference)}]")
+            lines.append(f"[{kind}: {_describe_location(core_document.source, core_document.locator, reference)}]")
     return "\n".join(lines)
 
 
-def _describe_place(source: str, locator: str, reference: str) -> str:
-    """Return source and place of a media reference in words: "slides.pdf, page 2"."""
+def _describe_location(source: str, locator: str, reference: str) -> str:
+    """Return the source of a media reference and the part of it that it names, such as "slides.pdf, page 2"."""
     if reference.startswith("data:"):
         name, fragment = source or "stored in the document itself, without a source", ""
     else:
         name, _, fragment = reference.rpartition("#")
         if not fragment.startswith(("page=", "t=")):
             name, fragment = reference, ""
-    place = locator or fragment
-    key, _, value = place.partition("=")
+    location = locator or fragment
+    key, _, value = location.partition("=")
     if key == "page":
-        place = f"page {value}"
+        location = f"page {value}"
     elif key == "t":
         start, _, end = value.partition(",")
-        place = f"seconds {start or 0} to {end}" if end else f"from second {start}"
+        location = f"seconds {start or 0} to {end}" if end else f"from second {start}"
     name = shorten(source or name, _MAX_NAME)
-    return f"{name}, {place}" if place else name
+    return f"{name}, {location}" if location else name

@@ -2,42 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.client_base import QdrantBase
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from qwen3vl.documents import Document
 from qwen3vl.errors import RecipeError
 from qwen3vl.recipe import Recipe
-from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, PointRef, Retry, Search, StoreCore, Vector
+from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, Retry, Search
+from qwen3vl.stores.copy_core import CopyCore
 from qwen3vl.stores.core import FLOAT_JSON_BYTES, RECIPE_KEY
 from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
-from qwen3vl.stores.types import POINT_REF_KEYS
 from qwen3vl_qdrant import failures
 from qwen3vl_qdrant.embedded import back_up, storage_of
 from qwen3vl_qdrant.filters import TENANT_KEY, payload_path, to_filter
 from qwen3vl_qdrant.layout import Layout, check_vectors
 from qwen3vl_qdrant.left_points import check_left_points
+from qwen3vl_qdrant.reading import QdrantReader
+from qwen3vl_qdrant.word_search import search_words
 
-_SCAN_PAGE_POINTS = 1000
 _PAYLOAD_INDEXES = {
     "metadata.source": models.PayloadSchemaType.KEYWORD,
     "metadata.kind": models.PayloadSchemaType.KEYWORD,
     TENANT_KEY: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
 }
+_FLOATS_PER_WORD = 2
+"""Size of a word in a sparse vector, its index and its weight, in floats."""
 _local_locks: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
 
 
-class QdrantCore(StoreCore):
+class QdrantCore(QdrantReader):
     """One collection of a Qdrant client.
 
     Args:
@@ -55,13 +58,17 @@ class QdrantCore(StoreCore):
     """
 
     database = "Qdrant"
+    words_hint = (
+        "it has no sparse vectors of words. Copy it into a new collection that has Layout(hybrid=True): "
+        "qwen3vl copy --hybrid, or copy_store. Nothing is embedded again"
+    )
     not_created_hint = (
         " If it was created just now, the server is older than 1.16 and does not store metadata: upgrade it."
     )
 
     def __init__(
         self,
-        client: QdrantClient | AsyncQdrantClient,
+        client: QdrantClient | AsyncQdrantClient | QdrantBase,
         collection: str,
         layout: Layout | None,
         tenant: str | None,
@@ -76,6 +83,18 @@ class QdrantCore(StoreCore):
         if self.is_local:
             # Local mode is not thread-safe: all stores of one client share a lock.
             self.lock = _local_locks.setdefault(engine, RLock())
+
+    @property
+    def place(self) -> Hashable:
+        """The folder or the URL; the client if it is in memory."""
+        if self.folder is not None:
+            return self.folder.resolve()
+        return getattr(getattr(self.client, "_client", None), "rest_uri", id(self.client))
+
+    async def adopt_layout(self, other: CopyCore) -> None:
+        """Take the layout of another Qdrant collection for a new one, unless one was passed."""
+        if self.layout is None and isinstance(other, QdrantCore) and await self.find_collection() is None:
+            self.layout = other.layout
 
     async def find_collection(self) -> CollectionInfo | None:
         """Return the collection; None if it does not exist.
@@ -101,16 +120,16 @@ class QdrantCore(StoreCore):
 
         Raises:
             RecipeError: Vector size, distance or layout differ. In local mode, which stores no other setting of the
-                layout, only its `short` is compared.
+                layout, only its `short` and `hybrid` are compared.
         """
         config = info.description.config
-        size, distance, layout = Layout.from_config(config.params, config)
+        size, distance, layout = Layout.from_config(config.params, config, info.metadata)
         for field, actual, expected in (("size", size, recipe.dimensions), ("distance", distance, "Cosine")):
             if actual != expected:
                 raise RecipeError(f"{self.name}: the vectors' {field} is {actual}, and its recipe says {expected}")
         requested = self.layout
         # Local mode has no index, and does not store settings that it ignores.
-        for field in ("short",) if self.is_local else ("short", "quantization", "tenants"):
+        for field in ("short", "hybrid") if self.is_local else ("short", "hybrid", "quantization", "tenants"):
             if requested is not None and getattr(requested, field) != getattr(layout, field):
                 raise RecipeError(
                     f"{self.name}: its layout's {field} is {getattr(layout, field)!r}, and "
@@ -139,7 +158,7 @@ class QdrantCore(StoreCore):
         await self.request(
             self.client.create_collection,
             self.collection,
-            metadata={RECIPE_KEY: recipe.to_dict()},
+            metadata={RECIPE_KEY: recipe.to_dict(), **layout.metadata},
             **layout.collection_arguments(recipe.dimensions),
         )
         if self.folder is not None:
@@ -156,31 +175,6 @@ class QdrantCore(StoreCore):
         for key, schema in _PAYLOAD_INDEXES.items():
             if key not in (info.payload_schema or {}):
                 await self.request(self.client.create_payload_index, self.collection, key, schema, wait=True)
-
-    async def fetch_ids(self, ids: Sequence[str]) -> set[str]:
-        """Return those of the ids that the tenant has stored."""
-        return {str(record.id) for record in await self._retrieve(ids, with_vectors=False)}
-
-    async def fetch_vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
-        """Return the full vectors, (dimensions,) float32, of those of the ids that the tenant has stored."""
-        vectors = {str(record.id): record.vector for record in await self._retrieve(ids, with_vectors=[""])}
-        return {
-            point_id: np.asarray(vector[""] if isinstance(vector, dict) else vector, dtype=np.float32)
-            for point_id, vector in vectors.items()
-        }
-
-    async def _retrieve(self, ids: Sequence[str], *, with_vectors: bool | list[str]) -> list[models.Record]:
-        """Return the stored records of the ids, without those of other tenants, in one request."""
-        records = await self.request(
-            self.client.retrieve,
-            self.collection,
-            list(ids),
-            with_payload=False if self.tenant is None else [TENANT_KEY],
-            with_vectors=with_vectors,
-        )
-        if self.tenant is None:
-            return list(records)
-        return [record for record in records if (record.payload or {}).get(TENANT_KEY) == self.tenant]
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Write points in requests of bounded size, after the collection was checked once.
@@ -199,21 +193,29 @@ class QdrantCore(StoreCore):
                 await self.recipe()
             await super().upsert(points)
 
+    async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
+        """Index new points of a folder if there are enough; see `StoreCore.build_index`. A server does so by itself."""
+        if hasattr(self.client, "build_index") and await self.request(self.client.collection_exists, self.collection):
+            await self.request(self.client.build_index, self.collection, progress)
+
     def payload(self, point: Point) -> dict[str, Any]:
         """Return the payload with LangChain's keys, LlamaIndex's, and the tenant."""
         payload = {**point.document.to_payload(), **llama_index_payload(point.document, point.id, "doc_id")}
-        return payload if self.tenant is None else {**payload, TENANT_KEY: self.tenant}
+        tenant = self.tenant_of(point)
+        return payload if tenant is None else {**payload, TENANT_KEY: tenant}
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
         """Return an upper bound of the bytes that a point with all its vectors takes in a JSON request."""
-        short = self.layout.short if self.layout is not None else None
-        return super().request_bytes(point, payload) + FLOAT_JSON_BYTES * (short or 0)
+        layout = self.layout or Layout()
+        num_words = len(point.document.words) // 2 + 1 if layout.hybrid else 0
+        num_values = (layout.short or 0) + _FLOATS_PER_WORD * num_words
+        return super().request_bytes(point, payload) + FLOAT_JSON_BYTES * num_values
 
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points in one request, and wait until they are durable."""
         layout = await self._load_layout()
         structs = [
-            models.PointStruct(id=point.id, vector=layout.to_vectors(point.vector), payload=payload)
+            models.PointStruct(id=point.id, vector=layout.to_vectors(point.vector, point.document), payload=payload)
             for point, payload in zip(points, payloads, strict=True)
         ]
         await self.request(self.client.upsert, self.collection, structs, wait=True)
@@ -235,34 +237,30 @@ class QdrantCore(StoreCore):
         selector = models.FilterSelector(filter=native_filter)
         await self.request(self.client.delete, self.collection, selector, wait=True)
 
-    async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
-        """Return a page of the tenant's points, and the id at which the next one begins (None at the end)."""
-        records, next_offset = await self.request(
-            self.client.scroll,
-            self.collection,
-            scroll_filter=to_filter(None, self.tenant),
-            limit=_SCAN_PAGE_POINTS,
-            offset=offset,
-            with_payload=[f"metadata.{key}" for key in POINT_REF_KEYS],
-            with_vectors=False,
-        )
-        points = [
-            PointRef.from_metadata(str(record.id), (record.payload or {}).get("metadata") or {}) for record in records
-        ]
-        return points, next_offset
-
     async def query(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        """Run all searches in one request, or each in its own if any is grouped.
+        """Run all searches in one request, or each in its own if any is grouped; those by words in two requests.
 
         Qdrant in local mode ignores quantization: it searches exactly.
         """
         layout = await self._load_layout()
         if self.is_local:
-            # It would warn about search parameters.
             layout = replace(layout, quantization=None)
+        dense = iter(await self._query_dense([search for search in searches if search.mode == "dense"], layout))
+        others = iter(await search_words(self, layout, [search for search in searches if search.mode != "dense"]))
+        return [next(dense if search.mode == "dense" else others) for search in searches]
+
+    async def has_words(self) -> bool:
+        """Return whether the collection has sparse vectors."""
+        return bool((await self._load_layout()).hybrid)
+
+    def to_query(self, **arguments: Any) -> models.QueryRequest:
+        """Return a request; see `models.QueryRequest`."""
+        return models.QueryRequest(**arguments)
+
+    async def _query_dense(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         if any(search.group_by is not None for search in searches):
             return [await self._query_one(search, layout) for search in searches]
-        return await self._query_batch(searches, layout)
+        return await self._query_batch(searches, layout) if searches else []
 
     async def _query_one(self, search: Search, layout: Layout) -> list[Hit]:
         if search.group_by is None:
@@ -271,15 +269,15 @@ class QdrantCore(StoreCore):
 
     async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         requests = [
-            models.QueryRequest(
-                **layout.query_arguments(search, to_filter(search.where, self.tenant)),
+            self.to_query(
+                **self.query_arguments(search, layout),
                 offset=search.offset,
                 with_payload=True,
             )
             for search in searches
         ]
         responses = await self.request(self.client.query_batch_points, self.collection, requests)
-        return [[_to_hit(point) for point in response.points] for response in responses]
+        return [[to_hit(point) for point in response.points] for response in responses]
 
     async def count_points(self) -> int:
         """Return the exact number of the tenant's points."""
@@ -303,9 +301,16 @@ class QdrantCore(StoreCore):
             await self.recipe()
         return self.layout or Layout()
 
+    def query_arguments(self, search: Search, layout: Layout) -> dict[str, Any]:
+        """Return the arguments of a search within the tenant; see `Layout.query_arguments`."""
+        arguments = layout.query_arguments(search, to_filter(search.where, self.tenant))
+        if self.is_local:  # it would warn about search parameters
+            arguments.pop("params", None)
+        return arguments
+
     async def _query_grouped(self, search: Search, layout: Layout) -> list[Hit]:
         """Return the best hit of each value of `search.group_by`."""
-        arguments = layout.query_arguments(search, to_filter(search.where, self.tenant))
+        arguments = self.query_arguments(search, layout)
         # Qdrant's groups have no offset: those before it are requested as well.
         arguments["limit"] = search.limit + search.offset
         result = await self.request(
@@ -317,8 +322,9 @@ class QdrantCore(StoreCore):
             search_params=arguments.pop("params", None),
             **arguments,
         )
-        return [_to_hit(group.hits[0]) for group in result.groups][search.offset :]
+        return [to_hit(group.hits[0]) for group in result.groups][search.offset :]
 
 
-def _to_hit(point: Any) -> Hit:
+def to_hit(point: Any) -> Hit:
+    """Return a found point of qdrant-client as a hit."""
     return Hit(str(point.id), Document.from_payload(point.payload or {}), float(point.score))

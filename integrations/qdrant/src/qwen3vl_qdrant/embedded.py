@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from qdrant_client.local.persistence import CollectionPersistence
 
 from qwen3vl.errors import StoreError
 from qwen3vl.stores.folders import check_folder, is_read_only, open_linked
+from qwen3vl_qdrant.durable import write_file
 
 logger = logging.getLogger(__name__)
 _METADATA = "meta.json"
@@ -29,6 +29,18 @@ _LOCK = ".lock"
 """The file that qdrant-client locks."""
 _STORAGE = "storage.sqlite"
 _ATTEMPTS = 5
+
+
+def is_local_mode(folder: Path) -> bool:
+    """Return whether qdrant-client's local mode has made a folder.
+
+    Args:
+        folder: The folder; it may not exist.
+
+    Returns:
+        Whether it has the files of that mode, damaged ones too.
+    """
+    return any((folder / name).exists() for name in (_METADATA, _BACKUP, "collection"))
 
 
 def open_folder(folder: str) -> tuple[QdrantClient, bool]:
@@ -73,7 +85,7 @@ def back_up(folder: Path) -> None:
     try:
         content = (folder / _METADATA).read_bytes()
         if not backup.exists() or backup.read_bytes() != content:
-            _write(backup, content)
+            write_file(backup, content)
     except OSError as error:  # a full disk, for example, on which the store can still be searched
         logger.warning("%s was not written, from which a damaged %s would be restored: %s", backup, _METADATA, error)
 
@@ -152,7 +164,7 @@ def _restore_metadata(path: Path) -> None:
         "text_indexes": {name: index for name, index in backup.get("text_indexes", {}).items() if name in stored},
     }
     lost = sorted(stored - set(restored["collections"]))
-    _write(metadata, json.dumps(restored).encode())
+    write_file(metadata, json.dumps(restored).encode())
     if restored["collections"]:
         logger.warning("%s was missing or damaged, and was restored: %s", metadata, ", ".join(restored["collections"]))
     if lost:
@@ -211,13 +223,3 @@ def _how_to_index_again(path: Path, file: Path) -> str:
         f"or move {storage_of(path, name).parent} away, run "
         f"QdrantClient(path={str(path)!r}).delete_collection({name!r}), and index the documents again"
     )
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Replace a file by a complete and durable one."""
-    temporary = file.with_name(file.name + ".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)

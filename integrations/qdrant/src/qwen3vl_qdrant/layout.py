@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,12 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
+from qwen3vl.documents import Document
 from qwen3vl.errors import StoreError
 from qwen3vl.stores import Search, Vector
+from qwen3vl_qdrant.bm25 import Bm25
 
 Quantization = Literal["scalar", "binary", "turbo"]
 SHORT_VECTOR_NAME = "short"
 """Name of the Matryoshka vector. The full vector has no name, because other readers of the collection expect that."""
+TEXT_VECTOR_NAME = "text"
+"""Name of the sparse vector of a document's words."""
+BM25_KEY = "qwen3vl_bm25"
+"""Key of the collection's metadata under which the settings of its sparse vectors are stored."""
 OVERSAMPLING: dict[Quantization, float] = {"scalar": 2.0, "turbo": 4.0, "binary": 16.0}
 """Candidates per hit that are rescored with full vectors; see docs/quantization.md for the measured recall."""
 SHORT_OVERSAMPLING = 20.0
@@ -38,6 +45,8 @@ class Layout:
             (4 bits), `"binary"` (1 bit), or None.
         tenants: Whether to build one index per tenant and none across tenants: a search without tenant and filter then
             reads all points.
+        hybrid: Whether to store the words of each document as a sparse vector, for search by words and by both: True
+            for English, the name of another language, or all settings; False for no such vector.
 
     Raises:
         ValueError: A value is not supported.
@@ -51,12 +60,20 @@ class Layout:
     short: int | None = None
     quantization: Quantization | None = None
     tenants: bool = False
+    hybrid: bool | str | Bm25 = False
 
     def __post_init__(self) -> None:
         if self.quantization not in (None, *OVERSAMPLING):
             raise ValueError(f"quantization is {self.quantization!r}; it may be {', '.join(OVERSAMPLING)} or None")
         if self.short is not None and self.short < 1:
             raise ValueError(f"short is {self.short}; it must be at least 1")
+        if self.hybrid is True or isinstance(self.hybrid, str):
+            object.__setattr__(self, "hybrid", Bm25() if self.hybrid is True else Bm25(self.hybrid))
+
+    @property
+    def bm25(self) -> Bm25 | None:
+        """The settings of the sparse vectors; None if there are none."""
+        return self.hybrid if isinstance(self.hybrid, Bm25) else None
 
     def collection_arguments(self, dimensions: int) -> dict[str, Any]:
         """Return the arguments of `QdrantClient.create_collection` for this layout.
@@ -65,7 +82,7 @@ class Layout:
             dimensions: Number of values of the full vectors.
 
         Returns:
-            `vectors_config` and `hnsw_config`.
+            `vectors_config`, `sparse_vectors_config` and `hnsw_config`.
 
         Raises:
             ValueError: `short` is not less than `dimensions`.
@@ -82,15 +99,26 @@ class Layout:
                 "": _vector_params(dimensions, None),
                 SHORT_VECTOR_NAME: _vector_params(self.short, quantization),
             }
-        return {"vectors_config": vectors, "hnsw_config": hnsw}
+        # Qdrant multiplies the words' weights by their rarity in the collection (IDF).
+        words = models.SparseVectorParams(modifier=models.Modifier.IDF)
+        sparse_vectors = {TEXT_VECTOR_NAME: words} if self.hybrid else None
+        return {"vectors_config": vectors, "sparse_vectors_config": sparse_vectors, "hnsw_config": hnsw}
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the collection's metadata say about the layout."""
+        return {} if self.bm25 is None else {BM25_KEY: self.bm25.to_dict()}
 
     @classmethod
-    def from_config(cls, params: models.CollectionParams, config: models.CollectionConfig) -> tuple[int, str, Layout]:
+    def from_config(
+        cls, params: models.CollectionParams, config: models.CollectionConfig, metadata: Mapping[str, Any]
+    ) -> tuple[int, str, Layout]:
         """Read the layout of an existing collection, which `check_vectors` has accepted.
 
         Args:
             params: Its parameters.
             config: Its configuration.
+            metadata: Its metadata.
 
         Returns:
             Number of values and distance of the full vectors, and the layout.
@@ -99,20 +127,27 @@ class Layout:
         full, short = vectors[""], vectors.get(SHORT_VECTOR_NAME)
         quantization = _quantization_name((short or full).quantization_config or config.quantization_config)
         tenants = config.hnsw_config.m == 0 and bool(config.hnsw_config.payload_m)
-        return full.size, str(full.distance), cls(short.size if short else None, quantization, tenants)
+        has_words = BM25_KEY in metadata and TEXT_VECTOR_NAME in (params.sparse_vectors or {})
+        hybrid = Bm25.from_dict(metadata[BM25_KEY]) if has_words else False
+        return full.size, str(full.distance), cls(short.size if short else None, quantization, tenants, hybrid)
 
-    def to_vectors(self, vector: Vector) -> Any:
+    def to_vectors(self, vector: Vector, document: Document) -> Any:
         """Return what is stored for a full vector.
 
         Args:
             vector: (dimensions,) float32.
+            document: Its document.
 
         Returns:
-            A list, or lists by vector name.
+            A list, or vectors by name. A document without words has no sparse vector.
         """
-        if self.short is None:
-            return vector.tolist()
-        return {"": vector.tolist(), SHORT_VECTOR_NAME: truncate(vector, self.short).tolist()}
+        vectors: dict[str, Any] = {"": vector.tolist()}
+        if self.short is not None:
+            vectors[SHORT_VECTOR_NAME] = truncate(vector, self.short).tolist()
+        if self.bm25 is not None:
+            words = self.bm25.embed_document(document.words)
+            vectors |= {TEXT_VECTOR_NAME: words} if words.indices else {}
+        return vectors if len(vectors) > 1 else vectors[""]
 
     def query_arguments(
         self, search: Search, query_filter: models.Filter | None, oversampling: float | None = None
@@ -120,7 +155,8 @@ class Layout:
         """Return the arguments of a `QueryRequest` that finds candidates and scores them with full vectors.
 
         Args:
-            search: The search. Its offset is not an argument, but the candidates of a short vector cover it.
+            search: The search; its mode is not read. Its offset is not an argument, but the candidates of a short
+                vector cover it.
             query_filter: Its filter in Qdrant's form.
             oversampling: Candidates per hit: of the short vector if there is one (at least `MIN_SHORT_CANDIDATES` in
                 all), else of the quantized vector; no effect without either. None is the default of the layout.
@@ -134,6 +170,9 @@ class Layout:
             "score_threshold": search.threshold,
             "filter": query_filter,
         }
+        if search.exact:
+            ignore_quantization = models.QuantizationSearchParams(ignore=True)
+            return {**arguments, "params": models.SearchParams(exact=True, quantization=ignore_quantization)}
         params = None
         if self.quantization is not None:
             # Candidates of a short vector are many already, so its quantization needs the default factor only.

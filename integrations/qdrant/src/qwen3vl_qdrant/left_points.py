@@ -15,7 +15,7 @@ from qwen3vl.errors import StoreError
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores.types import tenant_point_id
 from qwen3vl_qdrant.filters import TENANT_KEY
-from qwen3vl_qdrant.layout import SHORT_VECTOR_NAME, Layout
+from qwen3vl_qdrant.layout import SHORT_VECTOR_NAME, TEXT_VECTOR_NAME, Layout
 
 logger = logging.getLogger(__name__)
 _NUM_CHECKED = 100
@@ -46,7 +46,7 @@ def check_left_points(file: Path, recipe: Recipe, layout: Layout) -> None:
         payload: dict[str, Any] = point.payload or {}
         vectors: Any = point.vector if isinstance(point.vector, dict) else {"": point.vector}
         reason = ""
-        if {name: len(vector) for name, vector in vectors.items()} != sizes:
+        if {name: len(vector) for name, vector in vectors.items() if name != TEXT_VECTOR_NAME} != sizes:
             reason = "their vectors have other names or sizes"
         elif point.id != tenant_point_id(Document.from_payload(payload), recipe, payload.get(TENANT_KEY)):
             reason = "another model, or other settings, made them"

@@ -103,7 +103,7 @@ def _searches(
         ("full vectors, exact", full_bytes, partial(_full_request, k=k, params=exact)),
         ("full vectors, index", full_bytes, partial(_full_request, k=k, params=index)),
     ]
-    if layout == Layout(tenants=layout.tenants):
+    if layout.short is None and layout.quantization is None:
         return searches
     name = _layout_name(layout)
     compact_bytes = round((layout.short or dimensions) * BITS_PER_VALUE[layout.quantization] / 8)

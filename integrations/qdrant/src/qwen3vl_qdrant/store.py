@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from math import ceil
 from typing import cast
 
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from qwen3vl._deprecation import renamed_arguments
-from qwen3vl.stores import AsyncStore, Retry, Store, open_client
-from qwen3vl.stores.failures import DEFAULT_TIMEOUT_S
+from qwen3vl.stores import AsyncStore, Retry, Store
 from qwen3vl_qdrant.core import QdrantCore
-from qwen3vl_qdrant.embedded import open_folder
 from qwen3vl_qdrant.layout import Layout
 
 
@@ -103,39 +99,3 @@ class AsyncQdrantStore(AsyncStore):
     def layout(self) -> Layout | None:
         """The layout that was passed, else the collection's; None until the collection was created or read."""
         return self.core.layout
-
-
-@renamed_arguments(place="location")
-def open_store(location: str, collection: str = "qwen3vl", *, timeout_s: float = DEFAULT_TIMEOUT_S) -> QdrantStore:
-    """Open a store. A server that cannot be reached is an error of the first request, not of this call.
-
-    A folder that cannot be written can be searched. A folder whose `meta.json` is damaged is repaired.
-
-    Args:
-        location: A folder (created if it does not exist), a server's http(s) URL, or `":memory:"`.
-        collection: Name of the collection.
-        timeout_s: Seconds after which a request to a server fails, rounded up: limits connecting, and each read and
-            write.
-
-    Returns:
-        The store.
-
-    Raises:
-        StoreError: The store cannot be opened, for example because another process has the folder open.
-    """
-    read_only = False
-
-    def folder_client(folder: str) -> QdrantClient:
-        nonlocal read_only
-        client, read_only = open_folder(folder)
-        return client
-
-    client = open_client(
-        location,
-        memory=lambda: QdrantClient(":memory:"),
-        server=lambda url: QdrantClient(url=url, timeout=ceil(timeout_s)),
-        folder=folder_client,
-    )
-    store = QdrantStore(client, collection)
-    store.core.read_only_folder = location if read_only else ""
-    return store

@@ -1,8 +1,8 @@
-"""Runs the decoding of one image, PDF page or video in a worker process that can be killed, or in this process.
+"""Runs the decoding of one image, PDF page or video in a decoder process that can be killed, or in this process.
 
-A media file can make its decoder run for minutes, allocate gigabytes, or crash. In a worker process, each costs that
-file an error, and nobody else anything: a `DecoderProcess` is killed when an item exceeds `MediaPolicy.seconds`, and
-the operating system refuses memory above `MediaPolicy.memory`.
+A media file can make its decoder run for minutes, allocate gigabytes, or crash. There, any of these is an error of that
+file alone: a `DecoderProcess` is killed when an item exceeds `MediaPolicy.seconds`, and the operating
+system refuses memory above `MediaPolicy.memory`.
 
 The processes are started with `subprocess` rather than `multiprocessing` (or a library on top of it, such as pebble):
 `multiprocessing` imports the user's main script again in each process that it spawns, which runs scripts without an

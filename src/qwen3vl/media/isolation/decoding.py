@@ -24,31 +24,31 @@ def decode(policy: MediaPolicy, operation: Callable[..., T], *arguments: Any) ->
 
     Args:
         policy: Where it runs, and with which limits.
-        operation: A function of a module.
-        *arguments: JSON values, arrays, bytes and paths.
+        operation: A function at the top level of a module. A decoder process imports it by its name.
+        *arguments: JSON values, paths, bytes, and arrays of uint8 or int64.
 
     Returns:
-        What the operation returns, which must be of the same types; tuples may become lists.
+        What the operation returns, which must be of the same types; a decoder process turns tuples into lists.
 
     Raises:
         MediaError: The operation failed.
         PolicyError: It took too long or too much memory.
     """
-    with closing(_run(policy, operation, arguments, seconds_per_value=False)) as values:
+    with closing(_run(policy, operation, arguments, limit_each_value=False)) as values:
         value: T = next(values)
         return value
 
 
 def decode_stream(
-    policy: MediaPolicy, operation: Callable[..., Iterator[T]], *arguments: Any, seconds_per_value: bool = False
+    policy: MediaPolicy, operation: Callable[..., Iterator[T]], *arguments: Any, limit_each_value: bool = False
 ) -> Generator[T]:
-    """Run an operation that returns an iterator. A decoder process is occupied until the generator ends.
+    """Run an operation that returns an iterator. A decoder process is occupied until the generator ends or is closed.
 
     Args:
         policy: Where it runs, and with which limits.
         operation: As for `decode`.
         *arguments: As for `decode`.
-        seconds_per_value: Whether `policy.seconds` limits the time for each value, instead of that for all.
+        limit_each_value: Whether `policy.seconds` limits the time of each value, rather than of all together.
 
     Returns:
         A generator of the iterator's values.
@@ -57,14 +57,14 @@ def decode_stream(
         MediaError: The operation failed.
         PolicyError: It took too long or too much memory.
     """
-    return _run(policy, operation, arguments, seconds_per_value=seconds_per_value)
+    return _run(policy, operation, arguments, limit_each_value=limit_each_value)
 
 
 def _run(
-    policy: MediaPolicy, operation: Callable[..., Any], arguments: tuple[Any, ...], *, seconds_per_value: bool
+    policy: MediaPolicy, operation: Callable[..., Any], arguments: tuple[Any, ...], *, limit_each_value: bool
 ) -> Generator[Any]:
     if policy.isolated and _can_isolate():
-        return _run_isolated(policy, operation, arguments, seconds_per_value=seconds_per_value)
+        return _run_isolated(policy, operation, arguments, limit_each_value=limit_each_value)
     return _run_here(operation, arguments)
 
 
@@ -84,7 +84,7 @@ def _run_here(operation: Callable[..., Any], arguments: tuple[Any, ...]) -> Gene
 
 
 def _run_isolated(
-    policy: MediaPolicy, operation: Callable[..., Any], arguments: tuple[Any, ...], *, seconds_per_value: bool
+    policy: MediaPolicy, operation: Callable[..., Any], arguments: tuple[Any, ...], *, limit_each_value: bool
 ) -> Generator[Any]:
     from qwen3vl.media.isolation.pool import POOL
     from qwen3vl.media.isolation.process import ProcessEndedError
@@ -97,7 +97,7 @@ def _run_isolated(
                     arguments,
                     seconds=policy.seconds,
                     memory=policy.memory,
-                    seconds_per_value=seconds_per_value,
+                    limit_each_value=limit_each_value,
                 )
             except ProcessEndedError:  # while it was idle
                 continue

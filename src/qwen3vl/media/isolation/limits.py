@@ -1,4 +1,4 @@
-"""Limits that the operating system enforces on a decoder process. Those it does not know are left out."""
+"""Limits that the operating system enforces on a decoder process. Limits that it does not support are left out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def limited_memory(max_bytes: int) -> Iterator[None]:
     """Let the address space grow by at most `max_bytes` within the block (`RLIMIT_AS`). Does nothing outside Linux.
 
     Args:
-        max_bytes: Bytes beyond what the process has at present.
+        max_bytes: Bytes beyond the present size of the address space.
     """
     size = address_space()
     if not size:

@@ -15,9 +15,9 @@ import numpy as np
 from qwen3vl.media.isolation.shared_buffer import Data, Location, SharedBuffer
 
 MAX_MESSAGE_BYTES = 64 * 2**20
-"""Maximum size of the JSON of a message; the text of a page is the longest part."""
+"""Maximum size of a message's JSON. The longest part that occurs is the text of a page."""
 _DTYPES = ("uint8", "int64")
-"""Element types of the arrays that decoders return."""
+"""Element types of arrays in messages."""
 _ARRAY, _BYTES, _PATH = "array", "bytes", "path"
 
 
@@ -34,13 +34,14 @@ class Channel:
         self.buffer = buffer
 
     def send(self, message: Any) -> None:
-        """Send a message. Its arrays and bytes overwrite those of the message before, in both directions.
+        """Send a message. Its arrays and bytes overwrite those of the last message, whichever process sent that.
 
         Args:
-            message: A JSON value that may contain NumPy arrays, bytes and paths as well.
+            message: A JSON value that may contain paths, bytes, and NumPy arrays of uint8 or int64 as well. Its dicts
+                have none of the keys `array`, `bytes` and `path`; its tuples arrive as lists.
 
         Raises:
-            OSError: The other process has ended.
+            OSError: The other process has ended, or there is not enough memory for the buffer.
         """
         buffers: list[Data] = []
         plain = _encode(message, buffers)
@@ -58,8 +59,8 @@ class Channel:
 
         Raises:
             EOFError: The other process has ended.
-            OSError: As above, or the message is too long or stops halfway.
-            ValueError: This is no message.
+            OSError: As above, or the message is longer than `MAX_MESSAGE_BYTES` or incomplete.
+            ValueError: What arrived is no message, or has more than `max_bytes`.
         """
         data = self.connection.recv_bytes(MAX_MESSAGE_BYTES)
         try:
@@ -71,7 +72,7 @@ class Channel:
             raise ValueError(f"it has the wrong structure: {type(error).__name__}: {error}") from error
 
     def _decode(self, value: Any, locations: list[Location]) -> Any:
-        """Put arrays, bytes and paths back into a JSON value."""
+        """Return a received JSON value with its arrays, bytes and paths: the inverse of `_encode`."""
         if isinstance(value, list):
             return [self._decode(entry, locations) for entry in value]
         if not isinstance(value, dict):
@@ -93,7 +94,7 @@ class Channel:
 
 
 def _encode(value: Any, buffers: list[Data]) -> Any:
-    """Return a value as JSON, and collect its arrays and bytes in `buffers`."""
+    """Return a value that the JSON encoder accepts, and append its arrays and bytes to `buffers`."""
     if isinstance(value, dict):
         return {key: _encode(entry, buffers) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

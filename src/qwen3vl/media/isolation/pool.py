@@ -1,4 +1,4 @@
-"""Keeps decoder processes for further items, so that an item seldom waits for one to start."""
+"""A pool of decoder processes, which are used again, so that an item seldom waits for one to start."""
 
 from __future__ import annotations
 
@@ -7,41 +7,41 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from qwen3vl.concurrency.fork_safety import register_thread_owner
+from qwen3vl.concurrency.fork_safety import init_in_each_process
 from qwen3vl.media.isolation.decoding import MAX_PROCESSES
 from qwen3vl.media.isolation.process import DecoderProcess
 
 
 class DecoderPool:
-    """Lends decoder processes. Any number of threads may use one object at once.
+    """Lends decoder processes to threads. Thread-safe.
 
-    A forked process begins without any: the processes belong to the one that has started them.
+    A forked process has a pool without processes at first: those of its parent belong to the parent.
 
     Args:
-        max_processes: Maximum number of processes; who needs another one waits for one that is done.
+        max_processes: Maximum number of processes. Further leases wait until one is free.
     """
 
     def __init__(self, max_processes: int) -> None:
         self.max_processes = max_processes
-        register_thread_owner(self)
+        init_in_each_process(self)
 
-    def start_threads(self) -> None:
-        """Begin without processes; called again in each forked process."""
+    def init_process_state(self) -> None:
+        """Begin without processes, and release those of the parent process."""
         for process in getattr(self, "_processes", ()):
-            process.disown()  # else they would not notice that the parent has ended
+            process.disown()  # else their connections would stay open here after the parent has ended
         self._processes: set[DecoderProcess] = set()
         self._idle: list[DecoderProcess] = []
         self._slots = threading.BoundedSemaphore(self.max_processes)
 
     @contextmanager
     def lease(self) -> Iterator[DecoderProcess]:
-        """Lend a process for the block, started if none is idle. It is ended afterwards if it is not usable any more.
+        """Lend a process for the block; if none is idle, start one. If it is not usable afterwards, end it.
 
         Yields:
             The process.
 
         Raises:
-            MediaError: It cannot be started.
+            MediaError: No process can be started.
         """
         with self._slots:
             process = self._take_idle() or self._start()

@@ -96,16 +96,16 @@ class DecoderProcess:
         return not (self._busy or self._ended) and self._process.poll() is None
 
     def stream(
-        self, operation: str, arguments: tuple[Any, ...], *, seconds: float, memory: int, seconds_per_value: bool
+        self, operation: str, arguments: tuple[Any, ...], *, seconds: float, memory: int, limit_each_value: bool
     ) -> Iterator[Any]:
         """Run an operation that returns one value or an iterator of values.
 
         Args:
             operation: Module and function, as `module:function`.
             arguments: JSON values, arrays, bytes and paths.
-            seconds: Maximum time that this waits for the process.
+            seconds: Maximum time to wait for the process. The time that the caller takes for a value does not count.
             memory: Bytes by which the process may grow.
-            seconds_per_value: Whether the time begins anew with each value.
+            limit_each_value: Whether `seconds` limits the time of each value, rather than of all together.
 
         Yields:
             The values.
@@ -128,8 +128,8 @@ class DecoderProcess:
         remaining = seconds
         while True:
             began = time.monotonic()
-            reply = self._exchange(remaining, seconds, memory)
-            if not seconds_per_value:
+            reply = self._next_reply(remaining, seconds, memory)
+            if not limit_each_value:
                 remaining -= time.monotonic() - began
             if "error" in reply:
                 raise _to_exception(reply, memory)
@@ -138,8 +138,8 @@ class DecoderProcess:
             if reply["done"]:
                 return
 
-    def _exchange(self, remaining: float, seconds: float, memory: int) -> dict[str, Any]:
-        """Receive a reply. If it is not the last one, let the process go on while the caller uses the value.
+    def _next_reply(self, remaining: float, seconds: float, memory: int) -> dict[str, Any]:
+        """Receive a reply, and ask for the next one, if any: it is decoded while the caller uses this one.
 
         Args:
             remaining: Seconds to wait.

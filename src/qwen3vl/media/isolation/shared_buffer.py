@@ -19,7 +19,7 @@ Location: TypeAlias = tuple[int, int]
 
 
 class SharedBuffer:
-    """A file without a name, in memory where the system allows it. It ends with the last process that has it open.
+    """An unnamed file, in memory where the system allows it. It disappears once both processes have closed it.
 
     The processes take turns: one writes and sends the locations, the other reads. They do not map the file, so that
     neither depends on its size while it works.
@@ -49,7 +49,7 @@ class SharedBuffer:
             Where each of them is.
 
         Raises:
-            OSError: There is not enough memory.
+            OSError: There is not enough memory, or space on the disk.
         """
         locations, offset = [], 0
         for value in values:
@@ -72,7 +72,7 @@ class SharedBuffer:
             A new array, flat.
 
         Raises:
-            ValueError: The buffer does not reach so far.
+            ValueError: The buffer is smaller than that, or the size is no multiple of an element's.
         """
         offset, size = location
         if offset < 0 or size < 0 or (size and offset + size > self.size):

@@ -18,11 +18,11 @@ from qwen3vl.media.isolation.messages import Channel
 from qwen3vl.media.isolation.shared_buffer import SharedBuffer
 
 ORPHAN_GRACE_S = 2.0
-"""Seconds after the deadline at which a process ends itself, in case the process that should kill it is gone."""
+"""Seconds beyond the time limit after which a process ends itself, in case the process that should kill it is gone."""
 RETIREMENT_BYTES = 256 * 2**20
 """A process whose address space has grown by more than this since it started is replaced by a new one."""
 MAX_REASON_LENGTH = 2000
-"""Maximum number of characters of a decoder's error message; some quote the file."""
+"""Maximum number of characters of a decoder's error message, since some messages quote the file."""
 _END = object()
 
 
@@ -50,12 +50,12 @@ def main(socket_descriptor: int, buffer_descriptor: int) -> None:
                 channel.send(reply)
         except (EOFError, ConnectionError):
             return
-        except (MemoryError, OSError):  # there was none left to send the result
+        except (MemoryError, OSError):  # no memory was left to send the result
             channel.send({"error": "MemoryError", "done": True, "retire": True})
 
 
 def _answer(request: dict[str, Any], channel: Channel) -> Iterator[dict[str, Any]]:
-    """Run an operation and yield replies: its result, or each value of it if it is an iterator, or its error."""
+    """Run an operation and yield replies: its result, or each value if it returns an iterator, or an error."""
     operation = _import_operation(request["operation"])  # before memory is limited: libraries are not the item's
     try:
         with limits.limited_memory(request["memory"]):

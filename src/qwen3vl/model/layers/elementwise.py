@@ -52,16 +52,18 @@ def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     Args:
         values: (..., size).
-        weight: (size,), in the dtype of `values`, else torch's slow path runs.
+        weight: (size,), or (num_heads, size) with a row for each; in the dtype of `values`, else torch's slow path
+            runs.
         eps: Added to the mean square.
 
     Returns:
         (..., size), in the dtype of `values`.
     """
-    if values.device.type == "cpu" and values.dtype == torch.float32:
-        # On the CPU torch composes rms_norm of more passes over memory than this.
-        scale = (vector_norm(values, dim=-1, keepdim=True).square() / values.shape[-1] + eps).rsqrt()
-        return values * scale * weight  # type: ignore[no-any-return]
+    if values.device.type == "cpu" and values.dtype != torch.float64:
+        # On the CPU torch composes rms_norm of more passes over memory than this, and mixed dtypes are slow there.
+        wide = values.float()
+        scale = (vector_norm(wide, dim=-1, keepdim=True).square() / values.shape[-1] + eps).rsqrt()
+        return (wide * scale * weight.float()).to(values.dtype)  # type: ignore[no-any-return]
     return torch_rms_norm(values, weight.shape, weight, eps)
 
 
@@ -84,7 +86,7 @@ def rms_norm_and_rotate(values: Tensor, weight: Tensor, eps: float, cos: Tensor,
 def rms_norm_and_rotate_first_heads(values: Tensor, weight: Tensor, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
     """Normalize heads, each with its own weight, and apply `apply_rotary`; for heads whose last ones stay as they are.
 
-    The last heads are normalized in vain: without them, torch's kernel would copy the first ones.
+    On a GPU the last heads are normalized in vain: without them, torch's kernel would copy the first ones.
 
     Args:
         values: (num_tokens, num_heads, head_dim), contiguous.
@@ -96,6 +98,8 @@ def rms_norm_and_rotate_first_heads(values: Tensor, weight: Tensor, eps: float, 
     Returns:
         (num_tokens, num_first_heads, head_dim), in the dtype of `values`.
     """
+    if values.device.type == "cpu":
+        return rms_norm_and_rotate(values[:, : len(weight)], weight, eps, cos, sin)
     normalized = torch_rms_norm(values, values.shape[-1:], None, eps)[:, : len(weight)]
     return apply_rotary(normalized.mul_(weight), cos, sin)
 

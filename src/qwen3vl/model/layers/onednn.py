@@ -1,8 +1,8 @@
-"""Linear layers by oneDNN, for float32 on AMD processors with AVX-512.
+"""Linear layers by oneDNN on CPUs with AVX-512: bfloat16, 8-bit integers, and float32 on AMD processors.
 
-There torch multiplies matrices with MKL, which is slower. oneDNN keeps the weights in the layout that its kernels
-read, and applies an activation, a factor or a residual while it writes the product. docs/performance.md has the
-measurements.
+oneDNN keeps the weights in the layout that its kernels read, and applies an activation, a factor or a residual while it
+writes the product. For float32, torch uses MKL, which is slower on AMD processors; for bfloat16 it uses oneDNN as well,
+but reorders the weights in every call. docs/performance.md has the measurements.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from qwen3vl.model.layers.linear import Linear, LinearBase
+from qwen3vl.model.layers.onednn_int8 import OneDNNInt8Linear, supports_int8_matmul
+from qwen3vl.model.layers.quantized import Int8Linear
 from qwen3vl.model.layers.row_chunked import RowChunked
 
 BLOCK_ROWS, BLOCK_MULTIPLE = 1024, 64
@@ -25,12 +27,16 @@ oneDNN generates and keeps code for every number of rows it is called with. With
 grew by 50 MB in a thousand texts; with these blocks it does not grow.
 """
 
+LAYERS_WITH_OUTLIERS = ("down_proj", "linear_fc2")
+"""Names of the second layers of MLPs. Their inputs have few values that are much larger than the rest (Sun et al. 2024,
+arXiv 2402.17762), so that 8 bits lose the most there."""
+
 
 class OneDNNLinear(LinearBase):
     """A linear layer whose weights are in oneDNN's layout. For inference only: it has no gradients.
 
     Args:
-        dense: The layer to convert, float32 on the CPU.
+        dense: The layer to convert, float32 or bfloat16 on the CPU.
     """
 
     weight: Tensor
@@ -45,7 +51,7 @@ class OneDNNLinear(LinearBase):
         """Convert the weights to torch's layout.
 
         Returns:
-            (out_features, in_features), float32.
+            (out_features, in_features).
         """
         return self.weight.to_dense()
 
@@ -53,10 +59,10 @@ class OneDNNLinear(LinearBase):
         """Apply the layer; see `LinearBase.forward`.
 
         Args:
-            rows: (num_rows, in_features), float32.
+            rows: (num_rows, in_features), in the dtype of the weights.
 
         Returns:
-            (num_rows, out_features), float32.
+            (num_rows, out_features), in the dtype of the weights.
         """
         return self._linear_unary(rows, "none")
 
@@ -64,11 +70,11 @@ class OneDNNLinear(LinearBase):
         """Apply the layer, then GELU; see `LinearBase.gelu`.
 
         Args:
-            rows: (num_rows, in_features), float32.
+            rows: (num_rows, in_features), in the dtype of the weights.
             approximate: `"none"` or `"tanh"`.
 
         Returns:
-            (num_rows, out_features), float32.
+            (num_rows, out_features), in the dtype of the weights.
         """
         return self._linear_unary(rows, "gelu", approximate)
 
@@ -76,12 +82,12 @@ class OneDNNLinear(LinearBase):
         """Apply this layer as the gate of a SwiGLU unit; see `LinearBase.silu_mul`.
 
         Args:
-            rows: (num_rows, in_features), float32.
+            rows: (num_rows, in_features), in the dtype of the weights.
             up_proj: The layer whose output is multiplied by the gate.
             swiglu: Used only if `up_proj` is not a `OneDNNLinear`.
 
         Returns:
-            (num_rows, out_features), float32.
+            (num_rows, out_features), in the dtype of the weights.
         """
         if not isinstance(up_proj, OneDNNLinear):
             return super().silu_mul(rows, up_proj, swiglu)
@@ -91,11 +97,11 @@ class OneDNNLinear(LinearBase):
         """Apply the layer and multiply elementwise.
 
         Args:
-            rows: (num_rows, in_features), float32.
-            factor: (num_rows, out_features), float32.
+            rows: (num_rows, in_features), in the dtype of the weights.
+            factor: (num_rows, out_features), in the dtype of the weights.
 
         Returns:
-            `self(rows) * factor`, (num_rows, out_features), float32.
+            `self(rows) * factor`, (num_rows, out_features), in the dtype of the weights.
         """
         return self._linear_binary(rows, factor, "mul")
 
@@ -103,11 +109,11 @@ class OneDNNLinear(LinearBase):
         """Apply the layer and add the residual; see `LinearBase.add_residual`.
 
         Args:
-            rows: (num_rows, in_features), float32.
-            residual: (num_rows, out_features), float32.
+            rows: (num_rows, in_features), in the dtype of the weights.
+            residual: (num_rows, out_features), in the dtype of the weights.
 
         Returns:
-            (num_rows, out_features), float32.
+            (num_rows, out_features), in the dtype of the weights.
         """
         return self._linear_binary(rows, residual, "add")
 
@@ -119,7 +125,7 @@ class OneDNNLinear(LinearBase):
 
 
 def use_onednn_linears(model: nn.Module) -> None:
-    """Replace a model's float32 linear layers on the CPU by `OneDNNLinear`, in place, where that is faster.
+    """Replace a model's linear layers on the CPU by oneDNN's, in place, where that is faster.
 
     Layers are converted one after the other, so that at most one is in memory twice. Call this after everything that
     reads the ordinary weights. `RowChunked` modules with such layers run in blocks of rows from then on.
@@ -127,24 +133,51 @@ def use_onednn_linears(model: nn.Module) -> None:
     Args:
         model: The model, used for inference only from now on.
     """
-    if not (torch.backends.mkldnn.enabled and onednn_is_faster()):
-        return
     for module in model.modules():
         for name, child in list(module.named_children()):
-            if isinstance(child, Linear) and child.weight.device.type == "cpu" and child.weight.dtype == torch.float32:
-                setattr(module, name, OneDNNLinear(child))
+            converted = _convert(name, child)
+            if converted is not None:
+                setattr(module, name, converted)
     for module in model.modules():
-        if isinstance(module, RowChunked) and any(isinstance(layer, OneDNNLinear) for layer in module.modules()):
+        if isinstance(module, RowChunked) and any(
+            isinstance(layer, OneDNNLinear | OneDNNInt8Linear) for layer in module.modules()
+        ):
             module.block_rows, module.block_multiple = BLOCK_ROWS, BLOCK_MULTIPLE
 
 
+def _convert(name: str, layer: nn.Module) -> LinearBase | None:
+    """Return a layer in oneDNN's layout; None if it is no linear layer on the CPU, or is not faster then."""
+    if isinstance(layer, Int8Linear):
+        scale = layer.weight_scale
+        if scale.device.type == "cpu" and scale.dtype == torch.float32 and supports_int8_matmul():
+            return OneDNNInt8Linear(layer, quantize_remainder=name in LAYERS_WITH_OUTLIERS)
+    elif isinstance(layer, Linear) and layer.weight.device.type == "cpu" and onednn_is_faster(layer.weight.dtype):
+        return OneDNNLinear(layer)
+    return None
+
+
 @cache
-def onednn_is_faster() -> bool:
-    """Return whether this processor is one on which oneDNN was measured to be faster, and this torch supports it."""
-    return (
-        bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+def onednn_is_faster(dtype: torch.dtype) -> bool:
+    """Return whether `OneDNNLinear` was measured to be faster on processors of this kind, and this torch supports it.
+
+    Args:
+        dtype: The dtype of the weights.
+
+    Returns:
+        True for float32 on AMD processors with AVX-512, and for bfloat16 on processors with instructions for it.
+    """
+    available = (
+        torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
         and all(hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+    )
+    if not available:
+        return False
+    if dtype == torch.bfloat16:
+        return torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 (torch has no public name for it)
+    return (
+        dtype == torch.float32
+        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
         and "AMD" in _cpu_vendor()
     )
 

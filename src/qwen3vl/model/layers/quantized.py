@@ -56,7 +56,7 @@ class QuantizedLinear(LinearBase):
 
 
 class Int8Linear(QuantizedLinear):
-    """A linear layer with int8 weights.
+    """A linear layer with int8 weights. On CPUs with 8-bit products, `OneDNNInt8Linear` takes its place.
 
     Args:
         dense: The layer to quantize.
@@ -123,8 +123,8 @@ def quantize_rows(values: Tensor, weight_format: WeightFormat) -> tuple[Tensor, 
     scale = (values.abs().amax(1, keepdim=True) / max_value).clamp_min(torch.finfo(values.dtype).tiny)
     scaled = values.float() / scale.float()
     if weight_format == "int8":
-        return scaled.round().clamp(-127, 127).to(torch.int8), scale
-    return scaled.clamp(-max_value, max_value).to(FP8_DTYPE), scale
+        return scaled.round_().clamp_(-127, 127).to(torch.int8), scale
+    return scaled.clamp_(-max_value, max_value).to(FP8_DTYPE), scale
 
 
 def quantize_rows_fp8(values: Tensor) -> tuple[Tensor, Tensor]:

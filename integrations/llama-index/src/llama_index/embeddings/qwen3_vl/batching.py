@@ -17,9 +17,10 @@ InputType = Literal["query", "document"]
 
 
 class BatchedEmbedding(MultiModalEmbedding):
-    """An embedding model whose methods all go through `_embed_batches` or its async counterpart.
+    """Base class of an embedding model: splits inputs into batches, with events and the rate limiter for each.
 
-    A subclass provides `_embed`, which blocks, and `_aembed`. `Qwen3VLEmbedding` is the one in use.
+    A subclass, such as `Qwen3VLEmbedding`, provides `_embed`, which blocks, and `_aembed`. Its public methods call
+    `_embed_batches` or `_embed_or_raise`, or their async counterparts.
 
     Example:
         ```python
@@ -36,7 +37,7 @@ class BatchedEmbedding(MultiModalEmbedding):
 
     # Not an abstract method: LlamaIndex would wrap every implementation in a span of its own.
     def _embed(self, inputs: Sequence[Any], input_type: InputType, show_progress: bool = False) -> EmbedResult:
-        """Embed one batch of inputs as `Embedder.embed` accepts them."""
+        """Embed one batch. Each input is of a type that `Embedder.embed` accepts; one that fails is in the result."""
         raise NotImplementedError
 
     async def _aembed(self, inputs: Sequence[Any], input_type: InputType, show_progress: bool = False) -> EmbedResult:
@@ -56,7 +57,7 @@ class BatchedEmbedding(MultiModalEmbedding):
     def _embed_batches(
         self, inputs: Sequence[Any], names: Sequence[str], input_type: InputType, show_progress: bool
     ) -> EmbedResult:
-        """Embed inputs of any number; `names` describes each of them in events."""
+        """Embed any number of inputs in batches; `names` has the text that stands for each of them in events."""
         results: list[EmbedResult] = []
         limiter = getattr(self, "rate_limiter", None)  # added to LlamaIndex in 0.14.16
         for start in range(0, len(inputs), self.embed_batch_size):
@@ -86,8 +87,8 @@ class BatchedEmbedding(MultiModalEmbedding):
     def _events(self, names: Sequence[str]) -> Iterator[Callable[[EmbedResult], None]]:
         """Send the start event of a batch, and yield a function that sends the end event with its result.
 
-        Both instrumentation systems of LlamaIndex are served: the dispatcher and the callback manager. The callback
-        manager also ends the event if an exception is raised.
+        Both instrumentation systems of LlamaIndex get the events: the dispatcher and the callback manager. If an
+        exception is raised, only the callback manager ends the event.
         """
         model = self.to_payload()
         dispatcher.event(EmbeddingStartEvent(model_dict=model))

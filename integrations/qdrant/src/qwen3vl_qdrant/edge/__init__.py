@@ -1,0 +1,1 @@
+"""Qdrant's engine in this process (qdrant-edge-py): folders of collections, and a client of them."""

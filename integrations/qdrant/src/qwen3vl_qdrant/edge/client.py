@@ -1,0 +1,190 @@
+"""Clients of qdrant-client over a folder of Qdrant Edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Self
+
+from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client.async_client_base import AsyncQdrantBase
+
+from qwen3vl.errors import StoreError
+from qwen3vl_qdrant.edge.backend import EdgeBackend
+from qwen3vl_qdrant.embedded import is_local_mode
+
+
+class EdgeClient(QdrantClient):
+    """A `QdrantClient` whose collections are in a folder, in Qdrant's own engine in this process.
+
+    Args:
+        folder: The folder; it is created if it does not exist.
+
+    Attributes:
+        backend: What it calls.
+
+    Raises:
+        StoreError: Another process has the folder open, or it cannot be read.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.backend = EdgeBackend(Path(folder))
+        super().__init__(":memory:")
+        self._client.close()
+        self._client = self.backend
+        self._init_options = {"folder": str(folder)}
+
+    def build_index(self, collection_name: str, progress: Callable[[float], None] | None = None) -> bool:
+        """Index new points, and reuse the places of deleted ones, if there are enough. Other calls wait meanwhile.
+
+        Args:
+            collection_name: Name of the collection.
+            progress: Called several times a second with the seconds that have passed.
+
+        Returns:
+            Whether there were enough.
+        """
+        return self.backend.build_index(collection_name, progress)
+
+    def __enter__(self) -> Self:
+        """Return this object, which is closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the client."""
+        self.close()
+
+    def __del__(self) -> None:
+        """Leave the folder to the backend, which a store may still use."""
+
+
+class AsyncEdgeClient(AsyncQdrantClient):
+    """An `AsyncQdrantClient` whose collections are in a folder. Calls run in threads.
+
+    Args:
+        folder: The folder; it is created if it does not exist.
+
+    Attributes:
+        backend: What it calls, in threads.
+
+    Raises:
+        StoreError: Another process has the folder open, or it cannot be read.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.backend = EdgeBackend(Path(folder))
+        super().__init__(":memory:")
+        self._client = _AsyncEdgeBackend(self.backend)
+        self._init_options = {"folder": str(folder)}
+
+    async def build_index(self, collection_name: str, progress: Callable[[float], None] | None = None) -> bool:
+        """Index new points; see `EdgeClient.build_index`.
+
+        Args:
+            collection_name: Name of the collection.
+            progress: Called in the event loop, several times a second, with the seconds that have passed.
+
+        Returns:
+            Whether there were enough.
+        """
+        loop = asyncio.get_running_loop()
+
+        def call_in_loop(seconds: float) -> None:
+            if progress is not None:
+                loop.call_soon_threadsafe(progress, seconds)
+
+        return await asyncio.to_thread(self.backend.build_index, collection_name, call_in_loop)
+
+    async def __aenter__(self) -> Self:
+        """Return this object, which is closed at the end of the block."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the client."""
+        await self.close()
+
+
+class _AsyncEdgeBackend(AsyncQdrantBase):
+    """The methods of an `AsyncQdrantClient`, each of which calls that of an `EdgeBackend`, in a thread."""
+
+    def __init__(self, backend: EdgeBackend) -> None:
+        super().__init__()
+        self.backend = backend
+
+
+def _in_thread(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def method(self: _AsyncEdgeBackend, *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(getattr(self.backend, name), *args, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+def _at_once(name: str) -> Callable[..., Any]:
+    def method(self: _AsyncEdgeBackend, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.backend, name)(*args, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+for _name, _method in vars(AsyncQdrantBase).items():
+    if not _name.startswith("_"):
+        # Uploads are no coroutines in qdrant-client.
+        setattr(_AsyncEdgeBackend, _name, (_in_thread if asyncio.iscoroutinefunction(_method) else _at_once)(_name))
+
+
+def edge_client(folder: str | Path) -> EdgeClient:
+    """Open a folder as a `QdrantClient`, for LangChain's and LlamaIndex's stores and for scripts, without a server.
+
+    The collections, their index and their quantization are those of a `QdrantEdgeStore`. Stores and clients of one
+    process share the folder; it is closed with the last of them.
+
+    Args:
+        folder: The folder; it is created if it does not exist.
+
+    Returns:
+        The client: close it, or use it in a `with` block. What the folder does not have raises `NotImplementedError`.
+
+    Raises:
+        StoreError: Another process has the folder open, it cannot be read, or qdrant-client's local mode has made it.
+
+    Example:
+        ```python
+        with edge_client("library") as client:
+            print(client.count("qwen3vl"))
+        ```
+    """
+    _check_engine(folder)
+    return EdgeClient(folder)
+
+
+def async_edge_client(folder: str | Path) -> AsyncEdgeClient:
+    """Open a folder as an `AsyncQdrantClient`, whose calls run in threads; see `edge_client`.
+
+    Args:
+        folder: As for `edge_client`.
+
+    Returns:
+        The client: close it, or use it in an `async with` block.
+
+    Raises:
+        StoreError: As for `edge_client`.
+
+    Example:
+        ```python
+        async with async_edge_client("library") as client:
+            print(await client.count("qwen3vl"))
+        ```
+    """
+    _check_engine(folder)
+    return AsyncEdgeClient(folder)
+
+
+def _check_engine(folder: str | Path) -> None:
+    if is_local_mode(Path(folder)):
+        raise StoreError(
+            f"{folder} was made by qdrant-client's local mode: open it with QdrantClient(path=...), or copy it into a "
+            f"new folder with `qwen3vl copy {folder} NEW`"
+        )

@@ -1,0 +1,236 @@
+"""One collection in a folder: a shard of Edge, and its description in a file beside it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import qdrant_edge as edge
+from pydantic import ValidationError
+from qdrant_client import models
+
+from qwen3vl.errors import StoreError
+from qwen3vl_qdrant.durable import sync_folder, write_file
+from qwen3vl_qdrant.edge import configs
+from qwen3vl_qdrant.edge.configs import dense_vectors, to_edge_config
+from qwen3vl_qdrant.edge.indexing import build_index
+
+DESCRIPTION = "collection.json"
+"""Name, vectors and metadata of the collection. It is written once."""
+_SHARD = "shard"
+_FORMAT = 1
+_FLOAT_BYTES = 4
+_MIN_DELETED = 1000
+"""Number of deleted points from which Edge cleans up a segment."""
+_INVALID = (
+    *("Wrong input", "Validation failed", "Vector dimension error", "Malformed payload", "Not existing vector"),
+    "No range index",
+)
+
+
+def create_files(path: Path, name: str, description: models.CreateCollection) -> None:
+    """Write a collection without points, completely or not at all.
+
+    Args:
+        path: Its folder, which does not exist.
+        name: Its name.
+        description: Vectors, index and metadata.
+
+    Raises:
+        NotImplementedError: The description has something that Edge does not have.
+    """
+    config = to_edge_config(description)
+    temporary = path.with_name(f".new-{path.name}")
+    if temporary.exists():  # of a process that was killed
+        shutil.rmtree(temporary)
+    (temporary / _SHARD).mkdir(parents=True)
+    shard = edge.EdgeShard.create(str(temporary / _SHARD), config)
+    shard.close()
+    content = {"format": _FORMAT, "name": name, **description.model_dump(mode="json", exclude_none=True)}
+    write_file(temporary / DESCRIPTION, json.dumps(content, indent=1).encode())
+    sync_folder(temporary)
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+class EdgeCollection:
+    """An open collection. Any number of threads may use one object at once: calls follow each other.
+
+    Args:
+        path: Its folder.
+        shown: The folder's name for messages.
+        lock_files: Returns the file descriptors that hold the lock on the store.
+
+    Raises:
+        StoreError: A file is damaged or missing.
+    """
+
+    def __init__(self, path: Path, shown: Path, lock_files: Callable[[], list[int]]) -> None:
+        self._path = path
+        self._shown = shown
+        self._lock_files = lock_files
+        self._lock = RLock()
+        self.description = self._read_description()
+        self._shard: edge.EdgeShard | None = self._load()
+        self._num_deleted = 0
+        self._num_left = 0
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the shard.
+
+        Args:
+            method: Its name.
+            *args: Its arguments.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            ValueError: Edge rejects the request.
+            RuntimeError: Edge fails.
+        """
+        with self._lock:
+            if self._shard is None:
+                raise RuntimeError(f"the collection in {self._shown} is closed")
+            return _translate_errors(getattr(self._shard, method), *args)
+
+    def update(self, operation: edge.UpdateOperation) -> None:
+        """Change points. The change outlives the end of the process when this returns, and a power cut after `flush`.
+
+        Args:
+            operation: The change.
+        """
+        self.call("update", operation)
+
+    def flush(self) -> None:
+        """Write all changes to the disk itself."""
+        self.call("flush")
+
+    def count_deleted(self, num_points: int) -> None:
+        """Note that so many points were deleted or replaced: their places are reused when the index is built."""
+        with self._lock:
+            self._num_deleted += num_points
+
+    def num_unindexed(self) -> int:
+        """Return the number of points that searches compare one by one."""
+        info = self.call("info")
+        num_vectors = len(dense_vectors(self.description.vectors)) or 1
+        # Edge counts sparse vectors as indexed from the beginning; the estimate of their number counts as it does.
+        have_sparse = [
+            edge.Filter(must=[edge.HasVectorCondition(name)]) for name in self.description.sparse_vectors or ()
+        ]
+        num_sparse: int = sum(self.call("count", edge.CountRequest(exact=False, filter=has)) for has in have_sparse)
+        return max(0, int(info.points_count) - (int(info.indexed_vectors_count) - num_sparse) // num_vectors)
+
+    def build_index(self, progress: Callable[[float], None] | None = None, *, min_points: int = 0) -> bool:
+        """Index new points, and reuse the places of deleted ones, if there are enough. Other calls wait meanwhile.
+
+        Args:
+            progress: Called several times a second with the seconds that have passed.
+            min_points: Minimum number of new points, if that is more than Edge's own minimum for an index.
+
+        Returns:
+            Whether there were enough.
+
+        Raises:
+            StoreError: The shard cannot be opened again.
+            RuntimeError: The index cannot be built.
+        """
+        with self._lock:
+            num_new = self.num_unindexed() - self._num_left
+            num_points = int(self.call("info").points_count)
+            if num_new < max(min_points, self._min_indexed()) and (
+                min_points or self._num_deleted < max(_MIN_DELETED, num_points // 5)
+            ):
+                return False
+            self.close()
+            try:
+                build_index(self._path / _SHARD, progress, keep_open=self._lock_files())
+            finally:
+                self._shard = self._load()
+            self._num_left, self._num_deleted = self.num_unindexed(), 0
+            return True
+
+    def close(self) -> None:
+        """Close the shard, which writes all changes to the disk."""
+        with self._lock:
+            if self._shard is not None:
+                self._shard.close()
+                self._shard = None
+
+    def abandon(self) -> None:
+        """Forget the shard in a forked process, where it is the parent's: never flush it, nor hold its lock."""
+        if self._shard is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._shard))
+            _close_descriptors(self._path / _SHARD)
+        self._shard = None
+
+    def _min_indexed(self) -> int:
+        """Return the number of points that fill a segment which Edge indexes."""
+        sizes = [params.size for params in dense_vectors(self.description.vectors).values()]
+        return configs.INDEXING_THRESHOLD_KB * 1024 // (_FLOAT_BYTES * max(sizes, default=1)) + 1
+
+    def _load(self) -> edge.EdgeShard:
+        path = self._path / _SHARD
+        if not path.is_dir():
+            raise StoreError(f"{self._shown / _SHARD} is missing, and with it all points: {self._way_out()}")
+        try:
+            shard: edge.EdgeShard = _translate_errors(edge.EdgeShard.load, str(path))
+        except (RuntimeError, ValueError) as error:
+            if "WouldBlock" in str(error):
+                raise StoreError(
+                    f"{self._shown / _SHARD} is open in another process, perhaps one that builds its index or was "
+                    "forked from this one: wait until it has ended"
+                ) from error
+            raise StoreError(f"{self._shown / _SHARD} cannot be opened ({error}): {self._way_out()}") from error
+        return shard
+
+    def _read_description(self) -> models.CreateCollection:
+        file = self._path / DESCRIPTION
+        try:
+            content = json.loads(file.read_bytes())
+            if content.pop("format") != _FORMAT:
+                raise StoreError(f"{self._shown / DESCRIPTION} was written by a newer version: upgrade qwen3vl-qdrant")
+            del content["name"]
+            return models.CreateCollection(**content)
+        except FileNotFoundError:
+            reason = "is missing"
+        except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+            reason = "is damaged"
+        raise StoreError(
+            f"{self._shown / DESCRIPTION} {reason}, which says what made the vectors of the collection: "
+            f"{self._way_out()}"
+        )
+
+    def _way_out(self) -> str:
+        return f"restore it from a backup, or move {self._shown} away and index the documents again"
+
+
+def _translate_errors(call: Callable[..., Any], *args: Any) -> Any:
+    """Call Edge, which raises plain `Exception`, and a `BaseException` of its own where Rust panics."""
+    try:
+        return call(*args)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException" and type(error) is not Exception:
+            raise
+        kind = ValueError if str(error).startswith(_INVALID) else RuntimeError
+        raise kind(str(error).removeprefix("Service runtime error: ")) from error
+
+
+def _close_descriptors(path: Path) -> None:
+    """Close the inherited descriptors of files below a folder: a lock on one is held until all copies are closed."""
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        return
+    for descriptor in list(descriptors.iterdir()):
+        try:
+            if descriptor.readlink().is_relative_to(path):
+                os.close(int(descriptor.name))
+        except OSError:  # the one that listed the folder
+            continue

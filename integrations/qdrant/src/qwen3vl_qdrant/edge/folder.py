@@ -1,0 +1,267 @@
+"""A folder of collections, which one process at a time has open: its threads and stores share one `EdgeFolder`.
+
+The folder has a file `.lock`, which the process that has it open locks and writes its id to, and
+`collections/NAME/` with the files of one collection each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from threading import RLock
+from typing import IO
+from urllib.parse import quote, unquote
+
+from qdrant_client import models
+
+from qwen3vl.concurrency.fork_safety import ForkSafeLock, init_in_each_process
+from qwen3vl.errors import StoreError
+from qwen3vl.stores.folders import check_folder, is_read_only
+from qwen3vl_qdrant.durable import sync_folder
+from qwen3vl_qdrant.edge.collection import DESCRIPTION, EdgeCollection, create_files
+
+COLLECTIONS = "collections"
+_LOCK = ".lock"
+_open_folders: dict[Path, EdgeFolder] = {}
+_registry_lock = ForkSafeLock()
+
+
+def acquire_folder(path: Path) -> EdgeFolder:
+    """Open a folder, or return the object over it that this process has already. Each call needs a `release_folder`.
+
+    Args:
+        path: The folder; it is created if it does not exist.
+
+    Returns:
+        The open folder.
+
+    Raises:
+        StoreError: Another process has it open, or it is no folder.
+    """
+    check_folder(path)
+    real = path.resolve()
+    with _registry_lock:
+        folder = _open_folders.get(real)
+        if folder is None:
+            folder = _open_folders[real] = EdgeFolder(real, path)
+        folder.num_users += 1
+        return folder
+
+
+def release_folder(folder: EdgeFolder) -> None:
+    """Close a folder if this was its last user.
+
+    Args:
+        folder: What `acquire_folder` returned.
+    """
+    with _registry_lock:
+        folder.num_users -= 1
+        if folder.num_users == 0 and not folder.is_abandoned:
+            del _open_folders[folder.path]
+            folder.close()
+
+
+class EdgeFolder:
+    """An open folder; see `acquire_folder`.
+
+    Args:
+        path: The folder, without links.
+        shown: Its name for messages.
+
+    Attributes:
+        path: As passed.
+        num_users: Number of clients that use it.
+        is_read_only: Whether this process cannot write the folder. It then works on a temporary copy.
+        is_abandoned: Whether this process was forked from the one that has opened the folder.
+
+    Raises:
+        StoreError: Another process has it open, or it cannot be read.
+    """
+
+    def __init__(self, path: Path, shown: Path) -> None:
+        self.path = path
+        self.num_users = 0
+        self.is_read_only = is_read_only(path)
+        self.is_abandoned = False
+        self._shown = shown
+        self._owner = os.getpid()
+        self._lock = RLock()
+        self._collections: dict[str, EdgeCollection] = {}
+        self._copy: Path | None = None
+        self._lock_file: IO[str] | None = None
+        if self.is_read_only:
+            self._copy = _copy(path, shown)
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock_file = _lock_folder(path / _LOCK, shown)
+        self._root = (self._copy or path) / COLLECTIONS
+        init_in_each_process(self)
+
+    def init_process_state(self) -> None:
+        """Do nothing; in a forked process, leave the folder to the parent."""
+        if os.getpid() == self._owner:
+            return
+        self.is_abandoned = True
+        _open_folders.pop(self.path, None)
+        for collection in self._collections.values():
+            collection.abandon()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+    def names(self) -> list[str]:
+        """Return the names of the collections."""
+        self._check()
+        return sorted(unquote(file.parent.name) for file in self._root.glob(f"[!.]*/{DESCRIPTION}"))
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a collection of this name.
+
+        Args:
+            name: The name.
+
+        Returns:
+            True also if it is damaged, so that opening it is an error.
+        """
+        self._check()
+        return (self._root / _file_name(name)).exists()
+
+    def open(self, name: str) -> EdgeCollection:
+        """Return an existing collection.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The open collection, the same object in each call.
+
+        Raises:
+            ValueError: There is none of this name.
+            StoreError: It is damaged.
+        """
+        with self._lock:
+            if not self.exists(name):
+                raise ValueError(f"collection {name!r} not found in {self._shown}")
+            if name not in self._collections:
+                shown = self._shown / COLLECTIONS / _file_name(name)
+                self._collections[name] = EdgeCollection(self._root / _file_name(name), shown, self._lock_files)
+            return self._collections[name]
+
+    def create(self, name: str, description: models.CreateCollection) -> None:
+        """Create a collection.
+
+        Args:
+            name: Its name.
+            description: Vectors, index and metadata.
+
+        Raises:
+            ValueError: There is one of this name.
+        """
+        with self._lock:
+            if self.exists(name):
+                raise ValueError(f"collection {name!r} already exists in {self._shown}")
+            if not self._root.exists():
+                self._root.mkdir()
+                sync_folder(self._root.parent)
+            create_files(self._root / _file_name(name), name, description)
+
+    def delete(self, name: str) -> bool:
+        """Delete a collection with its points.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            Whether there was one.
+        """
+        with self._lock:
+            if not self.exists(name):
+                return False
+            if name in self._collections:
+                self._collections.pop(name).close()
+            path = self._root / _file_name(name)
+            deleted = path.with_name(f".deleted-{path.name}")
+            shutil.rmtree(deleted, ignore_errors=True)
+            path.rename(deleted)
+            sync_folder(self._root)
+            shutil.rmtree(deleted)
+            return True
+
+    def close(self) -> None:
+        """Close all collections and unlock the folder."""
+        for collection in self._collections.values():
+            collection.close()
+        self._collections.clear()
+        if self._lock_file is not None:
+            self._lock_file.close()
+        if self._copy is not None:
+            shutil.rmtree(self._copy, ignore_errors=True)
+
+    def _check(self) -> None:
+        if self.is_abandoned:
+            raise StoreError(
+                f"{self._shown} was opened by the process {self._owner}, from which this one was forked: open the "
+                "store after the fork, in one process, or use a server, which many processes can share"
+            )
+
+    def _lock_files(self) -> list[int]:
+        return [] if self._lock_file is None else [self._lock_file.fileno()]
+
+
+def _file_name(name: str) -> str:
+    """Return the folder's name of a collection: any name is possible, and none begins with a dot."""
+    return re.sub(r"^\.", "%2E", quote(name, safe=" "))
+
+
+def _lock_folder(file: Path, shown: Path) -> IO[str]:
+    """Lock a folder for as long as the returned file is open in this process, or in one that inherits it."""
+    import portalocker  # it fails to be imported where no folder is writable
+
+    stream = file.open("a+", encoding="ascii")
+    try:
+        portalocker.lock(stream, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.exceptions.LockException as error:
+        stream.seek(0)
+        holder = stream.read(20).strip()
+        stream.close()
+        known = f" (its id is {holder})" if holder.isdecimal() else ""
+        raise StoreError(
+            f"{shown} is open in another process{known}: close that one first, or use a Qdrant server, which many "
+            "processes can share"
+        ) from error
+    except BaseException:
+        stream.close()
+        raise
+    stream.truncate(0)
+    stream.write(f"{os.getpid()}\n")
+    stream.flush()
+    return stream
+
+
+def _copy(path: Path, shown: Path) -> Path:
+    """Copy a folder that cannot be written, because Edge writes files also if it only searches."""
+    if not (path / COLLECTIONS).is_dir():
+        raise StoreError(f"there is no store in {shown}, and none can be created: this process cannot write the folder")
+    try:
+        copy = Path(tempfile.mkdtemp(prefix="qwen3vl-store-"))
+    except OSError as error:
+        raise _no_room(shown, error) from error
+    try:
+        shutil.copytree(path / COLLECTIONS, copy / COLLECTIONS)
+        for entry in (copy, *copy.rglob("*")):
+            entry.chmod(0o700 if entry.is_dir() else 0o600)
+    except BaseException as error:
+        shutil.rmtree(copy, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _no_room(shown, error) from error
+        raise
+    return copy
+
+
+def _no_room(shown: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{shown} cannot be written by this process, and to search it, a temporary copy is needed, which cannot be "
+        f"made ({error}): set TMPDIR to a folder that can be written and has room for it"
+    )

@@ -1,0 +1,74 @@
+"""Building the index of a shard in a process of its own.
+
+Edge holds Python's global lock in each of its calls, and builds an index in one call, which takes from seconds to many
+minutes. In a process of its own it neither stops the threads and event loops of this one nor keeps its memory.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import qdrant_edge as edge
+
+_POLL_INTERVAL_S = 0.1
+_BUILD = """\
+import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)
+import json, sys; sys.path[:] = json.loads(sys.argv[1])
+import qdrant_edge
+shard = qdrant_edge.EdgeShard.load(sys.argv[2])
+shard.optimize()
+shard.close()
+"""
+
+
+def build_index(path: Path, progress: Callable[[float], None] | None = None, *, keep_open: Sequence[int] = ()) -> None:
+    """Let Edge index, merge and clean up the segments of a shard that no process has open.
+
+    If this process is interrupted or killed meanwhile, the shard has all of its points, and its former index.
+
+    Args:
+        path: The folder of the shard.
+        progress: Called several times a second with the seconds that have passed; what it raises ends the building.
+        keep_open: File descriptors that the other process inherits, so that locks on them are held until it ends.
+
+    Raises:
+        RuntimeError: The index cannot be built.
+    """
+    start = time.monotonic()
+    if not sys.executable:  # Python inside of another program
+        shard = edge.EdgeShard.load(str(path))
+        shard.optimize()
+        shard.close()
+        return
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", _BUILD, json.dumps([*map(str, sys.path)]), str(path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=keep_open,
+    )
+    try:
+        while True:
+            try:
+                _, errors = process.communicate(timeout=_POLL_INTERVAL_S)
+                break
+            except subprocess.TimeoutExpired:
+                if progress is not None:
+                    progress(time.monotonic() - start)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    if process.returncode < 0:
+        raise RuntimeError(
+            f"the process that builds the index was ended by signal {-process.returncode}, perhaps because there is "
+            "too little memory: searches are exact, and slower, until a later ingestion builds it"
+        )
+    if process.returncode:
+        lines = errors.decode(errors="replace").strip().splitlines()
+        raise RuntimeError(f"the index cannot be built: {lines[-1] if lines else 'no reason given'}")

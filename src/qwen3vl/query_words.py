@@ -1,0 +1,58 @@
+"""The words of queries, for searches that rank by words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from qwen3vl.errors import InputError, ItemError
+from qwen3vl.inputs import Input, as_item
+from qwen3vl.results import Batch
+from qwen3vl.stores import Mode
+
+
+class QueryWords:
+    """The text of each query, and the errors of those that have none if the mode needs one.
+
+    Args:
+        queries: Inputs as `Embedder.embed` accepts them.
+        mode: The mode of the search.
+
+    Attributes:
+        texts: The text of each query; empty if it has none, or cannot be read.
+    """
+
+    def __init__(self, queries: Sequence[Input], mode: Mode | None) -> None:
+        self.texts: list[str] = []
+        self._errors: list[ItemError] = []
+        for index, query in enumerate(queries):
+            try:
+                item = as_item(query)
+            except InputError as error:
+                self.texts.append("")
+                self._errors.append(ItemError(index, "a query", str(error)))
+                continue
+            self.texts.append(" ".join(item.texts))
+            if mode in ("text", "hybrid") and not self.texts[-1].strip():
+                reason = f"it has no text, and mode={mode!r} searches by words: add a text, or leave the mode out"
+                self._errors.append(ItemError(index, item.name, reason))
+
+    @cached_property
+    def without_vectors(self) -> Batch:
+        """The queries as a batch of empty vectors, for searches by words alone."""
+        return Batch(np.zeros((len(self.texts), 0), dtype=np.float32), tuple(self._errors))
+
+    def check(self, vectors: Batch) -> Batch:
+        """Return embedded queries with the errors of those whose text is missing.
+
+        Args:
+            vectors: The vectors of all queries, with the errors of those that cannot be embedded.
+
+        Returns:
+            The same vectors.
+        """
+        errors = {error.index: error for error in (*self._errors, *vectors.errors)}
+        return replace(vectors, errors=tuple(errors[index] for index in sorted(errors)))
