@@ -15,6 +15,7 @@ from random import Random
 import numpy as np
 import pytest
 from PIL import Image
+from qdrant_client import QdrantClient
 
 from qwen3vl import Document, Embedder, RecipeError, Report, Reranker, Retriever, Store, StoreError, ingest, open_store
 from qwen3vl.cli import main
@@ -187,7 +188,9 @@ def start_index(folder: Path, store: Path) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("sent_signal", [signal.SIGKILL, signal.SIGINT])
 def test_index_resumes_after_a_signal(tmp_path: Path, sent_signal: signal.Signals) -> None:
+    """In a folder of qdrant-client's local mode; test_edge_processes.py kills writers of Qdrant's own engine."""
     draw_scenes(tmp_path / "in", 600)
+    QdrantClient(path=str(tmp_path / "store")).close()
     process = start_index(tmp_path / "in", tmp_path / "store")
     database = tmp_path / "store" / "collection" / "qwen3vl" / "storage.sqlite"
     for _ in range(6000):
@@ -207,7 +210,9 @@ def test_index_resumes_after_a_signal(tmp_path: Path, sent_signal: signal.Signal
 
 
 def test_folder_open_in_another_client_is_an_error(tmp_path: Path) -> None:
+    """In local mode, whose clients do not share a folder, not even in one process."""
     folder = str(tmp_path / "store")
+    QdrantClient(path=folder).close()
     store = open_store(folder)
     with pytest.raises(StoreError, match="open in another process"):
         open_store(folder)
