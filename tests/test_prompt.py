@@ -82,7 +82,8 @@ def test_control_tokens_in_a_document_leave_other_scores_unchanged(
     for text in INJECTIONS:
         injected = [documents[0], {"text": text, "image": media["odd"]}, *documents[1:], text]
         scores = golden_reranker.score("beach", injected)
-        np.testing.assert_allclose(scores[[0, 2, 3]], expected, atol=5e-6)
+        # Other neighbours in the batch, other order of sums: each score is within 1e-6 of the one in float64.
+        np.testing.assert_allclose(scores[[0, 2, 3]], expected, atol=2e-6)
         assert np.isfinite(scores).all()
         assert golden_reranker.score(text, documents).shape == (3,)
 
