@@ -8,7 +8,7 @@ from functools import partial
 from random import Random
 from typing import Literal
 
-from qwen3vl.demo.scenes import SHAPES, Clip, Scene, near_miss, near_miss_clip, random_clip, random_scene
+from qwen3vl.demo.scenes import Clip, Scene, near_miss, near_miss_clip, other_shape, random_clip, random_scene
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from qwen3vl.processing.templates import RERANK_INSTRUCTION, PromptContent, VisionPart, rerank_prompt
 from qwen3vl.processing.tokenizer import Tokenizer
@@ -182,9 +182,11 @@ def _document_labels(prompt: EncodedPrompt, document: Scene | Clip, sample: Visi
 
 def _pairs_of_clip_group(tokenizer: Tokenizer, random: Random, first: int, samples: list[VisionSample]) -> list[Pair]:
     """Return the pairs of clips that resemble each other with their captions; the drawn clips go to `samples`."""
+    # The shape is drawn once more by itself, because it is the last thing that a model learns to read.
+    misses: tuple[Callable[[Clip, Random], Clip], ...] = (other_shape, near_miss_clip, resembling_clip)
     group = [draw_from_split(random_clip, random, held_out=False)]
     while len(group) < CLIPS_PER_GROUP:
-        miss = random.choice((other_shape_clip, near_miss_clip, resembling_clip))
+        miss = random.choice(misses)
         # Each clip is also a match, so none may belong to the evaluation split.
         other = draw_from_split(partial(miss, random.choice(group)), random, held_out=False)
         if other.key not in [clip.key for clip in group]:
@@ -203,19 +205,6 @@ def _pairs_of_clip_group(tokenizer: Tokenizer, random: Random, first: int, sampl
             query_labels = caption_labels(tokenizer, prompt, described, style) if index == 0 else {}
             pairs.append(Pair(prompt, index == match, "text to clip", first + match, labels, expected, query_labels))
     return pairs
-
-
-def other_shape_clip(clip: Clip, random: Random) -> Clip:
-    """Change the shape of a clip's moving thing, which is the last thing that a model learns to read.
-
-    Args:
-        clip: The clip.
-        random: The source of randomness.
-
-    Returns:
-        The changed clip, which always differs from `clip`.
-    """
-    return replace(clip, shape=random.choice([name for name in SHAPES if name != clip.shape]))
 
 
 def resembling_clip(clip: Clip, random: Random) -> Clip:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
+from typing import TypeVar
 
 from PIL import Image, ImageDraw
 
@@ -199,6 +200,10 @@ class Clip:
         return frames
 
 
+ShapeT = TypeVar("ShapeT", Thing, Clip)
+"""What has a colour and a shape: a thing, or a clip, whose moving thing is meant."""
+
+
 def random_thing(random: Random, positions: Sequence[int] = range(9)) -> Thing:
     """Choose a random thing.
 
@@ -243,6 +248,19 @@ def random_clip(random: Random) -> Clip:
     return Clip(mover.colour, mover.shape, direction, track, still, random.randrange(len(BACKGROUNDS)))
 
 
+def other_shape(drawn: ShapeT, random: Random) -> ShapeT:
+    """Change the shape of a thing, or of a clip's moving thing.
+
+    Args:
+        drawn: The thing or the clip.
+        random: The source of randomness.
+
+    Returns:
+        A copy with another shape.
+    """
+    return replace(drawn, shape=random.choice([name for name in SHAPES if name != drawn.shape]))
+
+
 def near_miss(scene: Scene, random: Random) -> Scene:
     """Change one attribute of one thing of a scene.
 
@@ -258,9 +276,9 @@ def near_miss(scene: Scene, random: Random) -> Scene:
     thing = things[index]
     match random.randrange(3):
         case 0:
-            thing = replace(thing, colour=random.choice([name for name in COLOURS if name != thing.colour]))
+            thing = _other_colour(thing, random)
         case 1:
-            thing = replace(thing, shape=random.choice([name for name in SHAPES if name != thing.shape]))
+            thing = other_shape(thing, random)
         case _:
             taken = {other.position for other in things}
             free = [position for position in range(9) if position not in taken]
@@ -281,11 +299,16 @@ def near_miss_clip(clip: Clip, random: Random) -> Clip:
     """
     match random.randrange(3):
         case 0:
-            return replace(clip, colour=random.choice([name for name in COLOURS if name != clip.colour]))
+            return _other_colour(clip, random)
         case 1:
-            return replace(clip, shape=random.choice([name for name in SHAPES if name != clip.shape]))
+            return other_shape(clip, random)
         case _:
             return replace(clip, direction=clip.direction ^ 1)
+
+
+def _other_colour(drawn: ShapeT, random: Random) -> ShapeT:
+    """Change the colour of a thing, or of a clip's moving thing."""
+    return replace(drawn, colour=random.choice([name for name in COLOURS if name != drawn.colour]))
 
 
 def _named(colour: str, shape: str) -> str:
