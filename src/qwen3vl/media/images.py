@@ -67,18 +67,7 @@ def read_image_header(reference: ImageReference, policy: MediaPolicy, *, exif: b
         check_pixels(width, height, policy)
         pixels_identity = (image.size, bytes_digest(_oriented_rgb(image, exif).tobytes()))
         return ImageHeader(width, height, pixels_identity, lambda size: to_pixels(_oriented_rgb(image, exif), size))
-    source = open_source(reference, policy)
-    if reference.page is not None:
-        return _read_page(source, reference.page, policy, exif=exif)
-    width, height = decode(policy, image_size, source.data, exif)
-    check_pixels(width, height, policy)
-
-    def load(size: Size | None) -> Pixels:
-        pixels = decode(policy, decode_image, source.data, exif, size)
-        source.require_unchanged()
-        return pixels
-
-    return ImageHeader(width, height, (source.content_digest(), exif), load, source.buffered_bytes)
+    return _read_encoded(open_source(reference, policy), reference.page, policy, exif=exif)
 
 
 def image_size(data: Path | bytes, exif: bool) -> tuple[int, int]:
@@ -157,18 +146,27 @@ def rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _read_page(source: MediaSource, page: int, policy: MediaPolicy, *, exif: bool) -> ImageHeader:
-    from qwen3vl.media.pdf import page_size, render_page  # PDFium would delay the start of every process
+def _read_encoded(source: MediaSource, page: int | None, policy: MediaPolicy, *, exif: bool) -> ImageHeader:
+    """Return the header of an encoded image, or of a page of a PDF."""
+    read_size: Callable[..., tuple[int, int]] = image_size
+    read_pixels: Callable[..., Pixels] = decode_image
+    argument: int = exif  # of both functions
+    if page is not None:
+        from qwen3vl.media.pdf import page_size, render_page  # PDFium would delay the start of every process
 
-    width, height = decode(policy, page_size, source.data, page)
+        read_size, read_pixels, argument = page_size, render_page, page
+    width, height = decode(policy, read_size, source.data, argument)
     check_pixels(width, height, policy)
 
     def load(size: Size | None) -> Pixels:
-        pixels = decode(policy, render_page, source.data, page, size)
+        pixels = decode(policy, read_pixels, source.data, argument, size)
         source.require_unchanged()
         return pixels
 
-    return ImageHeader(width, height, ((source.content_digest(), exif), page), load, source.buffered_bytes)
+    identity: Hashable = (source.content_digest(), exif)
+    if page is not None:
+        identity = (identity, page)
+    return ImageHeader(width, height, identity, load, source.buffered_bytes)
 
 
 def _oriented_size(image: Image.Image, exif: bool) -> tuple[int, int]:
