@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from langchain_core.documents import Document as LangChainDocument
 
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys, document_from_metadata
@@ -56,3 +59,20 @@ def from_langchain(document: LangChainDocument, keys: MediaKeys = DEFAULT_KEYS) 
         ```
     """
     return document_from_metadata(document.page_content, document.metadata, keys)
+
+
+def with_metadata(
+    document: LangChainDocument, metadata: Mapping[str, Any], *, without: Collection[str]
+) -> LangChainDocument:
+    """Return a copy of a document with other metadata.
+
+    Args:
+        document: The document; it is not changed.
+        metadata: What is added, or replaces what is there.
+        without: Keys that are removed before, since an earlier run may have set them.
+
+    Returns:
+        The copy.
+    """
+    kept = {key: value for key, value in document.metadata.items() if key not in without}
+    return document.model_copy(update={"metadata": {**kept, **metadata}})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field
 
+from langchain_qwen3_vl.documents import with_metadata
 from langchain_qwen3_vl.embeddings import Qwen3VLEmbeddings
 from langchain_qwen3_vl.inputs import Content
 
@@ -119,23 +120,18 @@ class Qwen3VLEmbeddingsFilter(BaseDocumentCompressor):
         for index in np.argsort(-similarities, kind="stable").tolist():  # NaN, so what cannot be read, is last
             if ok[index] and self._passes(similarities[index], batch.values[selected] @ batch.values[index]):
                 selected.append(index)
-        filtered = [
-            _with_metadata(documents[index], {"query_similarity_score": float(similarities[index])})
-            for index in selected
-        ]
+        filtered = []
+        for index in selected:
+            score = {"query_similarity_score": float(similarities[index])}
+            filtered.append(with_metadata(documents[index], score, without=FILTER_METADATA_KEYS))
         for error in batch.errors:
             log.warning("cannot filter %s", error)
             if self.similarity_threshold is None:
-                metadata = {"query_similarity_score": None, "filter_error": error.reason}
-                filtered.append(_with_metadata(documents[error.index], metadata))
+                reason = {"query_similarity_score": None, "filter_error": error.reason}
+                filtered.append(with_metadata(documents[error.index], reason, without=FILTER_METADATA_KEYS))
         return filtered[: self.k]
 
     def _passes(self, similarity: float, to_selected: np.ndarray) -> bool:
         if self.similarity_threshold is not None and similarity < self.similarity_threshold:
             return False
         return self.redundancy_threshold is None or not bool(np.any(to_selected > self.redundancy_threshold))
-
-
-def _with_metadata(document: Document, update: Mapping[str, float | str | None]) -> Document:
-    metadata = {key: value for key, value in document.metadata.items() if key not in FILTER_METADATA_KEYS}
-    return document.model_copy(update={"metadata": {**metadata, **update}})

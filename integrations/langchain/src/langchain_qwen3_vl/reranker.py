@@ -11,6 +11,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from langchain_core.utils import from_env
 from pydantic import AliasChoices, Field
 
+from langchain_qwen3_vl.documents import with_metadata
 from langchain_qwen3_vl.inputs import Content, as_list, to_inputs, to_query_input
 from langchain_qwen3_vl.settings import LangChainModelArguments, LangChainModelSettings
 from qwen3vl.adapters.registry import MODELS
@@ -257,9 +258,7 @@ def _to_results(ranking: Sequence[RankedDocument]) -> list[dict[str, Any]]:
 
 def _to_documents(ranking: Sequence[RankedDocument], documents: Sequence[Document]) -> list[Document]:
     """Return copies of the documents of a ranking, with their scores."""
-    reranked = []
-    for ranked in ranking:
-        document = documents[ranked.index]
-        metadata = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
-        reranked.append(document.model_copy(update={"metadata": {**metadata, **_rerank_metadata(ranked)}}))
-    return reranked
+    return [
+        with_metadata(documents[ranked.index], _rerank_metadata(ranked), without=RERANK_METADATA_KEYS)
+        for ranked in ranking
+    ]

@@ -9,7 +9,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict, Field, WithJsonSchema
 
-from langchain_qwen3_vl.documents import to_langchain
+from langchain_qwen3_vl.documents import to_langchain, with_metadata
 from langchain_qwen3_vl.inputs import Content, to_query_input
 from langchain_qwen3_vl.reranker import RERANK_METADATA_KEYS
 from qwen3vl.retriever import AsyncRetriever, Retriever
@@ -101,11 +101,10 @@ class Qwen3VLRetriever(BaseRetriever):
 
 
 def _hit_to_document(hit: Hit) -> Document:
-    document = to_langchain(hit.document)
-    metadata = {key: value for key, value in document.metadata.items() if key not in RERANK_METADATA_KEYS}
-    metadata["score"] = hit.score
+    scores: dict[str, Any] = {"score": hit.score}
     if hit.rerank_score is not None or hit.rerank_error is not None:
-        metadata["relevance_score"] = hit.rerank_score
+        scores["relevance_score"] = hit.rerank_score
     if hit.rerank_error is not None:
-        metadata["rerank_error"] = hit.rerank_error
-    return document.model_copy(update={"id": hit.id, "metadata": metadata})
+        scores["rerank_error"] = hit.rerank_error
+    document = with_metadata(to_langchain(hit.document), scores, without=RERANK_METADATA_KEYS)
+    return document.model_copy(update={"id": hit.id})
