@@ -129,7 +129,7 @@ def test_copy_of_a_tenant_and_refusal_of_another_one() -> None:
 
 def test_same_collection_is_refused(tmp_path: Path) -> None:
     source = fill(QdrantEdgeStore(tmp_path / "store"))
-    with pytest.raises(StoreError, match="copied into itself: name another place"):
+    with pytest.raises(StoreError, match="copied into itself: name another location"):
         copy_store(source, QdrantEdgeStore(tmp_path / "x" / ".." / "store"))
     other = QdrantEdgeStore(tmp_path / "store", "other")
     assert copy_store(source, other).copied == len(DOCUMENTS)

@@ -1,4 +1,4 @@
-"""`qwen3vl copy`: from a folder to any place, in one command, and after being killed."""
+"""`qwen3vl copy`: from a folder to any location, in one command, and after being killed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_folder_is_copied_to_a_server(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (["missing", "new"], "there is no store at missing: make one by"),
         (["source", "new", "--collection", "x"], "the store source has no collection 'x' yet"),
-        (["source", "./source"], "source would be copied into itself: name another place, or give --to-collection"),
+        (["source", "./source"], "source would be copied into itself: name another location, or give --to-collection"),
         (["source", "qdrant:x/../source"], "copied into itself"),
         (["source", "chroma:new", "--short", "8"], "Chroma stores full vectors only"),
         (["source", "new", "--short", "32"], "short is 32; it must be less than the vectors' 32 values"),

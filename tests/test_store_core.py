@@ -160,9 +160,11 @@ def test_location_with_an_unknown_prefix_is_an_error_that_names_the_known_ones(
 
 
 @pytest.mark.parametrize("location", ["", "chroma:", "qdrant:"])
-def test_location_without_a_place_is_an_error(location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_location_without_an_address_is_an_error(
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StoreError, match="names no place: add a folder"):
+    with pytest.raises(StoreError, match="has no address: add a folder"):
         open_store(location)
     assert list(tmp_path.iterdir()) == []
 

@@ -45,9 +45,9 @@ def run_copy(
     Raises:
         StoreError: A store cannot be used, or both are the same.
     """
-    if _place(source) == _place(destination) and collection == new_name:
+    if _resolve(source) == _resolve(destination) and collection == new_name:
         # Some folders cannot be opened twice: without this, the message would name another process.
-        raise StoreError(f"{source} would be copied into itself: name another place, or give --to-collection")
+        raise StoreError(f"{source} would be copied into itself: name another location, or give --to-collection")
     start = time.monotonic()
     from_store, _ = open_existing(source, collection)
     try:
@@ -76,7 +76,8 @@ def run_copy(
     return EXIT_OK
 
 
-def _place(location: str) -> tuple[str, object]:
+def _resolve(location: str) -> tuple[str, object]:
+    """Return the integration and the address of a store; of a folder, the absolute path without links."""
     integration, address = parse_location(location)
     is_folder = "://" not in address and address != ":memory:"
     return integration or "qdrant", Path(address).resolve() if is_folder else address.rstrip("/")

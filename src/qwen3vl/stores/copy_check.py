@@ -66,8 +66,8 @@ def check_copy(source: Store, destination: Store, on_page: Callable[[int], None]
             num_seen += 1
             if len(sample) < _NUM_VECTORS:
                 sample.append(point_id)
-            elif (place := generator.randrange(num_seen)) < _NUM_VECTORS:
-                sample[place] = point_id
+            elif (index := generator.randrange(num_seen)) < _NUM_VECTORS:
+                sample[index] = point_id
         on_page(len(ids))
     expected, actual = source.vectors(sample), destination.vectors(sample)
     unequal = [

@@ -26,8 +26,11 @@ class CopyCore(ABC):
     tenant: str | None
 
     @property
-    def place(self) -> Hashable:
-        """What all objects over the same database have in common, and others have not."""
+    def location(self) -> Hashable:
+        """Where the database is, in a form that can be compared: equal for all cores over the same database.
+
+        A folder or a URL; here, the identity of the client, for a database that only this client can reach.
+        """
         return id(self.client)
 
     async def adopt_layout(self, other: CopyCore) -> None:  # noqa: B027 (optional)

@@ -108,9 +108,9 @@ def _check_arguments(source: Store, destination: Store) -> None:
     for store in (source, destination):
         if not isinstance(store, Store):
             raise TypeError(f"copy_store needs two Stores, and {type(store).__name__} is none: open a blocking client")
-    if source.core.place == destination.core.place and source.collection == destination.collection:
+    if source.core.location == destination.core.location and source.collection == destination.collection:
         raise StoreError(
-            f"{source.name} would be copied into itself: name another place or another collection as the destination"
+            f"{source.name} would be copied into itself: name another location or another collection as the destination"
         )
     if destination.tenant not in (None, source.tenant):
         raise StoreError(

@@ -32,7 +32,7 @@ def check_folder(path: Path) -> None:
         if existing.is_symlink() and not existing.exists():
             raise StoreError(f"{existing} is a link to a place that does not exist: mend the link, or mount the disk")
         if existing.exists() and not existing.is_dir():  # another process may have created the folder just now
-            raise StoreError(f"{existing} is a file, and a store is a folder: name another place")
+            raise StoreError(f"{existing} is a file, and a store is a folder: name another folder")
 
 
 def is_read_only(folder: Path) -> bool:
@@ -65,7 +65,7 @@ def open_linked(folder: Path, open_client: Callable[[Path], Client], *, without:
         The client.
 
     Raises:
-        StoreError: There is no place for temporary folders.
+        StoreError: No temporary folder can be created.
     """
     try:
         links = Path(tempfile.mkdtemp(prefix="qwen3vl-store-"))

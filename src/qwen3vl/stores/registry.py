@@ -32,7 +32,7 @@ def parse_location(location: str) -> tuple[str, str]:
         `("chroma", "library")` for `"chroma:library"`; the integration is empty if the location names none.
 
     Raises:
-        StoreError: It begins with the name of an unknown integration and a colon, or it names no place.
+        StoreError: It begins with the name of an unknown integration and a colon, or it has no address.
     """
     integration, address = "", location
     prefix = _PREFIX.match(location)
@@ -47,7 +47,7 @@ def parse_location(location: str) -> tuple[str, str]:
                 f"is ./{location}"
             )
     if not address:
-        raise StoreError(f"the store {location!r} names no place: add a folder, the URL of a server, or :memory:")
+        raise StoreError(f"the store {location!r} has no address: add a folder, the URL of a server, or :memory:")
     return integration, address
 
 

@@ -72,7 +72,7 @@ class ChromaCore(StoreCore):
         self._chroma_collection: Any = None
 
     @property
-    def place(self) -> Hashable:
+    def location(self) -> Hashable:
         """The client's folder, URL or memory, with Chroma's own tenant and database."""
         client = self.client
         return getattr(client, "_identifier", id(client)), client.tenant, client.database

@@ -85,7 +85,7 @@ class QdrantCore(QdrantReader):
             self.lock = _local_locks.setdefault(engine, RLock())
 
     @property
-    def place(self) -> Hashable:
+    def location(self) -> Hashable:
         """The folder or the URL; the client if it is in memory."""
         if self.folder is not None:
             return self.folder.resolve()

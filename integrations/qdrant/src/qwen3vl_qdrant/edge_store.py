@@ -35,7 +35,7 @@ class EdgeCore(QdrantCore):
             self.read_only_folder = str(backend.location)
 
     @property
-    def place(self) -> Hashable:
+    def location(self) -> Hashable:
         """The folder."""
         path: Path = self.client.folder.path
         return path
