@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 from qwen3vl_chroma import ChromaStore
-from qwen3vl_qdrant import Layout, QdrantEdgeStore, QdrantStore
+from qwen3vl_qdrant import Layout, QdrantEdgeStore, QdrantStore, edge_client
 
 from qwen3vl import CopyReport, Document, Point, RecipeError, Store, StoreError, copy_store, ingest
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
@@ -131,6 +131,11 @@ def test_same_collection_is_refused(tmp_path: Path) -> None:
     source = fill(QdrantEdgeStore(tmp_path / "store"))
     with pytest.raises(StoreError, match="copied into itself: name another location"):
         copy_store(source, QdrantEdgeStore(tmp_path / "x" / ".." / "store"))
+    with edge_client(tmp_path / "store") as client:
+        for pair in ((source, QdrantStore(client)), (QdrantStore(client), source)):
+            with pytest.raises(StoreError, match="copied into itself"):
+                copy_store(*pair)
+        assert copy_store(QdrantStore(client), QdrantStore(client, "third")).copied == len(DOCUMENTS)
     other = QdrantEdgeStore(tmp_path / "store", "other")
     assert copy_store(source, other).copied == len(DOCUMENTS)
     memory = memory_store()

@@ -23,6 +23,7 @@ from qwen3vl.stores.core import FLOAT_JSON_BYTES, RECIPE_KEY
 from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl_qdrant import failures
+from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.embedded import back_up, storage_of
 from qwen3vl_qdrant.filters import TENANT_KEY, payload_path, to_filter
 from qwen3vl_qdrant.layout import Layout, check_vectors
@@ -89,6 +90,10 @@ class QdrantCore(QdrantReader):
         """The folder or the URL; the client if it is in memory."""
         if self.folder is not None:
             return self.folder.resolve()
+        # The client is an `EdgeBackend` itself in an `EdgeCore`, and has one if `edge_client` has returned it.
+        backend = getattr(self.client, "backend", self.client)
+        if isinstance(backend, EdgeBackend):
+            return backend.folder.path
         return getattr(getattr(self.client, "_client", None), "rest_uri", id(self.client))
 
     async def adopt_layout(self, other: CopyCore) -> None:

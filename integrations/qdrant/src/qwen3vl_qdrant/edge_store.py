@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,6 @@ class EdgeCore(QdrantCore):
         super().__init__(backend, collection, layout, tenant, None)
         if backend.folder.is_read_only:
             self.read_only_folder = str(backend.location)
-
-    @property
-    def location(self) -> Hashable:
-        """The folder."""
-        path: Path = self.client.folder.path
-        return path
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
         """Return the size of a point with all its vectors: there are no requests, but each one is a write to disk."""
