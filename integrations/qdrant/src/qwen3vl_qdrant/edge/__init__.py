@@ -1,1 +1,1 @@
-"""Qdrant's engine in this process (qdrant-edge-py): folders of collections, and a client of them."""
+"""Folders of collections in Qdrant Edge, Qdrant's engine as a library (qdrant-edge-py), and clients of such folders."""

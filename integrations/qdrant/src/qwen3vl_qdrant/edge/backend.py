@@ -1,4 +1,4 @@
-"""What a `QdrantClient` calls, over a folder of Qdrant Edge."""
+"""The methods of a `QdrantClient` that read and search points, implemented with Qdrant Edge."""
 
 from __future__ import annotations
 
@@ -28,12 +28,9 @@ from qwen3vl_qdrant.edge.refusals import refuse_missing
 
 @refuse_missing
 class EdgeBackend(PointsBackend):
-    """The methods of a `QdrantClient` over one folder. Any number of threads may use one object at once.
+    """The methods of a `QdrantClient` for the collections of one folder; see `CollectionsBackend`.
 
-    Changes are on the disk when a method returns: they outlive a power cut.
-
-    Args:
-        location: The folder; it is created if it does not exist.
+    Methods that a folder does not have raise `NotImplementedError`.
     """
 
     def retrieve(
@@ -44,7 +41,7 @@ class EdgeBackend(PointsBackend):
         with_vectors: Any = False,
         **kwargs: Any,
     ) -> list[models.Record]:
-        """Return those of the points that exist."""
+        """Return the points with these ids; ids without a point are left out."""
         refuse(kwargs)
         collection = self.folder.open(collection_name)
         records = collection.call("retrieve", list(ids), to_edge_selector(with_payload), with_vectors)
@@ -61,9 +58,9 @@ class EdgeBackend(PointsBackend):
         with_vectors: Any = False,
         **kwargs: Any,
     ) -> tuple[list[models.Record], Any]:
-        """Return a page of points in the order of their ids, and the id at which the next one begins.
+        """Return a page of points, ordered by id, and the id at which the next page begins (None after the last one).
 
-        In the order of a key of the payload, there is no next page: pass `start_from`.
+        With `order_by`, that id is always None: the order's `start_from` asks for the next page.
         """
         refuse(kwargs)
         request = edge.ScrollRequest(
@@ -94,7 +91,7 @@ class EdgeBackend(PointsBackend):
         exact: bool = False,
         **kwargs: Any,
     ) -> models.FacetResponse:
-        """Return the values of a key of the payload, which needs an index, with their numbers of points."""
+        """Return the values of a payload key, which needs a payload index, and the number of points of each value."""
         refuse(kwargs)
         request = edge.FacetRequest(key, limit=limit, exact=exact, filter=to_edge_filter(facet_filter))
         hits = self.folder.open(collection_name).call("facet", request).hits
@@ -111,7 +108,7 @@ class EdgeBackend(PointsBackend):
         results = collection.call("query_batch", edge.QueryBatchRequest(queries)) if queries else []
         responses = [[to_scored_point(point) for point in points] for points in results]
         for request, points in zip(requests, responses, strict=True):
-            if not request.with_vector:  # Edge returns them for diverse hits
+            if not request.with_vector:  # for MMR, Edge returns the vectors in any case
                 for point in points:
                     point.vector = None
         return [QueryResponse.model_construct(points=points) for points in responses]
@@ -167,7 +164,10 @@ class EdgeBackend(PointsBackend):
         lookup_from: Any = None,
         **kwargs: Any,
     ) -> models.GroupsResult:
-        """Return the best points of each value of a key, with their whole payload or none of it."""
+        """Return the best points of each value of a payload key.
+
+        They have no payload if `with_payload` is False, else their whole payload, also where it selects keys.
+        """
         refuse({**kwargs, "with_lookup": with_lookup})
 
         def search(extra: models.Filter, num_hits: int) -> list[models.ScoredPoint]:

@@ -22,7 +22,7 @@ class EdgeClient(QdrantClient):
         folder: The folder; it is created if it does not exist.
 
     Attributes:
-        backend: What it calls.
+        backend: What implements its methods.
 
     Raises:
         StoreError: Another process has the folder open, or it cannot be read.
@@ -30,20 +30,21 @@ class EdgeClient(QdrantClient):
 
     def __init__(self, folder: str | Path) -> None:
         self.backend = EdgeBackend(Path(folder))
+        # A QdrantClient makes its backend itself: one in memory, which is replaced.
         super().__init__(":memory:")
         self._client.close()
         self._client = self.backend
         self._init_options = {"folder": str(folder)}
 
     def build_index(self, collection_name: str, progress: Callable[[float], None] | None = None) -> bool:
-        """Index new points, and reuse the places of deleted ones, if there are enough. Other calls wait meanwhile.
+        """Index new points and free the space of deleted ones, if there are many of either. Other calls wait meanwhile.
 
         Args:
             collection_name: Name of the collection.
             progress: Called several times a second with the seconds that have passed.
 
         Returns:
-            Whether there were enough.
+            Whether there were, so that the index was built.
         """
         return self.backend.build_index(collection_name, progress)
 
@@ -56,7 +57,7 @@ class EdgeClient(QdrantClient):
         self.close()
 
     def __del__(self) -> None:
-        """Leave the folder to the backend, which a store may still use."""
+        """Do nothing. A QdrantClient would close its backend here, which a store may still use."""
 
 
 class AsyncEdgeClient(AsyncQdrantClient):
@@ -66,7 +67,7 @@ class AsyncEdgeClient(AsyncQdrantClient):
         folder: The folder; it is created if it does not exist.
 
     Attributes:
-        backend: What it calls, in threads.
+        backend: What implements its methods; they are called in threads.
 
     Raises:
         StoreError: Another process has the folder open, or it cannot be read.
@@ -86,7 +87,7 @@ class AsyncEdgeClient(AsyncQdrantClient):
             progress: Called in the event loop, several times a second, with the seconds that have passed.
 
         Returns:
-            Whether there were enough.
+            As `EdgeClient.build_index` returns.
         """
         loop = asyncio.get_running_loop()
 
@@ -131,7 +132,7 @@ def _at_once(name: str) -> Callable[..., Any]:
 
 for _name, _method in vars(AsyncQdrantBase).items():
     if not _name.startswith("_"):
-        # Uploads are no coroutines in qdrant-client.
+        # upload_points and upload_collection are ordinary functions in AsyncQdrantClient as well.
         setattr(_AsyncEdgeBackend, _name, (_in_thread if asyncio.iscoroutinefunction(_method) else _at_once)(_name))
 
 
@@ -145,7 +146,8 @@ def edge_client(folder: str | Path) -> EdgeClient:
         folder: The folder; it is created if it does not exist.
 
     Returns:
-        The client: close it, or use it in a `with` block. What the folder does not have raises `NotImplementedError`.
+        The client: close it, or use it in a `with` block. Methods and arguments that only a server has raise
+        `NotImplementedError`.
 
     Raises:
         StoreError: Another process has the folder open, it cannot be read, or qdrant-client's local mode has made it.

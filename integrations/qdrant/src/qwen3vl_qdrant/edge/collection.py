@@ -22,16 +22,17 @@ from qwen3vl_qdrant.edge.configs import dense_vectors, to_edge_config
 from qwen3vl_qdrant.edge.indexing import build_index
 
 DESCRIPTION = "collection.json"
-"""Name, vectors and metadata of the collection. It is written once."""
+"""The file with name, vectors and metadata of the collection. It is written when the collection is created."""
 _SHARD = "shard"
 _FORMAT = 1
 _FLOAT_BYTES = 4
 _MIN_DELETED = 1000
-"""Number of deleted points from which Edge cleans up a segment."""
+"""Minimum number of deleted points, beside a fifth of all, for which the index is built to free their space."""
 _INVALID = (
     *("Wrong input", "Validation failed", "Vector dimension error", "Malformed payload", "Not existing vector"),
     "No range index",
 )
+"""How Edge's messages begin if a request is not valid."""
 
 
 def create_files(path: Path, name: str, description: models.CreateCollection) -> None:
@@ -47,7 +48,7 @@ def create_files(path: Path, name: str, description: models.CreateCollection) ->
     """
     config = to_edge_config(description)
     temporary = path.with_name(f".new-{path.name}")
-    if temporary.exists():  # of a process that was killed
+    if temporary.exists():  # left by a process that was killed
         shutil.rmtree(temporary)
     (temporary / _SHARD).mkdir(parents=True)
     shard = edge.EdgeShard.create(str(temporary / _SHARD), config)
@@ -60,12 +61,12 @@ def create_files(path: Path, name: str, description: models.CreateCollection) ->
 
 
 class EdgeCollection:
-    """An open collection. Any number of threads may use one object at once: calls follow each other.
+    """An open collection. Any number of threads may use one object at once: their calls run one after the other.
 
     Args:
         path: Its folder.
-        shown: The folder's name for messages.
-        lock_files: Returns the file descriptors that hold the lock on the store.
+        shown: The folder as messages name it.
+        lock_files: Returns the descriptors of the open files by which this process holds the lock on the store.
 
     Raises:
         StoreError: A file is damaged or missing.
@@ -80,6 +81,7 @@ class EdgeCollection:
         self._shard: edge.EdgeShard | None = self._load()
         self._num_deleted = 0
         self._num_left = 0
+        """Points that the last build left without an index, in segments that are too small for one."""
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the shard.
@@ -101,7 +103,7 @@ class EdgeCollection:
             return _translate_errors(getattr(self._shard, method), *args)
 
     def update(self, operation: edge.UpdateOperation) -> None:
-        """Change points. The change outlives the end of the process when this returns, and a power cut after `flush`.
+        """Change points. When this returns, the change survives the end of the process; after `flush`, a power cut too.
 
         Args:
             operation: The change.
@@ -109,19 +111,20 @@ class EdgeCollection:
         self.call("update", operation)
 
     def flush(self) -> None:
-        """Write all changes to the disk itself."""
+        """Write all changes from the caches of the operating system to the disk."""
         self.call("flush")
 
     def count_deleted(self, num_points: int) -> None:
-        """Note that so many points were deleted or replaced: their places are reused when the index is built."""
+        """Record that so many points were deleted: `build_index` frees their space once there are many."""
         with self._lock:
             self._num_deleted += num_points
 
     def num_unindexed(self) -> int:
-        """Return the number of points that searches compare one by one."""
+        """Return the number of points that are not in the index, so that searches compare them one by one."""
         info = self.call("info")
         num_vectors = len(dense_vectors(self.description.vectors)) or 1
-        # Edge counts sparse vectors as indexed from the beginning; the estimate of their number counts as it does.
+        # `indexed_vectors_count` includes every sparse vector from the start. Their number is subtracted as Edge's
+        # estimate (exact=False), which counts in the same way.
         have_sparse = [
             edge.Filter(must=[edge.HasVectorCondition(name)]) for name in self.description.sparse_vectors or ()
         ]
@@ -129,14 +132,15 @@ class EdgeCollection:
         return max(0, int(info.points_count) - (int(info.indexed_vectors_count) - num_sparse) // num_vectors)
 
     def build_index(self, progress: Callable[[float], None] | None = None, *, min_points: int = 0) -> bool:
-        """Index new points, and reuse the places of deleted ones, if there are enough. Other calls wait meanwhile.
+        """Index new points and free the space of deleted ones, if there are many of either. Other calls wait meanwhile.
 
         Args:
             progress: Called several times a second with the seconds that have passed.
-            min_points: Minimum number of new points, if that is more than Edge's own minimum for an index.
+            min_points: Minimum number of new points, if that is more than Edge's own minimum for an index. If it is not
+                0, deleted points alone are no reason to build.
 
         Returns:
-            Whether there were enough.
+            Whether there were, so that the index was built.
 
         Raises:
             StoreError: The shard cannot be opened again.
@@ -165,14 +169,15 @@ class EdgeCollection:
                 self._shard = None
 
     def abandon(self) -> None:
-        """Forget the shard in a forked process, where it is the parent's: never flush it, nor hold its lock."""
+        """Drop the shard in a forked process without flushing it, because it belongs to the parent process."""
         if self._shard is not None:
+            # One reference is never released: freeing the object would flush the parent's files.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._shard))
             _close_descriptors(self._path / _SHARD)
         self._shard = None
 
     def _min_indexed(self) -> int:
-        """Return the number of points that fill a segment which Edge indexes."""
+        """Return the number of points from which Edge builds an index for a segment."""
         sizes = [params.size for params in dense_vectors(self.description.vectors).values()]
         return configs.INDEXING_THRESHOLD_KB * 1024 // (_FLOAT_BYTES * max(sizes, default=1)) + 1
 
@@ -213,7 +218,10 @@ class EdgeCollection:
 
 
 def _translate_errors(call: Callable[..., Any], *args: Any) -> Any:
-    """Call Edge, which raises plain `Exception`, and a `BaseException` of its own where Rust panics."""
+    """Call Edge, and raise its errors as `ValueError` or `RuntimeError`.
+
+    It raises plain `Exception`, or, if its Rust code panics, a `PanicException`, which is no `Exception`.
+    """
     try:
         return call(*args)
     except BaseException as error:
@@ -224,7 +232,10 @@ def _translate_errors(call: Callable[..., Any], *args: Any) -> Any:
 
 
 def _close_descriptors(path: Path) -> None:
-    """Close the inherited descriptors of files below a folder: a lock on one is held until all copies are closed."""
+    """Close the descriptors that a forked process has inherited of files below a folder.
+
+    A file stays locked until every process that has its descriptor has closed it.
+    """
     descriptors = Path("/proc/self/fd")
     if not descriptors.is_dir():
         return
@@ -232,5 +243,5 @@ def _close_descriptors(path: Path) -> None:
         try:
             if descriptor.readlink().is_relative_to(path):
                 os.close(int(descriptor.name))
-        except OSError:  # the one that listed the folder
+        except OSError:  # closed meanwhile, as the descriptor by which /proc/self/fd was listed
             continue

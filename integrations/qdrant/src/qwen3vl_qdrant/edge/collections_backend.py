@@ -1,4 +1,4 @@
-"""What a `QdrantClient` calls about collections, over a folder of Qdrant Edge."""
+"""The methods of a `QdrantClient` for collections and payload indexes, implemented with Qdrant Edge."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from qwen3vl_qdrant.edge.folder import EdgeFolder, acquire_folder, release_folde
 
 _COMPLETED = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
 _IGNORED = frozenset({"wait", "ordering", "timeout", "consistency"})
-"""Arguments without a meaning for an engine in this process."""
+"""Arguments that are accepted and have no effect: they concern requests to a server and its replicas."""
 
 
 class CollectionsBackend(QdrantBase):
-    """The methods about collections. Any number of threads may use one object at once.
+    """The methods for collections and payload indexes. Any number of threads may use one object at once.
 
-    Changes are on the disk when a method returns: they outlive a power cut.
+    When a method returns, its changes are flushed to the disk, so that they survive a power cut.
 
     Args:
         location: The folder; it is created if it does not exist.
@@ -52,7 +52,7 @@ class CollectionsBackend(QdrantBase):
         return self._folder
 
     def close(self, **_: Any) -> None:
-        """Close the folder, unless others in this process use it. Later calls of other methods fail."""
+        """Stop using the folder; this process's last user closes it. Later calls of other methods fail."""
         self._folder = None
         self._release()
 
@@ -87,7 +87,7 @@ class CollectionsBackend(QdrantBase):
             metadata=metadata,
         )
         self.check_writable()
-        to_edge_config(description)
+        to_edge_config(description)  # raises an error for what Edge does not have, before anything is written
         self.folder.create(collection_name, description)
         return True
 
@@ -164,7 +164,7 @@ class CollectionsBackend(QdrantBase):
 
 
 def refuse(options: dict[str, Any], ignored: set[str] | None = None) -> None:
-    """Raise an error for options that change what a call means, and that Edge does not have."""
+    """Raise `NotImplementedError` for an option that Edge does not have, unless it has no effect on the result."""
     for name, value in options.items():
         if value is not None and name not in _IGNORED and name not in (ignored or ()):
             raise NotImplementedError(f"a folder does not support the argument {name}: leave it out, or use a server")

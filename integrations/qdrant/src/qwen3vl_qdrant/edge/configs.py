@@ -1,4 +1,4 @@
-"""Descriptions of collections, as qdrant-client passes them, as configurations of Qdrant Edge."""
+"""Conversion of a collection's configuration from qdrant-client's models to Qdrant Edge's classes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _PAYLOAD_SCHEMAS: dict[str, Any] = {
 def to_edge_config(description: models.CreateCollection) -> edge.EdgeConfig:
     """Return the configuration of a new shard.
 
-    Vectors and payloads are on disk, and read through the page cache; quantized vectors and the graph are in memory.
+    Vectors and payloads are on disk, and read through the page cache; quantized vectors and the HNSW graph are in
+    memory.
 
     Args:
         description: Vectors, HNSW and quantization of the collection.
@@ -35,7 +36,7 @@ def to_edge_config(description: models.CreateCollection) -> edge.EdgeConfig:
         The configuration.
 
     Raises:
-        NotImplementedError: It has something that Edge does not have.
+        NotImplementedError: The vectors are multivectors or not float32, or the quantization is not supported.
     """
     vectors = dense_vectors(description.vectors)
     return edge.EdgeConfig(
@@ -48,23 +49,24 @@ def to_edge_config(description: models.CreateCollection) -> edge.EdgeConfig:
 
 
 def dense_vectors(vectors: Any) -> dict[str, models.VectorParams]:
-    """Return the dense vectors of a description by name; the one without a name is under `""`."""
+    """Return the parameters of the dense vectors by name; the name of a vector without one is `""`."""
     if vectors is None:
         return {}
     return {"": vectors} if isinstance(vectors, models.VectorParams) else dict(vectors)
 
 
 def to_edge_schema(schema: Any) -> Any:
-    """Return the schema of a payload index in Edge's form.
+    """Convert the schema of a payload index.
 
     Args:
         schema: A `models.PayloadSchemaType`, or the parameters of an index; None is a keyword index.
 
     Returns:
-        The schema.
+        The schema in Edge's form.
 
     Raises:
-        NotImplementedError: Edge is not told such parameters here.
+        NotImplementedError: `schema` is of another type, or sets `stopwords`, `stemmer`, `memory` or `scoring`, which
+            this function does not convert. No parameter is ignored.
     """
     if schema is None:
         return edge.PayloadSchemaType.Keyword
@@ -79,7 +81,7 @@ def to_edge_schema(schema: Any) -> Any:
 
 
 def schema_name(schema: Any) -> models.PayloadSchemaType:
-    """Return the type of an existing payload index of Edge in qdrant-client's form."""
+    """Return the type of an existing payload index as qdrant-client names it."""
     return models.PayloadSchemaType(next(name for name, known in _PAYLOAD_SCHEMAS.items() if known == schema))
 
 
@@ -113,6 +115,7 @@ def _sparse_params(params: models.SparseVectorParams) -> edge.EdgeSparseVectorPa
 
 def _hnsw(config: models.HnswConfigDiff | None) -> edge.HnswIndexConfig:
     values = {name: value for name, value in config.model_dump().items() if value is not None} if config else {}
+    # `memory` and `inline_storage` have no effect: they say how the graph is stored, and not what is found.
     known = {"m", "ef_construct", "full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m"}
     defaults = {name: getattr(DEFAULT_HNSW, name) for name in ("m", "ef_construct", "full_scan_threshold")}
     return edge.HnswIndexConfig(**{**defaults, **{name: value for name, value in values.items() if name in known}})

@@ -1,4 +1,4 @@
-"""Queries of qdrant-client by examples, and those without a vector, as queries of Qdrant Edge."""
+"""Conversion of queries by example, with MMR, and without a vector, from qdrant-client's models to Qdrant Edge's."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _DIRECTIONS = {models.Direction.ASC: edge.Direction.Asc, models.Direction.DESC: 
 
 
 def to_example_query(query: Any, using: str | None, limit: int, to_vector: Callable[[Any], Any]) -> Any:
-    """Return a query for diverse hits, by recommendation, discovery, context, order or at random in Edge's form.
+    """Convert a query with MMR, or a recommend, discover, context, order-by or sample query.
 
     Args:
         query: The query.
         using: Name of the vector.
-        limit: Number of hits that are wanted.
-        to_vector: Returns the vector of an example, which is a point's id or a vector, in Edge's form.
+        limit: Number of hits that are requested.
+        to_vector: Returns the vector of an example in Edge's form. An example is a point's id or a vector.
 
     Returns:
-        The query.
+        The query in Edge's form.
 
     Raises:
-        NotImplementedError: Edge does not have it, or is not told it here.
+        NotImplementedError: The query is of another type, which needs a Qdrant server.
+        ValueError: A recommendation by the average vector has no positive example, or a vector that is not dense.
     """
     match query:
         case models.NearestQuery(mmr=models.Mmr() as mmr):
@@ -48,7 +49,7 @@ def to_example_query(query: Any, using: str | None, limit: int, to_vector: Calla
 
 
 def to_edge_order(order_by: Any) -> edge.OrderBy | None:
-    """Return an order by a key of the payload, which needs an index of numbers or dates, in Edge's form."""
+    """Convert an order by a payload key, which needs a payload index of numbers or datetimes."""
     if order_by is None:
         return None
     if isinstance(order_by, str):

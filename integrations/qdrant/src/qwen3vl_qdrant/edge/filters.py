@@ -1,4 +1,4 @@
-"""Filters of qdrant-client as filters of Qdrant Edge."""
+"""Conversion of filters from qdrant-client's models to Qdrant Edge's classes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from qdrant_client import models
 
 
 def to_edge_filter(query_filter: models.Filter | None) -> edge.Filter | None:
-    """Return a filter in Edge's form.
+    """Convert a filter.
 
     Args:
         query_filter: A filter; None for no restriction.
 
     Returns:
-        The filter; None for None.
+        The filter in Edge's form; None for None.
 
     Raises:
-        NotImplementedError: It has a condition that Edge does not have.
+        NotImplementedError: The filter has a condition that Edge does not have.
     """
     if query_filter is None:
         return None

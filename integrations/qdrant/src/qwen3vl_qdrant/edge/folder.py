@@ -1,7 +1,7 @@
-"""A folder of collections, which one process at a time has open: its threads and stores share one `EdgeFolder`.
+"""A folder of collections. One process at a time has it open; that process's threads and stores share one `EdgeFolder`.
 
-The folder has a file `.lock`, which the process that has it open locks and writes its id to, and
-`collections/NAME/` with the files of one collection each.
+In the folder are a file `.lock`, which this process locks and writes its process id to, and for each collection a
+folder `collections/NAME` with its files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _registry_lock = ForkSafeLock()
 
 
 def acquire_folder(path: Path) -> EdgeFolder:
-    """Open a folder, or return the object over it that this process has already. Each call needs a `release_folder`.
+    """Open a folder; if this process has it open already, return the same object. Each call needs a `release_folder`.
 
     Args:
         path: The folder; it is created if it does not exist.
@@ -68,14 +68,14 @@ class EdgeFolder:
     """An open folder; see `acquire_folder`.
 
     Args:
-        path: The folder, without links.
-        shown: Its name for messages.
+        path: The absolute path of the folder, with symbolic links resolved.
+        shown: The folder as the caller passed it, for messages.
 
     Attributes:
         path: As passed.
-        num_users: Number of clients that use it.
+        num_users: Number of calls of `acquire_folder` without a `release_folder` yet.
         is_read_only: Whether this process cannot write the folder. It then works on a temporary copy.
-        is_abandoned: Whether this process was forked from the one that has opened the folder.
+        is_abandoned: Whether this process was forked from the one that opened the folder, so that it may not use it.
 
     Raises:
         StoreError: Another process has it open, or it cannot be read.
@@ -211,13 +211,16 @@ class EdgeFolder:
 
 
 def _file_name(name: str) -> str:
-    """Return the folder's name of a collection: any name is possible, and none begins with a dot."""
+    """Return the name of a collection's folder: percent-encoded, so that any name of a collection is possible.
+
+    It never begins with a dot, as the names of folders do that are being created or deleted.
+    """
     return re.sub(r"^\.", "%2E", quote(name, safe=" "))
 
 
 def _lock_folder(file: Path, shown: Path) -> IO[str]:
     """Lock a folder for as long as the returned file is open in this process, or in one that inherits it."""
-    import portalocker  # it fails to be imported where no folder is writable
+    import portalocker  # here, because the import fails where no folder can be written
 
     stream = file.open("a+", encoding="ascii")
     try:
@@ -241,7 +244,7 @@ def _lock_folder(file: Path, shown: Path) -> IO[str]:
 
 
 def _copy(path: Path, shown: Path) -> Path:
-    """Copy a folder that cannot be written, because Edge writes files also if it only searches."""
+    """Copy a folder that cannot be written into a temporary one, because Edge writes files even to search."""
     if not (path / COLLECTIONS).is_dir():
         raise StoreError(f"there is no store in {shown}, and none can be created: this process cannot write the folder")
     try:

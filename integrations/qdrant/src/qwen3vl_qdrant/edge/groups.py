@@ -1,4 +1,7 @@
-"""Groups of hits by a key of the payload: Edge has none in Python, so more hits are searched for and grouped here."""
+"""Searches for groups of points with the same value of a payload key.
+
+The Python package of Qdrant Edge has no such searches, so points are searched for without groups and grouped here.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,17 @@ from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
 _OVERSAMPLING = 4
-"""Hits that are searched for at once, for each one that is wanted."""
+"""Number of hits that a search returns for each hit that is requested, since some are of groups that have enough."""
 
 
 def find_groups(
     search: Callable[[models.Filter, int], list[models.ScoredPoint]], key: str, limit: int, group_size: int
 ) -> list[models.PointGroup]:
-    """Return the best hits of each value of a key.
+    """Return the best hits of each value of a payload key.
 
     Args:
-        search: Returns the best hits, at most so many, within an additional filter; with payload.
+        search: Returns the best hits with their payloads, given a filter to add to the query's own and a maximum number
+            of hits.
         key: Path of the key in the payload. Points without it are left out.
         limit: Maximum number of groups.
         group_size: Maximum number of hits of a group.
@@ -28,10 +32,10 @@ def find_groups(
     """
     groups: dict[Any, list[models.ScoredPoint]] = {}
     num_hits = limit * group_size * _OVERSAMPLING
-    has_key = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
+    lacks_key = models.IsEmptyCondition(is_empty=models.PayloadField(key=key))
     while len(groups) < limit:
-        # The groups that are known are left out, so that a large one does not hide the others.
-        hits = search(models.Filter(must_not=[has_key, *(_has_value(key, value) for value in groups)]), num_hits)
+        # Points of groups found before are left out, so that a large group does not hide the others.
+        hits = search(models.Filter(must_not=[lacks_key, *(_has_value(key, value) for value in groups)]), num_hits)
         found: dict[Any, list[models.ScoredPoint]] = {}
         for hit in hits:
             for value in dict.fromkeys(filter(_is_group, value_by_key(hit.payload or {}, key) or [])):

@@ -1,7 +1,8 @@
 """Building the index of a shard in a process of its own.
 
-Edge holds Python's global lock in each of its calls, and builds an index in one call, which takes from seconds to many
-minutes. In a process of its own it neither stops the threads and event loops of this one nor keeps its memory.
+Edge holds Python's global interpreter lock (GIL) during each call, and builds an index in one call, which takes from
+seconds to many minutes. In a process of its own, it does not block the threads and event loops of this process, and
+its memory is freed at the end.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ shard.close()
 def build_index(path: Path, progress: Callable[[float], None] | None = None, *, keep_open: Sequence[int] = ()) -> None:
     """Let Edge index, merge and clean up the segments of a shard that no process has open.
 
-    If this process is interrupted or killed meanwhile, the shard has all of its points, and its former index.
+    If this process is interrupted or killed meanwhile, the shard keeps all points, and the index that it had before.
 
     Args:
         path: The folder of the shard.
@@ -40,7 +41,7 @@ def build_index(path: Path, progress: Callable[[float], None] | None = None, *, 
         RuntimeError: The index cannot be built.
     """
     start = time.monotonic()
-    if not sys.executable:  # Python inside of another program
+    if not sys.executable:  # Python is embedded in another program, and there is no interpreter to start
         shard = edge.EdgeShard.load(str(path))
         shard.optimize()
         shard.close()

@@ -1,4 +1,4 @@
-"""What a `QdrantClient` calls to change points, over a folder of Qdrant Edge."""
+"""The methods of a `QdrantClient` that change points, implemented with Qdrant Edge."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from qwen3vl_qdrant.edge.filters import to_edge_filter
 from qwen3vl_qdrant.edge.queries import to_edge_point, to_edge_vector
 
 MIN_INDEXED_POINTS = 20_000
-"""Number of new points from which the index is built without being asked for, if half of all points are new."""
+"""Writing builds the index once this many points, and at least half of all points, are not in it."""
 _UPLOAD_OPTIONS = {"parallel", "method", "max_retries"}
-"""Arguments of uploads to a server."""
+"""Arguments of uploads that are accepted and have no effect: they concern requests to a server."""
 _UPDATE_MODES = {
     models.UpdateMode.UPSERT: edge.UpdateMode.Upsert,
     models.UpdateMode.INSERT_ONLY: edge.UpdateMode.InsertOnly,
@@ -26,13 +26,7 @@ _UPDATE_MODES = {
 
 
 class PointsBackend(CollectionsBackend):
-    """The methods that change points. Any number of threads may use one object at once.
-
-    Changes are on the disk when a method returns: they outlive a power cut.
-
-    Args:
-        location: The folder; it is created if it does not exist.
-    """
+    """The methods that change points; see `CollectionsBackend`."""
 
     def upsert(
         self,
@@ -44,9 +38,10 @@ class PointsBackend(CollectionsBackend):
         flush: bool = True,
         **kwargs: Any,
     ) -> models.UpdateResult:
-        """Write points, and index them when many have come.
+        """Write points, and build the index if many are new.
 
-        Without `flush` they do not outlive a power cut, nor are they indexed, before `finish_writes`.
+        Without `flush`, both the flush to the disk and the index are left to a later `finish_writes`. Until then the
+        points survive the end of the process, but not a power cut.
         """
         refuse(kwargs)
         operation = edge.UpdateOperation.upsert_points(
@@ -83,7 +78,7 @@ class PointsBackend(CollectionsBackend):
         ids: Iterable[Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write any number of points from their vectors, payloads and ids; ids that are left out are random."""
+        """Write any number of points from their vectors, payloads and ids; without ids, they get random UUIDs."""
         points = (
             models.PointStruct.model_construct(id=point_id, vector=vector, payload=point_payload)
             for point_id, vector, point_payload in zip(
@@ -145,7 +140,7 @@ class PointsBackend(CollectionsBackend):
         return self._update_selected(collection_name, "clear_payload", points_selector)
 
     def finish_writes(self, collection_name: str) -> None:
-        """Write all changes to the disk, and index new points if there are many."""
+        """Flush all changes to the disk, and build the index if many points are new (see `MIN_INDEXED_POINTS`)."""
         collection = self.folder.open(collection_name)
         collection.flush()
         num_points = int(collection.call("info").points_count)
@@ -159,7 +154,7 @@ class PointsBackend(CollectionsBackend):
         return self.folder.open(collection_name).build_index(progress, min_points=min_points)
 
     def _update_selected(self, collection_name: str, name: str, selector: Any, *args: Any) -> models.UpdateResult:
-        """Change the points of a selector by an operation of Edge, which exists for ids and for filters."""
+        """Apply an operation of Edge to the points of a selector; Edge has one for ids and another one for filters."""
         ids, edge_filter = _selected(selector)
         operations: Any = edge.UpdateOperation
         if edge_filter is None:
@@ -178,7 +173,7 @@ def _point_structs(points: Any) -> list[Any]:
 
 
 def _rows(vectors: Any) -> Iterable[Any]:
-    """Return the vectors of each point, from columns by name or from rows."""
+    """Return the vectors point by point. `vectors` has them like that, or as all points' vectors by vector name."""
     if isinstance(vectors, dict):
         return (dict(zip(vectors, row, strict=True)) for row in zip(*vectors.values(), strict=True))
     rows: Iterable[Any] = vectors

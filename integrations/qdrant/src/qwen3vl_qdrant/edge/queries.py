@@ -1,4 +1,4 @@
-"""Requests of qdrant-client as requests of Qdrant Edge, and what Edge finds as qdrant-client's records."""
+"""Conversion of queries and points from qdrant-client's models to Qdrant Edge's classes, and of results back."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from qwen3vl_qdrant.edge.example_queries import to_example_query, without_exampl
 from qwen3vl_qdrant.edge.filters import to_edge_filter
 
 ToVector = Callable[[Any, "str | None"], Any]
-"""Returns the vector of a point's id, for queries by example."""
+"""Returns the vector of a point, given the point's id and the vector's name."""
 
 
 def to_edge_request(request: models.QueryRequest, to_vector: ToVector) -> edge.QueryRequest:
-    """Return a query in Edge's form.
+    """Convert a query.
 
     Args:
         request: The query.
-        to_vector: Returns the vector of a point, by its id and the vector's name.
+        to_vector: Returns the vector of a point that the query has as an example.
 
     Returns:
-        The request.
+        The query in Edge's form.
 
     Raises:
-        NotImplementedError: It has something that Edge does not have.
+        NotImplementedError: The query needs something that Edge does not have.
     """
     _refuse_lookup(request)
     return edge.QueryRequest(
@@ -44,7 +44,7 @@ def to_edge_request(request: models.QueryRequest, to_vector: ToVector) -> edge.Q
 
 
 def to_edge_selector(with_payload: Any) -> Any:
-    """Return in Edge's form which part of a payload is wanted."""
+    """Convert `with_payload`, which says what of a payload is returned."""
     match with_payload:
         case models.PayloadSelectorInclude():
             return edge.PayloadSelector.Include(keys=with_payload.include)
@@ -56,23 +56,23 @@ def to_edge_selector(with_payload: Any) -> Any:
 
 
 def to_edge_point(point: models.PointStruct) -> edge.Point:
-    """Return a point in Edge's form."""
+    """Convert a point that is to be written."""
     return edge.Point(point.id, to_edge_vector(point.vector), point.payload or {})
 
 
 def to_edge_vector(vector: Any) -> Any:
-    """Return a vector, or vectors by name, in Edge's form."""
+    """Convert a vector, or vectors by name."""
     if isinstance(vector, dict):
         return {name: to_edge_vector(value) for name, value in vector.items()}
     if isinstance(vector, models.SparseVector):
         return edge.SparseVector(vector.indices, vector.values)
-    # PyO3 reads a list of floats several times faster than an array.
+    # Edge's bindings (PyO3) read a list of floats several times as fast as an array.
     return vector.tolist() if isinstance(vector, np.ndarray) else vector
 
 
 def to_record(record: edge.Record) -> models.Record:
     """Return a stored point in qdrant-client's form."""
-    # Not validated: Edge made it.
+    # Without validation, which is slow: Edge's values are valid.
     return models.Record.model_construct(
         id=to_id(record.id),
         payload=record.payload,

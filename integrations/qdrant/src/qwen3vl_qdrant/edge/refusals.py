@@ -1,4 +1,4 @@
-"""Clear errors for what a `QdrantClient` offers and a folder does not have."""
+"""Errors for the methods of a `QdrantClient` that a folder does not have."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _Backend = TypeVar("_Backend", bound=type[QdrantBase])
 
 
 def refuse_missing(backend: _Backend) -> _Backend:
-    """Let all methods of `QdrantBase` that a class does not define raise an error that names them.
+    """Replace every method of `QdrantBase` that a class has not overridden by one that raises an error with its name.
 
     Args:
-        backend: The class.
+        backend: The class, which is changed.
 
     Returns:
-        The class.
+        The same class.
     """
     for name, method in vars(QdrantBase).items():
         if not name.startswith("_") and getattr(backend, name) is method:
