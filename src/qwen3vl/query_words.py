@@ -1,4 +1,4 @@
-"""The words of queries, for searches that rank by words."""
+"""The texts of queries, for searches by words."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from qwen3vl.stores import Mode
 
 
 class QueryWords:
-    """The text of each query, and the errors of those that have none if the mode needs one.
+    """The text of each query, and an error for each query without text if the mode of the search needs one.
 
     Args:
         queries: Inputs as `Embedder.embed` accepts them.
-        mode: The mode of the search.
+        mode: The mode of the search; None leaves it to the store.
 
     Attributes:
-        texts: The text of each query; empty if it has none, or cannot be read.
+        texts: The text of each query; empty if the query has none, or is not a valid input.
     """
 
     def __init__(self, queries: Sequence[Input], mode: Mode | None) -> None:
@@ -42,17 +42,17 @@ class QueryWords:
 
     @cached_property
     def without_vectors(self) -> Batch:
-        """The queries as a batch of empty vectors, for searches by words alone."""
+        """A batch with an empty vector for each query and the errors, for searches by words alone."""
         return Batch(np.zeros((len(self.texts), 0), dtype=np.float32), tuple(self._errors))
 
     def check(self, vectors: Batch) -> Batch:
-        """Return embedded queries with the errors of those whose text is missing.
+        """Add the errors of queries without text to those of the embedding.
 
         Args:
             vectors: The vectors of all queries, with the errors of those that cannot be embedded.
 
         Returns:
-            The same vectors.
+            The same vectors with all errors, one for each query that has any.
         """
         errors = {error.index: error for error in (*self._errors, *vectors.errors)}
         return replace(vectors, errors=tuple(errors[index] for index in sorted(errors)))

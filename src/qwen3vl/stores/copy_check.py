@@ -1,4 +1,4 @@
-"""Whether one collection is a copy of another."""
+"""The check at the end of `copy_store`: whether a collection has all that another one has."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from qwen3vl.stores.base import Store
 from qwen3vl.stores.types import Hit, Search, Vector
 
 _NUM_VECTORS = 100
+"""Number of points whose vectors are compared."""
 _NUM_SEARCHES = 10
 _NUM_HITS = 10
+"""Number of hits of each search."""
 _TOLERANCE = 1e-4
-"""Of cosines, and of the values of normalized vectors: engines round in different ways."""
+"""By how much cosines, and the values of normalized vectors, may differ: databases round in different ways."""
 _MAX_MISSED = 0.1
 """Fraction of hits that an index may miss."""
 _PAGE = 1000
+"""Number of ids that are looked up at once."""
 _NUM_NAMED = 3
-"""Ids in a message."""
+"""Maximum number of ids that a message names."""
 
 
 def id_pages(store: Store) -> Iterator[list[str]]:
@@ -53,7 +56,7 @@ def check_copy(source: Store, destination: Store, on_page: Callable[[int], None]
         on_page: Called with the number of points that were looked for.
 
     Raises:
-        StoreError: They differ; the message says in what.
+        StoreError: The collections differ; the message says in what.
     """
     missing: list[str] = []
     sample: list[str] = []
@@ -62,7 +65,7 @@ def check_copy(source: Store, destination: Store, on_page: Callable[[int], None]
     for ids in id_pages(source):
         present = destination.existing(ids)
         missing += [point_id for point_id in ids if point_id not in present]
-        for point_id in ids:  # all ids have the same chance
+        for point_id in ids:  # reservoir sampling: all ids have the same chance
             num_seen += 1
             if len(sample) < _NUM_VECTORS:
                 sample.append(point_id)
@@ -90,7 +93,7 @@ def check_copy(source: Store, destination: Store, on_page: Callable[[int], None]
 
 
 def _compare_searches(source: Store, destination: Store, vectors: Mapping[str, Vector]) -> list[str]:
-    """Return what differs in the hits of searches by some of the vectors, in words."""
+    """Search both collections by some of the vectors, and return a sentence for each way in which the hits differ."""
     chosen = [(point_id, vector) for point_id, vector in vectors.items() if vector.any()][:_NUM_SEARCHES]
     exact = [Search(vector, _NUM_HITS, exact=True) for _, vector in chosen]
     expected, actual = source.search_many(exact), destination.search_many(exact)
@@ -99,13 +102,13 @@ def _compare_searches(source: Store, destination: Store, vectors: Mapping[str, V
     for hits, found in zip(expected, actual, strict=True):
         lost += _lost(hits, found)
         documents = {hit.id: hit.document for hit in found}
-        # Metadata are no part of what the id stands for: those of points that were there before may differ.
+        # The id does not depend on the metadata: those of points that the copy had before may differ.
         other += [
             hit.id
             for hit in hits
             if hit.id in documents and replace(hit.document, metadata={}) != replace(documents[hit.id], metadata={})
         ]
-    # As users search: by the index, by quantized and by short vectors.
+    # As users search, so by the index and by quantized or short vectors. The nearest point has the same vector.
     nearest = destination.search_many([Search(vector, 1) for _, vector in chosen])
     not_first = [
         point_id
@@ -126,7 +129,10 @@ def _compare_searches(source: Store, destination: Store, vectors: Mapping[str, V
 
 
 def _lost(expected: Sequence[Hit], actual: Sequence[Hit]) -> list[str]:
-    """Return the ids of hits that are not found although there are no other hits as good in their place."""
+    """Return the ids of expected hits that are missing and better than the worst of the actual hits.
+
+    Of hits with equal scores at the end of a page, either search may return others.
+    """
     worst = actual[-1].score if len(actual) == _NUM_HITS else -math.inf
     ids = {hit.id for hit in actual}
     return [hit.id for hit in expected if hit.id not in ids and hit.score > worst + _TOLERANCE]
@@ -140,7 +146,7 @@ def _is_same_direction(first: Vector, second: Vector) -> bool:
 
 
 def _difference(ids: Sequence[str], num_compared: int, words: str) -> list[str]:
-    """Return a list with one sentence if there are ids, else an empty one."""
+    """Return a list with one sentence, which counts and names the ids; an empty list if there are no ids."""
     if not ids:
         return []
     more = ", …" if len(ids) > _NUM_NAMED else ""

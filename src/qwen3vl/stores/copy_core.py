@@ -34,10 +34,10 @@ class CopyCore(ABC):
         return id(self.client)
 
     async def adopt_layout(self, other: CopyCore) -> None:  # noqa: B027 (optional)
-        """Lay out a collection that does not exist yet like another one, if nothing else was requested."""
+        """Take the layout of another collection for one that does not exist yet, unless a layout was requested."""
 
     async def fetch_points(self, ids: Sequence[str]) -> list[StoredPoint]:  # noqa: ARG002
-        """Return those of the ids that the tenant has stored, with all that is stored.
+        """Return the tenant's points with these ids, with vectors and payloads; ids without a point are left out.
 
         Args:
             ids: Ids of points.
@@ -52,16 +52,17 @@ class CopyCore(ABC):
 
     @abstractmethod
     def payload(self, point: Point) -> dict[str, Any]:
-        """Return what is stored beside a point's vector, as JSON values, with `tenant_of(point)`."""
+        """Return the payload of a point, which is stored beside its vector: JSON values, with `tenant_of(point)`."""
 
     def payload_of(self, point: Point) -> dict[str, Any]:
-        """Return what is stored beside a point's vector: what the same database had, else what `payload` returns.
+        """Return the payload to write for a point.
 
         Args:
-            point: The point.
+            point: The point. It may have been read from another store.
 
         Returns:
-            JSON values by key.
+            The stored payload unchanged if the point was read from the same kind of database, which keeps keys that
+            others have added; else what `payload` returns.
         """
         if isinstance(point, StoredPoint) and point.database == self.database:
             return dict(point.payload)
@@ -74,6 +75,6 @@ class CopyCore(ABC):
             point: The point.
 
         Returns:
-            The one that it had where it was read, else that of this store.
+            The tenant that it had in the store from which it was copied; for other points, that of this store.
         """
         return point.tenant if isinstance(point, StoredPoint) else self.tenant

@@ -1,4 +1,4 @@
-"""`copy_store`: a collection into another store, without embedding anything again."""
+"""`copy_store`: copies a collection into another store without embedding anything again."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class CopyReport:
         total: Number of points of the source.
         copied: Number of points that were written.
         present: Number of points that the destination had already.
-        indexing_s: Seconds that the destination has built its index; 0 if there was no need to.
-        checked: Number of points that were looked for in the destination at the end.
+        indexing_s: Seconds that the destination has spent on building its index; 0 if it builds none.
+        checked: Number of points that were looked up in the destination at the end.
     """
 
     total: int = 0
@@ -44,11 +44,12 @@ def copy_store(
     that was interrupted or killed is continued by the next call. Other points of the destination, which must have the
     same recipe, are kept. Memory does not grow with the collection.
 
-    A destination without a collection gets the layout that it was opened with, else the source's, if both are Qdrant.
-    What a layout adds to full vectors is computed when they are written.
+    If the destination has no collection yet, one is created with the layout that the destination was opened with, or
+    without one, if both are Qdrant, with the source's. Short, quantized and sparse vectors are not read from the
+    source, but computed again.
 
-    At the end, all ids are looked up in the destination; of a sample, vectors, documents and the hits of searches are
-    compared. Chroma, which has no exact search, may miss a tenth of the hits.
+    At the end, all ids are looked up in the destination, and vectors, documents and the hits of searches are compared
+    for a sample of the points. A destination in Chroma, which has no exact search, may miss a tenth of the hits.
 
     Args:
         source: The collection to copy; that of a tenant has only its points.
@@ -120,6 +121,6 @@ def _check_arguments(source: Store, destination: Store) -> None:
 
 
 def _call(store: Store, work: Coroutine[Any, Any, T]) -> T:
-    """Run a method of a core that `Store` does not have."""
+    """Run a coroutine of a store's core, for methods that `Store` does not have."""
     with store.core.lock:
         return run_sync(work)

@@ -11,22 +11,23 @@ from qwen3vl.errors import StoreError
 from qwen3vl.stores.types import Search
 
 RANK_CONSTANT = 5
-"""How slowly a point's share of the score falls with its rank (from 0): to one half at this rank.
+"""The constant k of reciprocal rank fusion: the score of a point in a ranking is k / (k + rank), with ranks from 0.
 
-With equal shares, only points that are among the first five of both rankings can overtake the first of either. Larger
-numbers, such as the usual 60, favour points that are in the middle of both: see docs/qdrant.md.
+With equal weights, a point comes before the first point of one ranking only if the product of its two ranks is less
+than 25, so it is among the first five of a ranking. Larger constants, such as the usual 60, favour points in the middle
+of both rankings: see docs/qdrant.md.
 """
 MIN_CANDIDATES = 100
-"""Minimum number of points of each ranking."""
+"""Minimum number of points that are requested for each ranking."""
 
 
 def num_candidates(num_hits: int) -> int:
     """Return how many points of each ranking are fused.
 
-    The pages of one search are consistent as long as this number is the same for them, so it grows in steps.
+    The pages of one search have no hit twice if this number is the same for all of them, so it grows in large steps.
 
     Args:
-        num_hits: Number of hits that are wanted, those of the pages before included.
+        num_hits: Number of hits that are requested, including those of the pages before.
 
     Returns:
         `MIN_CANDIDATES`, doubled until it is enough.
@@ -40,18 +41,19 @@ def num_candidates(num_hits: int) -> int:
 def fuse(
     rankings: Sequence[Sequence[tuple[str, float]]], weights: Sequence[float], depth: int
 ) -> list[tuple[str, float]]:
-    """Fuse rankings by reciprocal ranks. Points with equal scores in a ranking have the mean of their ranks.
+    """Fuse rankings by reciprocal rank fusion (RRF). Points with equal scores in a ranking have their mean rank.
 
-    Databases can do that as well, but order points with equal results at random, so that pages overlap.
+    Databases can do that as well, but they order points with equal fused scores at random, so that a point may be on
+    two pages of a search.
 
     Args:
         rankings: Id and score of each point, best first.
-        weights: The share of each ranking in the result; they add up to 1.
-        depth: Number of points that were requested of each ranking. One that has as many may lack points with the score
-            of its last one, so those that it has do not count.
+        weights: Weight of each ranking; they add up to 1.
+        depth: Number of points that were requested for each ranking. A ranking of that many may lack some of the points
+            that have the score of its last one, so all points with that score are left out of it.
 
     Returns:
-        Id and score of each point, best first: 1 for a point that is the first of all rankings.
+        Id and fused score of each point, best first. A point that is the first of all rankings has the score 1.
     """
     fused: dict[str, float] = {}
     for ranking, weight in zip(rankings, weights, strict=True):
@@ -69,21 +71,21 @@ def fuse(
 
 
 def resolve_mode(search: Search, name: str, has_words: bool, words_hint: str) -> Search:
-    """Return a search whose mode is one that its collection has.
+    """Set the mode of a search that has none, or check that the collection can be searched in the search's mode.
 
     Args:
-        search: The search. Without a mode it becomes a hybrid search if it has a text and no threshold, which is one of
-            cosines, and the collection can be searched by words; else a dense one.
+        search: The search. Without a mode it becomes hybrid if the collection can be searched by words, it has a text,
+            and it has no threshold, which only cosines can be compared with; else it becomes dense.
         name: The collection, for messages.
-        has_words: Whether it can be searched by words.
+        has_words: Whether the collection can be searched by words.
         words_hint: How to get a collection that can, for the message.
 
     Returns:
         The search with a mode.
 
     Raises:
-        StoreError: The collection cannot be searched by words.
-        ValueError: A search by words has none.
+        StoreError: The mode is text or hybrid, and the collection cannot be searched by words.
+        ValueError: The mode is text or hybrid, and the search has no text.
     """
     has_text = bool(search.text.strip())
     if search.mode is None:

@@ -52,7 +52,10 @@ async def search_words(core: QdrantCore, layout: Layout, searches: Sequence[Sear
 
 
 async def _find(core: QdrantCore, layout: Layout, searches: Sequence[Search]) -> list[Ranking]:
-    """Return the page of each search; a search for groups is alone, and repeated with more candidates if necessary."""
+    """Return the requested page of hits of each search.
+
+    A search with `group_by` is passed alone, and is repeated with more candidates until there are enough groups.
+    """
     factor = 1
     while True:
         counts = [factor * num_candidates(search.limit + search.offset) for search in searches]
@@ -73,7 +76,10 @@ async def _find(core: QdrantCore, layout: Layout, searches: Sequence[Search]) ->
 
 
 def _requests(core: QdrantCore, layout: Layout, search: Search, count: int) -> list[tuple[float, models.QueryRequest]]:
-    """Return the requests of a search's candidates with their shares of the score, without those that have none."""
+    """Return the requests for a search's candidates, by vectors and by words, with their weights in the score.
+
+    Requests with the weight 0 are left out, and so is the one by words if only stop words are searched for.
+    """
     query_filter = to_filter(search.where, core.tenant)
     with_payload: Any = False if search.group_by is None else [payload_path(search.group_by)]
     share = search.alpha if search.mode == "hybrid" else 0.0
