@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,33 @@ from tests.golden import checkpoint, inputs
 
 pytest_plugins = ["tests.support.store_fixtures"]
 
+MAX_WORKERS = 4
+"""Each process of pytest-xdist loads torch and models of its own: 2 GiB."""
 GOLDEN = Path(__file__).parent / "golden"
 CASES: dict[str, dict[str, Any]] = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
 REFERENCE: dict[str, dict[str, Any]] = json.loads((GOLDEN / "reference.json").read_text(encoding="utf-8"))
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of processes for `-n auto`; 0 runs the tests in this one, as is faster for a single file."""
+    if len(config.args) == 1 and ".py" in config.args[0]:
+        return 0
+    num_cores = os.cpu_count() or 1
+    num_workers = min(MAX_WORKERS, num_cores)
+    # Inherited by the processes, whose threads would otherwise compete for the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", str(num_cores // num_workers))
+    return num_workers
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _keyboard_interrupts() -> None:
+    """Ctrl-C raises KeyboardInterrupt, also if a shell started pytest in the background, where SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

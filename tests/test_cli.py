@@ -66,7 +66,7 @@ def test_index_reports_failed_and_skipped_files(
 ) -> None:
     arguments = ["index", str(library_folder), "--store", str(tmp_path / "store"), "--model", "tiny"]
     assert main(arguments) == 1
-    output = re.sub(r"\s+", "", capsys.readouterr().out)
+    output = re.sub(r"[\s│]+", "", capsys.readouterr().out)
     assert "corrupt[x].png:" in output
     assert "1.csv" in output
     code, summary = run_json(capsys, *arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,17 +22,15 @@ from PIL import Image
 from qwen3vl import Embedder, Reranker
 from qwen3vl.adapters import registry as registry_module
 from qwen3vl.adapters.registry import MODELS, ModelRegistry
-from tests.golden import checkpoint
 from tests.support.engines import embedder_with
 
 CLOSED = "this model was closed"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(checkpoints: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints that no other test has loaded: equal files would share weights with session-wide models."""
-    folder = tmp_path_factory.mktemp("own")
-    checkpoint.build_all(folder)
+    folder = shutil.copytree(checkpoints, tmp_path_factory.mktemp("own") / "checkpoints")
     for name in ("embedding", "reranker"):
         with (folder / name / "config.json").open("a", encoding="utf-8") as config:
             config.write("\n")

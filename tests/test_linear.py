@@ -14,12 +14,19 @@ from qwen3vl.model.layers.linear import Linear
 from qwen3vl.model.layers.onednn import (
     BLOCK_MULTIPLE,
     BLOCK_ROWS,
+    INT8_BLOCK_ROWS,
     OneDNNLinear,
     onednn_is_faster,
     use_onednn_linears,
 )
-from qwen3vl.model.layers.onednn_int8 import OneDNNInt8Linear, round_rows, supports_int8_matmul
-from qwen3vl.model.layers.quantized import Int8Linear, quantize_linears, quantize_rows
+from qwen3vl.model.layers.onednn_int8 import (
+    HIGH_STEP,
+    MAX_ACTIVATION,
+    OneDNNInt8Linear,
+    quantize_to_halves,
+    supports_int8_matmul,
+)
+from qwen3vl.model.layers.quantized import Int8Linear, quantize_linears
 from qwen3vl.model.layers.row_chunked import RowChunked
 
 needs_onednn = pytest.mark.skipif(
@@ -105,27 +112,23 @@ def test_8_bit_products_are_those_of_the_quantized_values(
     layer = Int8Linear(Linear(in_features, out_features, bias=bias))
     fast = OneDNNInt8Linear(layer)
     rows = torch.randn(num_rows, in_features) * torch.logspace(-6, 6, num_rows)[:, None]
-    quantized, scale = quantize_rows(rows, "int8")
-    expected = (quantized.double() * scale) @ layer.dense_weight().double().t()
-    if layer.bias is not None:
-        expected += layer.bias
-    torch.testing.assert_close(fast(rows).double(), expected, rtol=1e-5, atol=1e-4 * float(scale.max()))
     assert torch.equal(fast.dense_weight(), layer.dense_weight())
     weight = layer.dense_weight().double()
     exact = rows.double() @ weight.t() + (0 if layer.bias is None else layer.bias)
-    half_step = scale / 2 / 254  # the remainder is at most half of `scale`, in 127 steps
-    max_error = half_step * weight.abs().sum(1) + 1e-6 * rows.abs().double() @ weight.abs().t() + 1e-6
-    assert ((OneDNNInt8Linear(layer, quantize_remainder=True)(rows) - exact).abs() <= max_error).all()
+    half_step = rows.double().abs().amax(1, keepdim=True) / MAX_ACTIVATION / 2
+    rounding = 1e-6 * (rows.double().abs() @ weight.abs().t() + 1)
+    assert ((fast(rows) - exact).abs() <= half_step * weight.abs().sum(1) + rounding).all()
 
 
 @torch.inference_mode()
-def test_activations_are_quantized_as_weights_are() -> None:
+def test_activations_are_quantized_to_16_bits() -> None:
     rows = torch.randn(9, 40) * torch.logspace(-20, 20, 9)[:, None]
     rows[3] = 0
-    expected, expected_scale = quantize_rows(rows, "int8")
-    rounded, scale = round_rows(rows)
-    assert torch.equal(scale, expected_scale)
-    assert torch.equal(rounded, expected.float())
+    (high, low), scale = quantize_to_halves(rows)
+    assert high.dtype == low.dtype == torch.int8
+    quantized = high.double() * HIGH_STEP + low
+    assert ((quantized * scale - rows).abs() <= scale * 0.51).all()
+    assert not quantized[3].any()
 
 
 @needs_int8
@@ -147,13 +150,13 @@ def test_rows_without_a_value_stay_without_one_in_8_bits() -> None:
 def test_8_bit_layers_of_a_model_are_multiplied_in_8_bits_and_in_blocks() -> None:
     blocks = torch.nn.Module()
     blocks.layers = torch.nn.ModuleList([ChunkedMLP(16)])
-    rows, residual = torch.randn(BLOCK_ROWS + 9, 16), torch.randn(BLOCK_ROWS + 9, 16)
+    rows, residual = torch.randn(INT8_BLOCK_ROWS + 9, 16), torch.randn(INT8_BLOCK_ROWS + 9, 16)
     expected = blocks.layers[0](rows, residual)
     quantize_linears(blocks, "int8")
     use_onednn_linears(blocks)
     mlp = blocks.layers[0]
     assert isinstance(mlp.gate_proj, OneDNNInt8Linear)
-    assert mlp.block_rows == BLOCK_ROWS
+    assert mlp.block_rows == INT8_BLOCK_ROWS
     actual = mlp(rows, residual)
     assert float((actual - expected).norm() / expected.norm()) < 0.03
 

@@ -29,14 +29,6 @@ class RecordingHandler(BaseCallbackHandler):
         self.documents = list(documents)
 
 
-def rerank_scores(documents: list[Document]) -> list[tuple[Any, float]]:
-    """Ids and the reranker's scores.
-
-    Cosines are not compared: embedded Qdrant rounds those of its first search differently from the next.
-    """
-    return [(document.id, document.metadata["relevance_score"]) for document in documents]
-
-
 @pytest.fixture(scope="module")
 def core_store(embeddings: Qwen3VLEmbeddings, library_folder: Path) -> Iterator[Store]:
     store = open_store(":memory:")
@@ -66,10 +58,13 @@ def test_invoke_returns_scored_documents_and_calls_the_callbacks(retriever: Qwen
 
 
 async def test_ainvoke_and_batch_return_the_same(retriever: Qwen3VLRetriever) -> None:
-    expected = rerank_scores(retriever.invoke(STAR.caption()))
-    assert rerank_scores(await retriever.ainvoke(STAR.caption())) == expected
-    batches = retriever.batch([STAR.caption()] * 2)
-    assert [rerank_scores(documents) for documents in batches] == [expected] * 2
+    expected = retriever.invoke(STAR.caption())
+    awaited = await retriever.ainvoke(STAR.caption())
+    for documents in (awaited, *retriever.batch([STAR.caption()] * 2)):
+        assert [document.id for document in documents] == [document.id for document in expected]
+        # Queries of two threads may share a batch: other sizes of products, other rounding.
+        scores = [document.metadata["relevance_score"] for document in documents]
+        assert scores == pytest.approx([document.metadata["relevance_score"] for document in expected], abs=1e-6)
 
 
 def test_filter_applies(retriever: Qwen3VLRetriever) -> None:

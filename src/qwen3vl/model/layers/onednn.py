@@ -20,16 +20,13 @@ from qwen3vl.model.layers.onednn_int8 import OneDNNInt8Linear, supports_int8_mat
 from qwen3vl.model.layers.quantized import Int8Linear
 from qwen3vl.model.layers.row_chunked import RowChunked
 
-BLOCK_ROWS, BLOCK_MULTIPLE = 1024, 64
-"""Blocks of rows that are multiplied in one call: at most 1024 rows, a multiple of 64, and then the rest.
+BLOCK_ROWS, INT8_BLOCK_ROWS, BLOCK_MULTIPLE = 1024, 256, 64
+"""Blocks of rows that are multiplied in one call: at most so many rows, a multiple of 64, and then the rest. Layers of
+8-bit integers have more intermediate values, which stay in the processor's cache if blocks are smaller.
 
 oneDNN generates and keeps code for every number of rows it is called with. With packs of arbitrary length, memory
 grew by 50 MB in a thousand texts; with these blocks it does not grow.
 """
-
-LAYERS_WITH_OUTLIERS = ("down_proj", "linear_fc2")
-"""Names of the second layers of MLPs. Their inputs have few values that are much larger than the rest (Sun et al. 2024,
-arXiv 2402.17762), so that 8 bits lose the most there."""
 
 
 class OneDNNLinear(LinearBase):
@@ -135,22 +132,24 @@ def use_onednn_linears(model: nn.Module) -> None:
     """
     for module in model.modules():
         for name, child in list(module.named_children()):
-            converted = _convert(name, child)
+            converted = _convert(child)
             if converted is not None:
                 setattr(module, name, converted)
     for module in model.modules():
-        if isinstance(module, RowChunked) and any(
-            isinstance(layer, OneDNNLinear | OneDNNInt8Linear) for layer in module.modules()
-        ):
-            module.block_rows, module.block_multiple = BLOCK_ROWS, BLOCK_MULTIPLE
+        if not isinstance(module, RowChunked):
+            continue
+        layer_types = {type(layer) for layer in module.modules()}
+        if layer_types & {OneDNNLinear, OneDNNInt8Linear}:
+            module.block_rows = INT8_BLOCK_ROWS if OneDNNInt8Linear in layer_types else BLOCK_ROWS
+            module.block_multiple = BLOCK_MULTIPLE
 
 
-def _convert(name: str, layer: nn.Module) -> LinearBase | None:
+def _convert(layer: nn.Module) -> LinearBase | None:
     """Return a layer in oneDNN's layout; None if it is no linear layer on the CPU, or is not faster then."""
     if isinstance(layer, Int8Linear):
         scale = layer.weight_scale
         if scale.device.type == "cpu" and scale.dtype == torch.float32 and supports_int8_matmul():
-            return OneDNNInt8Linear(layer, quantize_remainder=name in LAYERS_WITH_OUTLIERS)
+            return OneDNNInt8Linear(layer)
     elif isinstance(layer, Linear) and layer.weight.device.type == "cpu" and onednn_is_faster(layer.weight.dtype):
         return OneDNNLinear(layer)
     return None
