@@ -143,14 +143,22 @@ print(os.listdir(tempfile.tempdir))
 
 
 @pytest.mark.parametrize(
-    ("database", "file"),
+    ("database", "file", "error"),
     [
-        ("qdrant", "collections/qwen3vl/shard/edge_config.json"),
-        ("local", "collection/qwen3vl/storage.sqlite"),
-        ("chroma", "chroma.sqlite3"),
+        (
+            "qdrant",
+            "collections/qwen3vl/shard/edge_config.json",
+            "shard cannot be opened (IO Error: Failed to deserialize",
+        ),
+        ("local", "collection/qwen3vl/storage.sqlite", "storage.sqlite cannot be read (file is not a database)"),
+        (
+            "chroma",
+            "chroma.sqlite3",
+            "chroma.sqlite3 cannot be copied to be searched (database disk image is malformed)",
+        ),
     ],
 )
-def test_temporary_folder_of_a_read_only_store_is_removed(database: str, file: str, tmp_path: Path) -> None:
+def test_temporary_folder_of_a_read_only_store_is_removed(database: str, file: str, error: str, tmp_path: Path) -> None:
     folder = make_store(database, tmp_path / "store")
     assert run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database.replace("local", "qdrant"))).split(
         "\n"
@@ -158,7 +166,8 @@ def test_temporary_folder_of_a_read_only_store_is_removed(database: str, file: s
     damaged = folder / file
     damaged.write_bytes(damaged.read_bytes()[: 4096 if file.endswith("sqlite3") else 9])
     output = run_with_read_only_folder(folder, OPEN_AND_LIST.format(database=database.replace("local", "qdrant")))
-    assert re.search(r"(?s)cannot be (read|copied|opened).*\n\[\]$", output)
+    assert error in output
+    assert output.endswith("\n[]")
 
 
 @pytest.mark.parametrize("database", DATABASES)
