@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from qwen3vl import Embedder, MediaError, MediaPolicy, Reranker
+from qwen3vl import Batch, Embedder, MediaError, MediaPolicy, Reranker
 from qwen3vl.engine import Engine, Stats, request_queue
 from qwen3vl.engine.vision_cache import SCAN_THRESHOLD, VisionFeatureCache
 from qwen3vl.inputs import as_image, as_item
@@ -240,6 +241,17 @@ def test_waiting_running_and_flops_are_counted(golden_embedder: Embedder) -> Non
     assert done.seconds_running > 0
     assert done.seconds_waiting > 0
     assert done.flops > 2 * done.tokens_computed
+
+
+def test_batch_counts_the_tokens_of_its_prompts(tiny_embedder: Embedder, tiny_reranker: Reranker) -> None:
+    def check_tokens(model: Embedder | Reranker, run: Callable[[], Batch]) -> None:
+        before = model.engine.stats
+        batch = run()
+        assert len(batch.errors) == 1
+        assert batch.num_tokens == (model.engine.stats - before).tokens_requested > 0
+
+    check_tokens(tiny_embedder, lambda: tiny_embedder.embed(["a", "", "a b"], on_error="collect"))
+    check_tokens(tiny_reranker, lambda: tiny_reranker.score("q", ["a", "", "a b"], on_error="collect"))
 
 
 def test_mlp_of_the_last_layer_gets_one_token_per_prompt(golden_embedder: Embedder) -> None:

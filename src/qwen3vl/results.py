@@ -28,11 +28,13 @@ class Batch:
         values: The array that the call returns otherwise, float32, with NaN for failed items.
         errors: The failures, sorted by index.
         notices: By index, what was shrunk or truncated to fit `max_length`.
+        num_tokens: Number of tokens of the prompts that were run, each counted in full although prefixes are shared.
     """
 
     values: NDArray[np.float32]
     errors: tuple[ItemError, ...] = ()
     notices: Mapping[int, str] = field(default_factory=dict)
+    num_tokens: int = 0
 
     @property
     def ok(self) -> NDArray[np.bool_]:
@@ -113,6 +115,7 @@ class OutputCollector:
         self._values: dict[int, NDArray[np.float32]] = {}
         self._errors: dict[int, ItemError] = {}
         self._notices: dict[int, str] = {}
+        self._num_tokens = 0
 
     def collect(self, outputs: Generator[RequestOutput]) -> Batch:
         """Collect all outputs.
@@ -151,6 +154,7 @@ class OutputCollector:
             self._values[output.index] = self._to_value(output.state)
         elif output.error is not None:
             self._errors[output.index] = output.error
+        self._num_tokens += output.num_tokens
         if output.notice:
             self._notices[output.index] = output.notice
         if self._progress_bar is not None:
@@ -161,7 +165,7 @@ class OutputCollector:
         for index, value in self._values.items():
             array[index] = value
         errors = tuple(self._errors[index] for index in sorted(self._errors))
-        return Batch(array, errors, dict(sorted(self._notices.items())))
+        return Batch(array, errors, dict(sorted(self._notices.items())), self._num_tokens)
 
 
 def raise_errors(batch: Batch, on_error: OnError) -> None:

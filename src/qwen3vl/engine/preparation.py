@@ -6,6 +6,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qwen3vl.engine.requests import PromptParts, Request, RequestOutput, failed_output
 from qwen3vl.processing.fitting import FittedPrompt, fit
 from qwen3vl.processing.tokenizer import Tokenizer
@@ -24,6 +27,17 @@ class PreparedRequest:
 
     request: Request
     fitted: FittedPrompt
+
+    def to_output(self, state: NDArray[np.float32]) -> RequestOutput:
+        """Return the output of the request.
+
+        Args:
+            state: Final hidden state of the prompt's last token, (hidden_size,) float32.
+
+        Returns:
+            The output, with the prompt's notice and length.
+        """
+        return RequestOutput(self.request.index, state, notice=self.fitted.notice, num_tokens=len(self.fitted.prompt))
 
 
 class RequestPreparer:

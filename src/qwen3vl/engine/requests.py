@@ -46,12 +46,14 @@ class RequestOutput:
         state: Final hidden state of the prompt's last token, (hidden_size,) float32; None if the request failed.
         error: Why it failed; None if it did not.
         notice: What was shrunk or truncated to fit `max_length`; empty if nothing.
+        num_tokens: Number of tokens of the prompt; 0 if the request failed.
     """
 
     index: int
     state: NDArray[np.float32] | None
     error: ItemError | None = None
     notice: str = ""
+    num_tokens: int = 0
 
 
 def make_request(index: int, value: Any, to_prompt: Callable[[Item], PromptParts]) -> Request:

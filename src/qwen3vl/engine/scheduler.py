@@ -290,9 +290,7 @@ class Scheduler:
             return [failed_output(queued.prepared.request, error) for queued in outcome.requests]
         not_finite = InputError("the model gives values for it that are not finite")
         return [
-            RequestOutput(queued.index, state, notice=queued.prepared.fitted.notice)
-            if is_finite
-            else failed_output(queued.prepared.request, not_finite)
+            queued.prepared.to_output(state) if is_finite else failed_output(queued.prepared.request, not_finite)
             for queued, state, is_finite in zip(outcome.requests, states, finite, strict=True)
         ]
 
