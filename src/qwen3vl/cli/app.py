@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from qwen3vl.cli.extensions import ExtensibleGroup
 from qwen3vl.cli.options import (
     DOCUMENTS_PANEL,
     MODEL_PANEL,
@@ -34,11 +35,10 @@ from qwen3vl.cli.options import (
     positive_seconds,
 )
 from qwen3vl.cli.output import command_output
-from qwen3vl.cli.usage import EscapingGroup
 
 app = typer.Typer(
     name="qwen3vl",
-    cls=EscapingGroup,
+    cls=ExtensibleGroup,
     help="Search images, PDF pages, videos and text by meaning.",
     no_args_is_help=True,
     # Tracebacks stay plain: those of rich show the values of local variables, which may hold documents.

@@ -1,0 +1,117 @@
+"""`qwen3vl serve`: its options. What it does is imported when it runs, so that `--help` stays fast."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qwen3vl.cli.options import MODEL_PANEL, DeviceOption, DtypeOption, VerboseOption, expand_home, positive_seconds
+from qwen3vl.cli.output import command_output
+
+app = typer.Typer(name="serve", add_completion=False, pretty_exceptions_enable=False)
+
+_SERVER_PANEL = "Server"
+_LIMITS_PANEL = "Limits"
+_MIB = 2**20
+
+
+@app.command()
+def serve(
+    *,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The embedding model: hub id, folder or 'tiny'.",
+            callback=expand_home,
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="The reranker: hub id, folder or 'tiny'.",
+            callback=expand_home,
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    embedder_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What requests call the embedding model.",
+            show_default="its hub id, or the last part of its folder",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    reranker_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What requests call the reranker.",
+            show_default="as for --embedder-name",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all.", rich_help_panel=_SERVER_PANEL)
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.", rich_help_panel=_SERVER_PANEL)
+    ] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="A key that clients may send. May be given several times; in the variable, keys are separated by spaces.",
+            envvar="QWEN3VL_API_KEY",
+            rich_help_panel=_SERVER_PANEL,
+        ),
+    ] = None,
+    media_urls: Annotated[
+        bool,
+        typer.Option(
+            "--media-urls", help="Fetch http(s) URLs of images and videos, from public addresses.",
+            rich_help_panel=_SERVER_PANEL,
+        ),
+    ] = False,
+    max_body: Annotated[
+        int, typer.Option(metavar="MIB", min=1, help="Size of a request in MiB.", rich_help_panel=_LIMITS_PANEL)
+    ] = 64,
+    max_items: Annotated[
+        int, typer.Option(min=1, help="Inputs or documents of a request.", rich_help_panel=_LIMITS_PANEL)
+    ] = 2048,
+    max_waiting_items: Annotated[
+        int, typer.Option(min=1, help="Items of all requests at a time.", rich_help_panel=_LIMITS_PANEL)
+    ] = 16384,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Duration of a request.", callback=positive_seconds, rich_help_panel=_LIMITS_PANEL
+        ),
+    ] = 300.0,
+    verbose: VerboseOption = False,
+) -> None:
+    """Serve models to many clients, in the dialects of OpenAI, Cohere, Jina and vLLM."""
+    with command_output(as_json=False, verbose=verbose) as console:
+        from dataclasses import replace
+
+        from qwen3vl_server.serving import ServedModels, run_server
+        from qwen3vl_server.settings import SERVER_POLICY, ServerSettings
+
+        settings = ServerSettings(
+            api_keys=tuple(api_key or ()),
+            embedder_name=embedder_name,
+            reranker_name=reranker_name,
+            max_body_bytes=max_body * _MIB,
+            max_waiting_bytes=max(max_body * _MIB, ServerSettings().max_waiting_bytes),
+            max_items=max_items,
+            max_waiting_items=max_waiting_items,
+            timeout_s=timeout,
+        )
+        models = ServedModels(embedder, reranker, device, dtype, replace(SERVER_POLICY, urls=media_urls))
+        run_server(models, settings, host=host, port=port, console=console)

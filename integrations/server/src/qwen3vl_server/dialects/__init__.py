@@ -1,0 +1,1 @@
+"""The endpoints of other servers, whose clients work unchanged."""

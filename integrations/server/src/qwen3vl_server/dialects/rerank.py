@@ -1,0 +1,91 @@
+"""Reranking in the dialects of Cohere, Jina and vLLM: `/rerank`, `/v1/rerank` and `/v2/rerank`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from qwen3vl.results import Batch, rank_scores
+from qwen3vl_server.dependencies import InputValue, InputValues, RequestId, ServiceDependency
+from qwen3vl_server.dialects.usage import Usage, count_usage
+from qwen3vl_server.responses import AsciiJSONResponse
+
+router = APIRouter(tags=["Cohere, Jina and vLLM"])
+
+
+class RerankBody(BaseModel):
+    """The body of a request for a ranking."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"query": "a red circle", "documents": ["a round red shape", "a blue star"], "top_n": 1},
+                {
+                    "query": {"image": "data:image/png;base64,iVBORw0KGgo…", "text": "the same at night"},
+                    "documents": [
+                        "a caption",
+                        {"image": "data:image/png;base64,iVBORw0KGgo…"},
+                        {"content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo…"}}]},
+                    ],
+                    "instruction": "Find photos of the same place.",
+                },
+            ]
+        }
+    )
+
+    model: str | None = Field(None, description="Name of the model, as /v1/models has it.")
+    query: InputValue = Field(description="An input.")
+    documents: InputValues = Field(description="A list of inputs.")
+    top_n: int | None = Field(None, ge=0, description="How many documents are returned; 0 returns all, as in vLLM.")
+    return_documents: bool = Field(False, description="Whether results repeat the documents.")
+    instruction: str | None = Field(None, description="What makes a document relevant.")
+
+
+class RankedResult(BaseModel):
+    """A document's place in the ranking; `document` only if asked for."""
+
+    index: int
+    relevance_score: float
+    document: Any = None
+
+
+class RerankAnswer(BaseModel):
+    """Documents by score, highest first."""
+
+    id: str
+    model: str
+    results: list[RankedResult]
+    usage: Usage
+
+
+@router.post("/rerank", response_model=RerankAnswer, summary="Rank documents")
+@router.post("/v1/rerank", response_model=RerankAnswer, summary="Rank documents")
+@router.post("/v2/rerank", response_model=RerankAnswer, summary="Rank documents")
+async def rerank(body: RerankBody, service: ServiceDependency, request_id: RequestId) -> AsciiJSONResponse:
+    """Rank documents by how well they answer a query; both may be texts, images, videos and mixtures of them."""
+    documents = as_documents(body.documents)
+    scores = await service.score(body.query, documents, model=body.model, instruction=body.instruction)
+    ranking = rank_scores(Batch(scores.values))[: body.top_n or None]
+    results = [{"index": ranked.index, "relevance_score": ranked.score} for ranked in ranking]
+    if body.return_documents:
+        for result in results:
+            document = documents[result["index"]]
+            result["document"] = {"text": document} if isinstance(document, str) else document
+    usage = count_usage(scores.num_tokens)
+    return AsciiJSONResponse({"id": request_id, "model": scores.model, "results": results, "usage": usage})
+
+
+def as_documents(value: Any) -> list[Any]:
+    """Return the documents of a request.
+
+    Args:
+        value: A list of inputs, a single input, or vLLM's `{"content": [parts]}`, in which each part is a document.
+
+    Returns:
+        The documents.
+    """
+    if isinstance(value, dict) and isinstance(value.get("content"), list):
+        return value["content"]
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,84 @@
+"""vLLM's `/score` and `/v1/score`: scores of pairs, in their order."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from qwen3vl_server.dependencies import InputValues, RequestId, ServiceDependency
+from qwen3vl_server.dialects.rerank import as_documents
+from qwen3vl_server.dialects.usage import Usage, count_usage
+from qwen3vl_server.errors import RequestError
+from qwen3vl_server.responses import AsciiJSONResponse
+
+router = APIRouter(tags=["vLLM"])
+
+
+class ScoreBody(BaseModel):
+    """The body of a request for scores: one query and n documents, or n of both."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"text_1": "a red circle", "text_2": ["a round red shape", "a blue star"]},
+                {"queries": ["red", "blue"], "documents": ["a red circle", {"image": "data:image/png;base64,iVBORw0KGgo…"}]},
+            ]
+        }
+    )
+
+    model: str | None = Field(None, description="Name of the model, as /v1/models has it.")
+    text_1: InputValues = Field(
+        validation_alias=AliasChoices("text_1", "queries", "data_1"), description="A query, or a list of them."
+    )
+    text_2: InputValues = Field(
+        validation_alias=AliasChoices("text_2", "documents", "items", "data_2"),
+        description="A document, or a list of them.",
+    )
+    instruction: str | None = Field(None, description="What makes a document relevant.")
+
+
+class Score(BaseModel):
+    """The score of one pair."""
+
+    index: int
+    object: Literal["score"] = "score"
+    score: float
+
+
+class ScoreAnswer(BaseModel):
+    """The scores, in the order of the pairs."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[Score]
+    usage: Usage
+
+
+@router.post("/score", response_model=ScoreAnswer, summary="Score pairs")
+@router.post("/v1/score", response_model=ScoreAnswer, summary="Score pairs")
+async def score(body: ScoreBody, service: ServiceDependency, request_id: RequestId) -> AsciiJSONResponse:
+    """Score how well documents answer queries."""
+    queries, documents = as_documents(body.text_1), as_documents(body.text_2)
+    params = ("text_1", "text_2")
+    if len(queries) == 1:
+        scores = await service.score(
+            queries[0], documents, model=body.model, instruction=body.instruction, params=params
+        )
+    elif len(queries) == len(documents):
+        scores = await service.score_pairs(
+            queries, documents, model=body.model, instruction=body.instruction, params=params
+        )
+    else:
+        raise RequestError(
+            400,
+            f"there are {len(queries)} queries and {len(documents)} documents; send one query, or as many as documents",
+            param="text_1",
+        )
+    data = [{"index": index, "object": "score", "score": value} for index, value in enumerate(scores.values.tolist())]
+    answer = {"id": request_id, "object": "list", "created": int(time()), "model": scores.model}
+    return AsciiJSONResponse({**answer, "data": data, "usage": count_usage(scores.num_tokens)})

@@ -1,0 +1,100 @@
+"""Errors of requests, in a body that the clients of all dialects read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from fastapi.exceptions import RequestValidationError
+
+from qwen3vl.errors import InputError, ItemError
+from qwen3vl_server.responses import AsciiJSONResponse
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1
+"""Seconds after which a client may try again when the server has too much to do."""
+_ERRORS_IN_MESSAGE = 5
+_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+"""OpenAI's types of errors by status; other statuses below 500 are `invalid_request_error`."""
+
+
+class RequestError(Exception):
+    """A request is answered with an error.
+
+    Args:
+        status: HTTP status.
+        message: The input, the reason and the fix.
+        param: Field of the body that caused it.
+        code: A word for programs.
+    """
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+def error_response(error: RequestError) -> AsciiJSONResponse:
+    """Return the response for an error.
+
+    Args:
+        error: The error.
+
+    Returns:
+        A response whose body has OpenAI's and vLLM's `error`, Cohere's `message` and Jina's `detail`.
+    """
+    default_type = "server_error" if error.status >= 500 else "invalid_request_error"
+    details = {
+        "message": error.message,
+        "type": _TYPES.get(error.status, default_type),
+        "param": error.param,
+        "code": error.code,
+    }
+    headers = {}
+    if error.status in (429, 503):
+        headers["retry-after"] = str(RETRY_AFTER_S)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    body = {"error": details, "message": error.message, "detail": error.message}
+    return AsciiJSONResponse(body, error.status, headers)
+
+
+def body_error(error: RequestValidationError) -> RequestError:
+    """Return the error of a body that is no JSON, or whose fields have wrong types.
+
+    Args:
+        error: What pydantic found.
+
+    Returns:
+        The error, with status 400 as OpenAI has it.
+    """
+    if isinstance(error.body, bytes):  # it was not parsed
+        return RequestError(400, "the body is no JSON, or not said to be; send it with Content-Type: application/json")
+    problems = [(".".join(map(str, problem["loc"][1:])), str(problem["msg"])) for problem in error.errors()]
+    messages = [f"{field}: {message}" if field else message for field, message in problems[:_ERRORS_IN_MESSAGE]]
+    return RequestError(
+        400, f"the body is not as the documentation at /docs says: {'; '.join(messages)}", param=problems[0][0] or None
+    )
+
+
+def items_error(errors: Sequence[ItemError], param: str) -> RequestError:
+    """Return the error of a request whose items failed.
+
+    Args:
+        errors: The failures, sorted by index; at least one.
+        param: Field of the body that has the items.
+
+    Returns:
+        Status 400 if all items cannot be used. Otherwise the model failed: status 500, and the log says why.
+    """
+    for error in errors:
+        if not isinstance(error.__cause__, InputError):
+            log.error("the model failed on %s", error, exc_info=error.__cause__)
+            return RequestError(500, f"the model failed on item {error.index}; the log of the server says why")
+    shown = "; ".join(str(error) for error in errors[:_ERRORS_IN_MESSAGE])
+    more = len(errors) - _ERRORS_IN_MESSAGE
+    message = f"{shown}; and {more} more" if more > 0 else shown
+    return RequestError(400, message, param=f"{param}[{errors[0].index}]")

@@ -1,0 +1,155 @@
+"""What clients send as one input, in the forms of all dialects, parsed into the engine's `Item`.
+
+| form | dialect |
+| --- | --- |
+| `"text"` | all |
+| `{"text": …, "image": …, "video": …, "instruction": …}` | ours; Jina |
+| `{"content": [parts]}` | Cohere, Voyage, vLLM (`/rerank`, `/score`) |
+| `{"type": "image_url", …}`, a content part alone | vLLM (`/rerank`, `/score`) |
+| `[messages]`, `{"messages": [messages]}` | vLLM (`/v1/embeddings`), Dify |
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from qwen3vl.errors import InputError, ItemError
+from qwen3vl.inputs import Item, as_image, as_item, as_video
+from qwen3vl.inputs.items import ImageReference, VideoReference
+
+_PART_KINDS = {"text": "text", "image_url": "image", "image": "image", "video_url": "video", "video": "video"}
+"""Types of content parts. A part has its value under a key of the same name."""
+
+
+def parse_inputs(values: Sequence[Any]) -> tuple[list[Item], list[ItemError]]:
+    """Parse the inputs of a request.
+
+    Args:
+        values: Inputs as JSON has them.
+
+    Returns:
+        The items, and the errors of inputs that are none.
+    """
+    items: list[Item] = []
+    errors: list[ItemError] = []
+    for index, value in enumerate(values):
+        try:
+            items.append(parse_input(value))
+        except InputError as error:
+            item_error = ItemError(index, reprlib.repr(value), str(error))
+            item_error.__cause__ = error
+            errors.append(item_error)
+    return items, errors
+
+
+def parse_input(value: Any) -> Item:
+    """Parse one input.
+
+    Args:
+        value: One of the forms above.
+
+    Returns:
+        The item. Its media are bytes or http(s) URLs, which the media policy of the model allows or not.
+
+    Raises:
+        InputError: The value has another form, or refers to a file.
+    """
+    item = _parse(value)
+    for reference in _references(item):
+        if reference.origin == "path":
+            raise InputError(
+                f"{reference.name} is the name of a file, and the server opens no files; send the file's content as a "
+                "data URI, data:image/png;base64,…"
+            )
+    return item
+
+
+def _parse(value: Any) -> Item:
+    if isinstance(value, str):
+        return as_item(value)
+    if isinstance(value, list):
+        return _parse_chat(value)
+    if not isinstance(value, Mapping):
+        raise InputError(f"an input is a text, an object or a list of chat messages; this is {value!r}")
+    if "messages" in value:
+        return _parse_chat(value["messages"])
+    if "role" in value:
+        return _parse_chat([value])
+    if "content" in value:
+        return _parse_content([value["content"]], value.get("instruction"))
+    if "type" in value:
+        return _parse_content([[value]], None)
+    return as_item(value)
+
+
+def _parse_chat(messages: Any) -> Item:
+    """Parse a chat, whose system message is the instruction. An empty answer at its end is the model's place."""
+    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+        raise InputError("a chat is a list of messages, each an object with role and content")
+    contents: dict[Any, list[Any]] = {"system": [], "user": [], "assistant": []}
+    for message in messages:
+        role = message.get("role")
+        if role not in contents:
+            raise InputError(f"the role of a message is system, user or assistant; this is {role!r}")
+        contents[role].append(message.get("content"))
+    if len(contents["user"]) != 1 or len(contents["system"]) > 1:
+        raise InputError(
+            "a chat is one input: one message of the user, perhaps with a system message before it, which is the "
+            f"instruction. This one has {len(contents['user'])} of the user and {len(contents['system'])} of the system; "
+            "send a chat for each input"
+        )
+    if any(text for _, text in _parts(contents["assistant"])):
+        raise InputError("the message of the assistant is the model's to write, and must be empty; leave it out")
+    instructions = list(_parts(contents["system"]))
+    if any(kind != "text" for kind, _ in instructions):
+        raise InputError("the system message is the instruction, and has only texts; move media to the user's message")
+    return _parse_content(contents["user"], "".join(text for _, text in instructions) or None)
+
+
+def _parse_content(contents: Sequence[Any], instruction: Any) -> Item:
+    parts = list(_parts(contents))
+    mapping: dict[str, Any] = {
+        "text": [value for kind, value in parts if kind == "text" and value],
+        "image": [as_image(value) for kind, value in parts if kind == "image"],
+        "video": [as_video(value) for kind, value in parts if kind == "video"],
+        "instruction": instruction,
+    }
+    return as_item(mapping)
+
+
+def _parts(contents: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """Yield the kind and value of each part of contents, which are texts or lists of parts."""
+    for content in contents:
+        if isinstance(content, str):
+            yield "text", content
+            continue
+        if not isinstance(content, list):
+            raise InputError(f"a content is a text or a list of parts; this is {reprlib.repr(content)}")
+        for part in content:
+            yield _parse_part(part)
+
+
+def _parse_part(part: Any) -> tuple[str, str]:
+    if isinstance(part, str):
+        return "text", part
+    part_type = part.get("type") if isinstance(part, Mapping) else None
+    if part_type not in _PART_KINDS:
+        raise InputError(
+            f"a part of a content is an object whose type is one of {', '.join(_PART_KINDS)}; this is {reprlib.repr(part)}"
+        )
+    value = part.get(part_type)
+    if isinstance(value, Mapping):  # OpenAI's form; Voyage's and Qwen's have the URL itself
+        value = value.get("url")
+    if not isinstance(value, str):
+        raise InputError(f"the part of type {part_type} has no {part_type}, which is a text or an object with a url")
+    return _PART_KINDS[part_type], value
+
+
+def _references(item: Item) -> Iterator[ImageReference | VideoReference]:
+    """Yield all references to media, those of frames too."""
+    yield from item.images
+    for video in item.videos:
+        yield video
+        yield from video.frames

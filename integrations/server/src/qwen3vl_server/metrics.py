@@ -1,0 +1,87 @@
+"""Metrics for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from qwen3vl_server.quotas import Quota
+
+if TYPE_CHECKING:  # it imports torch
+    from qwen3vl.engine import EngineOwner
+
+OTHER_PATH = "other"
+"""Label of paths that do not exist: clients must not be able to create labels."""
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Metrics:
+    """Metrics of one application, in a registry of its own.
+
+    Args:
+        models: The models by kind, whose engines' statistics are shown.
+        waiting_items: Counts the items of the requests that are being answered.
+        waiting_bytes: Counts their bodies.
+        paths: Paths that exist.
+    """
+
+    def __init__(
+        self, models: Mapping[str, EngineOwner], waiting_items: Quota, waiting_bytes: Quota, paths: Iterable[str]
+    ) -> None:
+        self._paths = frozenset(paths)
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "qwen3vl_requests", "Requests that were answered.", ("path", "status"), registry=self._registry
+        )
+        self._seconds = Histogram(
+            "qwen3vl_request_seconds",
+            "Duration of requests, from their headers to the end of the answer.",
+            ("path",),
+            registry=self._registry,
+            buckets=_BUCKETS_S,
+        )
+        for name, quota in (("items", waiting_items), ("bytes", waiting_bytes)):
+            gauge = Gauge(
+                f"qwen3vl_waiting_{name}", f"{name} of the requests that are being answered.", registry=self._registry
+            )
+            gauge.set_function(lambda quota=quota: quota.used)
+        self._registry.register(_EngineCollector(models))
+        ProcessCollector(registry=self._registry)
+
+    def observe(self, path: str, status: int, seconds: float) -> None:
+        """Count a request.
+
+        Args:
+            path: Its path.
+            status: Status of the answer.
+            seconds: Its duration.
+        """
+        label = path if path in self._paths else OTHER_PATH
+        self._requests.labels(label, str(status)).inc()
+        self._seconds.labels(label).observe(seconds)
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _EngineCollector(Collector):
+    """Reads the statistics of engines when the metrics are rendered."""
+
+    def __init__(self, models: Mapping[str, EngineOwner]) -> None:
+        self._models = models
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        stats = {kind: model.engine.stats for kind, model in self._models.items()}
+        for field in fields(next(iter(stats.values()))):
+            family = CounterMetricFamily(
+                f"qwen3vl_engine_{field.name}", f"`{field.name}` of qwen3vl.engine.Stats.", labels=("model",)
+            )
+            for kind, values in stats.items():
+                family.add_metric((kind,), getattr(values, field.name))
+            yield family

@@ -1,0 +1,79 @@
+"""Quotas: how much all requests together may hold, so that a crowd of clients cannot exhaust the server's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from qwen3vl_server.errors import RequestError
+
+
+class Quota:
+    """An amount that all requests share. It belongs to one event loop, and is not thread-safe.
+
+    Args:
+        limit: How much all leases together may hold.
+        unit: What is counted, for the error message.
+
+    Attributes:
+        used: How much they hold at present.
+    """
+
+    def __init__(self, limit: int, unit: str) -> None:
+        self.used = 0
+        self._limit = limit
+        self._unit = unit
+
+    @contextmanager
+    def lease(self) -> Iterator[Lease]:
+        """Return a context with an empty lease, which is given back at the end."""
+        lease = Lease(self)
+        try:
+            yield lease
+        finally:
+            self.used -= lease.held
+
+    def add(self, amount: int) -> None:
+        """Count an amount.
+
+        Args:
+            amount: How much more is used.
+
+        Raises:
+            RequestError: It would exceed the limit: status 429.
+        """
+        if self.used + amount > self._limit:
+            raise RequestError(
+                429,
+                f"the server is busy: it has {self.used} of at most {self._limit} {self._unit}, and this request would "
+                f"add {amount}. Try again later",
+                code="overloaded",
+            )
+        self.used += amount
+
+
+class Lease:
+    """What one request holds of a quota.
+
+    Args:
+        quota: The quota.
+
+    Attributes:
+        held: How much it holds.
+    """
+
+    def __init__(self, quota: Quota) -> None:
+        self.held = 0
+        self._quota = quota
+
+    def add(self, amount: int) -> None:
+        """Hold more.
+
+        Args:
+            amount: How much more.
+
+        Raises:
+            RequestError: The quota is exhausted: status 429.
+        """
+        self._quota.add(amount)
+        self.held += amount

@@ -1,0 +1,294 @@
+"""The models behind the dialects: names, admission, parsing, and calls of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3vl.errors import InputError, ItemError
+from qwen3vl.inputs import Item, check_text
+from qwen3vl.results import Batch
+from qwen3vl_server.errors import RequestError, items_error
+from qwen3vl_server.inputs import parse_input, parse_inputs
+from qwen3vl_server.quotas import Quota
+from qwen3vl_server.settings import ServerSettings
+
+if TYPE_CHECKING:  # they import torch
+    from qwen3vl.embedder import Embedder
+    from qwen3vl.engine import EngineOwner
+    from qwen3vl.reranker import Reranker
+
+Kind = Literal["embedder", "reranker"]
+_Parsed = TypeVar("_Parsed")
+_MIN_NORM = np.float32(1e-12)
+"""As in `Embedder`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model and its name in requests.
+
+    Attributes:
+        name: The name.
+        model: The model.
+    """
+
+    name: str
+    model: EngineOwner
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """The vectors of a request.
+
+    Attributes:
+        model: Name of the model.
+        vectors: Vectors of length 1, (n, dimensions) float32.
+        num_tokens: Number of tokens of all prompts.
+    """
+
+    model: str
+    vectors: NDArray[np.float32]
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """The scores of a request.
+
+    Attributes:
+        model: Name of the model.
+        values: Probabilities, (n,) float32.
+        num_tokens: Number of tokens of all prompts.
+    """
+
+    model: str
+    values: NDArray[np.float32]
+    num_tokens: int
+
+
+class ModelService:
+    """Answers the requests of all dialects.
+
+    Args:
+        models: The models by kind.
+        settings: Names and limits.
+
+    Attributes:
+        models: The models by kind, with their names.
+        waiting_items: Counts the items of the requests that are being answered.
+    """
+
+    def __init__(self, models: Mapping[Kind, EngineOwner], settings: ServerSettings) -> None:
+        names = {"embedder": settings.embedder_name, "reranker": settings.reranker_name}
+        self.models = {kind: ServedModel(names[kind] or _default_name(model), model) for kind, model in models.items()}
+        self.waiting_items = Quota(settings.max_waiting_items, "items waiting")
+        self._max_items = settings.max_items
+
+    @property
+    def ready(self) -> bool:
+        """Whether all models can be used."""
+        return not any(served.model.closed for served in self.models.values())
+
+    async def embed(
+        self,
+        values: Sequence[Any],
+        *,
+        model: str | None,
+        dimensions: int | None = None,
+        instruction: str | None = None,
+        param: str = "input",
+    ) -> Embeddings:
+        """Embed inputs.
+
+        Args:
+            values: Inputs as JSON has them.
+            model: Name of the model; None is the one that is served.
+            dimensions: Truncate vectors to this many values, then normalize them; None keeps all.
+            instruction: Instruction for inputs without one of their own; None is the model's.
+            param: Field of the body that has the inputs, for errors.
+
+        Returns:
+            The vectors, in the order of the inputs.
+
+        Raises:
+            RequestError: The model is not served, a limit is exceeded, or inputs failed.
+        """
+        served = self._served("embedder", model)
+        embedder = cast("Embedder", served.model)
+        if dimensions is not None and not 1 <= dimensions <= embedder.dimension:
+            raise RequestError(
+                400,
+                f"dimensions is {dimensions}, and this model has vectors of 1 to {embedder.dimension} values",
+                param="dimensions",
+            )
+        _check_instruction(instruction)
+        with self.waiting_items.lease() as lease:
+            lease.add(self._checked_count(values, param))
+            items = await self._parse_items(values, param)
+            batch = await embedder.aembed(items, instruction=instruction, on_error="collect")
+        _raise_errors(batch.errors, param)
+        return Embeddings(served.name, _truncate(batch.values, dimensions), batch.num_tokens)
+
+    async def score(
+        self,
+        query: Any,
+        documents: Sequence[Any],
+        *,
+        model: str | None,
+        instruction: str | None = None,
+        params: tuple[str, str] = ("query", "documents"),
+    ) -> Scores:
+        """Score documents against a query.
+
+        Args:
+            query: An input as JSON has it.
+            documents: Inputs as JSON has them.
+            model: Name of the model; None is the one that is served.
+            instruction: What makes a document relevant; None is the model's.
+            params: Fields of the body that have the query and the documents, for errors.
+
+        Returns:
+            The scores, in the order of the documents.
+
+        Raises:
+            RequestError: The model is not served, a limit is exceeded, or inputs failed.
+        """
+        served = self._served("reranker", model)
+        _check_instruction(instruction)
+        with self.waiting_items.lease() as lease:
+            lease.add(self._checked_count(documents, params[1]))
+            query_item = await self._parse_query(query, params[0])
+            items = await self._parse_items(documents, params[1])
+            batch = await _score(served.model, query_item, items, instruction, params[0])
+        _raise_errors(batch.errors, params[1])
+        return Scores(served.name, batch.values, batch.num_tokens)
+
+    async def score_pairs(
+        self,
+        queries: Sequence[Any],
+        documents: Sequence[Any],
+        *,
+        model: str | None,
+        instruction: str | None,
+        params: tuple[str, str],
+    ) -> Scores:
+        """Score each document against the query at the same index; the engine packs the pairs into common batches.
+
+        Args:
+            queries: Inputs as JSON has them.
+            documents: As many inputs.
+            model: As for `score`.
+            instruction: As for `score`.
+            params: As for `score`.
+
+        Returns:
+            The scores, in the order of the pairs.
+
+        Raises:
+            RequestError: As for `score`.
+        """
+        served = self._served("reranker", model)
+        _check_instruction(instruction)
+        with self.waiting_items.lease() as lease:
+            lease.add(self._checked_count(documents, params[1]))
+            query_items = await self._parse_items(queries, params[0])
+            items = await self._parse_items(documents, params[1])
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(_score(served.model, query, [item], instruction, f"{params[0]}[{index}]"))
+                        for index, (query, item) in enumerate(zip(query_items, items, strict=True))
+                    ]
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from errors
+        batches = [task.result() for task in tasks]
+        _raise_errors([error.at(index) for index, batch in enumerate(batches) for error in batch.errors], params[1])
+        values = np.concatenate([batch.values for batch in batches])
+        return Scores(served.name, values, sum(batch.num_tokens for batch in batches))
+
+    def _served(self, kind: Kind, name: str | None) -> ServedModel:
+        served = self.models.get(kind)
+        if served is None:
+            raise RequestError(
+                404, f"this server has no {kind}; start it with --{kind} MODEL", param="model", code="model_not_found"
+            )
+        if name is not None and name != served.name:
+            raise RequestError(
+                404,
+                f"the model {name!r} does not exist; the {kind} of this server is {served.name!r}",
+                param="model",
+                code="model_not_found",
+            )
+        if served.model.closed:
+            raise RequestError(503, f"the {kind} is closed; the server is shutting down")
+        return served
+
+    def _checked_count(self, values: Sequence[Any], param: str) -> int:
+        if not values:
+            raise RequestError(400, f"{param} is empty; send at least one", param=param)
+        if len(values) > self._max_items:
+            raise RequestError(
+                422,
+                f"{param} has {len(values)} items, and at most {self._max_items} are accepted; send several requests",
+                param=param,
+                code="too_many_items",
+            )
+        return len(values)
+
+    async def _parse_items(self, values: Sequence[Any], param: str) -> list[Item]:
+        items, errors = await _parse(parse_inputs, values, only_texts=all(isinstance(value, str) for value in values))
+        _raise_errors(errors, param)
+        return items
+
+    async def _parse_query(self, value: Any, param: str) -> Item:
+        try:
+            return await _parse(parse_input, value, only_texts=isinstance(value, str))
+        except InputError as error:
+            raise RequestError(400, f"the query: {error}", param=param) from error
+
+
+async def _parse(parse: Callable[[Any], _Parsed], value: Any, *, only_texts: bool) -> _Parsed:
+    """Parse here if that is quick. Media are decoded from base64, which must not block the event loop."""
+    return parse(value) if only_texts else await asyncio.to_thread(parse, value)
+
+
+def _check_instruction(instruction: str | None) -> None:
+    try:
+        check_text(instruction or "", "the instruction")
+    except InputError as error:
+        raise RequestError(400, str(error), param="instruction") from error
+
+
+async def _score(
+    model: EngineOwner, query: Item, documents: Sequence[Item], instruction: str | None, query_param: str
+) -> Batch:
+    try:
+        return await cast("Reranker", model).ascore(query, documents, instruction=instruction, on_error="collect")
+    except InputError as error:
+        raise RequestError(400, str(error), param=query_param) from error
+
+
+def _raise_errors(errors: Sequence[ItemError], param: str) -> None:
+    if errors:
+        raise items_error(errors, param)
+
+
+def _truncate(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    if dimensions is None or dimensions == vectors.shape[1]:
+        return vectors
+    truncated = vectors[:, :dimensions]
+    norms = np.linalg.norm(truncated, axis=1, keepdims=True)
+    return truncated / np.maximum(norms, _MIN_NORM)  # type: ignore[no-any-return]
+
+
+def _default_name(model: EngineOwner) -> str:
+    """Return a hub id as it is, and the last part of a folder's path, which is nobody else's business."""
+    checkpoint = model.engine.checkpoint
+    is_folder = checkpoint.name == str(checkpoint.folder)
+    return checkpoint.folder.name if is_folder else checkpoint.name

@@ -1,0 +1,67 @@
+"""The settings of a server."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from qwen3vl.media.policy import UNTRUSTED_POLICY
+
+SERVER_POLICY = replace(UNTRUSTED_POLICY, urls=False)
+"""The media policy for models behind a server: clients send bytes, as data URIs. No file of the server and no URL is
+opened, and media are decoded in processes of their own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Who may use a server, under which names its models are served, and how much one client may ask for.
+
+    Attributes:
+        api_keys: Keys of which a client sends one, as `Authorization: Bearer KEY`. Without any, everybody is served.
+        embedder_name: Name of the embedding model in requests. None is the hub id, the last part of a folder's path, or
+            `"tiny"`.
+        reranker_name: Name of the reranker in requests; None is as for `embedder_name`.
+        max_body_bytes: Maximum size of a request's body in bytes; larger ones get status 413.
+        max_items: Maximum number of inputs, documents or pairs of a request; more get status 422.
+        max_waiting_bytes: Maximum size in bytes of the bodies of all requests that are being answered; a request that
+            would exceed it gets status 429.
+        max_waiting_items: Maximum number of items of all requests that are being answered; a request that would exceed
+            it gets status 429.
+        timeout_s: Maximum duration of a request in seconds, its upload included. A slow upload gets status 408, a slow
+            answer status 503.
+
+    Raises:
+        ValueError: A limit is not positive, a limit for all requests is below that for one, or a key is empty.
+
+    Example:
+        ```python
+        settings = ServerSettings(api_keys=("a-long-random-key",), max_items=256)
+        ```
+    """
+
+    api_keys: Sequence[str] = ()
+    embedder_name: str | None = None
+    reranker_name: str | None = None
+    max_body_bytes: int = 64 * 2**20
+    max_items: int = 2048
+    max_waiting_bytes: int = 2**30
+    max_waiting_items: int = 16384
+    timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        # A tuple of one is easily written without its comma; each letter would then be a key.
+        keys = (self.api_keys,) if isinstance(self.api_keys, str) else tuple(self.api_keys)
+        object.__setattr__(self, "api_keys", keys)
+        if not all(keys):
+            raise ValueError("ServerSettings.api_keys has an empty key, which would admit everybody; remove it")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (int, float)) and not 0 < value < math.inf:
+                raise ValueError(f"ServerSettings.{field.name} is {value}; it must be more than 0, and finite")
+        for one, all_requests in (("max_body_bytes", "max_waiting_bytes"), ("max_items", "max_waiting_items")):
+            if getattr(self, one) > getattr(self, all_requests):
+                raise ValueError(
+                    f"ServerSettings.{one} is {getattr(self, one)} and {all_requests} {getattr(self, all_requests)}, so "
+                    f"that requests allowed by {one} would always be refused; raise {all_requests}"
+                )

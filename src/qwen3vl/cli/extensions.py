@@ -1,0 +1,45 @@
+"""Commands of integrations, found by their entry points when they are used or listed."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import typer
+from typer.main import get_command
+
+from qwen3vl.cli.usage import EscapingGroup
+
+ENTRY_POINT_GROUP = "qwen3vl.commands"
+"""Group under which integrations register a `typer.Typer` with one command, by the command's name."""
+INTEGRATIONS = {"serve": "server"}
+"""The commands of this project's integrations, and the directory of each below `integrations/`."""
+
+
+class ExtensibleGroup(EscapingGroup):
+    """A group with commands of its own, and those of the integrations that are installed."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of all commands."""
+        return [*super().list_commands(ctx), *sorted(_entry_points())]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command; None if there is none."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            return command
+        entry = _entry_points().get(cmd_name)
+        if entry is not None:
+            return get_command(entry.load())
+        if cmd_name in INTEGRATIONS:
+            directory = INTEGRATIONS[cmd_name]
+            raise typer.BadParameter(
+                f"the command {cmd_name} needs the integration {directory!r}, which is not installed; at the root of a "
+                f"clone of the repository run: pip install . ./integrations/{directory}",
+                ctx=ctx,
+            )
+        return None
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
