@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
+
 from qwen3vl import Embedder, Reranker
-from qwen3vl_server import SERVER_POLICY, create_app
 from tests.support.model_server import ModelServer
 
 
@@ -20,4 +21,15 @@ def golden_server(checkpoints: Path) -> Iterator[ModelServer]:
     embedder = Embedder(checkpoints / "embedding", device="cpu", policy=SERVER_POLICY)
     reranker = Reranker(checkpoints / "reranker", device="cpu", policy=SERVER_POLICY)
     with embedder, reranker, ModelServer(create_app(embedder=embedder, reranker=reranker)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_server() -> Iterator[ModelServer]:
+    """The tiny models, under two names."""
+    settings = ServerSettings(embedder_name="embedding", reranker_name="reranker")
+    embedder = Embedder("tiny", device="cpu", policy=SERVER_POLICY)
+    reranker = Reranker("tiny", device="cpu", policy=SERVER_POLICY)
+    app = create_app(embedder=embedder, reranker=reranker, settings=settings)
+    with embedder, reranker, ModelServer(app) as server:
         yield server

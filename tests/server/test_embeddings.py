@@ -135,7 +135,14 @@ def test_what_cannot_be_embedded_is_refused(
 @pytest.mark.parametrize(
     "reference",
     [
-        *("file:///etc/passwd", "/etc/passwd", "../secret.png", "\\\\host\\share\\x.png", "~/x.png", "ftp://host/x.png"),
+        *(
+            "file:///etc/passwd",
+            "/etc/passwd",
+            "../secret.png",
+            "\\\\host\\share\\x.png",
+            "~/x.png",
+            "ftp://host/x.png",
+        ),
         *("http://169.254.169.254/latest/meta-data", "http://127.0.0.1:1/x.png", "https://example.com/x.png"),
         *("HTTP://[::1]/x.png", "FILE://localhost/etc/passwd", ""),
     ],

@@ -62,7 +62,9 @@ def test_scores_of_one_query_and_of_pairs(golden_server: ModelServer, media: dic
         np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
 
 
-def test_top_n_documents_and_usage(golden_server: ModelServer, golden_reranker: Reranker, media: dict[str, Path]) -> None:
+def test_top_n_documents_and_usage(
+    golden_server: ModelServer, golden_reranker: Reranker, media: dict[str, Path]
+) -> None:
     documents: list[Any] = ["boxes", {"text": "waves"}, {"content": [{"type": "text", "text": "a beach"}], "id": 7}]
     body = {"model": "reranker", "query": "the sea", "documents": documents, "return_documents": True}
     answer = golden_server.answer("/v1/rerank", {**body, "top_n": 2})

@@ -27,7 +27,7 @@ class ApiKeys:
         self._app = app
         self._digests = [_digest(key) for key in keys]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 (as ASGI has it)
         if scope["type"] == "http" and self._digests and local_path(scope) not in OPEN_PATHS:
             self._check(header(scope, b"authorization") or "")
         await self._app(scope, receive, send)
@@ -46,4 +46,4 @@ class ApiKeys:
 
 
 def _digest(key: str) -> bytes:
-    return sha256(key.encode("utf-8", "surrogateescape")).digest()
+    return sha256(key.encode()).digest()

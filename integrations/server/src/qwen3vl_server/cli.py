@@ -67,7 +67,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="KEY",
-            help="A key that clients may send. May be given several times; in the variable, keys are separated by spaces.",
+            help="A key that clients may send. May be given several times; spaces separate keys in the variable.",
             envvar="QWEN3VL_API_KEY",
             rich_help_panel=_SERVER_PANEL,
         ),
@@ -75,7 +75,8 @@ def serve(
     media_urls: Annotated[
         bool,
         typer.Option(
-            "--media-urls", help="Fetch http(s) URLs of images and videos, from public addresses.",
+            "--media-urls",
+            help="Fetch http(s) URLs of images and videos, from public addresses.",
             rich_help_panel=_SERVER_PANEL,
         ),
     ] = False,

@@ -97,8 +97,8 @@ def _parse_chat(messages: Any) -> Item:
     if len(contents["user"]) != 1 or len(contents["system"]) > 1:
         raise InputError(
             "a chat is one input: one message of the user, perhaps with a system message before it, which is the "
-            f"instruction. This one has {len(contents['user'])} of the user and {len(contents['system'])} of the system; "
-            "send a chat for each input"
+            f"instruction. This one has {len(contents['user'])} of the user and {len(contents['system'])} of the "
+            "system; send a chat for each input"
         )
     if any(text for _, text in _parts(contents["assistant"])):
         raise InputError("the message of the assistant is the model's to write, and must be empty; leave it out")
@@ -137,7 +137,8 @@ def _parse_part(part: Any) -> tuple[str, str]:
     part_type = part.get("type") if isinstance(part, Mapping) else None
     if part_type not in _PART_KINDS:
         raise InputError(
-            f"a part of a content is an object whose type is one of {', '.join(_PART_KINDS)}; this is {reprlib.repr(part)}"
+            f"a part of a content is an object whose type is one of {', '.join(_PART_KINDS)}; this is "
+            f"{reprlib.repr(part)}"
         )
     value = part.get(part_type)
     if isinstance(value, Mapping):  # OpenAI's form; Voyage's and Qwen's have the URL itself

@@ -30,7 +30,7 @@ class RequestLifetime:
         self._waiting_bytes = waiting_bytes
         self._timeout_s = timeout_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 (as ASGI has it)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

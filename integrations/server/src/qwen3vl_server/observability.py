@@ -32,7 +32,7 @@ class Observability:
         self._app = app
         self._observe = observe
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 (as ASGI has it)
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -11,6 +12,8 @@ from qwen3vl.media.policy import UNTRUSTED_POLICY
 SERVER_POLICY = replace(UNTRUSTED_POLICY, urls=False)
 """The media policy for models behind a server: clients send bytes, as data URIs. No file of the server and no URL is
 opened, and media are decoded in processes of their own."""
+
+_KEY = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,8 @@ class ServerSettings:
             answer status 503.
 
     Raises:
-        ValueError: A limit is not positive, a limit for all requests is below that for one, or a key is empty.
+        ValueError: A limit is not positive, a limit for all requests is below that for one, or a key cannot
+            be sent in a header.
 
     Example:
         ```python
@@ -53,8 +57,11 @@ class ServerSettings:
         # A tuple of one is easily written without its comma; each letter would then be a key.
         keys = (self.api_keys,) if isinstance(self.api_keys, str) else tuple(self.api_keys)
         object.__setattr__(self, "api_keys", keys)
-        if not all(keys):
-            raise ValueError("ServerSettings.api_keys has an empty key, which would admit everybody; remove it")
+        if not all(_KEY.fullmatch(key) for key in keys):
+            raise ValueError(
+                "ServerSettings.api_keys has a key that is empty, or has spaces or characters beyond ASCII, which not "
+                "every client can send; use letters and digits"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, (int, float)) and not 0 < value < math.inf:
@@ -62,6 +69,6 @@ class ServerSettings:
         for one, all_requests in (("max_body_bytes", "max_waiting_bytes"), ("max_items", "max_waiting_items")):
             if getattr(self, one) > getattr(self, all_requests):
                 raise ValueError(
-                    f"ServerSettings.{one} is {getattr(self, one)} and {all_requests} {getattr(self, all_requests)}, so "
-                    f"that requests allowed by {one} would always be refused; raise {all_requests}"
+                    f"ServerSettings.{all_requests} is {getattr(self, all_requests)}, less than {one}, which is "
+                    f"{getattr(self, one)}: requests that are allowed would always be refused; raise {all_requests}"
                 )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from qwen3vl_server.dependencies import InputValues, ServiceDependency
+from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.usage import Usage, count_usage
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.service import Embeddings
@@ -23,7 +24,7 @@ router = APIRouter(tags=["OpenAI"])
 
 EncodingFormat = Literal["float", "base64"]
 _STARTED = int(time())
-_TOKEN_IDS = (
+_INTEGERS_REFUSED = (
     "input has token ids (integers) in place of texts, and they are of another model's tokenizer. Send the texts; with "
     "LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False)"
 )
@@ -38,10 +39,10 @@ class EmbeddingsBody(BaseModel):
                 {"input": ["a red circle", "a blue star"]},
                 {
                     "input": [
-                        {"image": "data:image/png;base64,iVBORw0KGgo…", "text": "with its caption"},
+                        {"image": EXAMPLE_IMAGE, "text": "with its caption"},
                         {"text": "a red circle", "instruction": "Find images that show what the text says."},
                     ],
-                    "dimensions": 256,
+                    "dimensions": 64,
                     "encoding_format": "base64",
                 },
                 {
@@ -50,7 +51,7 @@ class EmbeddingsBody(BaseModel):
                         {
                             "role": "user",
                             "content": [
-                                {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo…"}},
+                                {"type": "image_url", "image_url": {"url": EXAMPLE_IMAGE}},
                                 {"type": "text", "text": "with its caption"},
                             ],
                         },
@@ -136,7 +137,7 @@ def _inputs(body: EmbeddingsBody) -> tuple[list[Any], str]:
     if not isinstance(body.input, list):
         return [body.input], "input"
     if any(_are_token_ids(value) for value in (body.input, *body.input)):
-        raise RequestError(400, _TOKEN_IDS, param="input", code="token_ids")
+        raise RequestError(400, _INTEGERS_REFUSED, param="input", code="token_ids")
     is_chat = bool(body.input) and all(isinstance(value, dict) and "role" in value for value in body.input)
     return ([body.input] if is_chat else body.input), "input"
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qwen3vl.results import Batch, rank_scores
 from qwen3vl_server.dependencies import InputValue, InputValues, RequestId, ServiceDependency
+from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.usage import Usage, count_usage
 from qwen3vl_server.responses import AsciiJSONResponse
 
@@ -23,11 +24,11 @@ class RerankBody(BaseModel):
             "examples": [
                 {"query": "a red circle", "documents": ["a round red shape", "a blue star"], "top_n": 1},
                 {
-                    "query": {"image": "data:image/png;base64,iVBORw0KGgo…", "text": "the same at night"},
+                    "query": {"image": EXAMPLE_IMAGE, "text": "the same at night"},
                     "documents": [
                         "a caption",
-                        {"image": "data:image/png;base64,iVBORw0KGgo…"},
-                        {"content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo…"}}]},
+                        {"image": EXAMPLE_IMAGE},
+                        {"content": [{"type": "image_url", "image_url": {"url": EXAMPLE_IMAGE}}]},
                     ],
                     "instruction": "Find photos of the same place.",
                 },

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from qwen3vl_server.dependencies import InputValues, RequestId, ServiceDependency
+from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.rerank import as_documents
 from qwen3vl_server.dialects.usage import Usage, count_usage
 from qwen3vl_server.errors import RequestError
@@ -24,7 +25,7 @@ class ScoreBody(BaseModel):
         json_schema_extra={
             "examples": [
                 {"text_1": "a red circle", "text_2": ["a round red shape", "a blue star"]},
-                {"queries": ["red", "blue"], "documents": ["a red circle", {"image": "data:image/png;base64,iVBORw0KGgo…"}]},
+                {"queries": ["red", "blue"], "documents": ["a red circle", {"image": EXAMPLE_IMAGE}]},
             ]
         }
     )

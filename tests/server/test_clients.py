@@ -1,0 +1,78 @@
+"""Unchanged clients of other services get the engine's vectors and rankings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qwen3vl import Embedder, Reranker
+from tests.support.engines import assert_close
+from tests.support.model_server import ModelServer, data_uri
+
+TEXTS = ["a red circle", "ein blauer Stern", "日本語"]
+DOCUMENTS = ["boxes", "waves and sand", "a beach"]
+QUERY = "the sea"
+
+
+def test_openai(tiny_server: ModelServer, tiny_embedder: Embedder, media: dict[str, Path]) -> None:
+    openai = pytest.importorskip("openai")
+    with openai.OpenAI(base_url=f"{tiny_server.url}/v1", api_key="none", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["embedding", "reranker"]
+        answer = client.embeddings.create(model="embedding", input=TEXTS)  # as base64, which it decodes
+        assert_close([data.embedding for data in answer.data], tiny_embedder.embed(TEXTS))
+        assert answer.usage.total_tokens > 0
+        answer = client.embeddings.create(model="embedding", input=TEXTS[0], dimensions=8, encoding_format="float")
+        assert len(answer.data[0].embedding) == 8
+        chat = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_uri(media["photo"])}}]}]
+        answer = client.post(
+            "/embeddings", cast_to=openai.types.CreateEmbeddingResponse, body={"model": "embedding", "messages": chat}
+        )
+        assert_close(answer.data[0].embedding, tiny_embedder.embed({"image": media["photo"]})[0])
+        with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False") as caught:
+            client.embeddings.create(model="embedding", input=[1, 2, 3])
+        assert (caught.value.param, caught.value.code) == ("input", "token_ids")
+        with pytest.raises(openai.NotFoundError, match="does not exist"):
+            client.embeddings.create(model="text-embedding-3-small", input="a")
+
+
+async def test_openai_async(tiny_server: ModelServer, tiny_embedder: Embedder) -> None:
+    openai = pytest.importorskip("openai")
+    async with openai.AsyncOpenAI(base_url=f"{tiny_server.url}/v1", api_key="none") as client:
+        answer = await client.embeddings.create(model="embedding", input=TEXTS)
+    assert_close([data.embedding for data in answer.data], tiny_embedder.embed(TEXTS))
+
+
+def test_langchain_openai(tiny_server: ModelServer, tiny_embedder: Embedder) -> None:
+    langchain_openai = pytest.importorskip("langchain_openai")
+    embeddings = langchain_openai.OpenAIEmbeddings(
+        model="embedding", base_url=f"{tiny_server.url}/v1", api_key="none", check_embedding_ctx_length=False
+    )
+    assert_close(embeddings.embed_documents(TEXTS), tiny_embedder.embed(TEXTS))
+    assert_close(embeddings.embed_query(TEXTS[0]), tiny_embedder.embed(TEXTS[0])[0])
+
+
+def test_cohere(tiny_server: ModelServer, tiny_reranker: Reranker) -> None:
+    cohere = pytest.importorskip("cohere")
+    client = cohere.ClientV2(api_key="none", base_url=tiny_server.url)
+    answer = client.rerank(model="reranker", query=QUERY, documents=DOCUMENTS, top_n=2)
+    expected = tiny_reranker.rank(QUERY, DOCUMENTS)[:2]
+    assert [result.index for result in answer.results] == [ranked.index for ranked in expected]
+    np.testing.assert_allclose(
+        [result.relevance_score for result in answer.results], [ranked.score for ranked in expected], atol=1e-6
+    )
+    with pytest.raises(cohere.NotFoundError, match="this server is 'reranker'"):
+        client.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS)
+
+
+def test_langchain_cohere(tiny_server: ModelServer, tiny_reranker: Reranker) -> None:
+    langchain_cohere = pytest.importorskip("langchain_cohere")
+    from langchain_core.documents import Document
+
+    compressor = langchain_cohere.CohereRerank(
+        model="reranker", base_url=tiny_server.url, cohere_api_key="none", top_n=2
+    )
+    ranked = compressor.compress_documents([Document(text) for text in DOCUMENTS], QUERY)
+    expected = tiny_reranker.rank(QUERY, DOCUMENTS)[:2]
+    assert [document.page_content for document in ranked] == [DOCUMENTS[index] for index, _ in expected]
