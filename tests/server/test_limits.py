@@ -73,7 +73,7 @@ def embed_in_thread(server: ModelServer, inputs: list[str], threads: ThreadPoolE
     ],
 )
 def test_requests_need_one_of_the_keys(limited: ModelServer, authorization: str, status: int) -> None:
-    response = httpx.get(f"{limited.url}/v1/models", headers={"Authorization": authorization.encode()})
+    response = httpx.get(f"{limited.url}/v1/models", headers=[(b"Authorization", authorization.encode())])
     assert response.status_code == status, response.text
     if status == 401:
         assert response.headers["WWW-Authenticate"] == "Bearer"

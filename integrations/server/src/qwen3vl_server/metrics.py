@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -14,6 +15,7 @@ from qwen3vl_server.quotas import Quota
 
 if TYPE_CHECKING:  # it imports torch
     from qwen3vl.engine import EngineOwner
+    from qwen3vl_server.service import Kind
 
 OTHER_PATH = "other"
 """Label of paths that do not exist: clients must not be able to create labels."""
@@ -31,7 +33,7 @@ class Metrics:
     """
 
     def __init__(
-        self, models: Mapping[str, EngineOwner], waiting_items: Quota, waiting_bytes: Quota, paths: Iterable[str]
+        self, models: Mapping[Kind, EngineOwner], waiting_items: Quota, waiting_bytes: Quota, paths: Iterable[str]
     ) -> None:
         self._paths = frozenset(paths)
         self._registry = CollectorRegistry()
@@ -46,10 +48,8 @@ class Metrics:
             buckets=_BUCKETS_S,
         )
         for name, quota in (("items", waiting_items), ("bytes", waiting_bytes)):
-            gauge = Gauge(
-                f"qwen3vl_waiting_{name}", f"{name} of the requests that are being answered.", registry=self._registry
-            )
-            gauge.set_function(lambda quota=quota: quota.used)
+            help_text = f"{name} of the requests that are being answered."
+            Gauge(f"qwen3vl_waiting_{name}", help_text, registry=self._registry).set_function(partial(_used, quota))
         self._registry.register(_EngineCollector(models))
         ProcessCollector(registry=self._registry)
 
@@ -70,10 +70,14 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+def _used(quota: Quota) -> float:
+    return quota.used
+
+
 class _EngineCollector(Collector):
     """Reads the statistics of engines when the metrics are rendered."""
 
-    def __init__(self, models: Mapping[str, EngineOwner]) -> None:
+    def __init__(self, models: Mapping[Kind, EngineOwner]) -> None:
         self._models = models
 
     def collect(self) -> Iterable[CounterMetricFamily]:

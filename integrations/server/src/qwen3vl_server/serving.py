@@ -14,6 +14,7 @@ import uvicorn
 from rich.console import Console
 
 from qwen3vl.media.policy import MediaPolicy
+from qwen3vl.settings import EngineArguments
 from qwen3vl_server.app import create_app
 from qwen3vl_server.settings import ServerSettings
 
@@ -62,7 +63,7 @@ def run_server(models: ServedModels, settings: ServerSettings, *, host: str, por
     logging.getLogger("qwen3vl_server").setLevel(logging.INFO)  # one line for each request
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(host, port))  # before minutes of loading, in case it is in use
-        options = {"device": models.device, "dtype": models.dtype, "policy": models.policy}
+        options: EngineArguments = {"device": models.device, "dtype": models.dtype, "policy": models.policy}
         embedder = reranker = None
         if models.embedder is not None:
             embedder = stack.enter_context(Embedder(models.embedder, **options))

@@ -69,11 +69,13 @@ async def rerank(body: RerankBody, service: ServiceDependency, request_id: Reque
     documents = as_documents(body.documents)
     scores = await service.score(body.query, documents, model=body.model, instruction=body.instruction)
     ranking = rank_scores(Batch(scores.values))[: body.top_n or None]
-    results = [{"index": ranked.index, "relevance_score": ranked.score} for ranked in ranking]
-    if body.return_documents:
-        for result in results:
-            document = documents[result["index"]]
+    results: list[dict[str, Any]] = []
+    for ranked in ranking:
+        result: dict[str, Any] = {"index": ranked.index, "relevance_score": ranked.score}
+        if body.return_documents:
+            document = documents[ranked.index]
             result["document"] = {"text": document} if isinstance(document, str) else document
+        results.append(result)
     usage = count_usage(scores.num_tokens)
     return AsciiJSONResponse({"id": request_id, "model": scores.model, "results": results, "usage": usage})
 
@@ -87,6 +89,5 @@ def as_documents(value: Any) -> list[Any]:
     Returns:
         The documents.
     """
-    if isinstance(value, dict) and isinstance(value.get("content"), list):
-        return value["content"]
-    return value if isinstance(value, list) else [value]
+    documents = value.get("content") if isinstance(value, dict) else value
+    return documents if isinstance(documents, list) else [value]
