@@ -34,6 +34,7 @@ MODULES = {
     ".": ("qwen3vl", "qwen3vl"),
     "./integrations/qdrant": ("qwen3vl-qdrant", "qwen3vl_qdrant"),
     "./integrations/chroma": ("qwen3vl-chroma", "qwen3vl_chroma"),
+    "./integrations/server": ("qwen3vl-server", "qwen3vl_server"),
     "./integrations/langchain": ("langchain-qwen3-vl", "langchain_qwen3_vl"),
     "./integrations/llama-index": (
         "llama-index-qwen3-vl",

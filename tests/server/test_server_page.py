@@ -1,0 +1,50 @@
+"""docs/server.md: its code runs against a server, and the options that it names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qwen3vl_server import SERVER_POLICY, create_app
+
+from qwen3vl import Embedder, Reranker
+from qwen3vl.cli import main
+from tests.server.test_serve import needs_entry_point
+from tests.support.drawn_scenes import draw_scenes
+from tests.support.model_server import ModelServer
+from tests.test_docs import blocks, read
+
+PAGE = "docs/server.md"
+
+
+def test_code_of_the_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the tiny models in place of the real ones, in a folder with images."""
+    for client in ("openai", "cohere", "langchain_openai", "langchain_cohere"):
+        pytest.importorskip(client)
+    monkeypatch.chdir(tmp_path)
+    draw_scenes(tmp_path / "photos", 5)
+    embedder = Embedder("tiny", device="cpu", policy=SERVER_POLICY)
+    reranker = Reranker("tiny", device="cpu", policy=SERVER_POLICY)
+    namespace: dict[str, Any] = {}
+    with embedder, reranker, ModelServer(create_app(embedder=embedder, reranker=reranker)) as server:
+        for block in blocks(PAGE, "python"):
+            code = re.sub(r"Qwen/Qwen3-VL-\w+-2B", "tiny", block).replace("http://localhost:8000", server.url)
+            exec(compile(code, PAGE, "exec"), namespace)
+    output = capsys.readouterr().out
+    assert "2 vectors of 128 values" in output
+    assert "index=1, relevance_score=" in output
+    assert len(re.findall(r"^\d [\d.e-]+$", output, re.MULTILINE)) == 3
+    with ModelServer(namespace["app"]) as mounted:
+        assert mounted.answer("/models/v1/embeddings", {"input": "a"})["model"] == "tiny"
+    namespace["embedder"].close()
+
+
+@needs_entry_point
+def test_options_of_the_page_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--help"]) == 0
+    options = set(re.findall(r"--[a-z][a-z-]+", read(PAGE)))
+    assert options <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
