@@ -113,6 +113,7 @@ def test_openapi_examples_are_accepted(embedder: Embedder) -> None:
     with reranker, ModelServer(create_app(embedder=embedder, reranker=reranker)) as server:
         schemas = server.client.get("/openapi.json").json()["components"]["schemas"]
         bodies = {"EmbeddingsBody": "/v1/embeddings", "RerankBody": "/v1/rerank", "ScoreBody": "/v1/score"}
+        bodies |= {"EmbedBody": "/qwen3vl/embed", "ScoreDocumentsBody": "/qwen3vl/score"}
         for name, path in bodies.items():
             assert schemas[name]["examples"]
             for example in schemas[name]["examples"]:

@@ -38,6 +38,7 @@ def test_code_of_the_page_runs(
     assert "2 vectors of 128 values" in output
     assert "index=1, relevance_score=" in output
     assert len(re.findall(r"^\d [\d.e-]+$", output, re.MULTILINE)) == 3
+    assert "(3, 128) [{'index': 1, 'source': \"''\", 'reason': 'it is empty" in output
     with ModelServer(namespace["app"]) as mounted:
         assert mounted.answer("/models/v1/embeddings", {"input": "a"})["model"] == "tiny"
     namespace["embedder"].close()

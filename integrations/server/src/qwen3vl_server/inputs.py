@@ -13,17 +13,43 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qwen3vl.errors import InputError, ItemError
-from qwen3vl.inputs import Item, as_image, as_item, as_video
+from qwen3vl.inputs import Input, Item, as_image, as_item, as_video
 from qwen3vl.inputs.items import ImageReference, VideoReference
 
 _PART_KINDS = {"text": "text", "image_url": "image", "image": "image", "video_url": "video", "video": "video"}
 """Types of content parts. A part has its value under a key of the same name."""
 
 
-def parse_inputs(values: Sequence[Any]) -> tuple[list[Item], list[ItemError]]:
+@dataclass(frozen=True, slots=True)
+class ParsedInputs:
+    """The inputs of a request.
+
+    Attributes:
+        items: An item for each input, or an `InputError` in its place.
+        errors: The errors, sorted by index.
+    """
+
+    items: list[Input]
+    errors: tuple[ItemError, ...]
+
+    def merge(self, errors: Sequence[ItemError]) -> tuple[ItemError, ...]:
+        """Return the engine's errors, with those of here in place of the engine's for the same inputs.
+
+        Args:
+            errors: The engine's errors, sorted by index.
+
+        Returns:
+            All errors, sorted by index.
+        """
+        own = {error.index: error for error in self.errors}
+        return tuple(own.get(error.index, error) for error in errors)
+
+
+def parse_inputs(values: Sequence[Any]) -> ParsedInputs:
     """Parse the inputs of a request.
 
     Args:
@@ -32,16 +58,17 @@ def parse_inputs(values: Sequence[Any]) -> tuple[list[Item], list[ItemError]]:
     Returns:
         The items, and the errors of inputs that are none.
     """
-    items: list[Item] = []
+    items: list[Input] = []
     errors: list[ItemError] = []
     for index, value in enumerate(values):
         try:
             items.append(parse_input(value))
         except InputError as error:
+            items.append(error)
             item_error = ItemError(index, reprlib.repr(value), str(error))
             item_error.__cause__ = error
             errors.append(item_error)
-    return items, errors
+    return ParsedInputs(items, tuple(errors))
 
 
 def parse_input(value: Any) -> Item:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl.errors import InputError, ItemError
-from qwen3vl.inputs import Item, check_text
+from qwen3vl.inputs import Input, Item, check_text
 from qwen3vl.results import Batch
 from qwen3vl_server.errors import RequestError, items_error
-from qwen3vl_server.inputs import parse_input, parse_inputs
+from qwen3vl_server.inputs import ParsedInputs, parse_input, parse_inputs
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.settings import ServerSettings
 
@@ -43,33 +43,16 @@ class ServedModel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Embeddings:
-    """The vectors of a request.
+class Answer:
+    """What a model gave for the items of a request.
 
     Attributes:
         model: Name of the model.
-        vectors: Vectors of length 1, (n, dimensions) float32.
-        num_tokens: Number of tokens of all prompts.
+        batch: Vectors, (n, dimensions) float32, or scores, (n,) float32. It has errors only if they were collected.
     """
 
     model: str
-    vectors: NDArray[np.float32]
-    num_tokens: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scores:
-    """The scores of a request.
-
-    Attributes:
-        model: Name of the model.
-        values: Probabilities, (n,) float32.
-        num_tokens: Number of tokens of all prompts.
-    """
-
-    model: str
-    values: NDArray[np.float32]
-    num_tokens: int
+    batch: Batch
 
 
 class ModelService:
@@ -103,7 +86,8 @@ class ModelService:
         dimensions: int | None = None,
         instruction: str | None = None,
         param: str = "input",
-    ) -> Embeddings:
+        collect: bool = False,
+    ) -> Answer:
         """Embed inputs.
 
         Args:
@@ -112,12 +96,13 @@ class ModelService:
             dimensions: Truncate vectors to this many values, then normalize them; None keeps all.
             instruction: Instruction for inputs without one of their own; None is the model's.
             param: Field of the body that has the inputs, for errors.
+            collect: Whether errors of inputs are returned beside the vectors of the others.
 
         Returns:
             The vectors, in the order of the inputs.
 
         Raises:
-            RequestError: The model is not served, a limit is exceeded, or inputs failed.
+            RequestError: The model is not served, a limit is exceeded, or inputs failed and `collect` is False.
         """
         served = self._served("embedder", model)
         embedder = cast("Embedder", served.model)
@@ -130,10 +115,12 @@ class ModelService:
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(values, param))
-            items = await self._parse_items(values, param)
-            batch = await embedder.aembed(items, instruction=instruction, on_error="collect")
-        _raise_errors(batch.errors, param)
-        return Embeddings(served.name, _truncate(batch.values, dimensions), batch.num_tokens)
+            inputs = await _parse_items(values)
+            _raise_errors(inputs.errors, param, collect=collect)
+            batch = await embedder.aembed(inputs.items, instruction=instruction, on_error="collect")
+        batch = replace(batch, values=_truncate(batch.values, dimensions), errors=inputs.merge(batch.errors))
+        _raise_errors(batch.errors, param, collect=collect)
+        return Answer(served.name, batch)
 
     async def score(
         self,
@@ -143,7 +130,8 @@ class ModelService:
         model: str | None,
         instruction: str | None = None,
         params: tuple[str, str] = ("query", "documents"),
-    ) -> Scores:
+        collect: bool = False,
+    ) -> Answer:
         """Score documents against a query.
 
         Args:
@@ -152,22 +140,26 @@ class ModelService:
             model: Name of the model; None is the one that is served.
             instruction: What makes a document relevant; None is the model's.
             params: Fields of the body that have the query and the documents, for errors.
+            collect: Whether errors of documents are returned beside the scores of the others.
 
         Returns:
             The scores, in the order of the documents.
 
         Raises:
-            RequestError: The model is not served, a limit is exceeded, or inputs failed.
+            RequestError: The model is not served, a limit is exceeded, the query failed, or documents failed and
+                `collect` is False.
         """
         served = self._served("reranker", model)
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(documents, params[1]))
-            query_item = await self._parse_query(query, params[0])
-            items = await self._parse_items(documents, params[1])
-            batch = await _score(served.model, query_item, items, instruction, params[0])
-        _raise_errors(batch.errors, params[1])
-        return Scores(served.name, batch.values, batch.num_tokens)
+            query_item = await _parse_query(query, params[0])
+            inputs = await _parse_items(documents)
+            _raise_errors(inputs.errors, params[1], collect=collect)
+            batch = await _score(served.model, query_item, inputs.items, instruction, params[0])
+        batch = replace(batch, errors=inputs.merge(batch.errors))
+        _raise_errors(batch.errors, params[1], collect=collect)
+        return Answer(served.name, batch)
 
     async def score_pairs(
         self,
@@ -177,7 +169,7 @@ class ModelService:
         model: str | None,
         instruction: str | None,
         params: tuple[str, str],
-    ) -> Scores:
+    ) -> Answer:
         """Score each document against the query at the same index; the engine packs the pairs into common batches.
 
         Args:
@@ -197,20 +189,21 @@ class ModelService:
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(documents, params[1]))
-            query_items = await self._parse_items(queries, params[0])
-            items = await self._parse_items(documents, params[1])
+            query_inputs, inputs = await _parse_items(queries), await _parse_items(documents)
+            for parsed, param in ((query_inputs, params[0]), (inputs, params[1])):
+                _raise_errors(parsed.errors, param)
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [
                         group.create_task(_score(served.model, query, [item], instruction, f"{params[0]}[{index}]"))
-                        for index, (query, item) in enumerate(zip(query_items, items, strict=True))
+                        for index, (query, item) in enumerate(zip(query_inputs.items, inputs.items, strict=True))
                     ]
             except ExceptionGroup as errors:
                 raise errors.exceptions[0] from errors
         batches = [task.result() for task in tasks]
         _raise_errors([error.at(index) for index, batch in enumerate(batches) for error in batch.errors], params[1])
         values = np.concatenate([batch.values for batch in batches])
-        return Scores(served.name, values, sum(batch.num_tokens for batch in batches))
+        return Answer(served.name, Batch(values, num_tokens=sum(batch.num_tokens for batch in batches)))
 
     def _served(self, kind: Kind, name: str | None) -> ServedModel:
         served = self.models.get(kind)
@@ -241,16 +234,16 @@ class ModelService:
             )
         return len(values)
 
-    async def _parse_items(self, values: Sequence[Any], param: str) -> list[Item]:
-        items, errors = await _parse(parse_inputs, values, only_texts=all(isinstance(value, str) for value in values))
-        _raise_errors(errors, param)
-        return items
 
-    async def _parse_query(self, value: Any, param: str) -> Item:
-        try:
-            return await _parse(parse_input, value, only_texts=isinstance(value, str))
-        except InputError as error:
-            raise RequestError(400, f"the query: {error}", param=param) from error
+async def _parse_items(values: Sequence[Any]) -> ParsedInputs:
+    return await _parse(parse_inputs, values, only_texts=all(isinstance(value, str) for value in values))
+
+
+async def _parse_query(value: Any, param: str) -> Item:
+    try:
+        return await _parse(parse_input, value, only_texts=isinstance(value, str))
+    except InputError as error:
+        raise RequestError(400, f"the query: {error}", param=param) from error
 
 
 async def _parse(parse: Callable[[Any], _Parsed], value: Any, *, only_texts: bool) -> _Parsed:
@@ -266,7 +259,7 @@ def _check_instruction(instruction: str | None) -> None:
 
 
 async def _score(
-    model: EngineOwner, query: Item, documents: Sequence[Item], instruction: str | None, query_param: str
+    model: EngineOwner, query: Input, documents: Sequence[Input], instruction: str | None, query_param: str
 ) -> Batch:
     try:
         return await cast("Reranker", model).ascore(query, documents, instruction=instruction, on_error="collect")
@@ -274,8 +267,8 @@ async def _score(
         raise RequestError(400, str(error), param=query_param) from error
 
 
-def _raise_errors(errors: Sequence[ItemError], param: str) -> None:
-    if errors:
+def _raise_errors(errors: Sequence[ItemError], param: str, *, collect: bool = False) -> None:
+    if errors and not collect:
         raise items_error(errors, param)
 
 

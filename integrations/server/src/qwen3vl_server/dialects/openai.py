@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import Iterator
 from time import time
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from qwen3vl_server.dependencies import InputValues, ServiceDependency
+from qwen3vl_server.dialects.encoding import encode_base64
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.usage import Usage, count_usage
 from qwen3vl_server.errors import RequestError
-from qwen3vl_server.service import Embeddings
+from qwen3vl_server.service import Answer
 
 router = APIRouter(tags=["OpenAI"])
 
@@ -108,11 +108,11 @@ class ModelsAnswer(BaseModel):
 async def embed(body: EmbeddingsBody, service: ServiceDependency) -> Response:
     """Embed texts, images, videos and mixtures of them."""
     values, param = _inputs(body)
-    embeddings = await service.embed(
+    answer = await service.embed(
         values, model=body.model, dimensions=body.dimensions, instruction=body.instruction, param=param
     )
     # A thousand vectors take a tenth of a second to write, vector by vector, between which other threads run.
-    content = await asyncio.to_thread(_to_json, embeddings, body.encoding_format)
+    content = await asyncio.to_thread(_to_json, answer, body.encoding_format)
     return Response(content, media_type="application/json")
 
 
@@ -146,9 +146,9 @@ def _are_token_ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(token, int) for token in value)
 
 
-def _to_json(embeddings: Embeddings, encoding_format: EncodingFormat) -> str:
-    tail = json.dumps({"model": embeddings.model, "usage": count_usage(embeddings.num_tokens)})
-    data = ",".join(_data(embeddings.vectors, encoding_format))
+def _to_json(answer: Answer, encoding_format: EncodingFormat) -> str:
+    tail = json.dumps({"model": answer.model, "usage": count_usage(answer.batch.num_tokens)})
+    data = ",".join(_data(answer.batch.values, encoding_format))
     return f'{{"object":"list","data":[{data}],{tail[1:]}'
 
 
@@ -156,15 +156,3 @@ def _data(vectors: NDArray[np.float32], encoding_format: EncodingFormat) -> Iter
     for index, vector in enumerate(vectors):
         embedding = vector.tolist() if encoding_format == "float" else encode_base64(vector)
         yield json.dumps({"object": "embedding", "index": index, "embedding": embedding})
-
-
-def encode_base64(array: NDArray[np.float32]) -> str:
-    """Encode an array.
-
-    Args:
-        array: Values of any shape.
-
-    Returns:
-        The base64 of its values as float32, little-endian.
-    """
-    return base64.b64encode(array.astype("<f4").tobytes()).decode()

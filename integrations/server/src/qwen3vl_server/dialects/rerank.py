@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from qwen3vl.results import Batch, rank_scores
+from qwen3vl.results import rank_scores
 from qwen3vl_server.dependencies import InputValue, InputValues, RequestId, ServiceDependency
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.usage import Usage, count_usage
@@ -67,8 +67,8 @@ class RerankAnswer(BaseModel):
 async def rerank(body: RerankBody, service: ServiceDependency, request_id: RequestId) -> AsciiJSONResponse:
     """Rank documents by how well they answer a query; both may be texts, images, videos and mixtures of them."""
     documents = as_documents(body.documents)
-    scores = await service.score(body.query, documents, model=body.model, instruction=body.instruction)
-    ranking = rank_scores(Batch(scores.values))[: body.top_n or None]
+    answer = await service.score(body.query, documents, model=body.model, instruction=body.instruction)
+    ranking = rank_scores(answer.batch)[: body.top_n or None]
     results: list[dict[str, Any]] = []
     for ranked in ranking:
         result: dict[str, Any] = {"index": ranked.index, "relevance_score": ranked.score}
@@ -76,8 +76,8 @@ async def rerank(body: RerankBody, service: ServiceDependency, request_id: Reque
             document = documents[ranked.index]
             result["document"] = {"text": document} if isinstance(document, str) else document
         results.append(result)
-    usage = count_usage(scores.num_tokens)
-    return AsciiJSONResponse({"id": request_id, "model": scores.model, "results": results, "usage": usage})
+    usage = count_usage(answer.batch.num_tokens)
+    return AsciiJSONResponse({"id": request_id, "model": answer.model, "results": results, "usage": usage})
 
 
 def as_documents(value: Any) -> list[Any]:

@@ -67,11 +67,11 @@ async def score(body: ScoreBody, service: ServiceDependency, request_id: Request
     queries, documents = as_documents(body.text_1), as_documents(body.text_2)
     params = ("text_1", "text_2")
     if len(queries) == 1:
-        scores = await service.score(
+        answer = await service.score(
             queries[0], documents, model=body.model, instruction=body.instruction, params=params
         )
     elif len(queries) == len(documents):
-        scores = await service.score_pairs(
+        answer = await service.score_pairs(
             queries, documents, model=body.model, instruction=body.instruction, params=params
         )
     else:
@@ -80,6 +80,8 @@ async def score(body: ScoreBody, service: ServiceDependency, request_id: Request
             f"there are {len(queries)} queries and {len(documents)} documents; send one query, or as many as documents",
             param="text_1",
         )
-    data = [{"index": index, "object": "score", "score": value} for index, value in enumerate(scores.values.tolist())]
-    answer = {"id": request_id, "object": "list", "created": int(time()), "model": scores.model}
-    return AsciiJSONResponse({**answer, "data": data, "usage": count_usage(scores.num_tokens)})
+    data = [
+        {"index": index, "object": "score", "score": value} for index, value in enumerate(answer.batch.values.tolist())
+    ]
+    head = {"id": request_id, "object": "list", "created": int(time()), "model": answer.model}
+    return AsciiJSONResponse({**head, "data": data, "usage": count_usage(answer.batch.num_tokens)})
