@@ -131,6 +131,28 @@ def test_acorn_is_used_for_filtered_searches(client: EdgeClient) -> None:
     assert found == client.query_points(NAME, QUERY, query_filter=ODD, limit=5).points
 
 
+@pytest.mark.parametrize(
+    "with_payload",
+    [
+        True,
+        False,
+        None,
+        ["number", "deep.a"],
+        [],
+        models.PayloadSelectorInclude(include=["deep.b"]),
+        models.PayloadSelectorExclude(exclude=["group", "deep.a"]),
+    ],
+)
+def test_groups_have_the_payload_that_was_selected(client: EdgeClient, local: QdrantClient, with_payload: Any) -> None:
+    options = {"limit": 3, "group_size": 2, "with_payload": with_payload, "with_vectors": True}
+    answers = [each.query_points_groups(NAME, "group", QUERY, **options).groups for each in (client, local)]
+    found, expected = (
+        [(group.id, [(hit.id, hit.payload, rounded(hit.vector)) for hit in group.hits]) for group in groups]
+        for groups in answers
+    )
+    assert found == expected
+
+
 def test_scroll_retrieve_and_count(client: EdgeClient, local: QdrantClient) -> None:
     arguments: list[dict[str, Any]] = [
         {"limit": 7},
