@@ -154,6 +154,18 @@ def test_what_edge_lacks_is_refused_by_name(client: EdgeClient, name: str) -> No
         call(client)
 
 
+@pytest.mark.parametrize("name", ["http", "grpc_points", "grpc_collections"])
+async def test_connections_to_a_server_are_refused_with_the_way_out(
+    client: EdgeClient, tmp_path: Path, name: str
+) -> None:
+    async with async_edge_client(tmp_path / "library") as async_client:
+        for each in (client, async_client):
+            with pytest.raises(
+                NotImplementedError, match=rf"no client\.{name}, because .* without a server: .*QdrantClient\(url="
+            ):
+                getattr(each, name)
+
+
 def test_every_method_of_the_client_is_defined_or_refused(client: EdgeClient) -> None:
     for name, method in inspect.getmembers(QdrantBase, inspect.isfunction):
         if not name.startswith("_"):
