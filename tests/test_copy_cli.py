@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from qwen3vl_qdrant import Layout, QdrantEdgeStore, QdrantStore
 
-from qwen3vl import Store, ingest, open_store
+from qwen3vl import Store, StoreError, ingest, open_store
 from qwen3vl.cli import main
 from tests.support import qdrant_rest
+from tests.support.catalogue import numbers, parts
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, passages, query_vector
 from tests.support.read_only import run_with_read_only_folder
 from tests.test_edge_processes import _wait_until_free
@@ -77,6 +78,30 @@ def test_folder_is_copied_to_a_server(tmp_path: Path, capsys: pytest.CaptureFixt
         copied.recipe()
         assert copied.layout == layout
         copied.close()
+
+
+@pytest.mark.parametrize("target", ["new", "source"], ids=["another folder", "the same folder"])
+def test_copy_into_a_hybrid_collection_finds_words(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = parts()
+    dense = open_store(str(tmp_path / "source"))
+    ingest(documents, FakeEmbedder(), dense)
+    query = query_vector(documents[3])  # the vector means one part, the words another
+    with pytest.raises(StoreError, match="--hybrid"):
+        dense.search(query, 1, text="AX-7050", mode="text")
+    dense.close()
+    arguments = (str(tmp_path / "source"), str(tmp_path / target), "--to-collection", "words", "--hybrid")
+    for expected in ((len(documents), 0), (0, len(documents))):
+        code, summary = run_json(capsys, *arguments)
+        assert (code, summary["copied"], summary["present"]) == (0, *expected), summary
+    words = open_store(str(tmp_path / target), "words")
+    assert isinstance(words, QdrantEdgeStore)
+    assert numbers(words.search(query, 1, text="AX-7050", mode="text")) == [50]
+    assert numbers(words.search(query, 1, text="AX-7050", mode="dense")) == [3]
+    assert {3, 50} <= {*numbers(words.search(query, 5, text="AX-7050"))}
+    assert words.layout == Layout(hybrid=True)
+    words.close()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -97,6 +98,29 @@ REFUSED: dict[str, tuple[str, Callable[[EdgeClient], Any]]] = {
     "shard key": ("create_shard_key", lambda client: client.create_shard_key(NAME, "a")),
     "matrix": ("search_matrix_pairs", lambda client: client.search_matrix_pairs(NAME)),
     "shard of points": ("shard_key_selector", lambda client: client.upsert(NAME, [point(1)], shard_key_selector="a")),
+    "shard of queried points": (
+        "shard_key",
+        lambda client: client.query_batch_points(NAME, [models.QueryRequest(query=QUERY, shard_key="a")]),
+    ),
+    "shard of deleted points": (
+        "shard_key",
+        lambda client: client.delete(NAME, models.PointIdsList(points=[1], shard_key="a")),
+    ),
+    "shard of filtered points": (
+        "shard_key",
+        lambda client: client.set_payload(
+            NAME, {}, models.FilterSelector(filter=models.Filter(must=[]), shard_key="a")
+        ),
+    ),
+    "sparse type": (
+        "sparse float32",
+        lambda client: client.create_collection(
+            "small",
+            sparse_vectors_config={
+                "words": models.SparseVectorParams(index=models.SparseIndexParams(datatype=models.Datatype.FLOAT16))
+            },
+        ),
+    ),
     "formula": (
         "FormulaQuery",
         lambda client: client.query_points(NAME, models.FormulaQuery(formula=models.MultExpression(mult=[1.0]))),
@@ -128,6 +152,18 @@ def test_what_edge_lacks_is_refused_by_name(client: EdgeClient, name: str) -> No
     word, call = REFUSED[name]
     with pytest.raises(NotImplementedError, match=rf"{word}.*server"):
         call(client)
+
+
+@pytest.mark.parametrize("name", ["http", "grpc_points", "grpc_collections"])
+async def test_connections_to_a_server_are_refused_with_the_way_out(
+    client: EdgeClient, tmp_path: Path, name: str
+) -> None:
+    async with async_edge_client(tmp_path / "library") as async_client:
+        for each in (client, async_client):
+            with pytest.raises(
+                NotImplementedError, match=rf"no client\.{name}, because .* without a server: .*QdrantClient\(url="
+            ):
+                getattr(each, name)
 
 
 def test_every_method_of_the_client_is_defined_or_refused(client: EdgeClient) -> None:
@@ -177,6 +213,20 @@ def test_client_builds_the_index_when_asked_and_when_many_points_have_come(
     client.upload_collection("large", vectors[1300:], ids=range(1300, 2800), batch_size=500)
     assert client.get_collection("large").indexed_vectors_count == 2800
     assert client.query_points("large", vectors[2000], limit=1).points[0].id == 2000
+
+
+def test_settings_of_the_graph_reach_the_engine(client: EdgeClient, tmp_path: Path) -> None:
+    scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8)
+    int8 = PLAIN.model_copy(
+        update={"quantization_config": models.ScalarQuantization(scalar=scalar), "memory": models.Memory.CACHED}
+    )
+    hnsw = models.HnswConfigDiff(m=8, memory=models.Memory.COLD, inline_storage=True)
+    client.create_collection("graph", int8, hnsw_config=hnsw)
+    stored = json.loads((tmp_path / "library" / "collections" / "graph" / "shard" / "edge_config.json").read_text())
+    assert stored["hnsw_config"].items() >= {"m": 8, "memory": "cold", "inline_storage": True}.items()
+    assert stored["vectors"][""]["memory"] == "cached"
+    described = client.get_collection("graph").config.hnsw_config
+    assert (described.m, described.memory, described.inline_storage) == (8, models.Memory.COLD, True)
 
 
 async def test_async_client_shares_the_folder_and_does_not_block_the_event_loop(

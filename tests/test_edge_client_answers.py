@@ -12,6 +12,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 from qwen3vl_qdrant import edge_client
 from qwen3vl_qdrant.edge.client import EdgeClient
+from qwen3vl_qdrant.edge.queries import to_edge_request
 
 from tests.support.edge_points import LOW, NAME, ODD, PLAIN, QUERY, SIZE, VECTORS, contents, fill, point, rounded
 
@@ -93,6 +94,63 @@ def test_batches_groups_samples_and_facets(client: EdgeClient, local: QdrantClie
     assert len({hit.id for hit in sample}) == 5
     facets = [each.facet(NAME, "group", facet_filter=LOW, limit=3).hits for each in (client, local)]
     assert facets[0] == facets[1]
+
+
+SPARSE = "words"
+
+
+@pytest.mark.parametrize("idf", [None, models.IdfScope.GLOBAL, models.IdfCorpusParams(corpus=LOW)])
+def test_rarity_of_words_is_that_of_the_corpus(client: EdgeClient, local: QdrantClient, idf: Any) -> None:
+    """Word 1 is rare below 30 and common in the whole collection; word 2 the other way round."""
+    words = models.SparseVectorParams(modifier=models.Modifier.IDF)
+    scores = []
+    for each in (client, local):
+        each.create_collection("texts", PLAIN, sparse_vectors_config={SPARSE: words})
+        points = []
+        for number in range(50):
+            word = 2 if number < 28 else 1
+            sparse = models.SparseVector(indices=[word, 9], values=[1.0, 0.5])
+            points.append(point(number).model_copy(update={"vector": {"": VECTORS[number].tolist(), SPARSE: sparse}}))
+        each.upsert("texts", points)
+        query = models.SparseVector(indices=[1, 2], values=[1.0, 1.0])
+        found = each.query_points("texts", query, using=SPARSE, search_params=models.SearchParams(idf=idf), limit=50)
+        scores.append({hit.id: hit.score for hit in found.points})
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    assert (scores[0][49] > 2 * scores[0][3]) == isinstance(idf, models.IdfCorpusParams)
+
+
+def test_acorn_is_used_for_filtered_searches(client: EdgeClient) -> None:
+    acorn = models.AcornSearchParams(enable=True, max_selectivity=0.3)
+    request = models.QueryRequest(query=QUERY, params=models.SearchParams(acorn=acorn))
+    params = to_edge_request(request, lambda *_: None).params
+    assert params is not None
+    assert params.acorn is not None
+    assert params.acorn.enable
+    assert params.acorn.max_selectivity == pytest.approx(0.3)
+    found = client.query_points(NAME, QUERY, query_filter=ODD, search_params=request.params, limit=5).points
+    assert found == client.query_points(NAME, QUERY, query_filter=ODD, limit=5).points
+
+
+@pytest.mark.parametrize(
+    "with_payload",
+    [
+        True,
+        False,
+        None,
+        ["number", "deep.a"],
+        [],
+        models.PayloadSelectorInclude(include=["deep.b"]),
+        models.PayloadSelectorExclude(exclude=["group", "deep.a"]),
+    ],
+)
+def test_groups_have_the_payload_that_was_selected(client: EdgeClient, local: QdrantClient, with_payload: Any) -> None:
+    options = {"limit": 3, "group_size": 2, "with_payload": with_payload, "with_vectors": True}
+    answers = [each.query_points_groups(NAME, "group", QUERY, **options).groups for each in (client, local)]
+    found, expected = (
+        [(group.id, [(hit.id, hit.payload, rounded(hit.vector)) for hit in group.hits]) for group in groups]
+        for groups in answers
+    )
+    assert found == expected
 
 
 def test_scroll_retrieve_and_count(client: EdgeClient, local: QdrantClient) -> None:

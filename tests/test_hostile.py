@@ -30,7 +30,7 @@ from tests.support.hostile.special import SPECIAL, growing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited and measured on Linux only")
 
-SECONDS = 2.0
+SECONDS = 5.0
 MEMORY = 1024 * MIB
 MAX_GROWTH = 512 * MIB
 """By how much this process may grow while it reads the corpus."""

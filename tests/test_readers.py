@@ -1,4 +1,4 @@
-"""Collections that `ingest` wrote, read by LangChain's and LlamaIndex's own stores and by plain Chroma."""
+"""Collections that `ingest` wrote, read by LangChain, LlamaIndex, plain Chroma and Qdrant's dashboard."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from base64 import b64encode
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import chromadb
 import numpy as np
@@ -20,7 +21,7 @@ from llama_index.vector_stores.chroma import ChromaVectorStore
 from llama_index.vector_stores.qdrant import QdrantVectorStore as LlamaQdrant
 from qdrant_client import QdrantClient, models
 from qwen3vl_chroma import ChromaStore, MediaLoader, Qwen3VLEmbeddingFunction
-from qwen3vl_qdrant import Layout, QdrantStore
+from qwen3vl_qdrant import Layout, QdrantEdgeStore, QdrantStore
 
 from qwen3vl import Document, Embedder, Store, ingest
 from qwen3vl.loaders import Loader
@@ -103,6 +104,33 @@ def test_langchain_chroma_finds_documents(chroma: Any, document: Document) -> No
     assert (fields | media).items() <= result.metadata.items()
     scalars = {key: value for key, value in document.metadata.items() if key not in ("tags", "deep")}
     assert scalars.items() <= result.metadata.items()
+
+
+def dashboard_images(payload: dict[str, Any]) -> list[str]:
+    """What Qdrant's web interface shows as images: values at the top of a payload that are URLs of image files."""
+    endings = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".svg")
+    texts = [value for value in payload.values() if isinstance(value, str)]
+    return [text for text in texts if urlsplit(text).scheme and urlsplit(text).path.endswith(endings)]
+
+
+@pytest.mark.parametrize(
+    ("document", "shown"),
+    [
+        (Document("https://a.example/b.png", "picture", image="https://a.example/b.png"), ["https://a.example/b.png"]),
+        (Document("post 7", "picture", image="HTTPS://a.example/c.jpg?x=1"), ["HTTPS://a.example/c.jpg?x=1"]),
+        (Document("https://a.example/d.pdf", "page", image="https://a.example/d.pdf#page=3"), []),
+        (Document("e.png", "picture", image="/pictures/e.png"), []),
+        (Document("https://a.example/f.txt", "text", text="no image"), []),
+    ],
+)
+def test_dashboard_of_qdrant_shows_images_once(document: Document, shown: list[str], tmp_path: Path) -> None:
+    for store in (QdrantStore(QdrantClient(":memory:")), QdrantEdgeStore(tmp_path)):
+        ingest([document], FakeEmbedder(), store)
+        payload = store.client.scroll(store.collection)[0][0].payload or {}
+        assert dashboard_images(payload) == shown
+        assert payload.get("image") in (None, *shown)
+        assert store.search(query_vector(document), 1)[0].document == document
+        store.close()
 
 
 def node_query(document: Document, **options: Any) -> VectorStoreQuery:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
@@ -79,7 +81,16 @@ class ReplicaPool:
         with self._lock:
             _share_vision_tower(replica, list(self._replicas.values()))
         use_onednn_linears(replica.model)
+        _return_freed_memory()
         return replica
+
+
+def _return_freed_memory() -> None:
+    """Let glibc return to the system what loading has freed: quantized weights were in memory in full precision."""
+    if sys.platform == "linux":
+        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if malloc_trim is not None:
+            malloc_trim(0)
 
 
 def _share_vision_tower(replica: Replica, others: Iterable[Replica]) -> None:

@@ -204,8 +204,13 @@ class QdrantCore(QdrantReader):
             await self.request(self.client.build_index, self.collection, progress)
 
     def payload(self, point: Point) -> dict[str, Any]:
-        """Return the payload with LangChain's keys, LlamaIndex's, and the tenant."""
-        payload = {**point.document.to_payload(), **llama_index_payload(point.document, point.id, "doc_id")}
+        """Return the payload with LangChain's keys, LlamaIndex's, the URL of an image, and the tenant."""
+        document = point.document
+        payload = {**document.to_payload(), **llama_index_payload(document, point.id, "doc_id")}
+        image = document.image or ""
+        # Qdrant's dashboard shows images by URLs at the top of a payload. A source is there already, in `doc_id`.
+        if image.lower().startswith(("http://", "https://")) and image.partition("#")[0] != document.source:
+            payload["image"] = image
         tenant = self.tenant_of(point)
         return payload if tenant is None else {**payload, TENANT_KEY: tenant}
 

@@ -164,10 +164,7 @@ class EdgeBackend(PointsBackend):
         lookup_from: Any = None,
         **kwargs: Any,
     ) -> models.GroupsResult:
-        """Return the best points of each value of a payload key.
-
-        They have no payload if `with_payload` is False, else their whole payload, also where it selects keys.
-        """
+        """Return the best points of each value of a payload key."""
         refuse({**kwargs, "with_lookup": with_lookup})
 
         def search(extra: models.Filter, num_hits: int) -> list[models.ScoredPoint]:
@@ -187,9 +184,14 @@ class EdgeBackend(PointsBackend):
             return list(response.points)
 
         groups = find_groups(search, group_by, limit, group_size)
-        if with_payload is False:
-            for hit in (hit for group in groups for hit in group.hits):
-                hit.payload = None
+        if with_payload is not True:
+            # Groups are found by whole payloads, so the selected parts are read at the end.
+            hits = [hit for group in groups for hit in group.hits]
+            selected = False if with_payload is None else with_payload
+            records = self.retrieve(collection_name, [hit.id for hit in hits], selected)
+            payloads = {record.id: record.payload for record in records}
+            for hit in hits:
+                hit.payload = payloads.get(hit.id)
         return models.GroupsResult(groups=groups)
 
 

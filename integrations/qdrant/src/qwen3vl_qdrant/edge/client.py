@@ -15,7 +15,33 @@ from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.embedded import is_local_mode
 
 
-class EdgeClient(QdrantClient):
+class _NoServer:
+    """Errors for what a `QdrantClient` has of its connection to a server."""
+
+    @property
+    def http(self) -> Any:
+        """Raise `NotImplementedError`: there is no REST interface."""
+        raise _no_server("http")
+
+    @property
+    def grpc_points(self) -> Any:
+        """Raise `NotImplementedError`: there is no gRPC interface."""
+        raise _no_server("grpc_points")
+
+    @property
+    def grpc_collections(self) -> Any:
+        """Raise `NotImplementedError`: there is no gRPC interface."""
+        raise _no_server("grpc_collections")
+
+
+def _no_server(name: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"a folder has no client.{name}, because it is opened in this process, without a server: use the client's own "
+        "methods, as client.query_points, or a Qdrant server, QdrantClient(url=...)"
+    )
+
+
+class EdgeClient(_NoServer, QdrantClient):
     """A `QdrantClient` whose collections are in a folder, in Qdrant's own engine in this process.
 
     Args:
@@ -60,7 +86,7 @@ class EdgeClient(QdrantClient):
         """Do nothing. A QdrantClient would close its backend here, which a store may still use."""
 
 
-class AsyncEdgeClient(AsyncQdrantClient):
+class AsyncEdgeClient(_NoServer, AsyncQdrantClient):
     """An `AsyncQdrantClient` whose collections are in a folder. Calls run in threads.
 
     Args:

@@ -77,7 +77,11 @@ class CollectionsBackend(QdrantBase):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> bool:
-        """Create a collection with dense and sparse vectors. `ValueError` if it exists."""
+        """Create a collection with dense and sparse vectors. `ValueError` if it exists.
+
+        Settings of shards, replicas, optimizers, the log and the storage of payloads have no effect: a folder has one
+        shard, whose payloads are on disk.
+        """
         refuse(kwargs, {"on_disk_payload", "optimizers_config", "wal_config", "shard_number", "replication_factor"})
         description = models.CreateCollection(
             vectors=vectors_config,

@@ -27,7 +27,8 @@ def to_edge_config(description: models.CreateCollection) -> edge.EdgeConfig:
     """Return the configuration of a new shard.
 
     Vectors and payloads are on disk, and read through the page cache; quantized vectors and the HNSW graph are in
-    memory.
+    memory. `on_disk` and `memory` of vectors and of the graph are obeyed; those of quantized vectors, and `always_ram`,
+    have no effect. None of them changes what is found.
 
     Args:
         description: Vectors, HNSW and quantization of the collection.
@@ -101,24 +102,37 @@ def _vector_params(params: models.VectorParams) -> edge.EdgeVectorParams:
     return edge.EdgeVectorParams(
         size=params.size,
         distance=getattr(edge.Distance, params.distance.value),
-        memory=edge.Memory.Cached if params.on_disk is False else edge.Memory.Cold,
+        memory=_memory(params),
         quantization_config=_quantization(params.quantization_config),
         hnsw_config=None if params.hnsw_config is None else _hnsw(params.hnsw_config),
     )
 
 
 def _sparse_params(params: models.SparseVectorParams) -> edge.EdgeSparseVectorParams:
-    in_memory = params.index is not None and params.index.on_disk is False
+    index = params.index or models.SparseIndexParams()
+    if index.datatype not in (None, models.Datatype.FLOAT32):
+        raise NotImplementedError("a folder stores sparse float32 vectors: other types need a server")
     modifier = edge.Modifier.Idf if params.modifier == models.Modifier.IDF else None
-    return edge.EdgeSparseVectorParams(memory=edge.Memory.Cached if in_memory else edge.Memory.Cold, modifier=modifier)
+    return edge.EdgeSparseVectorParams(index.full_scan_threshold, memory=_memory(index), modifier=modifier)
+
+
+def _memory(params: models.VectorParams | models.SparseIndexParams) -> edge.Memory:
+    if params.memory is not None:
+        return _to_edge_memory(params.memory)
+    return edge.Memory.Cached if params.on_disk is False else edge.Memory.Cold
+
+
+def _to_edge_memory(memory: models.Memory) -> edge.Memory:
+    converted: edge.Memory = getattr(edge.Memory, memory.value.title())
+    return converted
 
 
 def _hnsw(config: models.HnswConfigDiff | None) -> edge.HnswIndexConfig:
-    values = {name: value for name, value in config.model_dump().items() if value is not None} if config else {}
-    # `memory` and `inline_storage` have no effect: they say how the graph is stored, and not what is found.
-    known = {"m", "ef_construct", "full_scan_threshold", "max_indexing_threads", "on_disk", "payload_m"}
+    values = config.model_dump(exclude_none=True) if config else {}
+    if "memory" in values:
+        values["memory"] = _to_edge_memory(values["memory"])
     defaults = {name: getattr(DEFAULT_HNSW, name) for name in ("m", "ef_construct", "full_scan_threshold")}
-    return edge.HnswIndexConfig(**{**defaults, **{name: value for name, value in values.items() if name in known}})
+    return edge.HnswIndexConfig(**{**defaults, **values})
 
 
 def _quantization(config: Any) -> Any:

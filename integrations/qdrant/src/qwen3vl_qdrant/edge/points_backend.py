@@ -12,7 +12,7 @@ from qdrant_client import models
 
 from qwen3vl_qdrant.edge.collections_backend import CollectionsBackend, refuse
 from qwen3vl_qdrant.edge.filters import to_edge_filter
-from qwen3vl_qdrant.edge.queries import to_edge_point, to_edge_vector
+from qwen3vl_qdrant.edge.queries import refuse_shard_key, to_edge_point, to_edge_vector
 
 MIN_INDEXED_POINTS = 20_000
 """Writing builds the index once this many points, and at least half of all points, are not in it."""
@@ -182,6 +182,8 @@ def _rows(vectors: Any) -> Iterable[Any]:
 
 def _selected(selector: Any) -> tuple[list[Any], edge.Filter | None]:
     """Return the ids of a selector, or its filter."""
+    if isinstance(selector, (models.PointIdsList, models.FilterSelector)):
+        refuse_shard_key(selector)
     match selector:
         case models.PointIdsList():
             return list(selector.points), None

@@ -30,6 +30,7 @@ def to_edge_request(request: models.QueryRequest, to_vector: ToVector) -> edge.Q
         NotImplementedError: The query needs something that Edge does not have.
     """
     _refuse_lookup(request)
+    refuse_shard_key(request)
     return edge.QueryRequest(
         limit=10 if request.limit is None else request.limit,
         offset=request.offset,
@@ -154,12 +155,26 @@ def _search_params(params: models.SearchParams | None) -> edge.SearchParams | No
         rescore=params.quantization.rescore,
         oversampling=params.quantization.oversampling,
     )
+    acorn: Any = params.acorn and edge.AcornSearchParams(bool(params.acorn.enable), params.acorn.max_selectivity)
     return edge.SearchParams(
         hnsw_ef=params.hnsw_ef,
         exact=bool(params.exact),
         indexed_only=bool(params.indexed_only),
         quantization=quantization or None,
+        acorn=acorn or None,
+        idf=_idf(params.idf),
     )
+
+
+def _idf(idf: Any) -> edge.IdfParams | None:
+    """Convert the population of the rarity of words: the points of a filter, or, as by default, all."""
+    return edge.IdfParams(to_edge_filter(idf.corpus)) if isinstance(idf, models.IdfCorpusParams) else None
+
+
+def refuse_shard_key(request: Any) -> None:
+    """Raise `NotImplementedError` if a query or a selector of points names shards."""
+    if request.shard_key is not None:
+        raise NotImplementedError("a folder has one shard, which has no key: leave shard_key out, or use a server")
 
 
 def _refuse_lookup(request: models.QueryRequest | models.Prefetch) -> None:
