@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("fastapi")
-
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 
 from qwen3vl import Embedder, Reranker

@@ -20,13 +20,19 @@ def values_of(answer: dict[str, Any]) -> Any:
 
 def test_batch_of_vectors(tiny_server: ModelServer, tiny_embedder: Embedder, media: dict[str, Path]) -> None:
     broken = f"data:image/png;base64,{base64.b64encode(media['photo'].read_bytes()[:2000]).decode()}"
-    sent = ["a", "", {"image": broken}, {"image": "/etc/passwd"}, {"image": data_uri(media["photo"])}, "word " * 9000]
+    sent: list[Any] = [
+        "a",
+        "",
+        {"image": broken},
+        {"image": "/etc/passwd"},
+        {"image": data_uri(media["photo"])},
+        "word " * 9000,
+    ]
     answer = tiny_server.answer("/qwen3vl/embed", {"inputs": sent, "instruction": "Find it.", "dimensions": 16})
     with Embedder("tiny", device="cpu", dimensions=16) as embedder:
         kept = [0, 4, 5]
-        local = embedder.embed(
-            [sent[0], {"image": media["photo"]}, sent[5]], instruction="Find it.", on_error="collect"
-        )
+        local_inputs = [sent[0], {"image": media["photo"]}, sent[5]]
+        local = embedder.embed(local_inputs, instruction="Find it.", on_error="collect")
         assert_close(values_of(answer)[kept], local.values)
         assert Recipe.from_dict(answer["recipe"]).digest == embedder.recipe.digest
     assert np.isnan(values_of(answer)[1:4]).all()
