@@ -110,6 +110,8 @@ def test_all_forms_of_an_input_have_the_same_vector(
         ({"input": ["\ud800"]}, 400, "lone surrogate", "input[0]"),
         ({"input": {"image": "\ud800"}}, 400, "the name of a file", "input[0]"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "the role of a message", "messages[0]"),
+        ({"messages": [{"role": ["user"]}]}, 400, "the role of a message", "messages[0]"),
+        ({"input": {"type": ["text"]}}, 400, "whose type is one of", "input[0]"),
         ({"messages": [{"role": "user"}]}, 400, "a content is a text or a list", "messages[0]"),
         ({"messages": [{"role": "user", "content": "x"}] * 2}, 400, "has 2 of the user", "messages[0]"),
         (

@@ -213,3 +213,4 @@ def test_unexpected_failure_is_a_500_that_tells_nothing_but_its_id(
         assert response.status_code == 500
         assert response.headers["X-Request-ID"] == "r-1"
         assert "under request id r-1" in response.json()["message"]
+        assert "in get_service" in caplog.text  # the traceback is whole

@@ -118,7 +118,7 @@ def _parse_chat(messages: Any) -> Item:
     contents: dict[Any, list[Any]] = {"system": [], "user": [], "assistant": []}
     for message in messages:
         role = message.get("role")
-        if role not in contents:
+        if not isinstance(role, str) or role not in contents:
             raise InputError(f"the role of a message is system, user or assistant; this is {role!r}")
         contents[role].append(message.get("content"))
     if len(contents["user"]) != 1 or len(contents["system"]) > 1:
@@ -162,7 +162,7 @@ def _parse_part(part: Any) -> tuple[str, str]:
     if isinstance(part, str):
         return "text", part
     part_type = part.get("type") if isinstance(part, Mapping) else None
-    if part_type not in _PART_KINDS:
+    if not isinstance(part_type, str) or part_type not in _PART_KINDS:
         raise InputError(
             f"a part of a content is an object whose type is one of {', '.join(_PART_KINDS)}; this is "
             f"{reprlib.repr(part)}"

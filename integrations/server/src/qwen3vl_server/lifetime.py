@@ -92,9 +92,10 @@ class RequestLifetime:
                 await answer
         finally:
             for task in (answer, disconnected):
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):  # an error was raised above, or nobody waits for it
-                    await task
+                if not task.done():  # awaiting it again would overwrite the traceback of its error
+                    task.cancel()
+                    with suppress(asyncio.CancelledError, Exception):  # nobody waits for it any more
+                        await task
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)

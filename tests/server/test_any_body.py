@@ -1,0 +1,62 @@
+"""Whatever a client sends, the answer is a result or an error of the client, never a failure of the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
+
+from tests.support.model_server import ModelServer
+
+KEYS = st.sampled_from(
+    [
+        *("text", "image", "video", "instruction", "fps", "max_frames", "content", "type", "role", "messages"),
+        *("image_url", "video_url", "url", "x"),
+    ]
+)
+WORDS = st.sampled_from(
+    [
+        *("", "a", "\ud800", "\x00", "text", "image_url", "user", "system", "assistant"),
+        *(EXAMPLE_IMAGE, "data:", "data:,", "//", "#page=0"),
+    ]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(KEYS, children, max_size=4),
+    max_leaves=12,
+)
+FIELDS = {
+    "/v1/embeddings": ("input", "messages", "dimensions", "encoding_format", "instruction", "model"),
+    "/v1/rerank": ("query", "documents", "top_n", "return_documents", "instruction"),
+    "/v1/score": ("text_1", "text_2", "queries", "items", "instruction"),
+    "/qwen3vl/embed": ("inputs", "dimensions"),
+    "/qwen3vl/score": ("query", "documents"),
+}
+REQUESTS = st.sampled_from(sorted(FIELDS)).flatmap(
+    lambda path: st.tuples(st.just(path), VALUES | st.dictionaries(st.sampled_from(FIELDS[path]), VALUES, max_size=3))
+)
+
+
+@settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(request=REQUESTS)
+def test_no_body_makes_the_server_fail(tiny_server: ModelServer, request: tuple[str, Any]) -> None:
+    path, body = request
+    response = tiny_server.post(path, body)
+    assert response.status_code in (200, 400, 404), (response.status_code, response.text)
+    if response.status_code != 200:
+        assert response.json()["error"]["message"]
+
+
+def test_nested_and_huge_json(tiny_server: ModelServer) -> None:
+    bodies = [
+        b"[" * 100_000,
+        b'{"input": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b'{"dimensions": ' + b"9" * 5_000 + b"}",
+    ]
+    for body in bodies:
+        response = tiny_server.client.post("/v1/embeddings", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == 400, response.text
