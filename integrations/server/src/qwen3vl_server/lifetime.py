@@ -15,7 +15,7 @@ from qwen3vl_server.quotas import Lease, Quota
 class RequestLifetime:
     """ASGI middleware that reads the body, runs the application, and cancels it if the client disconnects.
 
-    Cancelling the application cancels its awaited calls of the engine, which drops their requests.
+    Cancelling the application cancels its calls of `aembed` and `ascore`, and the engine drops their requests.
 
     Args:
         app: The application.

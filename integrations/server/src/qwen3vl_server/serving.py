@@ -1,4 +1,4 @@
-"""Runs the application in uvicorn, until it is told to stop."""
+"""Runs the application in uvicorn until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
