@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from random import Random
 
@@ -191,9 +192,7 @@ def bytes_on_disk(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("database", "sent_signal"), [("edge", signal.SIGKILL), ("edge", signal.SIGINT), ("local", signal.SIGKILL)]
-)
+@pytest.mark.parametrize(("database", "sent_signal"), list(product(("edge", "local"), (signal.SIGKILL, signal.SIGINT))))
 def test_index_resumes_after_a_signal(tmp_path: Path, database: str, sent_signal: signal.Signals) -> None:
     draw_scenes(tmp_path / "in", 600)
     store = tmp_path / "store"

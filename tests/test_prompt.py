@@ -75,15 +75,17 @@ def test_control_tokens_in_text_are_tokenized_as_text(
 
 
 def test_control_tokens_in_a_document_leave_other_scores_unchanged(
-    golden_reranker: Reranker, media: dict[str, Path]
+    golden_reranker: Reranker, checkpoints: Path, media: dict[str, Path]
 ) -> None:
+    """All are compared with float64: in float32, sizes of products, hence rounding, depend on the other documents."""
     documents: list[Any] = ["sand", {"image": media["photo"]}, "sea"]
-    expected = golden_reranker.score("beach", documents)
+    with Reranker(checkpoints / "reranker", device="cpu", dtype="float64") as exact:
+        expected = exact.score("beach", documents)
+    np.testing.assert_allclose(golden_reranker.score("beach", documents), expected, atol=1e-6)
     for text in INJECTIONS:
         injected = [documents[0], {"text": text, "image": media["odd"]}, *documents[1:], text]
         scores = golden_reranker.score("beach", injected)
-        # Other neighbours in the batch, other order of sums: each score is within 1e-6 of the one in float64.
-        np.testing.assert_allclose(scores[[0, 2, 3]], expected, atol=2e-6)
+        np.testing.assert_allclose(scores[[0, 2, 3]], expected, atol=1e-6)
         assert np.isfinite(scores).all()
         assert golden_reranker.score(text, documents).shape == (3,)
 
