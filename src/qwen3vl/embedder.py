@@ -36,13 +36,11 @@ from qwen3vl.results import (
     count_inputs,
     iterate_inputs,
     raise_errors,
+    truncate_vectors,
 )
 from qwen3vl.settings import EngineArguments, EngineSettings, default_max_pixels
 
 log = logging.getLogger(__name__)
-
-_MIN_NORM = np.float32(1e-12)
-"""The official script normalizes with `torch.nn.functional.normalize`, which divides by max(norm, 1e-12)."""
 
 
 class Embedder(EngineOwner):
@@ -266,5 +264,4 @@ class Embedder(EngineOwner):
         return embed_prompt(self.engine.read_headers(item), instruction)
 
     def _to_vector(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
-        truncated = state[: self.dimension]
-        return truncated / np.maximum(np.linalg.norm(truncated), _MIN_NORM)  # type: ignore[no-any-return]
+        return truncate_vectors(state, self.dimension)

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from qwen3vl_server import operations
 from qwen3vl_server.auth import ApiKeys
-from qwen3vl_server.dialects import native, openai, rerank, score
+from qwen3vl_server.dialects import cohere, native, openai, rerank, score, voyage
 from qwen3vl_server.errors import RequestError, body_error, error_response
 from qwen3vl_server.lifetime import RequestLifetime
 from qwen3vl_server.metrics import Metrics
@@ -27,7 +27,15 @@ if TYPE_CHECKING:  # they import torch
     from qwen3vl.engine import EngineOwner
     from qwen3vl.reranker import Reranker
 
-_ROUTERS = (openai.router, rerank.router, score.router, native.router, operations.router)
+_ROUTERS = (
+    openai.router,
+    cohere.router,
+    voyage.router,
+    rerank.router,
+    score.router,
+    native.router,
+    operations.router,
+)
 
 
 def create_app(

@@ -55,6 +55,24 @@ def serve(
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
+    query_instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Instruction for what requests call queries.",
+            show_default="that of documents",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    document_instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Instruction for what requests call documents.",
+            show_default="the model's",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     host: Annotated[
@@ -97,7 +115,7 @@ def serve(
     ] = 300.0,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve models to many clients, in the dialects of OpenAI, Cohere, Jina and vLLM."""
+    """Serve models to many clients, in the dialects of OpenAI, Cohere, Voyage, Jina and vLLM."""
     with command_output(as_json=False, verbose=verbose) as console:
         from dataclasses import replace
 
@@ -108,6 +126,8 @@ def serve(
             api_keys=tuple(api_key or ()),
             embedder_name=embedder_name,
             reranker_name=reranker_name,
+            query_instruction=query_instruction,
+            document_instruction=document_instruction,
             max_body_bytes=max_body * _MIB,
             max_waiting_bytes=max(max_body * _MIB, ServerSettings().max_waiting_bytes),
             max_items=max_items,

@@ -25,6 +25,8 @@ class ServerSettings:
         embedder_name: Name of the embedding model in requests. None is the hub id, the last part of a folder's path, or
             `"tiny"`.
         reranker_name: Name of the reranker in requests; None is as for `embedder_name`.
+        query_instruction: Instruction for inputs that a request calls queries; None is the one for documents.
+        document_instruction: Instruction for inputs that a request calls documents; None is the embedding model's own.
         max_body_bytes: Maximum size of a request's body in bytes; larger ones get status 413.
         max_items: Maximum number of inputs, documents or pairs of a request; more get status 422.
         max_waiting_bytes: Maximum size in bytes of the bodies of all requests that are being answered; a request that
@@ -47,6 +49,8 @@ class ServerSettings:
     api_keys: Sequence[str] = ()
     embedder_name: str | None = None
     reranker_name: str | None = None
+    query_instruction: str | None = None
+    document_instruction: str | None = None
     max_body_bytes: int = 64 * 2**20
     max_items: int = 2048
     max_waiting_bytes: int = 2**30
