@@ -1,7 +1,8 @@
 """The requests of applications that are no Python packages, as their source makes them.
 
-Dify: `models/openai_api_compatible` of langgenius/dify-official-plugins at 080687b (embeddings) and 225e44d (reranking),
-and `OAICompatRerankModel` of its plugin SDK. Open WebUI: `retrieval/utils.py` and `retrieval/models/external.py` at 0668cb7.
+Dify: `models/openai_api_compatible` of langgenius/dify-official-plugins, 080687b for embeddings and 225e44d for
+reranking, and `OAICompatRerankModel` of its plugin SDK. Open WebUI at 0668cb7: `utils.py` and `models/external.py` in
+`backend/open_webui/retrieval`.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def test_dify_ranks_images(tiny_server: ModelServer, tiny_reranker: Reranker, me
 def test_open_webui_embeds_texts(
     tiny_server: ModelServer, tiny_embedder: Embedder, prefix: dict[str, str], instruction: str | None
 ) -> None:
-    headers = {"Authorization": "Bearer ", "X-OpenWebUI-User-Name": "a", "X-OpenWebUI-User-Role": "user"}
+    headers = {"Authorization": "Bearer none", "X-OpenWebUI-User-Name": "a", "X-OpenWebUI-User-Role": "user"}
     answer = tiny_server.post("/v1/embeddings", {"input": TEXTS, "model": "embedding", **prefix}, **headers).json()
     assert_close([data["embedding"] for data in answer["data"]], tiny_embedder.embed(TEXTS, instruction=instruction))
 

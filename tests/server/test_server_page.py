@@ -23,7 +23,10 @@ def test_code_of_the_page_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the tiny models in place of the real ones, in a folder with images."""
-    for client in ("openai", "cohere", "langchain_openai", "langchain_cohere"):
+    for client in (
+        *("openai", "cohere", "voyageai", "langchain_openai", "langchain_cohere"),
+        *("llama_index.embeddings.openai_like", "llama_index.postprocessor.jinaai_rerank"),
+    ):
         pytest.importorskip(client)
     monkeypatch.chdir(tmp_path)
     draw_scenes(tmp_path / "photos", 5)
@@ -37,6 +40,9 @@ def test_code_of_the_page_runs(
     output = capsys.readouterr().out
     assert "2 vectors of 128 values" in output
     assert "index=1, relevance_score=" in output
+    assert re.search(r"^\[(-?\d+, ){7}-?\d+\]$", output, re.MULTILINE)
+    assert re.search(r"^64 values, \d+ tokens$", output, re.MULTILINE)
+    assert "\na round red shape\n" in output
     assert len(re.findall(r"^\d [\d.e-]+$", output, re.MULTILINE)) == 3
     assert "(3, 128) [{'index': 1, 'source': \"''\", 'reason': 'it is empty" in output
     with ModelServer(namespace["app"]) as mounted:

@@ -131,7 +131,7 @@ class ModelService:
             batch = await embedder.aembed(inputs.items, instruction=instruction, on_error="collect")
         if not truncate:
             _raise_errors(_truncation_errors(inputs.items, batch), param)
-        if dimensions is not None:
+        if dimensions is not None and dimensions != embedder.dimension:
             batch = replace(batch, values=truncate_vectors(batch.values, dimensions))
         batch = replace(batch, errors=inputs.merge(batch.errors))
         _raise_errors(batch.errors, param, collect=collect)
