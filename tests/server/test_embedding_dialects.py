@@ -75,10 +75,14 @@ def test_voyage_types_and_encodings(tiny_server: ModelServer, path: str, vector_
     body["output_dtype"] = vector_type
     answer = tiny_server.answer(path, body)
     assert [data["index"] for data in answer["data"]] == [0, 1, 2]
-    np.testing.assert_array_equal([data["embedding"] for data in answer["data"]], expected.tolist())
+    # Rounding depends on what else is in a batch, and a value may be next to the border of two integers.
+    atol = {"float": 5e-6, "int8": 1, "uint8": 1}.get(vector_type, 0)
+    embeddings = np.array([data["embedding"] for data in answer["data"]])
+    assert embeddings.dtype.kind == ("f" if vector_type == "float" else "i")
+    np.testing.assert_allclose(embeddings, expected.astype(np.float64), atol=atol, rtol=0)
     answer = tiny_server.answer(path, {**body, "encoding_format": "base64"})
     decoded = [np.frombuffer(base64.b64decode(data["embedding"]), dtype=expected.dtype) for data in answer["data"]]
-    np.testing.assert_array_equal(decoded, expected)
+    np.testing.assert_allclose(np.array(decoded, dtype=np.float64), expected.astype(np.float64), atol=atol, rtol=0)
 
 
 def test_voyage_inputs_in_all_forms(tiny_server: ModelServer, tiny_embedder: Embedder, media: dict[str, Path]) -> None:
