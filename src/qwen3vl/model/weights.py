@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qwen3vl.errors import ModelError
 from qwen3vl.model.config import read_config
-from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears, quantize_rows
+from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears, quantize_weight
 from qwen3vl.model.qwen3_vl import Qwen3VL
 
 TENSORS_PER_MAPPING = 16
@@ -88,7 +88,7 @@ def load_model(
         weight = tensor.to(device=device, dtype=dtype)
         if weight_format and name in quantized_names:
             layer = name.removesuffix("weight")
-            quantized_weight, weight_scale = quantize_rows(weight, weight_format)
+            quantized_weight, weight_scale = quantize_weight(weight, weight_format)
             weights[f"{layer}quantized_weight"], weights[f"{layer}weight_scale"] = quantized_weight, weight_scale
         else:
             weights[name] = weight
