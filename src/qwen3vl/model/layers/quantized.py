@@ -2,8 +2,8 @@
 
 Weights are quantized symmetrically: a scale maps the largest absolute value to the largest value of the 8-bit format.
 With fp8 every row of a weight matrix (one output feature) has a scale, with int8 every group of 32 values in a row, as
-in llama.cpp's Q8_0. Norms, the embeddings of tokens, patches and positions, and the mergers between the vision tower and
-the language model keep their precision. docs/performance.md has the measured loss.
+in llama.cpp's Q8_0. Norms, the embeddings of tokens, patches and positions, and the mergers between the vision tower
+and the language model keep their precision. docs/performance.md has the measured loss.
 """
 
 from __future__ import annotations
