@@ -57,8 +57,8 @@ def load_model(
 ) -> Qwen3VL:
     """Load a model for inference.
 
-    The model is built on the meta device and its parameters are then replaced by the checkpoint's tensors, so that no
-    memory is used twice and nothing is initialised. An output head in the checkpoint is skipped; see `yes_no_weight`.
+    The model is built on the meta device and its parameters are then replaced by copies of the checkpoint's tensors, so
+    that nothing is initialised. An output head in the checkpoint is skipped; see `yes_no_weight`.
 
     Args:
         folder: A checkpoint folder. Tensor names may have the published prefix `model.` or not.
@@ -91,7 +91,8 @@ def load_model(
             quantized_weight, weight_scale = quantize_weight(weight, weight_format)
             weights[f"{layer}quantized_weight"], weights[f"{layer}weight_scale"] = quantized_weight, weight_scale
         else:
-            weights[name] = weight
+            # A tensor that stays mapped to the file would keep the other tensors of its mapping in memory as well.
+            weights[name] = weight.clone() if weight is tensor else weight
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
 
