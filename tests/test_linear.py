@@ -16,10 +16,11 @@ from qwen3vl.model.layers.onednn import (
     BLOCK_ROWS,
     QUANTIZED_BLOCK_ROWS,
     OneDNNLinear,
+    OneDNNQuantizedLinear,
     onednn_is_faster,
     use_onednn_linears,
 )
-from qwen3vl.model.layers.quantized import Int8Linear, quantize_linears
+from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears
 from qwen3vl.model.layers.row_chunked import RowChunked
 
 needs_onednn = pytest.mark.skipif(
@@ -91,19 +92,24 @@ def test_onednn_linear_in_bfloat16_is_close_to_float32(bias: bool) -> None:
     assert torch.equal(fast.dense_weight(), dense.weight)
 
 
+@needs_onednn
+@pytest.mark.parametrize("weight_format", ["int8", "fp8"])
 @torch.inference_mode()
-def test_8_bit_layers_of_a_model_run_in_larger_blocks() -> None:
+def test_onednn_multiplies_the_dequantized_weights_in_larger_blocks(
+    weight_format: WeightFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "onednn_is_faster", lambda dtype: dtype == torch.float32)
     blocks = torch.nn.Module()
-    blocks.layers = torch.nn.ModuleList([ChunkedMLP(16)])
+    mlp = ChunkedMLP(16)
+    blocks.layers = torch.nn.ModuleList([mlp])
     rows, residual = torch.randn(QUANTIZED_BLOCK_ROWS + 9, 16), torch.randn(QUANTIZED_BLOCK_ROWS + 9, 16)
-    expected = blocks.layers[0](rows, residual)
-    quantize_linears(blocks, "int8")
+    quantize_linears(blocks, weight_format)
+    expected, expected_weight = mlp(rows, residual), mlp.gate_proj.dense_weight()
     use_onednn_linears(blocks)
-    mlp = blocks.layers[0]
-    assert isinstance(mlp.gate_proj, Int8Linear)
+    assert isinstance(mlp.gate_proj, OneDNNQuantizedLinear)
     assert mlp.block_rows == QUANTIZED_BLOCK_ROWS
-    actual = mlp(rows, residual)
-    assert float((actual - expected).norm() / expected.norm()) < 0.02
+    assert torch.equal(mlp.gate_proj.dense_weight(), expected_weight)
+    torch.testing.assert_close(mlp(rows, residual), expected, atol=1e-5, rtol=1e-5)
 
 
 @settings(max_examples=50, deadline=None)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen3vl.model.layers.linear import Linear, LinearBase
-from qwen3vl.model.layers.quantized import QuantizedLinear
+from qwen3vl.model.layers.quantized import QuantizedLinear, dequantize_weight
 from qwen3vl.model.layers.row_chunked import RowChunked
 
 BLOCK_ROWS, QUANTIZED_BLOCK_ROWS, BLOCK_MULTIPLE = 1024, 2048, 64
@@ -40,6 +40,14 @@ class OneDNNLinear(LinearBase):
         self.in_features, self.out_features = dense.in_features, dense.out_features
         self.bias = dense.bias
         self.register_buffer("weight", torch.ops.mkldnn._reorder_linear_weight(dense.weight.detach()))  # noqa: SLF001 (torch has no public names for these)
+
+    def operand(self) -> Tensor:
+        """Return the weights as they are multiplied.
+
+        Returns:
+            (out_features, in_features), in a layout that oneDNN reads.
+        """
+        return self.weight
 
     def dense_weight(self) -> Tensor:
         """Convert the weights to torch's layout.
@@ -112,10 +120,44 @@ class OneDNNLinear(LinearBase):
         return self._linear_binary(rows, residual, "add")
 
     def _linear_unary(self, rows: Tensor, activation: str, algorithm: str = "") -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, activation, [], algorithm)  # type: ignore[no-any-return]  # noqa: SLF001
+        return torch.ops.mkldnn._linear_pointwise(rows, self.operand(), self.bias, activation, [], algorithm)  # type: ignore[no-any-return]  # noqa: SLF001
 
     def _linear_binary(self, rows: Tensor, other: Tensor, operation: str) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise.binary(rows, other, self.weight, self.bias, operation)  # type: ignore[no-any-return]  # noqa: SLF001
+        return torch.ops.mkldnn._linear_pointwise.binary(rows, other, self.operand(), self.bias, operation)  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+class OneDNNQuantizedLinear(OneDNNLinear):
+    """A linear layer with 8-bit weights, which are converted for every call. For inference only.
+
+    Args:
+        layer: The layer to convert, for float32 or bfloat16 activations on the CPU.
+    """
+
+    quantized_weight: Tensor
+    weight_scale: Tensor
+
+    def __init__(self, layer: QuantizedLinear) -> None:
+        LinearBase.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.bias = layer.bias
+        self.register_buffer("quantized_weight", layer.quantized_weight)
+        self.register_buffer("weight_scale", layer.weight_scale)
+
+    def operand(self) -> Tensor:
+        """Dequantize the weights.
+
+        Returns:
+            (out_features, in_features), in the dtype of the activations.
+        """
+        return dequantize_weight(self.quantized_weight, self.weight_scale)
+
+    def dense_weight(self) -> Tensor:
+        """Dequantize the weights.
+
+        Returns:
+            (out_features, in_features), in the dtype of the activations.
+        """
+        return self.operand()
 
 
 def use_onednn_linears(model: nn.Module) -> None:
@@ -134,17 +176,18 @@ def use_onednn_linears(model: nn.Module) -> None:
                 setattr(module, name, converted)
     for module in model.modules():
         if isinstance(module, RowChunked):
-            layers = list(module.modules())
-            if any(isinstance(layer, OneDNNLinear) for layer in layers):
-                module.block_rows, module.block_multiple = BLOCK_ROWS, BLOCK_MULTIPLE
-            elif any(isinstance(layer, QuantizedLinear) and layer.quantized_weight.is_cpu for layer in layers):
-                module.block_rows, module.block_multiple = QUANTIZED_BLOCK_ROWS, BLOCK_MULTIPLE
+            layer_types = {type(layer) for layer in module.modules()}
+            if layer_types & {OneDNNLinear, OneDNNQuantizedLinear}:
+                module.block_rows = QUANTIZED_BLOCK_ROWS if OneDNNQuantizedLinear in layer_types else BLOCK_ROWS
+                module.block_multiple = BLOCK_MULTIPLE
 
 
 def _convert(layer: nn.Module) -> LinearBase | None:
     """Return a layer in oneDNN's layout; None if it is no linear layer on the CPU, or is not faster then."""
-    if isinstance(layer, Linear) and layer.weight.device.type == "cpu" and onednn_is_faster(layer.weight.dtype):
+    if isinstance(layer, Linear) and layer.weight.is_cpu and onednn_is_faster(layer.weight.dtype):
         return OneDNNLinear(layer)
+    if isinstance(layer, QuantizedLinear) and layer.weight_scale.is_cpu and onednn_is_faster(layer.weight_scale.dtype):
+        return OneDNNQuantizedLinear(layer)
     return None
 
 

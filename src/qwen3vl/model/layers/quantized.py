@@ -58,9 +58,7 @@ class QuantizedLinear(LinearBase):
         Returns:
             (out_features, in_features), in the dtype of the activations.
         """
-        weight = self.quantized_weight.to(self.weight_scale.dtype)
-        weight.view(*self.weight_scale.shape, -1).mul_(self.weight_scale[..., None])
-        return weight
+        return dequantize_weight(self.quantized_weight, self.weight_scale)
 
 
 class Int8Linear(QuantizedLinear):
@@ -129,6 +127,21 @@ def quantize_weight(weight: Tensor, weight_format: WeightFormat) -> tuple[Tensor
     group_size = math.gcd(in_features, INT8_GROUP_SIZE) if weight_format == "int8" else in_features
     quantized_weight, scale = quantize_rows(weight.reshape(-1, group_size), weight_format)
     return quantized_weight.view_as(weight), scale.view(len(weight), -1)
+
+
+def dequantize_weight(quantized_weight: Tensor, scale: Tensor) -> Tensor:
+    """Reverse `quantize_weight`.
+
+    Args:
+        quantized_weight: (out_features, in_features).
+        scale: (out_features, num_groups).
+
+    Returns:
+        (out_features, in_features), in the dtype of `scale`.
+    """
+    weight = quantized_weight.to(scale.dtype)
+    weight.view(*scale.shape, -1).mul_(scale[..., None])
+    return weight
 
 
 def quantize_rows(values: Tensor, weight_format: WeightFormat) -> tuple[Tensor, Tensor]:
