@@ -40,7 +40,7 @@ def describe(value: Any) -> Any:
 
 
 @pytest.fixture(
-    params=[(KERNELS[0], "8B", None), (KERNELS[0], "2B", "fp8"), (KERNELS[-1], "2B", None)],
+    params=[(KERNELS[0], "2B", None), (KERNELS[0], "2B", "fp8"), (KERNELS[-1], "8B", None)],
     ids=lambda param: "-".join(filter(None, param)),
 )
 def replica(request: pytest.FixtureRequest) -> Iterator[Replica]:
@@ -57,8 +57,8 @@ def static_pass(replica: Replica, num_tokens: int) -> StaticPass:
 
 def test_captured_region_waits_for_nothing_and_has_the_same_shapes_for_all_prompts(replica: Replica) -> None:
     model = replica.model.config, torch.bfloat16, replica.load_spec.weight_format
-    peak_bytes = 0
-    for size in CAPTURE_SIZES:
+    assert sum(CAPTURE_SIZES) * language_bytes_per_token(*model) < graph_bytes(*model)
+    for size in (CAPTURE_SIZES[0], CAPTURE_SIZES[-1]):
         run = static_pass(replica, size)
         run.run()  # as before a capture: what is kept between passes is created
         calls = []
@@ -72,11 +72,10 @@ def test_captured_region_waits_for_nothing_and_has_the_same_shapes_for_all_promp
             assert running.waits == []
             assert not {"from host", "to host"} & running.kernels.keys()
             assert running.kernels["attention"] == replica.model.config.text.num_layers
+            if HAS_FUSED_NORM:
+                assert running.peak_bytes <= size * language_bytes_per_token(*model)
             calls.append(noted.calls)
         assert all(other == calls[0] for other in calls)
-        peak_bytes += running.peak_bytes
-    if HAS_FUSED_NORM:
-        assert peak_bytes <= sum(CAPTURE_SIZES) * language_bytes_per_token(*model) < graph_bytes(*model)
 
 
 def test_query_by_a_graph_is_one_copy_from_the_host_and_one_back(replica: Replica) -> None:

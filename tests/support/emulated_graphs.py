@@ -68,7 +68,8 @@ def needs_values(operation: Any, args: Any) -> bool:
 
 def new_tensors(args: Any, kwargs: Any, result: Any) -> list[Tensor]:
     """Return the tensors of a result that have memory of their own, unlike views of arguments."""
-    memory = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+    arguments = [tensor for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
+    memory = {tensor.untyped_storage().data_ptr() for tensor in arguments}
     tensors = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
     return [tensor for tensor in tensors if tensor.untyped_storage().data_ptr() not in memory]
 
@@ -102,10 +103,14 @@ class EmulatedCapture:
         self._graph = cuda_graph
 
     def __enter__(self) -> None:
-        self._graph.__enter__()
+        self._graph.__enter__()  # type: ignore[no-untyped-call]
 
-    def __exit__(self, *error: Any) -> None:
-        self._graph.__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        self._graph.__exit__(*error)  # type: ignore[no-untyped-call]
+
+
+def _current_stream(device: torch.device) -> EmulatedStream:
+    return EmulatedCapture.streams.current
 
 
 @contextmanager
@@ -126,8 +131,8 @@ def emulated_graphs(kernel: VarlenKernel | None = masked_kernel) -> Iterator[Non
         stack.enter_context(mock.patch("torch.cuda.graph", EmulatedCapture))
         stack.enter_context(mock.patch("torch.cuda.Stream", EmulatedStream))
         stack.enter_context(mock.patch("torch.cuda.stream", _use_stream))
-        stack.enter_context(mock.patch("torch.cuda.current_stream", lambda _: EmulatedCapture.streams.current))
-        stack.enter_context(mock.patch.object(cuda_graphs, "varlen_kernel", lambda *_: kernel))
+        stack.enter_context(mock.patch("torch.cuda.current_stream", _current_stream))
+        stack.enter_context(mock.patch.object(cuda_graphs, "varlen_kernel", return_value=kernel))
         cuda_graphs._capture_stream.cache_clear()
         stack.callback(cuda_graphs._capture_stream.cache_clear)
         yield

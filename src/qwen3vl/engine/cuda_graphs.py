@@ -33,7 +33,7 @@ PromptsPass = Callable[[WholePrompts], Tensor]
 """A forward pass over prompts, which returns their final hidden states, (num_prompts, hidden_size)."""
 
 NUM_WARMUPS = 3
-"""Passes before a capture: kernels are loaded, compiled and chosen, and workspaces allocated, which a capture forbids."""
+"""Passes before a capture: they load, compile and choose kernels, and allocate workspaces, which a capture forbids."""
 MIN_COSINE_TO_STATIC = 0.999
 """Least similarity of a graph's states to those of the same kernels launched one by one."""
 MIN_COSINE_TO_ORDINARY = 0.95
@@ -181,7 +181,7 @@ class CapturedPass:
 @cache
 def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     """Return the stream of a device's captures. There is one, because torch keeps workspaces for each stream."""
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def example_prompts(static_pass: StaticPass) -> list[WholePrompts]:
@@ -195,17 +195,15 @@ def example_prompts(static_pass: StaticPass) -> list[WholePrompts]:
     """
     random = np.random.default_rng(0)
     size, vocab_size = static_pass.num_tokens, static_pass.model.config.text.vocab_size
-    examples = []
-    for lengths in ((size,), (size // 2, size // 4), (size // MAX_PROMPTS - 1, *[1] * (MAX_PROMPTS - 1))):
-        examples.append(
-            WholePrompts(
-                input_ids=random.integers(vocab_size, size=sum(lengths)),
-                position_ids=np.concatenate([mrope_positions(length, ()) for length in lengths], axis=1),
-                lengths=lengths,
-                output_indices=np.cumsum(lengths) - 1,
-            )
+    return [
+        WholePrompts(
+            input_ids=random.integers(vocab_size, size=sum(lengths)),
+            position_ids=np.concatenate([mrope_positions(length, ()) for length in lengths], axis=1),
+            lengths=lengths,
+            output_indices=np.cumsum(lengths) - 1,
         )
-    return examples
+        for lengths in ((size,), (size // 2, size // 4), (size // MAX_PROMPTS - 1, *[1] * (MAX_PROMPTS - 1)))
+    ]
 
 
 def check_pass(graph: PromptsPass, static_pass: StaticPass) -> None:

@@ -18,8 +18,8 @@ CPU_TOKENS = 4096
 RECOVERY_BATCHES = 64
 """Successful full batches, after the budget shrank, until a larger one is tried."""
 ACTIVATION_FRACTION = 0.6
-"""Fraction of a GPU's free memory, less what is reserved, for a batch's activations. The rest is for kernels' workspaces and
-other users."""
+"""Fraction of a GPU's free memory, less what is reserved, for a batch's activations. The rest is for workspaces of
+kernels and for other users."""
 _INDEX_BYTES = 8 * 8
 """Bytes per token of its id, three positions, and indices of outputs and of vision tokens, all int64."""
 MAX_CACHE_BYTES = 1 << 30

@@ -20,7 +20,7 @@ from qwen3vl.model.transfer import copy_into
 from qwen3vl.processing.encoded_prompt import Ints
 
 CAPTURE_SIZES = (32, 64, 128, 256)
-"""Numbers of tokens of the rows. Up to the last, a GPU takes about as long to read the weights as to compute the row."""
+"""Numbers of tokens of the rows. For as few, a GPU takes longer to read the weights than to compute with them."""
 MAX_PROMPTS = 16
 """Maximum number of prompts in a row."""
 
@@ -102,9 +102,9 @@ class StaticPass:
         self.model = model
         self.num_tokens = num_tokens
         num_ends = MAX_PROMPTS + 2  # 0, the end of each prompt, and the end of the padding, all int32
-        self._sections = (num_tokens, 3 * num_tokens, MAX_PROMPTS, (num_ends + 1) // 2)
+        self._sections = [num_tokens, 3 * num_tokens, MAX_PROMPTS, (num_ends + 1) // 2]
         self._buffer = torch.zeros(sum(self._sections), dtype=torch.int64, device=model.device)
-        self._input_ids, position_ids, self._output_indices, ends = self._buffer.split(self._sections)
+        self._input_ids, position_ids, self._output_indices, ends = torch.split(self._buffer, self._sections)
         self._position_ids = position_ids.view(3, num_tokens)
         self._attention = StaticVarlenAttention(kernel, ends.view(torch.int32)[:num_ends], num_tokens)
 
