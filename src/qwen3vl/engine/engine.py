@@ -19,7 +19,7 @@ from qwen3vl.engine.memory import TokenBudget, default_cache_bytes, graph_bytes,
 from qwen3vl.engine.preparation import RequestPreparer
 from qwen3vl.engine.replica import LoadSpec, Replica
 from qwen3vl.engine.replica_pool import REPLICAS
-from qwen3vl.engine.requests import PromptParts, Request, RequestOutput
+from qwen3vl.engine.requests import PromptParts, RequestOutput, UnparsedRequest
 from qwen3vl.engine.scheduler import CLOSED, Scheduler
 from qwen3vl.engine.stats import Stats
 from qwen3vl.inputs import Item
@@ -170,7 +170,7 @@ class Engine:
         for replica in self.replicas:
             replica.vision_cache.clear()
 
-    def run(self, requests: Iterable[Request]) -> Generator[RequestOutput]:
+    def run(self, requests: Iterable[UnparsedRequest]) -> Generator[RequestOutput]:
         """Run requests. Each ends in an output; none can make another one fail.
 
         Args:
@@ -187,7 +187,7 @@ class Engine:
             raise RuntimeError(CLOSED)
         return self._scheduler.run(requests)
 
-    def arun(self, requests: Iterable[Request]) -> AsyncGenerator[RequestOutput]:
+    def arun(self, requests: Iterable[UnparsedRequest]) -> AsyncGenerator[RequestOutput]:
         """Run requests as `run` does, without occupying a thread while they wait.
 
         Args:

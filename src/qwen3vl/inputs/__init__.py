@@ -10,7 +10,7 @@ from qwen3vl.inputs.items import (
     VideoReference,
     shorten,
 )
-from qwen3vl.inputs.parsing import INPUT_KEYS, as_item
+from qwen3vl.inputs.parsing import INPUT_KEYS, as_item, is_cheap
 from qwen3vl.inputs.references import VIDEO_SUFFIXES, as_image, as_video, is_video, type_name
 from qwen3vl.inputs.text import check_text
 
@@ -28,6 +28,7 @@ __all__ = [
     "as_item",
     "as_video",
     "check_text",
+    "is_cheap",
     "is_video",
     "shorten",
     "type_name",
