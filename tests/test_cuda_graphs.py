@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from qwen3vl import Embedder
 from qwen3vl.engine.cancellation import Cancelled, cancellation_scope, raise_if_cancelled
 from qwen3vl.engine.cuda_graphs import GraphCapturer, TextGraphs
+from qwen3vl.engine.memory import graph_bytes, token_budget
 from qwen3vl.engine.packing import Pack, pack_prompts
 from qwen3vl.engine.replica import Replica
 from qwen3vl.engine.static_pass import CAPTURE_SIZES, MAX_PROMPTS, StaticPass, whole_prompts
@@ -299,3 +300,17 @@ def test_replica_without_cuda_has_no_graphs(checkpoints: Path, caplog: pytest.Lo
         assert replica.text_graphs is None
     with Embedder(checkpoints / "embedding", device="cpu") as embedder:
         assert not embedder.engine.replicas[0].load_spec.cuda_graphs
+
+
+def test_token_budget_leaves_room_for_the_graphs(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reserved: list[int] = []
+
+    def noted(config: Any, device: Any, dtype: Any, reserved_bytes: int, weight_format: Any) -> int:
+        reserved.append(reserved_bytes)
+        return token_budget(config, device, dtype, reserved_bytes, weight_format)
+
+    monkeypatch.setattr("qwen3vl.engine.engine.token_budget", noted)
+    for cuda_graphs in (False, True):
+        with Embedder(checkpoints / "embedding", device="cpu", cuda_graphs=cuda_graphs, vision_cache=1000) as embedder:
+            config = embedder.engine.model.config
+    assert reserved == [1000, 1000 + graph_bytes(config, torch.float32)]

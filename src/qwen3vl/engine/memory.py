@@ -100,9 +100,12 @@ def graph_bytes(config: ModelConfig, dtype: torch.dtype, weight_format: WeightFo
         weight_format: `"int8"` or `"fp8"` if weights are quantized.
 
     Returns:
-        Bytes, as if the graphs did not share memory.
+        Bytes, as if the graphs shared no memory but that of a dense copy of the largest weights, if these are quantized.
     """
-    return sum(CAPTURE_SIZES) * language_bytes_per_token(config, dtype, weight_format) + _GRAPH_OVERHEAD_BYTES
+    activation_bytes = sum(CAPTURE_SIZES) * language_bytes_per_token(config, dtype, weight_format)
+    text = config.text
+    dense_bytes = 2 * text.hidden_size * text.intermediate_size * dtype.itemsize if weight_format else 0
+    return activation_bytes + dense_bytes + _GRAPH_OVERHEAD_BYTES
 
 
 def vision_bytes_per_token(config: ModelConfig, dtype: torch.dtype, weight_format: WeightFormat | None = None) -> int:
