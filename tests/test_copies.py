@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl import Embedder, InputError, Reranker
-from qwen3vl.inputs import is_cheap
+from qwen3vl import Document, Embedder, InputError, Reranker, Retriever, ingest, open_store
+from qwen3vl.inputs.copies import is_cheap
 from tests.support.engines import assert_close
 
 
@@ -77,6 +77,17 @@ def test_models_that_are_awaited_at_once_copy_images_on_one_thread(
     assert image.threads == ["qwen3vl-copies_0"] * 4
     assert_close(vectors, tiny_embedder.embed(image))
     assert_close(scores, tiny_reranker.score(image, [{"image": image}, "a red square"]))
+
+
+def test_awaited_search_copies_the_query_on_the_thread(
+    tiny_embedder: Embedder, tiny_reranker: Reranker, image: NotedImage
+) -> None:
+    store = open_store(":memory:")
+    ingest([Document("colours", "text", text="a red square")], tiny_embedder, store)
+    (hit,) = asyncio.run(Retriever(tiny_embedder, store, tiny_reranker).asearch(image, 1))
+    store.close()
+    assert hit.rerank_score is not None
+    assert set(image.threads) == {"qwen3vl-copies_0"}
 
 
 def test_object_may_be_yielded_again_with_other_pixels(tiny_embedder: Embedder) -> None:

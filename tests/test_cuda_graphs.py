@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from qwen3vl import Embedder
 from qwen3vl.engine.cancellation import Cancelled, cancellation_scope, raise_if_cancelled
-from qwen3vl.engine.cuda_graphs import GraphCapturer, TextGraphs
+from qwen3vl.engine.cuda_graphs import GraphCapturer, TextGraphs, example_prompts
 from qwen3vl.engine.memory import graph_bytes, token_budget
 from qwen3vl.engine.packing import Pack, pack_prompts
 from qwen3vl.engine.replica import Replica
@@ -126,6 +126,18 @@ def test_whole_prompts_are_those_that_were_packed(drawn: list[EncodedPrompt]) ->
         row = slice(starts[last], last + 1)
         np.testing.assert_array_equal(prompts.input_ids[row], drawn[index].ids)
         np.testing.assert_array_equal(prompts.position_ids[:, row], drawn[index].positions)
+
+
+def test_segments_cover_all_rows(model: Qwen3VL) -> None:
+    """Kernels write nothing to rows beyond the last segment."""
+    static_pass = StaticPass(model, 64, masked_kernel)
+    for prompts in example_prompts(static_pass):
+        static_pass.load(prompts)
+        ends = static_pass._attention.cu_seqlens
+        assert (ends.dtype, len(ends)) == (torch.int32, MAX_PROMPTS + 2)
+        num_prompts = len(prompts.lengths)
+        assert ends[: num_prompts + 1].tolist() == [0, *np.cumsum(prompts.lengths)]
+        assert set(ends[num_prompts + 1 :].tolist()) == {64}
 
 
 def test_packs_with_images_take_the_ordinary_pass() -> None:

@@ -12,9 +12,9 @@ from typing import Literal, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOwner, UnparsedRequest, aparse
+from qwen3vl.engine import Engine, EngineOwner, UnparsedRequest
 from qwen3vl.errors import InputError, query_error
-from qwen3vl.inputs import Input, Item, as_item, check_text
+from qwen3vl.inputs import Input, Item, aparse, as_item, check_text
 from qwen3vl.model.hub import resolve_checkpoint
 from qwen3vl.model.kind import check_model_kind
 from qwen3vl.model.weights import yes_no_weight
@@ -192,7 +192,7 @@ class Reranker(EngineOwner):
             ValueError: `on_error` has another value.
         """
         check_on_error(on_error)
-        item = await aparse(query, partial(_parse_query, query))
+        item = await aparse(partial(_parse_query, query), query)
         async with self.engine.query_slot(item):
             try:
                 content = await self.engine.aread_headers(item)

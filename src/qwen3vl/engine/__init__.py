@@ -6,7 +6,6 @@
 its device's `worker`.
 """
 
-from qwen3vl.engine.copies import aparse
 from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.engine import Engine
 from qwen3vl.engine.owner import EngineOwner
@@ -19,7 +18,6 @@ __all__ = [
     "RequestOutput",
     "Stats",
     "UnparsedRequest",
-    "aparse",
     "choose_devices",
     "choose_dtype",
 ]

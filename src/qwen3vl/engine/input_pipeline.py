@@ -9,11 +9,11 @@ from itertools import count
 from qwen3vl.concurrency.futures import call_when_done
 from qwen3vl.concurrency.pull_thread_pool import Job, PullThreadPool
 from qwen3vl.engine.calls import Call, QueuedRequest
-from qwen3vl.engine.copies import aparse
 from qwen3vl.engine.media_decoder import MediaDecoder
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
 from qwen3vl.engine.request_queue import RequestQueue
 from qwen3vl.engine.requests import Request, RequestOutput, UnparsedRequest, as_exception, failed_output
+from qwen3vl.inputs import aparse
 
 
 class InputPipeline:
@@ -97,7 +97,7 @@ class InputPipeline:
         if unparsed is None:
             self._end_source(call)
             return None, 0
-        self._submit(call, await aparse(unparsed.value, unparsed.parse))
+        self._submit(call, await aparse(unparsed.parse, unparsed.value))
         return source, 1
 
     def _submit(self, call: Call, request: Request) -> None:

@@ -100,7 +100,7 @@ def graph_bytes(config: ModelConfig, dtype: torch.dtype, weight_format: WeightFo
         weight_format: `"int8"` or `"fp8"` if weights are quantized.
 
     Returns:
-        Bytes, as if the graphs shared no memory but that of a dense copy of the largest weights, if these are quantized.
+        Bytes, as if the graphs shared no memory but that for a dense copy of the largest quantized weights.
     """
     activation_bytes = sum(CAPTURE_SIZES) * language_bytes_per_token(config, dtype, weight_format)
     text = config.text

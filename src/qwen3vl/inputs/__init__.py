@@ -1,5 +1,6 @@
 """Parses what a caller passes into frozen `Item`s. No file or address is opened."""
 
+from qwen3vl.inputs.copies import aparse
 from qwen3vl.inputs.items import (
     ImageInput,
     ImageReference,
@@ -10,7 +11,7 @@ from qwen3vl.inputs.items import (
     VideoReference,
     shorten,
 )
-from qwen3vl.inputs.parsing import INPUT_KEYS, as_item, is_cheap
+from qwen3vl.inputs.parsing import INPUT_KEYS, as_item
 from qwen3vl.inputs.references import VIDEO_SUFFIXES, as_image, as_video, is_video, type_name
 from qwen3vl.inputs.text import check_text
 
@@ -24,11 +25,11 @@ __all__ = [
     "Origin",
     "VideoInput",
     "VideoReference",
+    "aparse",
     "as_image",
     "as_item",
     "as_video",
     "check_text",
-    "is_cheap",
     "is_video",
     "shorten",
     "type_name",

@@ -60,20 +60,6 @@ def as_item(value: Any) -> Item:
     return item
 
 
-def is_cheap(value: Any) -> bool:
-    """Return whether `as_item` certainly copies and decodes no media of a value: it then takes microseconds.
-
-    Args:
-        value: Any object.
-
-    Returns:
-        True for texts, paths, bytes, and what is parsed already.
-    """
-    if isinstance(value, dict):
-        return not {"image", "video"} & dict.keys(value)
-    return isinstance(value, (str, bytes, PathLike, Item, InputError))
-
-
 def _parse(value: Any) -> Item:
     if isinstance(value, Item):
         return value
