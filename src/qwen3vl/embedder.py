@@ -11,7 +11,7 @@ from typing import Literal, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOwner, Request, make_request
+from qwen3vl.engine import Engine, EngineOwner, UnparsedRequest
 from qwen3vl.errors import ItemError
 from qwen3vl.inputs import Input, Item, check_text
 from qwen3vl.media.policy import MediaPolicy
@@ -250,11 +250,11 @@ class Embedder(EngineOwner):
             elif output.error is not None:
                 yield output.index, output.error
 
-    def _requests(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[Request]:
+    def _requests(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[UnparsedRequest]:
         own = check_text(instruction or "", "the instruction")
         default = normalize_instruction(own) or self.instruction
         to_prompt = partial(self._to_prompt, default)
-        return (make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(inputs)))
+        return (UnparsedRequest(index, value, to_prompt) for index, value in enumerate(iterate_inputs(inputs)))
 
     def _collector(self, inputs: Iterable[Input] | Input, *, progress: bool) -> OutputCollector:
         return OutputCollector(self._to_vector, (self.dimension,), total=count_inputs(inputs), progress=progress)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import BatchError, InputError, RecipeError, query_error
-from qwen3vl.inputs import Input
+from qwen3vl.inputs import Input, aparse
 from qwen3vl.query_words import QueryWords
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import AsyncStore, Hit, Search, SearchOptions, Store
@@ -111,7 +112,7 @@ class AsyncRetriever:
         search = Search(_NO_VECTOR, limit, **options)
         if not self._recipe_checked:
             self._check_recipe(await self.store.arecipe())
-        words = QueryWords(queries, search.mode)
+        words = await aparse(partial(QueryWords, queries, search.mode), *queries)
         vectors = words.without_vectors
         if search.mode != "text":
             vectors = words.check(await self.embedder.aembed(queries, **self._embed_options))
