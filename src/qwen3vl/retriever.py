@@ -142,8 +142,8 @@ class AsyncRetriever:
             hits: Hits of the store.
 
         Returns:
-            The hits with the reranker's scores, best first; those that it cannot read come last, with the reason. Without
-            a reranker, the hits as they are.
+            The hits with the reranker's scores, best first; those that it cannot read come last, with the reason.
+            Without a reranker, the hits as they are.
 
         Raises:
             InputError: The query cannot be used.
