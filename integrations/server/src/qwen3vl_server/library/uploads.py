@@ -24,7 +24,7 @@ from qwen3vl_server.library.media_types import suffix_for
 from qwen3vl_server.library.multipart import Part, read_parts
 from qwen3vl_server.library.requests import limited_chunks
 
-_MAX_FIELD_BYTES = 2**20
+_MAX_FIELD_BYTES = 2**16
 """Maximum size of a field that is no file."""
 _MAX_SOURCE_CHARACTERS = 1000
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -101,11 +101,10 @@ async def resolve_references(references: Sequence[Reference], library: Library, 
     for reference in references:
         check_source(reference.url if reference.source is None else reference.source)
         check_metadata(reference.metadata)
-        scheme = reference.url[:8].lower()
-        if scheme.startswith("data:"):
+        if _is_data_uri(reference.url):
             if reference.source is None:
                 raise RequestError(400, "a document in a data URI needs a source, by which it can be deleted")
-        elif not scheme.startswith(("http://", "https://")):
+        elif not reference.url[:8].lower().startswith(("http://", "https://")):
             raise RequestError(400, "the server opens no files: send an http(s) URL, a data URI, or upload the file")
         elif not library.policy.urls:
             raise RequestError(400, "this server fetches no URLs; send the content, or start it with --media-urls")
@@ -163,19 +162,30 @@ def _keep(
 
 
 def _write_data_uris(references: Sequence[Reference], folder: MediaFolder) -> list[NewFile]:
+    contents = [_decode(reference.url) for reference in references]
     files = []
-    for reference in references:
-        if reference.source is None or reference.url[:5].lower() != "data:":
+    for reference, content in zip(references, contents, strict=True):
+        if content is None or reference.source is None:
             files.append(NewFile(reference.source or reference.url, url=reference.url, metadata=reference.metadata))
             continue
-        try:
-            data = decode_data_uri(reference.url)
-        except InputError as error:
-            raise RequestError(400, str(error)) from error
         with folder.receive() as incoming:
-            incoming.write(data)
+            incoming.write(content)
             files += _keep([(reference.source, (reference.source, incoming))], reference.metadata, folder)
     return files
+
+
+def _decode(url: str) -> bytes | None:
+    """Return the content of a data URI; None for other URLs."""
+    if not _is_data_uri(url):
+        return None
+    try:
+        return decode_data_uri(url)
+    except InputError as error:
+        raise RequestError(400, str(error)) from error
+
+
+def _is_data_uri(url: str) -> bool:
+    return url[:5].lower() == "data:"
 
 
 class _Form:
@@ -223,7 +233,7 @@ class _Form:
         if is_file and len(self._buffer) >= _BUFFER_BYTES:
             await self._flush()
         elif not is_file and len(self._buffer) > _MAX_FIELD_BYTES:
-            raise RequestError(413, "a field of the form that is no file has more than 1 MiB", code="body_too_large")
+            raise RequestError(413, "a field of the form that is no file has more than 64 KiB", code="body_too_large")
 
     async def _flush(self) -> None:
         data, self._buffer = bytes(self._buffer), bytearray()
