@@ -46,6 +46,8 @@ def test_picture_is_the_original_file(library: LibraryServer) -> None:
         assert response.content == (library.files / name).read_bytes()
         assert response.headers["Content-Type"] == media_type
         assert_safe(response)
+    metrics = library.server.client.get("/metrics").text  # one path, whatever the point
+    assert 'qwen3vl_requests_total{path="/v1/media/{point_id}/image",status="200"} 3.0' in metrics
 
 
 def test_thumbnails_are_small_pictures_of_every_kind_but_text(library: LibraryServer) -> None:
