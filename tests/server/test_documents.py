@@ -10,11 +10,14 @@ from socket import create_connection
 from typing import Any
 
 import pytest
+from qdrant_client import AsyncQdrantClient
+from qwen3vl_qdrant import AsyncQdrantStore
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 from qwen3vl_server.library import media_folder
 
-from qwen3vl import Reranker, open_store
+from qwen3vl import AsyncStore, Reranker, Store, open_store
 from qwen3vl.hashing import file_digest
+from tests.support.drawn_scenes import draw_scenes
 from tests.support.library_server import LibraryServer, open_embedder, serve_library
 from tests.support.model_server import ModelServer, data_uri, wait_until
 
@@ -73,6 +76,34 @@ def test_new_version_of_a_source_replaces_the_former(library: LibraryServer) -> 
     assert (broken["status"], broken["added"], broken["replaced"]) == ("done", 0, 0)
     assert broken["failed"][0]["source"] == "photo.png"
     assert [path.stem for path in library.media_files()] == [file_digest(library.files / "0.png")]
+
+
+@pytest.mark.parametrize("kind", ["edge", "chroma", "async"])
+def test_stores_of_other_kinds(kind: str, tmp_path: Path) -> None:
+    scenes = [path for path, _ in draw_scenes(tmp_path, 3)]
+    policy = replace(SERVER_POLICY, folders=(tmp_path / "media",))
+    store: AsyncStore
+    if kind == "async":
+        store = AsyncQdrantStore(AsyncQdrantClient(":memory:"))
+    else:
+        store = open_store(str(tmp_path / "store") if kind == "edge" else f"chroma:{tmp_path / 'chroma'}")
+    with open_embedder(policy) as embedder:
+        app = create_app(embedder=embedder, store=store, media=tmp_path / "media")
+        with ModelServer(app) as server:
+            library = LibraryServer(server, None, tmp_path, tmp_path / "media")
+            assert library.search(text="a star")["hits"] == []
+            assert library.upload(*((path.name, path.read_bytes()) for path in scenes))["added"] == 3
+            job = library.upload((scenes[0].name, scenes[1].read_bytes()))
+            assert (job["added"], job["replaced"]) == (1, 1)
+            (hit,) = library.search(text="a star", filter={"source": scenes[0].name}, limit=1)["hits"]
+            assert server.client.get(hit["media"]["image"]).content == scenes[1].read_bytes()
+            assert len(library.search(like=hit["id"])["hits"]) == 2
+            assert sources(library)["documents"] == 3
+            deleted = server.client.delete("/v1/documents", params={"source": scenes[0].name, "id": hit["id"]})
+            assert deleted.json() == {"deleted": 1}
+            assert len(library.media_files()) == 2
+    if isinstance(store, Store):
+        store.close()
 
 
 def test_sources_are_names_and_no_paths(library: LibraryServer) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from qwen3vl_server import ServerSettings
 
-from tests.support.browser import needs_chromium, open_browser, open_page
+from tests.support.browser import needs_chromium, open_browser, open_page, wait_for
 from tests.support.library_server import LibraryServer, serve_library
 from tests.support.sample_library import MOVER, SLIDE, STAR
 
@@ -73,7 +73,7 @@ def test_search_shows_the_hits_of_the_api(page: Any, library: LibraryServer) -> 
     assert re.fullmatch(r"24 hits by vectors and words, reranked in \d+\.\d\d s", page.inner_text("#status"))
     assert page.locator(".card").first.locator(".pill").all_inner_texts()[0].endswith(" reranker")
     assert "RERANKER" in page.locator(".pill").first.get_attribute("title").upper()
-    page.wait_for_function("[...document.querySelectorAll('.card:first-child img')].every((i) => i.naturalWidth > 0)")
+    wait_for(page, "[...document.querySelectorAll('.card:first-child img')].every((i) => i.naturalWidth > 0)")
 
 
 def test_switches_and_filters_and_links(page: Any, library: LibraryServer) -> None:
@@ -85,17 +85,17 @@ def test_switches_and_filters_and_links(page: Any, library: LibraryServer) -> No
     page.wait_for_selector("#status:not(:has-text('reranked'))")
     assert names(page) == shown_names(library, text="a red star", mode="dense", rerank=False)
     page.click("text=Pages")
-    page.wait_for_function("document.querySelectorAll('.card').length === 2")
+    wait_for(page, "document.querySelectorAll('.card').length === 2")
     assert page.url.endswith("?q=a+red+star&kind=page&hybrid=0&rerank=0")
     page.click("text=Pages")
     page.fill("#source", "slides")
     page.wait_for_selector("#sources option", state="attached")
     page.fill("#source", str(library.files / "star.png"))
     page.press("#source", "Enter")
-    page.wait_for_function("document.querySelectorAll('.card').length === 1")
+    wait_for(page, "document.querySelectorAll('.card').length === 1")
     link = page.url
     page.go_back()
-    page.wait_for_function("document.querySelectorAll('.card').length === 24")
+    wait_for(page, "document.querySelectorAll('.card').length === 24")
     page.goto(link)
     page.wait_for_selector(".card")
     assert names(page) == ["star.png"]
@@ -105,7 +105,7 @@ def test_switches_and_filters_and_links(page: Any, library: LibraryServer) -> No
 def test_more_hits(page: Any, library: LibraryServer) -> None:
     page.goto("/?q=a+star&rerank=0")
     page.click("#more")
-    page.wait_for_function("document.querySelectorAll('.card').length > 24")
+    wait_for(page, "document.querySelectorAll('.card').length > 24")
     assert page.url.endswith("n=48")
     assert page.evaluate("document.activeElement.closest('.card') === document.querySelectorAll('.card')[24]")
 
@@ -151,7 +151,7 @@ def test_clip_plays_from_its_second(page: Any, library: LibraryServer) -> None:
     page.on("response", lambda response: requests.append(response) if "/video" in response.url else None)
     page.goto(f"/?q={quote(MOVER.caption())}&kind=clip")
     page.click(".card:has-text('mover.mp4') .open")
-    page.wait_for_function("document.querySelector('video')?.currentTime > 0.3")
+    wait_for(page, "document.querySelector('video')?.currentTime > 0.3")
     assert page.locator("video").evaluate("(video) => video.src").endswith("#t=0,4")
     assert {response.status for response in requests} == {206}
     page.keyboard.press("Escape")
@@ -162,7 +162,7 @@ def test_clip_plays_from_its_second(page: Any, library: LibraryServer) -> None:
     page.click("#rerank-label")
     page.wait_for_selector(".card:has-text('0:02–0:03')")
     page.click(".card .open")
-    page.wait_for_function("document.querySelector('video')?.currentTime > 2.05")
+    wait_for(page, "document.querySelector('video')?.currentTime > 2.05")
     assert page.locator("video").evaluate("(video) => video.src").endswith("#t=2,3.5")
 
 
@@ -178,7 +178,7 @@ def part_of_a_video(route: Any) -> None:
 def test_page_of_a_pdf_opens_at_full_size(page: Any, library: LibraryServer) -> None:
     page.goto(f"/?q={quote(SLIDE.caption())}&kind=page")
     page.click(".card:has-text('page 2') .open")
-    page.wait_for_function("document.querySelector('#stage img')?.naturalWidth === 1684")
+    wait_for(page, "document.querySelector('#stage img')?.naturalWidth === 1684")
     assert page.inner_text("#viewer-name") == "slides.pdf, page 2"
     fitted = page.locator("#stage img").bounding_box()["width"]
     page.click(".zoom")
@@ -201,7 +201,7 @@ def test_more_like_this(page: Any, library: LibraryServer) -> None:
     assert page.inner_text("#chip-name") == "like star.png"
     page.hover(".card")
     page.click(".card:first-child .like")
-    page.wait_for_function(f"!location.search.includes('{point_id}')")
+    wait_for(page, f"!location.search.includes('{point_id}')")
     page.go_back()
     page.wait_for_selector("#chip-name:has-text('like star.png')")
 
@@ -214,7 +214,7 @@ def test_keyboard_alone(page: Any) -> None:
         return page.evaluate("[...document.querySelectorAll('.open')].indexOf(document.activeElement)")
 
     page.goto("/")
-    page.wait_for_function("document.activeElement.id === 'words'")
+    wait_for(page, "document.activeElement.id === 'words'")
     page.keyboard.type("a red star")
     page.keyboard.press("Enter")
     page.wait_for_selector("body:not(.busy) .card")
@@ -242,7 +242,7 @@ def test_keyboard_alone(page: Any) -> None:
     assert focused() == "like"
     page.keyboard.press("Enter")
     page.wait_for_selector("#chip:not([hidden])")
-    page.wait_for_function("document.activeElement.className === 'open'")
+    wait_for(page, "document.activeElement.className === 'open'")
     assert index() == 0
     page.keyboard.press("ArrowUp")
     assert focused() == "words"
@@ -342,14 +342,14 @@ def test_page_asks_for_a_key(browser: Any, tmp_path: Path) -> None:
         page.fill("#key-value", "a-key")
         page.press("#key-value", "Enter")
         page.wait_for_selector(".card")
-        page.wait_for_function("document.querySelector('.card img').naturalWidth > 0")
+        wait_for(page, "document.querySelector('.card img').naturalWidth > 0")
         assert page.evaluate("Object.values(sessionStorage)") == ["a-key"]
         assert page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
         page.reload()
         page.wait_for_selector(".card")
         page.click("text=Clips")
         page.click(".card:has-text('mp4') .open")
-        page.wait_for_function("document.querySelector('video')?.currentTime > 0")
+        wait_for(page, "document.querySelector('video')?.currentTime > 0")
         # Without an index of words there is no hybrid search.
         assert page.locator("#hybrid").is_disabled()
 

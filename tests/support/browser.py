@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,6 +41,14 @@ def open_page(browser: Any, **options: Any) -> Iterator[Any]:
     context.close()
     # An answer with an error status is logged by Chromium itself; the tests that cause one look at what is shown.
     assert [text for text in problems if not text.startswith("Failed to load resource")] == []
+
+
+def wait_for(page: Any, expression: str) -> None:
+    """Wait until an expression is true. Playwright's own `wait_for_function` needs a policy that allows `eval`."""
+    give_up = time.monotonic() + TIMEOUT_MS / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < give_up, expression
+        page.wait_for_timeout(30)
 
 
 def _check_origin(url: str, problems: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 
-from qwen3vl import Embedder, MediaPolicy, Reranker, Store, ingest, open_store
+from qwen3vl import Embedder, MediaPolicy, Reranker, ingest, open_store
 from qwen3vl.loaders import Loader
 from tests.support import sample_library
 from tests.support.model_server import ModelServer
@@ -22,7 +22,7 @@ class LibraryServer:
     """The server, its store, and its folders."""
 
     server: ModelServer
-    store: Store
+    store: Any
     files: Path
     media: Path
 

@@ -10,7 +10,7 @@ export const SCORES = {
   rerank: ["reranker", "How well the reranker finds that the document matches the query, from 0 to 1. It decides the order."],
 };
 
-export const scoreText = (score) => score.toFixed(3);
+export const scoreText = (score) => (score > 0 && score < 0.001 ? "<0.001" : score.toFixed(3));
 
 export function titleOf(hit) {
   return fileName(hit.source) || hit.metadata.heading || hit.text.slice(0, 60) || hit.kind;
@@ -41,12 +41,7 @@ function card(hit, answer, onOpen, onLike) {
     "button",
     { type: "button", className: "open", title: hit.source, tabIndex: hit.rank === 1 ? 0 : -1 },
     preview(hit),
-    element(
-      "span",
-      { className: "badge" },
-      icon(hit.kind),
-      part || { picture: "picture", page: "page", clip: "clip", text: "text" }[hit.kind] || hit.kind,
-    ),
+    hit.kind === "picture" ? null : element("span", { className: "badge" }, icon(hit.kind), part || hit.kind),
     element("bdi", { className: "name" }, title),
   );
   open.addEventListener("click", () => onOpen(hit.id));

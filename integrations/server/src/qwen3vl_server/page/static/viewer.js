@@ -1,6 +1,6 @@
 // One hit at full size: its picture or page, its clip from its second, or its text; with scores and metadata.
 
-import { byId, element, icon } from "./dom.js";
+import { byId, element } from "./dom.js";
 import { SCORES, partOf, scoreText, titleOf } from "./results.js";
 
 export function showHit(hit, answer, position) {
@@ -17,7 +17,9 @@ export function showHit(hit, answer, position) {
   byId("stage").replaceChildren(content(hit, title));
   byId("stage").scrollTo(0, 0);
   const viewer = byId("viewer");
-  if (!viewer.open) viewer.showModal();
+  if (viewer.open) return;
+  viewer.showModal();
+  viewer.focus(); // the arrows lead to other hits, and no button is marked
 }
 
 export function hideHit() {
@@ -66,8 +68,8 @@ function explainScores(hit, answer) {
     element(
       "div",
       { className: "score" },
-      element("span", { className: "score-name" }, name),
-      element("meter", { min: 0, max: 1, value: Math.max(0, Math.min(1, score)) }),
+      element("span", {}, name),
+      bar(score),
       element("b", {}, scoreText(score)),
       element("p", { className: "muted" }, help),
     ),
@@ -76,6 +78,12 @@ function explainScores(hit, answer) {
     lines.unshift(element("p", { className: "error" }, `The reranker could not read it: ${hit.rerank_error}`));
   }
   return lines;
+}
+
+function bar(score) {
+  const filled = element("i");
+  filled.style.width = `${100 * Math.max(0, Math.min(1, score))}%`;
+  return element("span", { className: "bar" }, filled);
 }
 
 function metadata(hit) {
