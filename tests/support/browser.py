@@ -40,7 +40,8 @@ def open_page(browser: Any, **options: Any) -> Iterator[Any]:
     yield page
     context.close()
     # An answer with an error status is logged by Chromium itself; the tests that cause one look at what is shown.
-    assert [text for text in problems if not text.startswith("Failed to load resource")] == []
+    remaining = [text for text in problems if not text.startswith("Failed to load resource")]
+    assert not remaining, remaining
 
 
 def wait_for(page: Any, expression: str) -> None:

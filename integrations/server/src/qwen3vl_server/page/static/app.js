@@ -20,16 +20,18 @@ const picture = () => pictureOf(history.state?.picture);
 const hasQuery = () => Boolean(state.words.trim() || state.like || picture());
 const searchKey = () => JSON.stringify([{ ...state, hit: "" }, history.state?.picture ?? 0]);
 
-// Goes to another state, with an entry in the history.
-function go(change, { pictureNumber = history.state?.picture ?? 0, opened = false } = {}) {
-  const former = searchKey();
+// Goes to another state, with an entry in the history unless the state is the same.
+function go(change, { picked = history.state?.picture ?? 0, opened = false } = {}) {
+  const [former, formerUrl] = [searchKey(), writeState(state)];
   state = { ...state, ...change };
-  history.pushState({ picture: pictureNumber, opened }, "", writeState(state));
+  const url = writeState(state);
+  const isSame = url === formerUrl && picked === (history.state?.picture ?? 0);
+  history[isSame ? "replaceState" : "pushState"]({ picture: picked, opened }, "", url);
   show(former !== searchKey());
 }
 
 // A new query begins with its first hits.
-const search = (change, picked) => go({ shown: PAGE_SIZE, hit: "", ...change }, { pictureNumber: picked });
+const search = (change, picked) => go({ shown: PAGE_SIZE, hit: "", ...change }, { picked });
 
 async function show(isNew = true) {
   document.title = state.words ? `${state.words} · Search` : "Search";
@@ -48,11 +50,11 @@ async function runSearch() {
   showError(null);
   byId("welcome").hidden = hasQuery();
   const key = searchKey();
+  document.body.classList.toggle("busy", hasQuery());
   if (!hasQuery()) {
     answer = { hits: [], mode: "dense", reranked: false };
     return showAnswer(key, "");
   }
-  document.body.classList.add("busy");
   try {
     answer = await request("v1/search", { method: "POST", signal, ...searchBody() });
     showAnswer(key, summary());
@@ -105,7 +107,7 @@ function summary() {
 
 function searchLike(id) {
   focusHits = true;
-  search({ like: id, words: "" }, 0);
+  search({ like: id, words: "", source: "" }, 0);
 }
 
 // The viewer.
@@ -170,7 +172,7 @@ function listen() {
     focusCard(byId("results").querySelectorAll(".open")[count]);
   });
   byId("open-help").addEventListener("click", () => byId("help").showModal());
-  listenToFilters((change) => search({ words: byId("words").value, ...change }));
+  listenToFilters((change) => search({ words: state.like ? "" : byId("words").value, ...change }));
   listenForPictures((file) => search({ like: "", words: byId("words").value }, keepPicture(file)));
   listenToViewer({
     onClose: closeHit,

@@ -35,7 +35,12 @@ export function listenToFilters(onChange) {
   byId("rerank").addEventListener("change", () => onChange({ rerank: byId("rerank").checked }));
   byId("source").addEventListener("change", () => onChange({ source: byId("source").value }));
   byId("source").addEventListener("focus", suggestSources);
-  byId("source").addEventListener("input", suggestSources);
+  byId("source").addEventListener("input", (event) => {
+    suggestSources();
+    const { value } = byId("source");
+    // A suggestion that was chosen, or the cross of the field; what is typed counts at the end.
+    if (!value || !event.inputType || event.inputType === "insertReplacementText") onChange({ source: value });
+  });
 }
 
 let pending = 0;
