@@ -28,13 +28,14 @@ class ServerSettings:
         query_instruction: Instruction for inputs that a request calls queries; None is the one for documents.
         document_instruction: Instruction for inputs that a request calls documents; None is the embedding model's own.
         max_body_bytes: Maximum size of a request's body in bytes; larger ones get status 413.
+        max_upload_bytes: Maximum size of a form with documents to ingest in bytes; larger ones get status 413.
         max_items: Maximum number of inputs, documents or pairs of a request; more get status 422.
         max_waiting_bytes: Maximum size in bytes of the bodies of all requests that are being answered; a request that
             would exceed it gets status 429.
         max_waiting_items: Maximum number of items of all requests that are being answered; a request that would exceed
             it gets status 429.
-        timeout_s: Maximum duration of a request in seconds, its upload included. A slow upload gets status 408, a slow
-            answer status 503.
+        timeout_s: Maximum duration of a request in seconds, its upload included, and of each mebibyte of documents to
+            ingest. A slow upload gets status 408, a slow answer status 503.
 
     Raises:
         ValueError: A limit is not positive, a limit for all requests is below that for one, or a key cannot
@@ -52,6 +53,7 @@ class ServerSettings:
     query_instruction: str | None = None
     document_instruction: str | None = None
     max_body_bytes: int = 64 * 2**20
+    max_upload_bytes: int = 256 * 2**20
     max_items: int = 2048
     max_waiting_bytes: int = 2**30
     max_waiting_items: int = 16384
