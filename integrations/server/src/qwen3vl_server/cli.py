@@ -153,7 +153,7 @@ def serve(
     ] = 300.0,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve models to many clients, in the dialects of OpenAI, Cohere, Voyage, Jina and vLLM; with --store a search page."""
+    """Serve models to many clients, in the dialects of OpenAI, Cohere, Voyage, Jina and vLLM, and search a store."""
     with command_output(as_json=False, verbose=verbose) as console:
         from dataclasses import replace
 
