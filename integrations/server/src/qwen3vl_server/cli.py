@@ -83,6 +83,19 @@ def serve(
     max_body: Annotated[
         int, typer.Option(metavar="MIB", min=1, help="Size of a request in MiB.", rich_help_panel=_LIMITS_PANEL)
     ] = 64,
+    max_media: Annotated[
+        int,
+        typer.Option(metavar="MIB", min=1, help="Size of an image or video in MiB.", rich_help_panel=_LIMITS_PANEL),
+    ] = 32,
+    media_cache: Annotated[
+        int,
+        typer.Option(
+            metavar="MIB",
+            min=0,
+            help="Size of the media that are kept, which `Embedder(URL)` need not send again.",
+            rich_help_panel=_LIMITS_PANEL,
+        ),
+    ] = 256,
     max_items: Annotated[
         int, typer.Option(min=1, help="Inputs or documents of a request.", rich_help_panel=_LIMITS_PANEL)
     ] = 2048,
@@ -110,9 +123,11 @@ def serve(
             reranker_name=reranker_name,
             max_body_bytes=max_body * _MIB,
             max_waiting_bytes=max(max_body * _MIB, ServerSettings().max_waiting_bytes),
+            max_cached_bytes=media_cache * _MIB,
             max_items=max_items,
             max_waiting_items=max_waiting_items,
             timeout_s=timeout,
         )
-        models = ServedModels(embedder, reranker, device, dtype, replace(SERVER_POLICY, urls=media_urls))
+        policy = replace(SERVER_POLICY, urls=media_urls, max_bytes=max_media * _MIB)
+        models = ServedModels(embedder, reranker, device, dtype, policy)
         run_server(models, settings, host=host, port=port, console=console)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 
@@ -27,10 +28,20 @@ class RequestError(Exception):
         message: The input, the reason and the fix.
         param: Field of the body that caused it.
         code: A word for programs.
+        details: Further members of the `error` in the answer.
     """
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
+        self.details = details or {}
         self.status = status
         self.message = message
         self.param = param
@@ -52,6 +63,7 @@ def error_response(error: RequestError) -> AsciiJSONResponse:
         "type": _TYPES.get(error.status, default_type),
         "param": error.param,
         "code": error.code,
+        **error.details,
     }
     headers = {}
     if error.status in (429, 503):

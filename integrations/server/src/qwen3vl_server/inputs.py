@@ -94,7 +94,7 @@ def parse_input(value: Any) -> Item:
 
 
 def _parse(value: Any) -> Item:
-    if isinstance(value, str):
+    if isinstance(value, (str, InputError)):
         return as_item(value)
     if isinstance(value, list):
         return _parse_chat(value)

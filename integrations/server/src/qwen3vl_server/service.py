@@ -5,28 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from qwen3vl.backends import BackendOwner
+from qwen3vl.embedder import Embedder
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, Item, check_text
-from qwen3vl.results import Batch
+from qwen3vl.reranker import Reranker
+from qwen3vl.results import Batch, truncate_vectors
+from qwen3vl_server.content_cache import ContentCache
 from qwen3vl_server.errors import RequestError, items_error
 from qwen3vl_server.inputs import ParsedInputs, parse_input, parse_inputs
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.settings import ServerSettings
 
-if TYPE_CHECKING:  # they import torch
-    from qwen3vl.embedder import Embedder
-    from qwen3vl.engine import EngineOwner
-    from qwen3vl.reranker import Reranker
-
 Kind = Literal["embedder", "reranker"]
 _Parsed = TypeVar("_Parsed")
-_MIN_NORM = np.float32(1e-12)
-"""As in `Embedder`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,7 @@ class ServedModel:
     """
 
     name: str
-    model: EngineOwner
+    model: BackendOwner[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,13 +60,17 @@ class ModelService:
 
     Attributes:
         models: The models by kind, with their names.
+        settings: As above.
         waiting_items: Counts the items of the requests that are being answered.
+        contents: Contents of media from earlier requests.
     """
 
-    def __init__(self, models: Mapping[Kind, EngineOwner], settings: ServerSettings) -> None:
+    def __init__(self, models: Mapping[Kind, BackendOwner[Any]], settings: ServerSettings) -> None:
         names = {"embedder": settings.embedder_name, "reranker": settings.reranker_name}
         self.models = {kind: ServedModel(names[kind] or _default_name(model), model) for kind, model in models.items()}
         self.waiting_items = Quota(settings.max_waiting_items, "items waiting")
+        self.contents = ContentCache(settings.max_cached_bytes)
+        self.settings = settings
         self._max_items = settings.max_items
 
     @property
@@ -118,7 +118,9 @@ class ModelService:
             inputs = await _parse_items(values)
             _raise_errors(inputs.errors, param, collect=collect)
             batch = await embedder.aembed(inputs.items, instruction=instruction, on_error="collect")
-        batch = replace(batch, values=_truncate(batch.values, dimensions), errors=inputs.merge(batch.errors))
+        if dimensions is not None and dimensions != embedder.dimension:
+            batch = replace(batch, values=truncate_vectors(batch.values, dimensions))
+        batch = replace(batch, errors=inputs.merge(batch.errors))
         _raise_errors(batch.errors, param, collect=collect)
         return Answer(served.name, batch)
 
@@ -259,7 +261,7 @@ def _check_instruction(instruction: str | None) -> None:
 
 
 async def _score(
-    model: EngineOwner, query: Input, documents: Sequence[Input], instruction: str | None, query_param: str
+    model: BackendOwner[Any], query: Input, documents: Sequence[Input], instruction: str | None, query_param: str
 ) -> Batch:
     try:
         return await cast("Reranker", model).ascore(query, documents, instruction=instruction, on_error="collect")
@@ -272,15 +274,7 @@ def _raise_errors(errors: Sequence[ItemError], param: str, *, collect: bool = Fa
         raise items_error(errors, param)
 
 
-def _truncate(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
-    if dimensions is None or dimensions == vectors.shape[1]:
-        return vectors
-    truncated = vectors[:, :dimensions]
-    norms = np.linalg.norm(truncated, axis=1, keepdims=True)
-    return truncated / np.maximum(norms, _MIN_NORM)  # type: ignore[no-any-return]
-
-
-def _default_name(model: EngineOwner) -> str:
+def _default_name(model: BackendOwner[Any]) -> str:
     """Return a hub id as it is, and the last part of a folder's path, which is nobody else's business."""
     checkpoint = model.engine.checkpoint
     is_folder = checkpoint.name == str(checkpoint.folder)
