@@ -23,7 +23,7 @@ PACKAGES = (
 OPTIONAL_PACKAGES = frozenset({"qwen3vl-qdrant", "qdrant-client"})
 TORCH_PACKAGES = frozenset({"torch", "tokenizers", "safetensors", "huggingface-hub"})
 """What `qwen3vl[torch]` installs."""
-_INSTALL = "at the root of a clone run: pip install '.[torch]' ./integrations/qdrant"
+_INSTALL = 'at the root of a clone run: pip install ".[torch]" ./integrations/qdrant'
 _STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 State = Literal["ok", "note", "wrong"]
