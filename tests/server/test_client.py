@@ -136,10 +136,7 @@ def test_frames_are_sampled_and_rotated_as_in_an_engine_here(checkpoints: Path, 
 
 
 def described(batch: Any) -> list[Any]:
-    return [
-        (error.index, error.source, error.reason, type(error.__cause__), error.__cause__.source)
-        for error in batch.errors
-    ]
+    return [(error.index, error.source, error.reason, type(error.__cause__)) for error in batch.errors]
 
 
 def test_errors_of_items_are_those_of_an_engine_here(
