@@ -113,7 +113,7 @@ def copy_tree(target: Path) -> None:
 
 
 def targets_of(command: str) -> list[str]:
-    """Return the directories that a command installs, with their extras; raises `CheckError` if it takes our packages from an index."""
+    """Return the directories that a command installs, with extras; raises `CheckError` if an index has them."""
     words = [word.strip("\"'") for word in re.split(r"\s+", command.partition(" install ")[2]) if word]
     arguments = [word for word in words if not word.startswith("-")]
     ours = {distribution for distribution, _ in MODULES.values()}

@@ -20,6 +20,8 @@ MEDIA_TYPE = "application/vnd.qwen3vl.request"
 """Content type of a request that has contents behind its JSON."""
 MISSING_CONTENTS = "missing_contents"
 """Code of the error of a request that refers to contents which the server lacks; `missing` has their digests."""
+QUERY_ROLE = "query "
+"""What stands before the names of a query's media, which can be at fault for the failure of a document."""
 INVALID_QUERY = "invalid_query"
 """Code of the error of a reranking whose query cannot be used; `failure` has what an item's failure has."""
 
@@ -27,6 +29,20 @@ INVALID_QUERY = "invalid_query"
 def digest_of(content: bytes) -> str:
     """Return the digest by which requests refer to a content: `sha256:` and 64 hexadecimal digits."""
     return f"sha256:{sha256(content).hexdigest()}"
+
+
+def media_name(role: str, kind: str, index: int) -> str:
+    """Return the name of an item's image or video in the server's errors; its real name stays with the client.
+
+    Args:
+        role: `QUERY_ROLE` for those of a query, else empty.
+        kind: `"image"` or `"video"`.
+        index: Which of them.
+
+    Returns:
+        A name such as `image 0`.
+    """
+    return f"{role}{kind} {index}"
 
 
 def encode_request(body: str, contents: Iterable[bytes]) -> bytes:

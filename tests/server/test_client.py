@@ -177,9 +177,10 @@ def test_errors_of_items_are_those_of_an_engine_here(
 def test_errors_of_queries_are_those_of_an_engine_here(
     reranker: Reranker, golden_reranker: Reranker, media: dict[str, Path], tmp_path: Path
 ) -> None:
-    truncated = tmp_path / "truncated.png"
+    broken, truncated = tmp_path / "broken.png", tmp_path / "truncated.png"
+    broken.write_bytes(media["photo"].read_bytes()[:20])
     truncated.write_bytes(media["photo"].read_bytes()[:60])
-    for query in ("", {"image": truncated}, {"image": tmp_path / "gone.png"}, {"image": [media["photo"], truncated]}):
+    for query in ("", {"image": broken}, {"image": tmp_path / "gone.png"}, {"image": [media["photo"], broken]}):
         messages = []
         for model in (reranker, golden_reranker):
             with pytest.raises(InputError, match="the query") as caught:
@@ -189,6 +190,10 @@ def test_errors_of_queries_are_those_of_an_engine_here(
             assert str(caught.value) == str(awaited.value)
             messages.append(str(caught.value))
         assert messages[0] == messages[1]
+    documents: list[Any] = ["a document", media["photo"]]  # the query is at fault, but only its pixels are broken
+    remote, local = (model.score(truncated, documents, on_error="collect") for model in (reranker, golden_reranker))
+    assert described(remote) == described(local)
+    assert {error.source for error in remote.errors} == {str(truncated)}
 
 
 def test_notices_and_tokens(

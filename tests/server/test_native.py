@@ -58,5 +58,6 @@ def test_recipe_and_instruction_of_the_models(
     models = tiny_server.client.get("/qwen3vl/models").json()
     assert models["embedder"]["digest"] == tiny_embedder.recipe.digest
     assert models["embedder"]["recipe"]["model"] == models["embedder"]["name"] == "embedding"
-    assert models["reranker"]["instruction"] == tiny_reranker.instruction
-    assert models["reranker"]["weights"] == tiny_reranker.engine.fingerprint
+    assert models["reranker"]["digest"] == tiny_reranker.recipe.digest
+    assert models["reranker"]["recipe"]["weights"] == tiny_reranker.engine.fingerprint
+    assert models["limits"]["max_items"] == 2048

@@ -16,13 +16,16 @@ log = logging.getLogger(__name__)
 _ERROR_TYPES = {error_type.__name__: error_type for error_type in (InputError, MediaError, PolicyError)}
 
 
-def decode_outputs(answer: Mapping[str, Any], indices: Sequence[int], items: Sequence[EncodedItem]) -> list[ItemOutput]:
+def decode_outputs(
+    answer: Mapping[str, Any], indices: Sequence[int], items: Sequence[EncodedItem], query_names: Mapping[str, str]
+) -> list[ItemOutput]:
     """Decode the answer to a request for vectors or scores. What was shrunk or truncated is logged as a warning.
 
     Args:
         answer: The object in the answer.
         indices: Indices of the items in the caller's input.
         items: The items of the request.
+        query_names: The names of the media of its query, by those that the server uses.
 
     Returns:
         An output for each item, in their order.
@@ -38,7 +41,7 @@ def decode_outputs(answer: Mapping[str, Any], indices: Sequence[int], items: Seq
         outputs = []
         for position, (index, item, value) in enumerate(zip(indices, items, values, strict=True)):
             if position in errors:
-                outputs.append(ItemOutput(index, None, _item_error(index, item, errors[position])))
+                outputs.append(ItemOutput(index, None, _item_error(index, item, errors[position], query_names)))
                 continue
             notice = notices.get(position, "")
             if notice:
@@ -64,13 +67,13 @@ def decode_query_error(failure: Mapping[str, Any], query: EncodedItem) -> InputE
     Returns:
         The error that an engine in this process raises, for the caller to raise.
     """
-    error = _item_error(0, query, failure)
+    error = _item_error(0, query, failure, {})
     return query_error(error.source, error.reason)
 
 
-def _item_error(index: int, item: EncodedItem, failure: Mapping[str, Any]) -> ItemError:
+def _item_error(index: int, item: EncodedItem, failure: Mapping[str, Any], query_names: Mapping[str, str]) -> ItemError:
     """Return the error of an item, with the names that its media have for the caller."""
-    reason, media_name = str(failure["reason"]), item.names.get(failure["source"])
+    reason, media_name = str(failure["reason"]), {**item.names, **query_names}.get(failure["source"])
     error_type = _ERROR_TYPES.get(failure["type"])
     cause: Exception = ServerError(reason)
     if error_type is not None:

@@ -12,6 +12,7 @@ from qwen3vl.inputs import ImageReference, Item, VideoReference
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.media.source import check_frame_list
 from qwen3vl.processing.geometry import sample_frame_list
+from qwen3vl.wire import media_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,13 @@ class EncodedItem:
         return len(self.body) + sum(content.size for content in self.contents.values())
 
 
-def encode_item(item: Item, rules: EncodingRules) -> EncodedItem:
+def encode_item(item: Item, rules: EncodingRules, role: str = "") -> EncodedItem:
     """Encode an item. If it has media this blocks, since files are read.
 
     Args:
         item: The item.
         rules: What decides it.
+        role: What the server puts before the names of its media; see `QUERY_ROLE`.
 
     Returns:
         The encoded item.
@@ -69,7 +71,7 @@ def encode_item(item: Item, rules: EncodingRules) -> EncodedItem:
         InputError: An image or video cannot be read, or the item is too large. The first one that fails is named in
             `InputError.source`.
     """
-    encoder = _Encoder(item, rules)
+    encoder = _Encoder(item, rules, role)
     body = encoder.encode()
     # Contents are referred to by their digests, and equal ones are sent once.
     encoded = EncodedItem(item.name, json.dumps(body), encoder.contents, encoder.names)
@@ -84,10 +86,10 @@ def encode_item(item: Item, rules: EncodingRules) -> EncodedItem:
 class _Encoder:
     """Encodes one item, and collects its contents."""
 
-    def __init__(self, item: Item, rules: EncodingRules) -> None:
+    def __init__(self, item: Item, rules: EncodingRules, role: str) -> None:
         self.contents: dict[str, Content] = {}
-        self.names = {f"video {index}": video.name for index, video in enumerate(item.videos)}
-        self.names |= {f"image {index}": image.name for index, image in enumerate(item.images)}
+        self.names = {media_name(role, "video", index): video.name for index, video in enumerate(item.videos)}
+        self.names |= {media_name(role, "image", index): image.name for index, image in enumerate(item.images)}
         self._item = item
         self._rules = rules
 

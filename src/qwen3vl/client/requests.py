@@ -78,11 +78,12 @@ class RequestSender:
         self._uploads: dict[str, asyncio.Future[None]] = {}
         """Contents that a request is sending, which others need not send at the same time."""
 
-    async def encode(self, item: Item) -> EncodedItem:
+    async def encode(self, item: Item, role: str = "") -> EncodedItem:
         """Encode an item.
 
         Args:
             item: The item.
+            role: As for `encode_item`.
 
         Returns:
             The encoded item.
@@ -91,8 +92,8 @@ class RequestSender:
             InputError: An image or video cannot be read.
         """
         if not (item.images or item.videos):
-            return encode_item(item, self.rules)
-        return await _in_thread(encode_item, item, self.rules)
+            return encode_item(item, self.rules, role)
+        return await _in_thread(encode_item, item, self.rules, role)
 
     async def send_chunk(
         self, endpoint: Endpoint, fields: Mapping[str, Any], query: EncodedItem | None, chunk: Chunk
@@ -182,7 +183,7 @@ class RequestSender:
                 f"{url} has another model, or other settings, than when this object was made; give all servers the "
                 "same ones, and create a new Embedder or Reranker after changes"
             )
-        return decode_outputs(answer, indices, items)
+        return decode_outputs(answer, indices, items, {} if query is None else query.names)
 
     @contextmanager
     def _uploading(self, digests: set[str]) -> Iterator[None]:

@@ -16,7 +16,7 @@ from qwen3vl.errors import ServerError, query_error
 from qwen3vl.inputs import Input, Item
 from qwen3vl.results import ItemOutput
 from qwen3vl.settings import ClientSettings
-from qwen3vl.wire import INVALID_QUERY
+from qwen3vl.wire import INVALID_QUERY, QUERY_ROLE
 
 _PATH, _FIELD = "/qwen3vl/score", "documents"
 
@@ -50,7 +50,7 @@ class RemoteReranker(RemoteBackend):
 
     def score(self, query: Item, documents: Iterator[Input], instruction: str) -> Generator[ItemOutput]:
         """Score documents; see `RerankingBackend.score`."""
-        encoding = self._transport.submit(self._sender.encode, query)
+        encoding = self._transport.submit(self._sender.encode, query, QUERY_ROLE)
         try:
             encoded = self._transport.result_of(encoding)
         except Exception as error:
@@ -60,7 +60,7 @@ class RemoteReranker(RemoteBackend):
 
     async def ascore(self, query: Item, documents: Iterator[Input], instruction: str) -> AsyncGenerator[ItemOutput]:
         """Score documents; see `RerankingBackend.ascore`."""
-        encoding = asyncio.wrap_future(self._transport.submit(self._sender.encode, query))
+        encoding = asyncio.wrap_future(self._transport.submit(self._sender.encode, query, QUERY_ROLE))
         try:
             encoded = await self._transport.aresult_of(encoding)
         except Exception as error:

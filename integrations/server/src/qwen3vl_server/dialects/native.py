@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.recipe import Recipe
 from qwen3vl.results import Batch
-from qwen3vl.wire import INVALID_QUERY
+from qwen3vl.wire import INVALID_QUERY, QUERY_ROLE
 from qwen3vl_server.dependencies import InputValue, ServiceDependency
 from qwen3vl_server.dialects.encoding import encode_base64
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
-from qwen3vl_server.dialects.native_request import describe_body, read_request
+from qwen3vl_server.dialects.native_request import describe_body, read_request, resolve_item
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.responses import AsciiJSONResponse
 from qwen3vl_server.service import ServedModel
@@ -130,8 +130,9 @@ async def models(service: ServiceDependency) -> ModelsAnswer:
 async def embed(request: Request, service: ServiceDependency) -> JSONResponse:
     """Embed inputs. One that cannot be used is an error beside the vectors of the others."""
     read = await read_request(request, EmbedBody)
+    contents = read.find_contents(read.body.inputs, service.contents)
     answer = await service.embed(
-        read.resolve(read.body.inputs, service.contents),
+        [resolve_item(item, contents) for item in read.body.inputs],
         model=read.body.model,
         dimensions=read.body.dimensions,
         instruction=read.body.instruction,
@@ -153,7 +154,9 @@ async def embed(request: Request, service: ServiceDependency) -> JSONResponse:
 async def score(request: Request, service: ServiceDependency) -> JSONResponse:
     """Score documents against a query. A document that cannot be used is an error beside the scores of the others."""
     read = await read_request(request, ScoreDocumentsBody)
-    query, *documents = read.resolve([read.body.query, *read.body.documents], service.contents)
+    contents = read.find_contents([read.body.query, *read.body.documents], service.contents)
+    query = resolve_item(read.body.query, contents, QUERY_ROLE)
+    documents = [resolve_item(document, contents) for document in read.body.documents]
     try:
         answer = await service.score(
             query, documents, model=read.body.model, instruction=read.body.instruction, collect=True

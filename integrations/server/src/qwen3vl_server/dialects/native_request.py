@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import ImageReference, VideoReference, as_image, as_video
-from qwen3vl.wire import MEDIA_TYPE, MISSING_CONTENTS, decode_request
+from qwen3vl.wire import MEDIA_TYPE, MISSING_CONTENTS, decode_request, media_name
 from qwen3vl_server.content_cache import ContentCache
 from qwen3vl_server.errors import RequestError
 
@@ -53,27 +53,27 @@ class NativeRequest(Generic[BodyT]):
     body: BodyT
     contents: Mapping[str, bytes]
 
-    def resolve(self, values: Sequence[Any], cache: ContentCache) -> list[Any]:
-        """Replace what items refer to by the contents of this request and of earlier ones.
+    def find_contents(self, items: Sequence[Any], cache: ContentCache) -> dict[str, bytes]:
+        """Find the contents to which items refer, in this request and among those of earlier ones.
 
         Args:
-            values: Items as JSON has them.
+            items: Items as JSON has them.
             cache: The contents of earlier requests; it gets those of this one.
 
         Returns:
-            Items whose media are references with bytes, and an `InputError` in place of one that refers to none.
+            The contents by their digests.
 
         Raises:
             RequestError: Contents are missing; the error has their digests.
         """
-        contents: dict[str, bytes] = {}
+        found: dict[str, bytes] = {}
         missing = []
-        for digest in dict.fromkeys(digest for value in values for digest in _digests(value)):
+        for digest in dict.fromkeys(digest for item in items for digest in _digests(item)):
             content = self.contents.get(digest, cache.get(digest))
             if content is None:
                 missing.append(digest)
                 continue
-            contents[digest] = content
+            found[digest] = content
             cache.add(digest, content)
         if missing:
             raise RequestError(
@@ -83,7 +83,7 @@ class NativeRequest(Generic[BodyT]):
                 code=MISSING_CONTENTS,
                 details={"missing": missing},
             )
-        return [_resolve_item(value, contents) for value in values]
+        return found
 
 
 async def read_request(request: Request, body_type: type[BodyT]) -> NativeRequest[BodyT]:
@@ -151,15 +151,25 @@ def _media_of(item: Any, name: str) -> list[Any]:
     return media if isinstance(media, list) else [media]
 
 
-def _resolve_item(item: Any, contents: Mapping[str, bytes]) -> Any:
+def resolve_item(item: Any, contents: Mapping[str, bytes], role: str = "") -> Any:
+    """Replace the references to contents in an item.
+
+    Args:
+        item: An item as JSON has it.
+        contents: What `NativeRequest.find_contents` has found for it.
+        role: What stands before the names of its media; see `QUERY_ROLE`.
+
+    Returns:
+        An item whose media are references with bytes; an `InputError` in place of one that refers to none.
+    """
     if next(_digests(item), None) is None:
         return item
     try:
         images, videos = enumerate(_media_of(item, "image")), enumerate(_media_of(item, "video"))
         return {
             **item,
-            "image": [_resolve_image(image, f"image {index}", contents) for index, image in images],
-            "video": [_resolve_video(video, f"video {index}", contents) for index, video in videos],
+            "image": [_resolve_image(image, media_name(role, "image", index), contents) for index, image in images],
+            "video": [_resolve_video(video, media_name(role, "video", index), contents) for index, video in videos],
         }
     except InputError as error:
         return error
