@@ -233,6 +233,7 @@ def test_objects_with_equal_settings_share_one_model() -> None:
     assert Qwen3VLEmbeddings.model_validate({"model_name": "tiny"}).embedder is first.embedder
 
 
+@pytest.mark.engine
 def test_copy_with_other_dimensions_shares_the_weights() -> None:
     embeddings = Qwen3VLEmbeddings(model="tiny")
     embedder = embeddings.embedder

@@ -38,7 +38,7 @@ class ServerProcess:
         self._process.wait()
 
     def wait_until_ready(self) -> None:
-        wait_until(self._is_ready)
+        wait_until(self._is_ready, 300)  # torch is imported, which other processes can make slow
 
     def _is_ready(self) -> bool:
         try:
