@@ -66,7 +66,7 @@ def test_object_can_be_made_while_one_of_two_servers_is_down(servers: list[Serve
     with Embedder(urls(servers)) as embedder:
         assert embedder.embed(["a text"] * 200).shape == (200, 128)
     servers[0].kill()
-    with pytest.raises(ServerError, match=r"cannot be reached.*nor can the others of .*\(2 attempts\)"):
+    with pytest.raises(ServerError, match=r"cannot be reached.*nor can the others of .*\(4 attempts\)"):
         Embedder(urls(servers), max_retries=1)
 
 

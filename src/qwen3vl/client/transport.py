@@ -195,7 +195,7 @@ class Transport:
                 return described
             if attempt < self._settings.max_retries:
                 await self._connect().servers.choose()
-        raise self._unavailable(answers[0], self._settings.max_retries + 1)
+        raise self._unavailable(answers[0], len(servers) * (self._settings.max_retries + 1))
 
     async def request(self, path: str, content: bytes, content_type: str) -> tuple[str, Any]:
         """Send a request to one of the servers.
@@ -222,7 +222,7 @@ class Transport:
                     except _UnavailableError as error:
                         last = error
                         num_failures += not isinstance(error, _BusyError)
-                        if num_failures > self._settings.max_retries:
+                        if num_failures == len(self.urls) * (self._settings.max_retries + 1):
                             raise self._unavailable(error, num_failures) from error
         except TimeoutError as error:
             reason = f"; the last attempt failed: {last}" if last else ""
@@ -243,7 +243,7 @@ class Transport:
             )
         except (httpx.TransportError, OSError) as error:
             server.fail()
-            raise _UnavailableError(f"{server.url} cannot be reached: {error or type(error).__name__}") from error
+            raise _UnavailableError(f"{server.url} cannot be reached: {str(error) or type(error).__name__}") from error
         finally:
             server.num_requests -= 1
         return _read_answer(server, response)
