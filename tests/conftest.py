@@ -14,7 +14,6 @@ import torch
 
 from qwen3vl import Embedder, Reranker
 from tests.golden import checkpoint, inputs
-from tests.support.models_by_url import OPTION
 
 pytest_plugins = ["tests.support.store_fixtures", "tests.support.models_by_url"]
 
@@ -23,10 +22,6 @@ MAX_WORKERS = 4
 GOLDEN = Path(__file__).parent / "golden"
 CASES: dict[str, dict[str, Any]] = json.loads((GOLDEN / "cases.json").read_text(encoding="utf-8"))
 REFERENCE: dict[str, dict[str, Any]] = json.loads((GOLDEN / "reference.json").read_text(encoding="utf-8"))
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(OPTION, action="store_true", help="the tiny models of the adapters' classes are in a server")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

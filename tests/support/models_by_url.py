@@ -12,6 +12,10 @@ MARKER = "engine"
 """Marker of tests that look at the engine in this process."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(OPTION, action="store_true", help="the tiny models of the adapters' classes are in a server")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _models_by_url(request: pytest.FixtureRequest) -> Iterator[None]:
     """With the option, serve the tiny models, and let the adapters' classes with `model="tiny"` use them by URL."""

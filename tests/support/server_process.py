@@ -27,9 +27,17 @@ class ServerProcess:
     def start(self, *options: str) -> None:
         """Start the process, without waiting until it serves."""
         command = [sys.executable, "-m", "qwen3vl", "serve", "--device", "cpu", "--port", str(self.port)]
+        self._is_as_first = not options
         self._process = subprocess.Popen(
             [*command, *(options or self._options)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
+
+    def restore(self) -> None:
+        """Start the process again if it was killed, or was started with other options."""
+        assert self._process is not None
+        if self._process.poll() is not None or not self._is_as_first:
+            self.kill()
+            self.start()
 
     def kill(self) -> None:
         """End the process with SIGKILL."""

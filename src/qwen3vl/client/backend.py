@@ -59,7 +59,7 @@ class RemoteBackend:
         except BaseException:
             self._transport.close()
             raise
-        self._digest = self.recipe.digest
+        self._served_recipe = self.recipe
         self._transport.answer_timeout_s = max(limit.timeout_s for limit in limits) + _ANSWER_MARGIN_S
         self._sender = RequestSender(
             self._transport,
@@ -97,14 +97,14 @@ class RemoteBackend:
     def _run(
         self, path: str, field: str, fields: Mapping[str, Any], query: EncodedItem | None, inputs: Iterator[Input]
     ) -> Generator[ItemOutput]:
-        endpoint = Endpoint(path=path, field=field, digest=self._digest)
+        endpoint = Endpoint(path=path, field=field, recipe=self._served_recipe)
         send = partial(self._sender.send_chunk, endpoint, fields, query)
         return run_chunks(self._transport, inputs, send, self._max_items)
 
     def _arun(
         self, path: str, field: str, fields: Mapping[str, Any], query: EncodedItem | None, inputs: Iterator[Input]
     ) -> AsyncGenerator[ItemOutput]:
-        endpoint = Endpoint(path=path, field=field, digest=self._digest)
+        endpoint = Endpoint(path=path, field=field, recipe=self._served_recipe)
         send = partial(self._sender.send_chunk, endpoint, fields, query)
         return arun_chunks(self._transport, inputs, send, self._max_items)
 

@@ -19,8 +19,9 @@ from qwen3vl.concurrency.fork_safety import init_in_each_process
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 from qwen3vl.errors import RecipeError, ServerError
 from qwen3vl.inputs import Item
+from qwen3vl.recipe import Recipe
 from qwen3vl.results import ItemOutput, failed_output
-from qwen3vl.wire import MEDIA_TYPE, MISSING_CONTENTS, encode_request
+from qwen3vl.wire import MEDIA_TYPE, MISSING_CONTENTS, OTHER_RECIPE, encode_request
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,12 +52,12 @@ class Endpoint:
     Attributes:
         path: The path.
         field: Field of the request that has the items.
-        digest: Digest of the recipe of the model that has to answer.
+        recipe: Recipe of the model that has to answer.
     """
 
     path: str
     field: str
-    digest: str
+    recipe: Recipe
 
 
 class RequestSender:
@@ -111,7 +112,7 @@ class RequestSender:
 
         Raises:
             LostContentError: A content of the query cannot be read any more.
-            RecipeError: A server with another model has answered.
+            RecipeError: A server has another model.
             ServerError: The servers cannot be reached, or refuse the request.
         """
         outputs: list[ItemOutput] = []
@@ -157,7 +158,7 @@ class RequestSender:
     ) -> list[ItemOutput]:
         """Send items in one request, with further contents each time that the server misses some."""
         indices, items = zip(*group, strict=True)
-        body = _body(endpoint.field, fields, query, items)
+        body = _body(endpoint.field, {**fields, "digest": endpoint.recipe.digest}, query, items)
         contents: dict[str, Content] = {}
         for item in items if query is None else (query, *items):
             contents |= item.contents
@@ -166,11 +167,11 @@ class RequestSender:
             try:
                 with self._uploading(attached):
                     attachments = await _load({digest: contents[digest] for digest in attached})
-                    url, answer = await self._transport.request(
-                        endpoint.path, encode_request(body, attachments), MEDIA_TYPE
-                    )
-                break
+                    answer = await self._transport.request(endpoint.path, encode_request(body, attachments), MEDIA_TYPE)
+                return decode_outputs(answer, indices, items, {} if query is None else query.names)
             except ServerError as error:
+                if error.details.get("code") == OTHER_RECIPE:
+                    raise _recipe_error(endpoint.recipe, error) from error
                 missing = set(error.details.get("missing") or ()) & contents.keys() - attached
                 if error.details.get("code") != MISSING_CONTENTS or not missing:
                     raise
@@ -178,12 +179,6 @@ class RequestSender:
                 await asyncio.wait(uploads)
             else:
                 attached |= missing
-        if answer.get("digest") != endpoint.digest:
-            raise RecipeError(
-                f"{url} has another model, or other settings, than when this object was made; give all servers the "
-                "same ones, and create a new Embedder or Reranker after changes"
-            )
-        return decode_outputs(answer, indices, items, {} if query is None else query.names)
 
     @contextmanager
     def _uploading(self, digests: set[str]) -> Iterator[None]:
@@ -196,6 +191,14 @@ class RequestSender:
             for digest in own:
                 del self._uploads[digest]
             done.set_result(None)
+
+
+def _recipe_error(recipe: Recipe, error: ServerError) -> RecipeError:
+    differences = recipe.describe_differences(Recipe.from_dict(error.details["recipe"]))
+    return RecipeError(
+        f"{error}: {differences}. Give all servers the same model and settings, and create a new Embedder or Reranker "
+        "after changes"
+    )
 
 
 def _body(field: str, fields: Mapping[str, Any], query: EncodedItem | None, items: Sequence[EncodedItem]) -> str:

@@ -197,7 +197,7 @@ class Transport:
                 await self._connect().servers.choose()
         raise self._unavailable(answers[0], len(servers) * (self._settings.max_retries + 1))
 
-    async def request(self, path: str, content: bytes, content_type: str) -> tuple[str, Any]:
+    async def request(self, path: str, content: bytes, content_type: str) -> Any:
         """Send a request to one of the servers.
 
         Args:
@@ -206,7 +206,7 @@ class Transport:
             content_type: Its type.
 
         Returns:
-            The server's URL, and the object in its answer.
+            The object in its answer.
 
         Raises:
             ServerError: The server refuses the request, none can be reached, or the time is up.
@@ -218,7 +218,7 @@ class Transport:
                 while True:
                     server = await connections.servers.choose()
                     try:
-                        return server.url, await self._attempt(server, "POST", path, content, content_type)
+                        return await self._attempt(server, "POST", path, content, content_type)
                     except _UnavailableError as error:
                         last = error
                         num_failures += not isinstance(error, _BusyError)

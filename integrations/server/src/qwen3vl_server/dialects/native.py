@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.recipe import Recipe
 from qwen3vl.results import Batch
-from qwen3vl.wire import INVALID_QUERY, QUERY_ROLE
+from qwen3vl.wire import INVALID_QUERY, OTHER_RECIPE, QUERY_ROLE
 from qwen3vl_server.dependencies import InputValue, ServiceDependency
 from qwen3vl_server.dialects.encoding import encode_base64
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/qwen3vl", tags=["qwen3vl"])
 
+_DIGEST_FIELD = Field(None, description="Digest of the recipe that the model must have, as /qwen3vl/models has it.")
+
 
 class EmbedBody(BaseModel):
     """Inputs to embed."""
@@ -37,6 +39,7 @@ class EmbedBody(BaseModel):
     inputs: list[InputValue]
     instruction: str | None = Field(None, description="Instruction for inputs without one of their own.")
     dimensions: int | None = Field(None, description="Truncate vectors to this many values.")
+    digest: str | None = _DIGEST_FIELD
 
 
 class ScoreDocumentsBody(BaseModel):
@@ -50,6 +53,7 @@ class ScoreDocumentsBody(BaseModel):
     query: InputValue
     documents: list[InputValue]
     instruction: str | None = Field(None, description="What makes a document relevant.")
+    digest: str | None = _DIGEST_FIELD
 
 
 class ItemFailure(BaseModel):
@@ -130,6 +134,7 @@ async def models(service: ServiceDependency) -> ModelsAnswer:
 async def embed(request: Request, service: ServiceDependency) -> JSONResponse:
     """Embed inputs. One that cannot be used is an error beside the vectors of the others."""
     read = await read_request(request, EmbedBody)
+    _check_recipe(service.models.get("embedder"), read.body.digest)
     contents = read.find_contents(read.body.inputs, service.contents)
     answer = await service.embed(
         [resolve_item(item, contents) for item in read.body.inputs],
@@ -154,6 +159,7 @@ async def embed(request: Request, service: ServiceDependency) -> JSONResponse:
 async def score(request: Request, service: ServiceDependency) -> JSONResponse:
     """Score documents against a query. A document that cannot be used is an error beside the scores of the others."""
     read = await read_request(request, ScoreDocumentsBody)
+    _check_recipe(service.models.get("reranker"), read.body.digest)
     contents = read.find_contents([read.body.query, *read.body.documents], service.contents)
     query = resolve_item(read.body.query, contents, QUERY_ROLE)
     documents = [resolve_item(document, contents) for document in read.body.documents]
@@ -169,6 +175,18 @@ async def score(request: Request, service: ServiceDependency) -> JSONResponse:
 def _recipe(served: ServedModel) -> Recipe:
     """Return the recipe, with the served name in place of the model's folder, which is not part of its digest."""
     return replace(served.model.recipe, model=served.name)
+
+
+def _check_recipe(served: ServedModel | None, digest: str | None) -> None:
+    """Refuse a request that another model, or the same one with other settings, is meant to answer."""
+    if served is not None and digest not in (None, _recipe(served).digest):
+        raise RequestError(
+            409,
+            "the model has another recipe than the request says; /qwen3vl/models has it",
+            param="digest",
+            code=OTHER_RECIPE,
+            details={"recipe": _recipe(served).to_dict()},
+        )
 
 
 def _to_dict(model: str, batch: Batch, recipe: Recipe) -> dict[str, Any]:
