@@ -17,7 +17,7 @@ from qwen3vl.query_words import QueryWords
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import AsyncStore, Hit, Search, SearchOptions, Store
 
-if TYPE_CHECKING:  # torch is imported with a model
+if TYPE_CHECKING:
     from qwen3vl.embedder import Embedder
     from qwen3vl.reranker import Reranker
     from qwen3vl.results import Batch, RankedDocument

@@ -64,22 +64,21 @@ def test_haystack_jina(
 ) -> None:
     embedders = pytest.importorskip("haystack_integrations.components.embedders.jina")
     rankers = pytest.importorskip("haystack_integrations.components.rankers.jina")
-    from haystack import Document
-    from haystack.utils import Secret
+    haystack, utils = pytest.importorskip("haystack"), pytest.importorskip("haystack.utils")
 
-    api_key = Secret.from_token("none")
+    api_key = utils.Secret.from_token("none")
     embedding: dict[str, Any] = {"model": "embedding", "api_key": api_key, "base_url": f"{server.url}/v1/embeddings"}
     query = embedders.JinaTextEmbedder(**embedding, task="retrieval.query", dimensions=16).run(QUERY)
     with Embedder("tiny", device="cpu", dimensions=16, instruction=INSTRUCTION) as embedder:
         assert_close(query["embedding"], embedder.embed(QUERY)[0])
-    documents = [Document(content=text) for text in DOCUMENTS]
+    documents = [haystack.Document(content=text) for text in DOCUMENTS]
     embedded = embedders.JinaDocumentEmbedder(**embedding, task="retrieval.passage", progress_bar=False).run(documents)
     assert_close([document.embedding for document in embedded["documents"]], tiny_embedder.embed(DOCUMENTS))
-    images = [Document(meta={"file_path": str(media["photo"])})]
+    images = [haystack.Document(meta={"file_path": str(media["photo"])})]
     embedded = embedders.JinaDocumentImageEmbedder(**embedding).run(images)
     assert_close(embedded["documents"][0].embedding, tiny_embedder.embed({"image": media["photo"]})[0])
     with pytest.raises(RuntimeError, match="it is empty"):
-        embedders.JinaDocumentEmbedder(**embedding, progress_bar=False).run([Document(content="")])
+        embedders.JinaDocumentEmbedder(**embedding, progress_bar=False).run([haystack.Document(content="")])
 
     ranker = rankers.JinaRanker(model="reranker", api_key=api_key, base_url=f"{server.url}/v1/rerank", top_k=2)
     ranked = ranker.run(query=QUERY, documents=documents)["documents"]

@@ -34,7 +34,7 @@ def open_page(browser: Any, **options: Any) -> Iterator[Any]:
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("dialog", lambda dialog: (problems.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("dialog", lambda dialog: _dismiss(dialog, problems))
     page.on("request", lambda request: _check_origin(request.url, problems))
     page.problems = problems
     yield page
@@ -55,3 +55,8 @@ def wait_for(page: Any, expression: str) -> None:
 def _check_origin(url: str, problems: list[str]) -> None:
     if not url.startswith(("http://127.0.0.1:", "data:,", "about:")):
         problems.append(f"a request to {url}")
+
+
+def _dismiss(dialog: Any, problems: list[str]) -> None:
+    problems.append(f"a dialog: {dialog.message}")
+    dialog.dismiss()

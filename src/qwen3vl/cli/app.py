@@ -123,7 +123,7 @@ def index(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Hub id, folder or 'tiny'.",
+            help="Hub id, folder, 'tiny' or the URL of a server.",
             callback=expand_home,
             show_default="the store's, else Qwen/Qwen3-VL-Embedding-2B",
             rich_help_panel=MODEL_PANEL,
@@ -209,7 +209,7 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Hub id, folder or 'tiny'. Implies --rerank.",
+            help="Hub id, folder, 'tiny' or the URL of a server. Implies --rerank.",
             callback=expand_home,
             show_default="the one that goes with the store's model",
             rich_help_panel=RERANK_PANEL,
@@ -222,7 +222,7 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Another name or folder of the store's model.",
+            help="Another name or folder of the store's model, or the URL of a server that has it.",
             callback=expand_home,
             rich_help_panel=MODEL_PANEL,
         ),

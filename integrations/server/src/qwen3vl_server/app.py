@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -12,6 +12,9 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from qwen3vl.backends import BackendOwner
+from qwen3vl.embedder import Embedder
+from qwen3vl.reranker import Reranker
 from qwen3vl.stores import AsyncStore
 from qwen3vl_server import operations
 from qwen3vl_server.auth import ApiKeys
@@ -28,11 +31,6 @@ from qwen3vl_server.page import routes as page
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.service import Kind, ModelService
 from qwen3vl_server.settings import ServerSettings
-
-if TYPE_CHECKING:  # they import torch
-    from qwen3vl.embedder import Embedder
-    from qwen3vl.engine import EngineOwner
-    from qwen3vl.reranker import Reranker
 
 _ROUTERS = (
     openai.router,
@@ -82,7 +80,7 @@ def create_app(
         ```
     """
     settings = settings or ServerSettings()
-    models: dict[Kind, EngineOwner] = {}
+    models: dict[Kind, BackendOwner[Any]] = {}
     if embedder is not None:
         models["embedder"] = embedder
     if reranker is not None:
@@ -117,7 +115,7 @@ def create_app(
     return app
 
 
-def _check_models(models: dict[Kind, EngineOwner]) -> None:
+def _check_models(models: dict[Kind, BackendOwner[Any]]) -> None:
     if not models:
         raise ValueError("there is no model to serve; pass embedder, reranker, or both")
     for kind, model in models.items():

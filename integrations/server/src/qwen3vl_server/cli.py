@@ -139,6 +139,19 @@ def serve(
         int,
         typer.Option(metavar="MIB", min=1, help="Size of a form with documents in MiB.", rich_help_panel=_LIMITS_PANEL),
     ] = 256,
+    max_media: Annotated[
+        int,
+        typer.Option(metavar="MIB", min=1, help="Size of an image or video in MiB.", rich_help_panel=_LIMITS_PANEL),
+    ] = 32,
+    media_cache: Annotated[
+        int,
+        typer.Option(
+            metavar="MIB",
+            min=0,
+            help="Size of the media that are kept, which `Embedder(URL)` need not send again.",
+            rich_help_panel=_LIMITS_PANEL,
+        ),
+    ] = 256,
     max_items: Annotated[
         int, typer.Option(min=1, help="Inputs or documents of a request.", rich_help_panel=_LIMITS_PANEL)
     ] = 2048,
@@ -170,10 +183,12 @@ def serve(
             max_body_bytes=max_body * _MIB,
             max_upload_bytes=max_upload * _MIB,
             max_waiting_bytes=max(max_body * _MIB, ServerSettings().max_waiting_bytes),
+            max_cached_bytes=media_cache * _MIB,
             max_items=max_items,
             max_waiting_items=max_waiting_items,
             timeout_s=timeout,
         )
-        models = ServedModels(embedder, reranker, device, dtype, replace(SERVER_POLICY, urls=media_urls))
+        policy = replace(SERVER_POLICY, urls=media_urls, max_bytes=max_media * _MIB)
+        models = ServedModels(embedder, reranker, device, dtype, policy)
         served_store = None if store is None else ServedStore(store, collection, tuple(folder or ()), media)
         run_server(models, settings, served_store=served_store, host=host, port=port, console=console)

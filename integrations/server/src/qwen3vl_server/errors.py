@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 
@@ -26,6 +27,7 @@ class RequestError(Exception):
         param: Field of the body that caused it.
         code: A word for programs.
         retry_after_s: Seconds after which a client may try again, if the server has too much to do.
+        details: Further members of the `error` in the answer.
     """
 
     def __init__(
@@ -36,8 +38,10 @@ class RequestError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int = 1,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
+        self.details = details or {}
         self.status = status
         self.message = message
         self.param = param
@@ -60,6 +64,7 @@ def error_response(error: RequestError) -> AsciiJSONResponse:
         "type": _TYPES.get(error.status, default_type),
         "param": error.param,
         "code": error.code,
+        **error.details,
     }
     headers = {}
     if error.status in (429, 503):

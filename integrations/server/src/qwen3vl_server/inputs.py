@@ -143,7 +143,7 @@ def as_documents(value: Any) -> list[Any]:
 
 
 def _parse(value: Any) -> Item:
-    if isinstance(value, str):
+    if isinstance(value, (str, InputError)):
         return as_item(value)
     if isinstance(value, list):
         return _parse_chat(value)

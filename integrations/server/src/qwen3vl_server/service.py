@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from qwen3vl.adapters.inputs import describe_input
+from qwen3vl.backends import BackendOwner
+from qwen3vl.embedder import Embedder
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, Item, check_text
+from qwen3vl.reranker import Reranker
 from qwen3vl.results import Batch, truncate_vectors
+from qwen3vl_server.content_cache import ContentCache
 from qwen3vl_server.errors import RequestError, items_error
 from qwen3vl_server.inputs import ParsedInputs, is_data_uri, parse_input, parse_inputs
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.settings import ServerSettings
-
-if TYPE_CHECKING:  # they import torch
-    from qwen3vl.embedder import Embedder
-    from qwen3vl.engine import EngineOwner
-    from qwen3vl.reranker import Reranker
 
 Kind = Literal["embedder", "reranker"]
 Role = Literal["query", "document"]
@@ -38,7 +37,7 @@ class ServedModel:
     """
 
     name: str
-    model: EngineOwner
+    model: BackendOwner[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,13 +62,17 @@ class ModelService:
 
     Attributes:
         models: The models by kind, with their names.
+        settings: As above.
         waiting_items: Counts the items of the requests that are being answered.
+        contents: Contents of media from earlier requests.
     """
 
-    def __init__(self, models: Mapping[Kind, EngineOwner], settings: ServerSettings) -> None:
+    def __init__(self, models: Mapping[Kind, BackendOwner[Any]], settings: ServerSettings) -> None:
         names = {"embedder": settings.embedder_name, "reranker": settings.reranker_name}
         self.models = {kind: ServedModel(names[kind] or _default_name(model), model) for kind, model in models.items()}
         self.waiting_items = Quota(settings.max_waiting_items, "items waiting")
+        self.contents = ContentCache(settings.max_cached_bytes)
+        self.settings = settings
         self._max_items = settings.max_items
         self._instructions = {
             "query": settings.query_instruction or settings.document_instruction,
@@ -286,7 +289,7 @@ def _check_instruction(instruction: str | None) -> None:
 
 
 async def _score(
-    model: EngineOwner, query: Input, documents: Sequence[Input], instruction: str | None, query_param: str
+    model: BackendOwner[Any], query: Input, documents: Sequence[Input], instruction: str | None, query_param: str
 ) -> Batch:
     try:
         return await cast("Reranker", model).ascore(query, documents, instruction=instruction, on_error="collect")
@@ -299,7 +302,7 @@ def _raise_errors(errors: Sequence[ItemError], param: str, *, collect: bool = Fa
         raise items_error(errors, param)
 
 
-def _default_name(model: EngineOwner) -> str:
+def _default_name(model: BackendOwner[Any]) -> str:
     """Return a hub id as it is, and the last part of a folder's path, which is nobody else's business."""
     checkpoint = model.engine.checkpoint
     is_folder = checkpoint.name == str(checkpoint.folder)

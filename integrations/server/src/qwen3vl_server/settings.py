@@ -29,6 +29,8 @@ class ServerSettings:
         document_instruction: Instruction for inputs that a request calls documents; None is the embedding model's own.
         max_body_bytes: Maximum size of a request's body in bytes; larger ones get status 413.
         max_upload_bytes: Maximum size of a form with documents to ingest in bytes; larger ones get status 413.
+        max_cached_bytes: Maximum size in bytes of the images, PDF files and videos that are kept after a request of
+            `Embedder(URL)` or `Reranker(URL)`, which then need not send them again; 0 keeps none.
         max_items: Maximum number of inputs, documents or pairs of a request; more get status 422.
         max_waiting_bytes: Maximum size in bytes of the bodies of all requests that are being answered; a request that
             would exceed it gets status 429.
@@ -54,6 +56,7 @@ class ServerSettings:
     document_instruction: str | None = None
     max_body_bytes: int = 64 * 2**20
     max_upload_bytes: int = 256 * 2**20
+    max_cached_bytes: int = 256 * 2**20
     max_items: int = 2048
     max_waiting_bytes: int = 2**30
     max_waiting_items: int = 16384
@@ -70,6 +73,8 @@ class ServerSettings:
             )
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name == "max_cached_bytes" and value == 0:
+                continue
             if isinstance(value, (int, float)) and not 0 < value < math.inf:
                 raise ValueError(f"ServerSettings.{field.name} is {value}; it must be more than 0, and finite")
         for one, all_requests in (("max_body_bytes", "max_waiting_bytes"), ("max_items", "max_waiting_items")):

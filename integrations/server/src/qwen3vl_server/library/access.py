@@ -29,6 +29,9 @@ class LibraryAccess:
 
         Args:
             scope: The request's scope.
+
+        Returns:
+            True for the page's own files, and for media whose URL is signed.
         """
         if self._library is None:
             return False

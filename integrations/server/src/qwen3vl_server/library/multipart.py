@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from qwen3vl_server.errors import RequestError
+
+if TYPE_CHECKING:  # it exists for type checkers only
+    from python_multipart.multipart import MultipartCallbacks
 
 MAX_PARTS = 1000
 """Maximum number of parts of a body."""
@@ -67,7 +71,7 @@ class _Events:
         self._name = self._value = b""
         self._disposition = b""
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         """Return the functions for `MultipartParser`."""
         return {
             "on_part_begin": self._begin,
