@@ -75,7 +75,7 @@ def test_contents_behind_the_json(tiny_server: ModelServer, tiny_embedder: Embed
     }
     answer = send(tiny_server, encode_request(json.dumps(body), [photo, clip])).json()
     assert_close(values_of(answer), tiny_embedder.embed([media["photo"], {"video": f"{media['clip']}#t=1,3.5"}]))
-    body["inputs"].append({"video": [{"content": digests[0]}] * 3, "image": data_uri(media["square"]), "text": "all"})
+    body["inputs"].append({"video": [[{"content": digests[0]}] * 3], "image": data_uri(media["square"]), "text": "all"})
     answer = tiny_server.answer("/qwen3vl/embed", body)  # the contents are there
     assert not answer["errors"]
     assert answer["digest"] == tiny_embedder.recipe.digest
