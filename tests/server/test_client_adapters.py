@@ -42,7 +42,7 @@ with Embedder(url) as embedder, Reranker(url) as reranker:
 assert len(Qwen3VLEmbeddings(model=url).embed_query("a star")) == 128
 assert Qwen3VLReranker(model=url).compress_documents([], "a star") == []
 assert main(["search", "a red star", "--store", store, "--model", url, "--rerank", "--html", f"{store}.html"]) == 0
-assert main(["doctor"]) == 0
+assert main(["doctor", "--json"]) == 0
 for make in (Embedder, Reranker):
     try:
         make("tiny")
@@ -61,7 +61,7 @@ def test_client_works_without_torch(tiny_server: ModelServer, library_folder: Pa
         [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "only in servers, by their URLs, since torch is not installed" in " ".join(result.stdout.split())
+    assert '"details": "only in servers, by their URLs, since torch is not installed' in result.stdout
 
 
 def test_store_is_shared_by_models_here_and_in_a_server(
