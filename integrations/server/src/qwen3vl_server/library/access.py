@@ -29,6 +29,9 @@ class LibraryAccess:
 
         Args:
             scope: The request's scope.
+
+        Returns:
+            True for the page, its files and signed URLs.
         """
         if self._library is None:
             return False
