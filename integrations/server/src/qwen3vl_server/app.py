@@ -14,7 +14,7 @@ from starlette.responses import Response
 from qwen3vl_server import operations
 from qwen3vl_server.auth import ApiKeys
 from qwen3vl_server.dialects import native, openai, rerank, score
-from qwen3vl_server.errors import RequestError, body_error, error_response
+from qwen3vl_server.errors import ERROR_RESPONSES, RequestError, body_error, error_response
 from qwen3vl_server.lifetime import RequestLifetime
 from qwen3vl_server.metrics import Metrics
 from qwen3vl_server.observability import Observability
@@ -64,7 +64,7 @@ def create_app(
 
     app = FastAPI(title="qwen3vl", version=version("qwen3vl"), redoc_url=None)
     for router in _ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=ERROR_RESPONSES)
     app.add_exception_handler(RequestError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_error)
