@@ -36,10 +36,10 @@ def unit() -> dict[str, str]:
 
 def start_commands() -> dict[str, list[str]]:
     """What starts a server, by file."""
-    image = [json.loads(rest) for name, rest in instructions() if name in ("ENTRYPOINT", "CMD")]
+    entrypoint, default = (json.loads(rest) for name, rest in instructions() if name in ("ENTRYPOINT", "CMD"))
     return {
-        "Dockerfile": sum(image, []),
-        "compose.yaml": [*image[0], *compose("compose.yaml")["services"]["server"]["command"]],
+        "Dockerfile": [*entrypoint, *default],
+        "compose.yaml": [*entrypoint, *compose("compose.yaml")["services"]["server"]["command"]],
         "qwen3vl.service": unit()["ExecStart"].removeprefix("/srv/qwen3vl/.venv/bin/").split(),
     }
 
