@@ -133,7 +133,8 @@ def in_process(embedder: Embedder) -> Embed:
     """Return a function that embeds a text in this process."""
 
     async def embed(text: str) -> NDArray[np.float32]:
-        return (await embedder.aembed([text]))[0]
+        vectors = await embedder.aembed([text])
+        return vectors.reshape(-1)
 
     return embed
 

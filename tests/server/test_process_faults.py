@@ -50,8 +50,8 @@ class Served:
 @contextmanager
 def serve(*options: str) -> Iterator[Served]:
     command = [sys.executable, "-m", "qwen3vl", "serve", "--embedder", "tiny", "--device", "cpu", "--port", "0"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([*command, *options], text=True, **pipes) as process:
+    command.extend(options)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None
             yield Served(process, process.stdout.readline().removeprefix("serving at ").strip())
