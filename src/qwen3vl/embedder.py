@@ -11,7 +11,7 @@ from typing import Literal, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOwner, Request, make_request
+from qwen3vl.engine import Engine, EngineOwner, UnparsedRequest
 from qwen3vl.errors import ItemError
 from qwen3vl.inputs import Input, Item, check_text
 from qwen3vl.media.policy import MediaPolicy
@@ -36,13 +36,11 @@ from qwen3vl.results import (
     count_inputs,
     iterate_inputs,
     raise_errors,
+    truncate_vectors,
 )
 from qwen3vl.settings import EngineArguments, EngineSettings, default_max_pixels
 
 log = logging.getLogger(__name__)
-
-_MIN_NORM = np.float32(1e-12)
-"""The official script normalizes with `torch.nn.functional.normalize`, which divides by max(norm, 1e-12)."""
 
 
 class Embedder(EngineOwner):
@@ -252,11 +250,11 @@ class Embedder(EngineOwner):
             elif output.error is not None:
                 yield output.index, output.error
 
-    def _requests(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[Request]:
+    def _requests(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[UnparsedRequest]:
         own = check_text(instruction or "", "the instruction")
         default = normalize_instruction(own) or self.instruction
         to_prompt = partial(self._to_prompt, default)
-        return (make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(inputs)))
+        return (UnparsedRequest(index, value, to_prompt) for index, value in enumerate(iterate_inputs(inputs)))
 
     def _collector(self, inputs: Iterable[Input] | Input, *, progress: bool) -> OutputCollector:
         return OutputCollector(self._to_vector, (self.dimension,), total=count_inputs(inputs), progress=progress)
@@ -266,5 +264,4 @@ class Embedder(EngineOwner):
         return embed_prompt(self.engine.read_headers(item), instruction)
 
     def _to_vector(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
-        truncated = state[: self.dimension]
-        return truncated / np.maximum(np.linalg.norm(truncated), _MIN_NORM)  # type: ignore[no-any-return]
+        return truncate_vectors(state, self.dimension)

@@ -12,9 +12,9 @@ from typing import Literal, Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOwner, Request, make_request
+from qwen3vl.engine import Engine, EngineOwner, UnparsedRequest
 from qwen3vl.errors import InputError, query_error
-from qwen3vl.inputs import Input, Item, as_item, check_text
+from qwen3vl.inputs import Input, Item, aparse, as_item, check_text
 from qwen3vl.model.hub import resolve_checkpoint
 from qwen3vl.model.kind import check_model_kind
 from qwen3vl.model.weights import yes_no_weight
@@ -192,7 +192,7 @@ class Reranker(EngineOwner):
             ValueError: `on_error` has another value.
         """
         check_on_error(on_error)
-        item = _parse_query(query)
+        item = await aparse(partial(_parse_query, query), query)
         async with self.engine.query_slot(item):
             try:
                 content = await self.engine.aread_headers(item)
@@ -280,10 +280,10 @@ class Reranker(EngineOwner):
         content: PromptContent[UnsizedMedia],
         documents: Iterable[Input],
         instruction: str | None,
-    ) -> Iterator[Request]:
+    ) -> Iterator[UnparsedRequest]:
         own = query.instruction or check_text(instruction or "", "the instruction")
         to_prompt = partial(self._to_prompt, content, own.strip() or self.instruction)
-        return (make_request(index, value, to_prompt) for index, value in enumerate(iterate_inputs(documents)))
+        return (UnparsedRequest(index, value, to_prompt) for index, value in enumerate(iterate_inputs(documents)))
 
     def _collector(self, documents: Iterable[Input], *, progress: bool) -> OutputCollector:
         return OutputCollector(self._to_probability, (), total=count_inputs(documents), progress=progress)

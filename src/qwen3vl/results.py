@@ -19,6 +19,24 @@ if TYPE_CHECKING:  # the engine imports torch
 
 OnError = Literal["raise", "collect"]
 
+_MIN_NORM = np.float32(1e-12)
+"""The official script normalizes with `torch.nn.functional.normalize`, which divides by max(norm, 1e-12)."""
+
+
+def truncate_vectors(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
+    """Truncate vectors, and normalize them as the official script does.
+
+    Args:
+        vectors: One vector or several, (..., at least `dimensions`).
+        dimensions: How many values of each are kept.
+
+    Returns:
+        Vectors of length 1, (..., dimensions).
+    """
+    truncated = vectors[..., :dimensions]
+    norms = np.linalg.norm(truncated, axis=-1, keepdims=True)
+    return truncated / np.maximum(norms, _MIN_NORM)  # type: ignore[no-any-return]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:

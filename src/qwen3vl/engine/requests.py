@@ -38,6 +38,30 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class UnparsedRequest:
+    """A request whose input is parsed, and its media copied, when it is submitted.
+
+    Attributes:
+        index: The item's index in the caller's input.
+        value: The input, as `Embedder.embed` accepts it.
+        to_prompt: Returns the parts of an item's prompt; see `Request.to_prompt`.
+    """
+
+    index: int
+    value: Any
+    to_prompt: Callable[[Item], PromptParts]
+
+    def parse(self) -> Request:
+        """Return the request. That of an input that cannot be parsed fails when it is run, like all errors of items."""
+        try:
+            item = as_item(self.value)
+        except Exception as error:  # objects of the caller may raise anything
+            return Request(self.index, reprlib.repr(self.value), partial(_raise, error))
+        to_prompt = partial(self.to_prompt, item)
+        return Request(self.index, item.name, to_prompt, has_media=bool(item.images or item.videos))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RequestOutput:
     """The result of a request: a hidden state or an error.
 
@@ -54,24 +78,6 @@ class RequestOutput:
     error: ItemError | None = None
     notice: str = ""
     num_tokens: int = 0
-
-
-def make_request(index: int, value: Any, to_prompt: Callable[[Item], PromptParts]) -> Request:
-    """Create the request of one input.
-
-    Args:
-        index: The input's index.
-        value: The input, as `Embedder.embed` accepts it.
-        to_prompt: Returns the parts of an item's prompt; see `Request.to_prompt`.
-
-    Returns:
-        The request. That of an input that cannot be parsed fails when it is run, like all other errors of items.
-    """
-    try:
-        item = as_item(value)
-    except Exception as error:  # objects of the caller may raise anything
-        return Request(index, reprlib.repr(value), partial(_raise, error))
-    return Request(index, item.name, partial(to_prompt, item), has_media=bool(item.images or item.videos))
 
 
 def _raise(error: Exception) -> PromptParts:

@@ -14,8 +14,6 @@ from qwen3vl_server.responses import AsciiJSONResponse
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 1
-"""Seconds after which a client may try again when the server has too much to do."""
 _ERRORS_IN_MESSAGE = 5
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's types of errors by status; other statuses below 500 are `invalid_request_error`."""
@@ -63,14 +61,24 @@ class RequestError(Exception):
         message: The input, the reason and the fix.
         param: Field of the body that caused it.
         code: A word for programs.
+        retry_after_s: Seconds after which a client may try again, if the server has too much to do.
     """
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: int = 1,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.param = param
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 def error_response(error: RequestError) -> AsciiJSONResponse:
@@ -91,7 +99,7 @@ def error_response(error: RequestError) -> AsciiJSONResponse:
     }
     headers = {}
     if error.status in (429, 503):
-        headers["retry-after"] = str(RETRY_AFTER_S)
+        headers["retry-after"] = str(error.retry_after_s)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     body = {"error": details, "message": error.message, "detail": error.message}
