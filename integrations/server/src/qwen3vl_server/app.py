@@ -19,7 +19,7 @@ from qwen3vl.stores import AsyncStore
 from qwen3vl_server import operations
 from qwen3vl_server.auth import ApiKeys
 from qwen3vl_server.dialects import cohere, native, openai, rerank, score, voyage
-from qwen3vl_server.errors import RequestError, body_error, error_response
+from qwen3vl_server.errors import ERROR_RESPONSES, RequestError, body_error, error_response
 from qwen3vl_server.library import documents_api, media_api, search_api
 from qwen3vl_server.library.access import LibraryAccess
 from qwen3vl_server.library.library import Library
@@ -93,7 +93,7 @@ def create_app(
     lifespan = None if library is None else library.lifespan
     app = FastAPI(title="qwen3vl", version=version("qwen3vl"), redoc_url=None, lifespan=lifespan)
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, responses=ERROR_RESPONSES)
     app.add_exception_handler(RequestError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_error)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl_server.responses import AsciiJSONResponse
@@ -16,6 +17,40 @@ log = logging.getLogger(__name__)
 _ERRORS_IN_MESSAGE = 5
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's types of errors by status; other statuses below 500 are `invalid_request_error`."""
+
+
+class ErrorDetails(BaseModel):
+    """An error, as OpenAI and vLLM have it."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="Field of the body that caused it.")
+    code: str | None = Field(description="A word for programs.")
+
+
+class ErrorAnswer(BaseModel):
+    """The body of an error, for the clients of all dialects."""
+
+    error: ErrorDetails
+    message: str = Field(description="The same message, where Cohere's clients read it.")
+    detail: str = Field(description="The same message, where Jina's clients read it.")
+
+
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": description}
+    for status, description in {
+        400: "The body or an input is wrong",
+        401: "The API key is missing or wrong",
+        404: "The model is not served",
+        408: "The upload took too long",
+        413: "The body is too large",
+        422: "There are too many items",
+        429: "Too much is waiting; try again after Retry-After seconds",
+        500: "The model failed",
+        503: "The answer took too long, or the server is stopping",
+    }.items()
+}
+"""What the interface's description says of errors."""
 
 
 class RequestError(Exception):
