@@ -41,13 +41,17 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "The body or an input is wrong",
         401: "The API key is missing or wrong",
-        404: "The model is not served",
+        403: "The server does not show this file",
+        404: "The model is not served, or there is no such document",
         408: "The upload took too long",
+        409: "The request does not fit what the server has: contents, another model, or documents at work",
         413: "The body is too large",
+        416: "The range is not in the file",
         422: "There are too many items",
         429: "Too much is waiting; try again after Retry-After seconds",
         500: "The model failed",
         503: "The answer took too long, or the server is stopping",
+        507: "The disk has no room for uploads",
     }.items()
 }
 """What the interface's description says of errors."""
