@@ -20,7 +20,8 @@ from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 from qwen3vl import Embedder, ModelError, RecipeError, Reranker, ServerError
 from qwen3vl.client import requests
 from qwen3vl.client.transport import Transport
-from tests.support.engines import GatedForward, assert_close, busy_embedder
+from qwen3vl.engine.replica import Replica
+from tests.support.engines import GatedForward, assert_close, busy_embedder, embedder_with
 from tests.support.model_server import ModelServer, wait_until
 
 KEY = "a-long-random-key"
@@ -204,6 +205,40 @@ def test_abandoned_work_is_cancelled_in_the_server(server: ModelServer, busy: Ga
             with pytest.raises(RuntimeError, match="this model was closed"):
                 closed.result()
     assert not busy.resume.is_set()
+
+
+def test_abandoned_stream_is_cancelled_in_the_server() -> None:
+    started, resume = threading.Event(), threading.Event()
+
+    def forward(replica: Replica, pack: Any, *args: Any, **options: Any) -> Any:
+        if started.is_set():
+            resume.wait(60)
+        started.set()
+        return replica.execute(pack, *args, **options)
+
+    served = embedder_with(Path("tiny"), stages={"forward": forward}, policy=SERVER_POLICY)
+    with served, ModelServer(create_app(embedder=served)) as server, Embedder(server.url) as embedder:
+
+        def inputs() -> Iterator[str]:
+            yield "first"
+            assert started.wait(60)
+            yield from (f"text {number}" for number in range(1000))
+
+        # The first input is slow, and so is alone in its chunk.
+        stream = embedder.stream(inputs())
+        try:
+            assert next(stream)[0] == 0
+            wait_until(lambda: server.waiting_items >= 64)
+            stream.close()  # type: ignore[attr-defined]
+            server.wait_for_items(0)
+            assert not resume.is_set()
+        finally:
+            resume.set()
+
+
+def test_models_of_another_server_are_not_served(server: ModelServer) -> None:
+    with Embedder(server.url) as embedder, pytest.raises(ValueError, match="the embedder is in another server"):
+        create_app(embedder=embedder)
 
 
 def test_closed_client(server: ModelServer) -> None:
