@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -19,6 +20,7 @@ from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 
 from qwen3vl import Embedder, ModelError, RecipeError, Reranker, ServerError
 from qwen3vl.client import requests
+from qwen3vl.client.chunks import MAX_CHUNK_DELAY_S
 from qwen3vl.client.transport import Transport
 from qwen3vl.engine.replica import Replica
 from tests.support.engines import GatedForward, assert_close, busy_embedder, embedder_with
@@ -208,12 +210,12 @@ def test_abandoned_work_is_cancelled_in_the_server(server: ModelServer, busy: Ga
 
 
 def test_abandoned_stream_is_cancelled_in_the_server() -> None:
-    started, resume = threading.Event(), threading.Event()
+    num_prompts, resume = [0], threading.Event()
 
     def forward(replica: Replica, pack: Any, *args: Any, **options: Any) -> Any:
-        if started.is_set():
+        if num_prompts[0] >= 2:
             resume.wait(60)
-        started.set()
+        num_prompts[0] += len(pack.prompt_indices)
         return replica.execute(pack, *args, **options)
 
     served = embedder_with(Path("tiny"), stages={"forward": forward}, policy=SERVER_POLICY)
@@ -221,10 +223,11 @@ def test_abandoned_stream_is_cancelled_in_the_server() -> None:
 
         def inputs() -> Iterator[str]:
             yield "first"
-            assert started.wait(60)
+            time.sleep(2 * MAX_CHUNK_DELAY_S)
+            yield "second"  # the chunk is sent without further inputs
+            wait_until(lambda: num_prompts[0] == 2)
             yield from (f"text {number}" for number in range(1000))
 
-        # The first input is slow, and so is alone in its chunk.
         stream = embedder.stream(inputs())
         try:
             assert next(stream)[0] == 0
