@@ -59,7 +59,7 @@ def search(page: Any, words: str) -> None:
 
 
 def names(page: Any) -> list[str]:
-    return page.locator(".card .name").all_inner_texts()
+    return list(page.locator(".card .name").all_inner_texts())
 
 
 def shown_names(library: LibraryServer, **body: Any) -> list[str]:

@@ -34,7 +34,7 @@ def open_page(browser: Any, **options: Any) -> Iterator[Any]:
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("dialog", lambda dialog: (problems.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("dialog", lambda dialog: _refuse(dialog, problems))
     page.on("request", lambda request: _check_origin(request.url, problems))
     page.problems = problems
     yield page
@@ -50,6 +50,11 @@ def wait_for(page: Any, expression: str) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < give_up, expression
         page.wait_for_timeout(30)
+
+
+def _refuse(dialog: Any, problems: list[str]) -> None:
+    problems.append(f"a dialog: {dialog.message}")
+    dialog.dismiss()
 
 
 def _check_origin(url: str, problems: list[str]) -> None:

@@ -29,7 +29,7 @@ class LibraryServer:
     def point(self, name: str, locator: str = "") -> str:
         """Return the id of the point of a file, by the file's name and perhaps a locator."""
         return next(
-            point.id
+            str(point.id)
             for point in self.store.scan()
             if Path(point.source).name == name and (not locator or point.locator == locator)
         )

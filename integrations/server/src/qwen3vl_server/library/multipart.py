@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from qwen3vl_server.errors import RequestError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 MAX_PARTS = 1000
 """Maximum number of parts of a body."""
@@ -67,7 +71,7 @@ class _Events:
         self._name = self._value = b""
         self._disposition = b""
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         """Return the functions for `MultipartParser`."""
         return {
             "on_part_begin": self._begin,
@@ -75,7 +79,7 @@ class _Events:
             "on_header_value": self._add_to_value,
             "on_header_end": self._end_header,
             "on_headers_finished": self._end_headers,
-            "on_part_data": lambda data, start, end: self._events.append(data[start:end]),
+            "on_part_data": self._add_data,
             "on_end": self._end,
         }
 
@@ -111,6 +115,9 @@ class _Events:
         if kind != b"form-data":
             raise RequestError(400, "a part of the body lacks `Content-Disposition: form-data`")
         self._events.append(Part(name, filename))
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        self._events.append(data[start:end])
 
     def _end(self) -> None:
         self.ended = True
