@@ -26,7 +26,8 @@ PARITY_TESTS := tests/test_golden.py tests/test_model.py tests/test_attention.py
 	tests/test_geometry.py tests/test_config.py tests/llama_index
 
 .DEFAULT_GOAL := help
-.PHONY: help install fix lint imports types test test-core test-qdrant parity packages docs docs-serve install-check ci clean
+.PHONY: help install fix lint imports types test test-core test-by-url test-qdrant test-haystack parity packages docs docs-serve \
+	install-check ci clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*##/\1 /' | awk '{n=$$1; $$1=""; printf "  %-14s%s\n", n, $$0}'
@@ -59,9 +60,16 @@ test:  ## every test
 test-core:  ## the core without frameworks and long runs, in less than three minutes
 	$(UV) run pytest $(CORE_TESTS)
 
+test-by-url:  ## the tests of LangChain's and LlamaIndex's classes once more, with their models in a server
+	$(UV) run pytest tests/langchain tests/llama_index --models-by-url
+
 test-qdrant:  ## the store tests against the Qdrant server at QDRANT_URL
 	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL, for example http://localhost:6333"; exit 2; }
 	$(UV) run pytest $(STORE_TESTS) -k qdrant-server
+
+# Haystack's docstring-parser and pydoclint's fork of it have the same files, so that they cannot be in one environment.
+test-haystack:  ## the server with Haystack's components, in an environment on top of the others
+	$(UV) run --with 'jina-haystack>=2' python -m pytest -n0 tests/server/test_rag_frameworks.py -k haystack
 
 parity:  ## the golden answers and the model tests on other versions: make parity TRANSFORMERS='>=5,<6'
 	$(UV) venv --quiet --clear build/parity
@@ -91,7 +99,7 @@ docs-serve:  ## show the documentation at http://127.0.0.1:8000 and rebuild it o
 install-check:  ## run every install command of README and docs in an empty environment
 	$(UV) run --no-project python tools/check_install.py
 
-ci: lint types packages parity install-check docs test  ## everything that .ci/run does
+ci: lint types packages parity install-check docs test test-by-url  ## everything that .ci/run does
 
 clean:  ## remove what the targets above have built
 	rm -rf build dist site

@@ -15,7 +15,7 @@ import torch
 from qwen3vl import Embedder, Reranker
 from tests.golden import checkpoint, inputs
 
-pytest_plugins = ["tests.support.store_fixtures"]
+pytest_plugins = ["tests.support.store_fixtures", "tests.support.models_by_url"]
 
 MAX_WORKERS = 4
 """Each process of pytest-xdist loads torch and models of its own: 2 GiB."""

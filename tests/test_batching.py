@@ -322,7 +322,7 @@ def test_texts_do_not_wait_for_threads_that_read_media(checkpoints: Path) -> Non
 def test_event_loop_that_is_closed_does_not_stop_the_device(gated: tuple[Embedder, GatedForward]) -> None:
     embedder, forward = gated
     loop = asyncio.new_event_loop()
-    outputs: Any = embedder.engine.arun(embedder._requests([f"text {number}" for number in range(5)], None))
+    outputs: Any = embedder.backend.aembed(iter([f"text {number}" for number in range(5)]), embedder.instruction)
 
     async def leave() -> None:
         first = asyncio.ensure_future(anext(outputs))

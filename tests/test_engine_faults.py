@@ -37,7 +37,8 @@ def decode(media):
     return media.load()
 
 embedder = Embedder("tiny", device="cpu")
-embedder.engine = Engine(embedder.engine.checkpoint, embedder.engine.settings, embedder.engine.limits, decode=decode)
+engine = embedder.engine
+embedder.backend.engine = Engine(engine.checkpoint, engine.settings, engine.limits, decode=decode)
 image = Image.new("RGB", (64, 64), "red")
 thread = threading.Thread(target=embedder.embed, args=([image],))
 thread.start()

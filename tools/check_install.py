@@ -4,7 +4,8 @@ Reads README.md, docs/*.md and integrations/*/README.md, and takes each command 
 `uv pip install` or `uv add` out of code blocks and inline code. Then, for each distinct command:
 
 1. It is run as written, at the root of a copy that holds only what git would commit.
-2. What it installs is imported, torch must not be loaded by that, and each version must equal the core's.
+2. What it installs is imported, torch must not be loaded by that, nor be installed unless the command says so, and each
+   version must equal the core's.
 3. `qwen3vl doctor`, which runs the tiny model, must find nothing wrong; once for each way of installing.
 
 An environment has several gigabytes of dependencies, so uv installs them first: it links them from its cache. pip then
@@ -43,7 +44,9 @@ MODULES = {
 }
 """Directory as written in a command -> name of the distribution, modules to import."""
 OLD_PIP, NEW_PIP = "pip==23.2", "pip"
-EMPTY = "pip install . ./integrations/qdrant"
+TORCH, SERVER = ".[torch]", "./integrations/server"
+"""What installs torch."""
+EMPTY = f'pip install "{TORCH}" ./integrations/qdrant'
 """The command that the old pip runs in an empty environment, where it installs the dependencies itself."""
 UV_PYTEST = "uv run pytest"
 TEST_TOOLS = ("pytest", "mypy", "ruff", "mkdocs", "transformers")
@@ -110,7 +113,7 @@ def copy_tree(target: Path) -> None:
 
 
 def targets_of(command: str) -> list[str]:
-    """Return the directories that a command installs; raises `CheckError` if it takes our packages from an index."""
+    """Return the directories that a command installs, with extras; raises `CheckError` if an index has them."""
     words = [word.strip("\"'") for word in re.split(r"\s+", command.partition(" install ")[2]) if word]
     arguments = [word for word in words if not word.startswith("-")]
     ours = {distribution for distribution, _ in MODULES.values()}
@@ -118,12 +121,17 @@ def targets_of(command: str) -> list[str]:
     if unavailable:
         raise CheckError(f"{', '.join(unavailable)}: the packages of this repository are on no public index")
     targets = [word for word in arguments if word.startswith(".")]
-    unknown = [word for word in targets if word not in MODULES]
+    unknown = [word for word in targets if word != TORCH and word not in MODULES]
     if unknown or not targets:
         raise CheckError(f"{', '.join(unknown) or 'nothing'} is not a directory of this repository")
-    if targets != ["."] and "." not in targets:
+    if not {".", TORCH}.intersection(targets):
         raise CheckError("pip would look for qwen3vl on the index: name `.` too")
     return targets
+
+
+def module_of(target: str) -> tuple[str, str]:
+    """Return the distribution and the modules of a directory."""
+    return MODULES["." if target == TORCH else target]
 
 
 def run(
@@ -164,7 +172,7 @@ class Environment:
 
     def add_dependencies(self, targets: list[str]) -> None:
         """Install what the packages need, and not the packages."""
-        names = [MODULES[target][0] for target in targets]
+        names = [module_of(target)[0] for target in targets]
         run(["uv", "pip", "install", "--quiet", *targets], self.tree, self.env)
         run(["uv", "pip", "uninstall", "--quiet", *names], self.tree, self.env)
         # pip's own configuration may hold constraints that uv did not know; then pip would install it all again.
@@ -174,12 +182,16 @@ class Environment:
         """Import what was installed, compare versions, run the doctor."""
         lines = ["import sys, qwen3vl", "from importlib.metadata import version"]
         for target in targets:
-            name, modules = MODULES[target]
+            name, modules = module_of(target)
             lines += [
                 f"import {modules}",
                 f"assert 'torch' not in sys.modules, 'importing {name} loads torch'",
                 f"assert version({name!r}) == qwen3vl.__version__, 'versions differ'",
             ]
+        if not {TORCH, SERVER}.intersection(targets):
+            lines.append(
+                "from importlib.util import find_spec; assert find_spec('torch') is None, 'torch is installed'"
+            )
         # In the environment, or in the copy: `-e` and uv, for packages of one workspace, install links to it.
         lines.append(
             f"assert qwen3vl.__file__.startswith(({str(self.folder)!r}, {str(self.tree)!r})), qwen3vl.__file__"
@@ -199,7 +211,7 @@ def check_pip(command: str, tree: Path, folder: Path, pip: str, *, empty: bool) 
     if not empty:
         environment.add_dependencies(targets)
     run(f"python -m {command}", tree, environment.env)
-    environment.check(targets, doctor=empty or targets == ["."])
+    environment.check(targets, doctor=empty or len(targets) == 1)
     say(f"    {pip}{', empty environment' if empty else ''}: {time.monotonic() - started:.0f} s")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         PolicyError,
         Qwen3VLError,
         RecipeError,
+        ServerError,
         StoreError,
     )
     from qwen3vl.ingestion import IngestError, Report, aingest, ingest
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from qwen3vl.reranker import Reranker
     from qwen3vl.results import Batch, RankedDocument
     from qwen3vl.retriever import AsyncRetriever, Retriever
-    from qwen3vl.settings import EngineSettings
+    from qwen3vl.settings import ClientSettings, EngineSettings
     from qwen3vl.stores import AsyncStore, CopyReport, Hit, Point, Search, Store, copy_store, open_store
 
 __version__ = "0.1.0"
@@ -39,7 +40,7 @@ _EXPORTS = {
     "embedder": ("Embedder",),
     "errors": (
         *("BatchError", "InputError", "ItemError", "MediaError", "ModelError", "PolicyError"),
-        *("Qwen3VLError", "RecipeError", "StoreError"),
+        *("Qwen3VLError", "RecipeError", "ServerError", "StoreError"),
     ),
     "ingestion": ("IngestError", "Report", "aingest", "ingest"),
     "loaders": ("Loader",),
@@ -48,7 +49,7 @@ _EXPORTS = {
     "reranker": ("Reranker",),
     "results": ("Batch", "RankedDocument"),
     "retriever": ("AsyncRetriever", "Retriever"),
-    "settings": ("EngineSettings",),
+    "settings": ("ClientSettings", "EngineSettings"),
     "stores": ("AsyncStore", "CopyReport", "Hit", "Point", "Search", "Store", "copy_store", "open_store"),
 }
 """The public names of each module."""
@@ -59,6 +60,7 @@ __all__ = [
     "AsyncStore",
     "Batch",
     "BatchError",
+    "ClientSettings",
     "CopyReport",
     "Document",
     "Embedder",
@@ -81,6 +83,7 @@ __all__ = [
     "Reranker",
     "Retriever",
     "Search",
+    "ServerError",
     "Store",
     "StoreError",
     "__version__",

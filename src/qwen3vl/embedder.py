@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
-from functools import partial
+from contextlib import closing
 from pathlib import Path
-from typing import Literal, Unpack, overload
+from typing import Literal, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOwner, UnparsedRequest
+from qwen3vl.backends import BackendOwner, EmbeddingBackend, torch_required
 from qwen3vl.errors import ItemError
-from qwen3vl.inputs import Input, Item, check_text
-from qwen3vl.media.policy import MediaPolicy
-from qwen3vl.model.hub import resolve_checkpoint
-from qwen3vl.model.kind import check_model_kind
-from qwen3vl.processing.geometry import Limits
-from qwen3vl.processing.sizing import UnsizedMedia
-from qwen3vl.processing.templates import (
-    EMBED_INSTRUCTION,
-    PROMPT_VERSION,
-    ControlToken,
-    TextPart,
-    embed_prompt,
-    normalize_instruction,
-)
-from qwen3vl.recipe import Recipe
+from qwen3vl.inputs import Input, check_text
+from qwen3vl.processing.templates import normalize_instruction
 from qwen3vl.results import (
     Batch,
     OnError,
@@ -37,30 +23,33 @@ from qwen3vl.results import (
     iterate_inputs,
     raise_errors,
 )
-from qwen3vl.settings import EngineArguments, EngineSettings, default_max_pixels
-
-log = logging.getLogger(__name__)
-
-_MIN_NORM = np.float32(1e-12)
-"""The official script normalizes with `torch.nn.functional.normalize`, which divides by max(norm, 1e-12)."""
+from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls
 
 
-class Embedder(EngineOwner):
+class Embedder(BackendOwner[EmbeddingBackend]):
     """Embeds texts, images, videos and mixtures of them into one vector space.
 
-    One object may be used by many threads at once. Objects with the same model, device and dtype share its weights.
+    One object may be used by many threads and event loops at once. Objects with the same model, device and dtype share
+    its weights.
 
     Args:
-        model: A hub id, a local folder, or `"tiny"` (the small model that comes with this package).
+        model: A hub id, a local folder, or `"tiny"` (the small model that comes with this package), which run in this
+            process; or the URL of a server that `qwen3vl serve` has started, or URLs of several that serve the same
+            model, as a sequence or with commas between them.
         dimensions: Truncate vectors to this many values (Matryoshka representation), then normalize them. None
             keeps all.
         instruction: Instruction for inputs that have none of their own. A full stop is added if it does not end
-            with punctuation, as in the official script.
-        **settings: The fields of `EngineSettings`: revision, device, dtype, limits, media policy, caches.
+            with punctuation, as in the official script. None is that of the official script, or of the server.
+        **settings: The fields of `EngineSettings` (revision, device, dtype, limits, media policy, caches), or for a
+            server those of `ClientSettings` (api_key, timeout_s, max_retries, media policy). Limits of a server's
+            client have to be the server's.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded, or its files say that it is a reranker.
-        ValueError: A setting is out of range, or the device cannot be used.
+        ModelError: The model cannot be found, downloaded or loaded, its files say that it is a reranker, or a server
+            has no embedding model.
+        ServerError: No server can be reached, or one refuses the key.
+        RecipeError: Several servers have different models or settings.
+        ValueError: A setting is out of range, the device cannot be used, or a server has other limits.
 
     Example:
         ```python
@@ -71,53 +60,19 @@ class Embedder(EngineOwner):
 
     def __init__(
         self,
-        model: str | Path = "Qwen/Qwen3-VL-Embedding-2B",
+        model: ModelName = "Qwen/Qwen3-VL-Embedding-2B",
         *,
         dimensions: int | None = None,
-        instruction: str = EMBED_INSTRUCTION,
-        **settings: Unpack[EngineArguments],
+        instruction: str | None = None,
+        **settings: Unpack[BackendArguments],
     ) -> None:
-        engine_settings = EngineSettings(**settings)
-        limits = engine_settings.limits(max_length=Limits.max_length, max_pixels=default_max_pixels(model))
-        checkpoint = resolve_checkpoint(model, "embedding", engine_settings.revision)
-        check_model_kind(checkpoint, "embedding", refuse=engine_settings.check_model)
-        self.instruction = normalize_instruction(check_text(instruction, "the instruction")) or EMBED_INSTRUCTION
-        self.engine = Engine(checkpoint, engine_settings, limits)
-        if not self.engine.tokenizer.suffix:
-            log.warning(
-                "the tokenizer of %s does not end prompts with a token of its own, as an embedding model's does; "
-                "the model may be a reranker or a chat model",
-                model,
-            )
-        hidden_size = self.engine.model.config.text.hidden_size
-        if dimensions is not None and not 1 <= dimensions <= hidden_size:
-            raise ValueError(f"dimensions is {dimensions}; it must be between 1 and {hidden_size} for this model")
-        self.dimension = dimensions or hidden_size
+        check_text(instruction or "", "the instruction")
+        self.backend = _open_backend(model, dimensions, instruction, settings)
 
     @property
-    def policy(self) -> MediaPolicy:
-        """Which files and addresses media references may reach."""
-        return self.engine.settings.policy
-
-    @property
-    def recipe(self) -> Recipe:
-        """Everything that decides this object's vectors."""
-        limits, checkpoint = self.engine.limits, self.engine.checkpoint
-        return Recipe(
-            model=checkpoint.name,
-            revision=checkpoint.revision,
-            weights=self.engine.fingerprint,
-            prompt_version=PROMPT_VERSION,
-            instruction=self.instruction,
-            max_length=limits.max_length,
-            min_pixels=limits.min_pixels,
-            max_pixels=limits.max_pixels,
-            total_pixels=limits.total_pixels,
-            fps=limits.fps,
-            max_frames=limits.max_frames,
-            exif=self.engine.settings.exif,
-            dimensions=self.dimension,
-        )
+    def dimension(self) -> int:
+        """Number of values of a vector."""
+        return self.recipe.dimensions
 
     @overload
     def embed(
@@ -166,7 +121,7 @@ class Embedder(EngineOwner):
             ValueError: `on_error` has another value.
         """
         check_on_error(on_error)
-        outputs = self.engine.run(self._requests(inputs, instruction))
+        outputs = self.backend.embed(iterate_inputs(inputs), self._resolve(instruction))
         batch = self._collector(inputs, progress=progress).collect(outputs)
         raise_errors(batch, on_error)
         return batch if on_error == "collect" else batch.values
@@ -229,7 +184,7 @@ class Embedder(EngineOwner):
             ```
         """
         check_on_error(on_error)
-        outputs = self.engine.arun(self._requests(inputs, instruction))
+        outputs = self.backend.aembed(iterate_inputs(inputs), self._resolve(instruction))
         batch = await self._collector(inputs, progress=progress).acollect(outputs)
         raise_errors(batch, on_error)
         return batch if on_error == "collect" else batch.values
@@ -246,25 +201,29 @@ class Embedder(EngineOwner):
         Yields:
             The input's index, and its vector, (dimension,) float32, or its error: as they are done, in any order.
         """
-        for output in self.engine.run(self._requests(inputs, instruction)):
-            if output.state is not None:
-                yield output.index, self._to_vector(output.state)
-            elif output.error is not None:
-                yield output.index, output.error
+        with closing(self.backend.embed(iterate_inputs(inputs), self._resolve(instruction))) as outputs:
+            for output in outputs:
+                if output.value is not None:
+                    yield output.index, output.value
+                elif output.error is not None:
+                    yield output.index, output.error
 
-    def _requests(self, inputs: Iterable[Input] | Input, instruction: str | None) -> Iterator[UnparsedRequest]:
-        own = check_text(instruction or "", "the instruction")
-        default = normalize_instruction(own) or self.instruction
-        to_prompt = partial(self._to_prompt, default)
-        return (UnparsedRequest(index, value, to_prompt) for index, value in enumerate(iterate_inputs(inputs)))
+    def _resolve(self, instruction: str | None) -> str:
+        return normalize_instruction(check_text(instruction or "", "the instruction")) or self.instruction
 
     def _collector(self, inputs: Iterable[Input] | Input, *, progress: bool) -> OutputCollector:
-        return OutputCollector(self._to_vector, (self.dimension,), total=count_inputs(inputs), progress=progress)
+        return OutputCollector((self.dimension,), total=count_inputs(inputs), progress=progress)
 
-    def _to_prompt(self, default_instruction: str, item: Item) -> list[ControlToken | TextPart | UnsizedMedia]:
-        instruction = normalize_instruction(item.instruction or "") or default_instruction
-        return embed_prompt(self.engine.read_headers(item), instruction)
 
-    def _to_vector(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
-        truncated = state[: self.dimension]
-        return truncated / np.maximum(np.linalg.norm(truncated), _MIN_NORM)  # type: ignore[no-any-return]
+def _open_backend(
+    model: ModelName, dimensions: int | None, instruction: str | None, settings: BackendArguments
+) -> EmbeddingBackend:
+    if urls := server_urls(model):
+        from qwen3vl.client import RemoteEmbedder  # httpx would delay the start of every process
+
+        client = client_settings(urls, settings)
+        return RemoteEmbedder(urls, client, settings, dimensions=dimensions, instruction=instruction)
+    engine = engine_settings(model, settings)
+    with torch_required(model):
+        from qwen3vl.local.embedder import LocalEmbedder
+    return LocalEmbedder(cast("str | Path", model), engine, dimensions=dimensions, instruction=instruction)

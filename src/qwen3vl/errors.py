@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from qwen3vl._deprecation import deprecated_alias, renamed_arguments
 
+CLOSED = "this model was closed and cannot be used any more; create a new Embedder or Reranker"
+"""Message of the `RuntimeError` of a model that is used after `close`."""
 _ERRORS_IN_MESSAGE = 5
 
 
@@ -41,6 +44,21 @@ class StoreError(Qwen3VLError):
     refused = deprecated_alias("StoreError", "refused", "invalid_request")
 
 
+class ServerError(Qwen3VLError):
+    """A server of models cannot be reached, refuses a request, or fails.
+
+    Args:
+        message: The server, the reason and the fix.
+        status: HTTP status of its answer; None if there was none.
+        details: The `error` in its answer.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.details = details or {}
+
+
 class InputError(Qwen3VLError):
     """An input is empty, has a wrong type, or has media that cannot be used.
 
@@ -49,6 +67,23 @@ class InputError(Qwen3VLError):
     """
 
     source: str | None = None
+
+
+@contextmanager
+def error_source(name: str) -> Iterator[None]:
+    """Return a context that notes in an `InputError` which image or video it is about.
+
+    Args:
+        name: Name of the image or video.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except InputError as error:
+        error.source = name
+        raise
 
 
 class MediaError(InputError):

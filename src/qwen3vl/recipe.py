@@ -113,19 +113,30 @@ class Recipe:
         """
         if self.digest == stored.digest:
             return
-        own_fields, stored_fields = self.to_dict(), stored.to_dict()
+        raise RecipeError(
+            f"{collection} was written by another recipe: {self.describe_differences(stored)}. Open it with the same "
+            "settings, or use another collection."
+        )
+
+    def describe_differences(self, other: Recipe) -> str:
+        """Describe in which of the fields that decide vectors another recipe differs.
+
+        Args:
+            other: The other recipe.
+
+        Returns:
+            Each field with both values; empty if the digests are equal.
+        """
+        own_fields, other_fields = self.to_dict(), other.to_dict()
         differing = [
-            name for name in own_fields if own_fields[name] != stored_fields[name] and name not in _ORIGIN_FIELDS
+            name for name in own_fields if own_fields[name] != other_fields[name] and name not in _ORIGIN_FIELDS
         ]
         differences = "; ".join(
-            f"{name} is {stored_fields[name]!r} there and {own_fields[name]!r} here" for name in differing
+            f"{name} is {other_fields[name]!r} there and {own_fields[name]!r} here" for name in differing
         )
         if "weights" in differing:
-            differences += f" (model {stored.model!r} there, {self.model!r} here)"
-        raise RecipeError(
-            f"{collection} was written by another recipe: {differences}. Open it with the same settings, or use "
-            "another collection."
-        )
+            differences += f" (model {other.model!r} there, {self.model!r} here)"
+        return differences
 
 
 @lru_cache(maxsize=64)

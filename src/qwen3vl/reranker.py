@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Literal, Unpack, overload
+from typing import Literal, Unpack, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, EngineOwner, UnparsedRequest
-from qwen3vl.errors import InputError, query_error
+from qwen3vl.backends import BackendOwner, RerankingBackend, torch_required
+from qwen3vl.errors import query_error
 from qwen3vl.inputs import Input, Item, aparse, as_item, check_text
-from qwen3vl.model.hub import resolve_checkpoint
-from qwen3vl.model.kind import check_model_kind
-from qwen3vl.model.weights import yes_no_weight
-from qwen3vl.processing.sizing import UnsizedMedia
-from qwen3vl.processing.templates import RERANK_INSTRUCTION, ControlToken, PromptContent, TextPart, rerank_prompt
 from qwen3vl.results import (
     Batch,
     OnError,
@@ -31,27 +25,28 @@ from qwen3vl.results import (
     raise_errors,
     rank_scores,
 )
-from qwen3vl.settings import EngineArguments, EngineSettings, default_max_pixels
-
-MAX_LENGTH = 10240
-"""Maximum tokens of a prompt in the official reranking script."""
-_SUFFIX_TOKENS = 5
-"""Tokens that end a reranking prompt. The official script adds them after it has truncated to `max_length`."""
+from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls
 
 
-class Reranker(EngineOwner):
+class Reranker(BackendOwner[RerankingBackend]):
     """Scores documents against a query; both may be texts, images, videos and mixtures of them.
 
-    One object may be used by many threads at once. Objects with the same model, device and dtype share its weights.
+    One object may be used by many threads and event loops at once. Objects with the same model, device and dtype share
+    its weights.
 
     Args:
-        model: A hub id, a local folder, or `"tiny"` (the small model that comes with this package).
-        instruction: What makes a document relevant.
-        **settings: The fields of `EngineSettings`: revision, device, dtype, limits, media policy, caches.
+        model: A hub id, a local folder, or `"tiny"` (the small model that comes with this package), which run in this
+            process; or the URL of a server, or URLs of several, as for `Embedder`.
+        instruction: What makes a document relevant; None is the instruction of the official script, or of the server.
+        **settings: The fields of `EngineSettings` (revision, device, dtype, limits, media policy, caches), or for a
+            server those of `ClientSettings`, as for `Embedder`.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded, or its files say that it is an embedding model.
-        ValueError: A setting is out of range, or the device cannot be used.
+        ModelError: The model cannot be found, downloaded or loaded, its files say that it is an embedding model, or a
+            server has no reranker.
+        ServerError: No server can be reached, or one refuses the key.
+        RecipeError: Several servers have different models or settings.
+        ValueError: A setting is out of range, the device cannot be used, or a server has other limits.
 
     Example:
         ```python
@@ -62,22 +57,13 @@ class Reranker(EngineOwner):
 
     def __init__(
         self,
-        model: str | Path = "Qwen/Qwen3-VL-Reranker-2B",
+        model: ModelName = "Qwen/Qwen3-VL-Reranker-2B",
         *,
-        instruction: str = RERANK_INSTRUCTION,
-        **settings: Unpack[EngineArguments],
+        instruction: str | None = None,
+        **settings: Unpack[BackendArguments],
     ) -> None:
-        engine_settings = EngineSettings(**settings)
-        limits = engine_settings.limits(max_length=MAX_LENGTH, max_pixels=default_max_pixels(model))
-        limits = replace(limits, max_length=limits.max_length + _SUFFIX_TOKENS)
-        checkpoint = resolve_checkpoint(model, "reranker", engine_settings.revision)
-        check_model_kind(checkpoint, "reranker", refuse=engine_settings.check_model)
-        self.instruction = check_text(instruction or RERANK_INSTRUCTION, "the instruction")
-        self.engine = Engine(checkpoint, engine_settings, limits)
-        tokenizer = self.engine.tokenizer
-        yes, no = tokenizer.token_id("yes"), tokenizer.token_id("no")
-        weight = yes_no_weight(checkpoint.folder, self.engine.model, yes, no)
-        self._yes_no_weight: NDArray[np.float32] = weight.float().cpu().numpy()
+        check_text(instruction or "", "the instruction")
+        self.backend = _open_backend(model, instruction, settings)
 
     @overload
     def score(
@@ -131,11 +117,7 @@ class Reranker(EngineOwner):
         """
         check_on_error(on_error)
         item = _parse_query(query)
-        try:
-            content = self.engine.read_headers(item)
-        except Exception as error:
-            raise _query_error(query, error) from error
-        outputs = self.engine.run(self._requests(item, content, documents, instruction))
+        outputs = self.backend.score(item, iterate_inputs(documents), self._resolve(item, instruction))
         batch = self._collector(documents, progress=progress).collect(outputs)
         raise_errors(batch, on_error)
         return batch if on_error == "collect" else batch.values
@@ -193,15 +175,8 @@ class Reranker(EngineOwner):
         """
         check_on_error(on_error)
         item = await aparse(partial(_parse_query, query), query)
-        async with self.engine.query_slot(item):
-            try:
-                content = await self.engine.aread_headers(item)
-            except Exception as error:
-                if self.closed:
-                    raise
-                raise _query_error(query, error) from error
-            outputs = self.engine.arun(self._requests(item, content, documents, instruction))
-            batch = await self._collector(documents, progress=progress).acollect(outputs)
+        outputs = self.backend.ascore(item, iterate_inputs(documents), self._resolve(item, instruction))
+        batch = await self._collector(documents, progress=progress).acollect(outputs)
         raise_errors(batch, on_error)
         return batch if on_error == "collect" else batch.values
 
@@ -274,29 +249,23 @@ class Reranker(EngineOwner):
         raise_errors(batch, on_error)
         return rank_scores(batch)[:top_n]
 
-    def _requests(
-        self,
-        query: Item,
-        content: PromptContent[UnsizedMedia],
-        documents: Iterable[Input],
-        instruction: str | None,
-    ) -> Iterator[UnparsedRequest]:
+    def _resolve(self, query: Item, instruction: str | None) -> str:
         own = query.instruction or check_text(instruction or "", "the instruction")
-        to_prompt = partial(self._to_prompt, content, own.strip() or self.instruction)
-        return (UnparsedRequest(index, value, to_prompt) for index, value in enumerate(iterate_inputs(documents)))
+        return own.strip() or self.instruction
 
     def _collector(self, documents: Iterable[Input], *, progress: bool) -> OutputCollector:
-        return OutputCollector(self._to_probability, (), total=count_inputs(documents), progress=progress)
+        return OutputCollector((), total=count_inputs(documents), progress=progress)
 
-    def _to_prompt(
-        self, query: PromptContent[UnsizedMedia], instruction: str, item: Item
-    ) -> list[ControlToken | TextPart | UnsizedMedia]:
-        return rerank_prompt(query, self.engine.read_headers(item), instruction)
 
-    def _to_probability(self, state: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return sigmoid of (logit of "yes" minus logit of "no"), as the official script does."""
-        logit = np.float32(state @ self._yes_no_weight)
-        return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float32)
+def _open_backend(model: ModelName, instruction: str | None, settings: BackendArguments) -> RerankingBackend:
+    if urls := server_urls(model):
+        from qwen3vl.client import RemoteReranker  # httpx would delay the start of every process
+
+        return RemoteReranker(urls, client_settings(urls, settings), settings, instruction=instruction)
+    engine = engine_settings(model, settings)
+    with torch_required(model):
+        from qwen3vl.local.reranker import LocalReranker
+    return LocalReranker(cast("str | Path", model), engine, instruction=instruction)
 
 
 def _parse_query(query: Input) -> Item:
@@ -304,11 +273,7 @@ def _parse_query(query: Input) -> Item:
     try:
         return as_item(query)
     except Exception as error:  # objects of the caller may raise anything
-        raise _query_error(query, error) from error
-
-
-def _query_error(query: Input, error: Exception) -> InputError:
-    return query_error(getattr(error, "source", None) or reprlib.repr(query), error)
+        raise query_error(getattr(error, "source", None) or reprlib.repr(query), error) from error
 
 
 def _check_top_n(top_n: int | None) -> None:

@@ -1,23 +1,93 @@
-"""Results of a call: arrays in the caller's order, with the errors of failed items beside them."""
+"""Results of single items as a backend yields them, and of a call: arrays in the caller's order, beside them errors."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, closing, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from qwen3vl.errors import BatchError, ItemError
-
-if TYPE_CHECKING:  # the engine imports torch
-    from qwen3vl.engine import RequestOutput
+from qwen3vl.errors import BatchError, InputError, ItemError
 
 OnError = Literal["raise", "collect"]
+
+_MIN_NORM = np.float32(1e-12)
+"""The official script normalizes with `torch.nn.functional.normalize`, which divides by max(norm, 1e-12)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemOutput:
+    """The result of one item: a value or an error.
+
+    Attributes:
+        index: The item's index in the caller's input.
+        value: What was computed for it, float32: a hidden state of the model, a vector or a score; None if it failed.
+        error: Why it failed; None if it did not.
+        notice: What was shrunk or truncated to fit `max_length`; empty if nothing.
+        num_tokens: Number of tokens of the prompt; 0 if the item failed.
+    """
+
+    index: int
+    value: NDArray[np.float32] | None
+    error: ItemError | None = None
+    notice: str = ""
+    num_tokens: int = 0
+
+
+def failed_output(index: int, source: str, error: Exception) -> ItemOutput:
+    """Create the output of an item that failed.
+
+    Args:
+        index: The item's index in the caller's input.
+        source: What the item is: a path, a URL, or the beginning of its text.
+        error: What was raised. Its tracebacks are removed.
+
+    Returns:
+        An output whose error names the item's index, its source and the reason, which includes the type of `error`
+        unless that is an `InputError`.
+    """
+    reason = str(error) or type(error).__name__
+    if not isinstance(error, InputError):
+        reason = f"{type(error).__name__}: {reason}"
+    item_error = ItemError(index, source, reason)
+    item_error.__cause__ = without_traceback(error)
+    return ItemOutput(index, None, item_error)
+
+
+def without_traceback(error: Exception) -> Exception:
+    """Remove the tracebacks of an error and its causes, whose frames would keep pixels and activations in memory.
+
+    Args:
+        error: The error; it is changed.
+
+    Returns:
+        The same error.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.__traceback__ = None
+        cause = cause.__cause__ or cause.__context__
+    return error
+
+
+def truncate_vectors(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
+    """Truncate vectors, and normalize them as the official script does.
+
+    Args:
+        vectors: One vector or several, (..., at least `dimensions`).
+        dimensions: How many values of each are kept.
+
+    Returns:
+        Vectors of length 1, (..., dimensions).
+    """
+    truncated = vectors[..., :dimensions]
+    norms = np.linalg.norm(truncated, axis=-1, keepdims=True)
+    return truncated / np.maximum(norms, _MIN_NORM)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,24 +162,15 @@ def rank_scores(batch: Batch) -> list[RankedDocument]:
 
 
 class OutputCollector:
-    """Collects the engine's outputs in the order of their requests.
+    """Collects a backend's outputs in the order of their items.
 
     Args:
-        to_value: Converts a request's hidden state, (hidden_size,) float32, to its result.
         shape: Shape of one result.
-        total: Number of requests for the progress bar, if known.
+        total: Number of items for the progress bar, if known.
         progress: Whether to show a progress bar.
     """
 
-    def __init__(
-        self,
-        to_value: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-        shape: tuple[int, ...],
-        *,
-        total: int | None,
-        progress: bool,
-    ) -> None:
-        self._to_value = to_value
+    def __init__(self, shape: tuple[int, ...], *, total: int | None, progress: bool) -> None:
         self._shape = shape
         self._progress_bar = tqdm(total=total, unit="item", smoothing=0.1) if progress else None
         self._values: dict[int, NDArray[np.float32]] = {}
@@ -117,11 +178,11 @@ class OutputCollector:
         self._notices: dict[int, str] = {}
         self._num_tokens = 0
 
-    def collect(self, outputs: Generator[RequestOutput]) -> Batch:
+    def collect(self, outputs: Generator[ItemOutput]) -> Batch:
         """Collect all outputs.
 
         Args:
-            outputs: The engine's outputs, in any order. The generator is closed, also on Ctrl-C, which stops the model.
+            outputs: The outputs, in any order. The generator is closed, also on Ctrl-C, which stops the work.
 
         Returns:
             Results of shape (n, *shape), errors and notices.
@@ -131,7 +192,7 @@ class OutputCollector:
                 self._add(output)
         return self._to_batch()
 
-    async def acollect(self, outputs: AsyncGenerator[RequestOutput]) -> Batch:
+    async def acollect(self, outputs: AsyncGenerator[ItemOutput]) -> Batch:
         """Collect all outputs as `collect` does, from an asynchronous generator.
 
         Args:
@@ -149,9 +210,9 @@ class OutputCollector:
     def _progress(self) -> AbstractContextManager[Any]:
         return nullcontext() if self._progress_bar is None else self._progress_bar
 
-    def _add(self, output: RequestOutput) -> None:
-        if output.state is not None:
-            self._values[output.index] = self._to_value(output.state)
+    def _add(self, output: ItemOutput) -> None:
+        if output.value is not None:
+            self._values[output.index] = output.value
         elif output.error is not None:
             self._errors[output.index] = output.error
         self._num_tokens += output.num_tokens

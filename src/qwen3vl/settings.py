@@ -1,14 +1,24 @@
-"""The settings that `Embedder` and `Reranker` share."""
+"""The settings that `Embedder` and `Reranker` share: of an engine in this process, and of a client of servers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.processing.geometry import Limits
 
+ModelName = str | Path | Sequence[str]
+"""A hub id, a folder, `"tiny"`, the URL of a server, or URLs of several."""
+API_KEY_VARIABLE = "QWEN3VL_API_KEY"
+"""Environment variable with the key for servers; `qwen3vl serve` reads its keys from there as well."""
+SERVER_SETTINGS = ("max_length", "min_pixels", "max_pixels", "total_pixels", "fps", "max_frames", "exif")
+"""Fields of `EngineSettings` that decide vectors: a client's have to be those of the server."""
 TINY_MAX_PIXELS = 96 * 96
 """The tiny models were trained on images of at most this many pixels; larger ones are shrunk to it by default."""
 
@@ -106,6 +116,129 @@ class EngineArguments(TypedDict, total=False):
     compiled: bool
     cuda_graphs: bool
     check_model: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """Keyword arguments of an `Embedder` or `Reranker` whose model is the URL of a server.
+
+    Attributes:
+        api_key: Key that the server asks for. None is the first one in the environment variable QWEN3VL_API_KEY.
+        timeout_s: Maximum duration of a request in seconds, its repetitions included. A call makes a request for each
+            64 items, or 16 MiB.
+        max_retries: How often a request is repeated that found no server, or one that answered with status 502, 503 or
+            504, after pauses that grow from a quarter of a second to eight seconds. A server that is busy (status 429)
+            is asked again until `timeout_s`.
+        policy: Which files and addresses media references may reach. What may be decoded is decided by the server.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = 600.0
+    max_retries: int = 5
+    policy: MediaPolicy = DEFAULT_POLICY
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout_s < math.inf:
+            raise ValueError(f"timeout_s is {self.timeout_s}; it must be more than 0, and finite")
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries is {self.max_retries}; it must be 0 or more")
+        if self.api_key is None:
+            object.__setattr__(self, "api_key", next(iter(os.environ.get(API_KEY_VARIABLE, "").split()), None))
+
+
+class BackendArguments(EngineArguments, total=False):
+    """The fields of `EngineSettings` and `ClientSettings` as typed keyword arguments; see there."""
+
+    api_key: str | None
+    timeout_s: float
+    max_retries: int
+
+
+def server_urls(model: ModelName) -> tuple[str, ...]:
+    """Return the servers that a model's name stands for.
+
+    Args:
+        model: A model's name. Several URLs are a sequence, or a str with commas.
+
+    Returns:
+        The URLs, without a slash at their end; none if the model is to run in this process.
+
+    Raises:
+        ValueError: Only some of several names are URLs, or a URL has a user, a query or a fragment.
+
+    Example:
+        ```python
+        assert server_urls("http://one:8000,http://two:8000") == ("http://one:8000", "http://two:8000")
+        assert server_urls("tiny") == ()
+        ```
+    """
+    if isinstance(model, Path):
+        return ()
+    names = [name.strip() for name in model.split(",")] if isinstance(model, str) else list(model)
+    if not any(map(_is_url, names)):
+        if not isinstance(model, str):
+            raise ValueError(f"{model!r} is no model: several names are the URLs of servers, http://… or https://…")
+        return ()
+    for name in names:
+        parts = urlsplit(name)
+        if not _is_url(name) or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+            raise ValueError(
+                f"{name.rpartition('@')[2]!r} is no URL of a server; write http://HOST:PORT, with a path if there is "
+                "one, and nothing else; pass a key as api_key"
+            )
+        _ = parts.port  # raises a ValueError that names it, if it is no port
+    return tuple(dict.fromkeys(name.rstrip("/") for name in names))
+
+
+def client_settings(urls: Sequence[str], arguments: Mapping[str, Any]) -> ClientSettings:
+    """Return the settings of a server's client.
+
+    Args:
+        urls: The servers, for the error message.
+        arguments: `BackendArguments`.
+
+    Returns:
+        The settings, without `SERVER_SETTINGS`, which are checked where the server's are known.
+
+    Raises:
+        ValueError: A setting concerns only models in this process, or is out of range.
+    """
+    own = {name: arguments[name] for name in (each.name for each in fields(ClientSettings)) if name in arguments}
+    others = arguments.keys() - own.keys() - set(SERVER_SETTINGS)
+    defaults = {each.name: each.default for each in fields(EngineSettings)}
+    if unknown := sorted(others - defaults.keys()):
+        raise TypeError(f"unknown settings: {', '.join(unknown)}")
+    if local := sorted(name for name in others if arguments[name] != defaults[name]):
+        raise ValueError(
+            f"{', '.join(local)}: for a model that runs in this process, and {', '.join(urls)} has its own; leave it "
+            "out, or start the server with it"
+        )
+    return ClientSettings(**own)
+
+
+def engine_settings(model: object, arguments: Mapping[str, Any]) -> EngineSettings:
+    """Return the settings of an engine in this process.
+
+    Args:
+        model: The model, for the error message.
+        arguments: `BackendArguments`.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ValueError: A setting concerns only servers.
+    """
+    if for_servers := sorted(arguments.keys() & {"api_key", "timeout_s", "max_retries"}):
+        raise ValueError(f"{', '.join(for_servers)}: for a server, and {model} runs in this process; leave it out")
+    return EngineSettings(**arguments)
+
+
+def _is_url(name: str) -> bool:
+    return name.lower().startswith(("http://", "https://"))
 
 
 def default_max_pixels(model: str | Path) -> int:

@@ -165,6 +165,7 @@ class WordCounts(SparseEmbeddings):
         return SparseVector(indices=[0, len(text) + 1], values=[1.0, 1.0])
 
 
+@pytest.mark.engine
 async def test_awaits_share_forward_passes(embeddings: Qwen3VLEmbeddings, checkpoints: Path) -> None:
     class MediaStore(Qwen3VLVectorStore, InMemoryVectorStore):
         pass

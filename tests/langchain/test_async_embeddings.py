@@ -42,6 +42,7 @@ async def test_async_methods_return_the_same_vectors(embeddings: Qwen3VLEmbeddin
     assert batch.ok.tolist() == [False, True]
 
 
+@pytest.mark.engine
 async def test_awaits_share_forward_passes(embeddings: Qwen3VLEmbeddings, checkpoints: Path) -> None:
     texts = [f"text number {number}" for number in range(30)]
     calls: list[Any] = [embeddings.aembed_query(text) for text in texts[:15]]

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 from qwen3vl import BatchError, Embedder, InputError, MediaPolicy, Reranker
 from qwen3vl.adapters.registry import release_models
 from qwen3vl.adapters.settings import MODEL_KWARGS
-from qwen3vl.settings import EngineArguments
+from qwen3vl.settings import BackendArguments
 from tests.support.engines import assert_close
 
 TEXTS = ["a red star", "a green circle on the left", "two words", "a red star"]
@@ -218,10 +218,10 @@ def test_document_is_named_by_its_source_in_errors(embeddings: Qwen3VLEmbeddings
 
 def test_every_argument_of_the_core_is_a_field_or_in_model_kwargs() -> None:
     for core, fields in (
-        (Embedder, {"model", "revision", "dimensions", "instruction", "device", "dtype", "policy"}),
-        (Reranker, {"model", "revision", "instruction", "device", "dtype", "policy"}),
+        (Embedder, {"model", "revision", "dimensions", "instruction", "device", "dtype", "policy", "api_key"}),
+        (Reranker, {"model", "revision", "instruction", "device", "dtype", "policy", "api_key"}),
     ):
-        arguments = set(inspect.signature(core).parameters) - {"settings"} | set(EngineArguments.__annotations__)
+        arguments = set(inspect.signature(core).parameters) - {"settings"} | set(BackendArguments.__annotations__)
         assert arguments == fields | set(MODEL_KWARGS)
 
 
@@ -233,6 +233,7 @@ def test_objects_with_equal_settings_share_one_model() -> None:
     assert Qwen3VLEmbeddings.model_validate({"model_name": "tiny"}).embedder is first.embedder
 
 
+@pytest.mark.engine
 def test_copy_with_other_dimensions_shares_the_weights() -> None:
     embeddings = Qwen3VLEmbeddings(model="tiny")
     embedder = embeddings.embedder

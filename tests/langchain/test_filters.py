@@ -71,6 +71,7 @@ def test_store_with_cached_embeddings_gets_the_vectors_of_media(
     close_vector_store(store)
 
 
+@pytest.mark.engine
 async def test_awaits_share_forward_passes(embeddings: Qwen3VLEmbeddings, checkpoints: Path) -> None:
     documents = [Document(text, metadata={"source": text}) for text in ("a red star", "a blue circle")]
     embeddings_filter = Qwen3VLEmbeddingsFilter(embeddings=embeddings)

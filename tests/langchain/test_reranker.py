@@ -85,6 +85,7 @@ def assert_same_ranking(reranked: list[Document], expected: list[Document]) -> N
     assert_close(scores_of(reranked), scores_of(expected))
 
 
+@pytest.mark.engine
 async def test_awaits_share_forward_passes(documents: list[Document], policy: MediaPolicy, checkpoints: Path) -> None:
     reranker = Qwen3VLReranker(model="tiny", device="cpu", policy=policy)
     texts, query = [documents[0], documents[5]], STAR.caption()

@@ -82,6 +82,7 @@ async def test_video_and_multimodal_methods_return_the_embedders_vectors(
         assert bundle.query == value
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("cached", [False, True])
 async def test_awaits_share_forward_passes(cached: bool, embed_model: Qwen3VLEmbedding, checkpoints: Path) -> None:
     """Also with a cache, whose threads look vectors up and do not wait for the model."""

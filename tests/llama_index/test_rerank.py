@@ -244,6 +244,7 @@ async def test_concurrent_calls_return_the_same_as_one_at_a_time(
             assert_close([node.score for node in reranked], [node.score for node in expected[query]])
 
 
+@pytest.mark.engine
 async def test_awaits_share_forward_passes(checkpoints: Path) -> None:
     rerank = Qwen3VLRerank(model="tiny", device="cpu")
     nodes = [NodeWithScore(node=TextNode(text=text, id_=text)) for text in ("a red star", "a blue circle")]

@@ -69,7 +69,7 @@ def needs_values(operation: Any, args: Any) -> bool:
 def new_tensors(args: Any, kwargs: Any, result: Any) -> list[Tensor]:
     """Return the tensors of a result that have memory of their own, unlike views of arguments."""
     arguments = [tensor for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)]
-    memory = {tensor.untyped_storage().data_ptr() for tensor in arguments}
+    memory = {tensor.untyped_storage().data_ptr() for tensor in arguments if not tensor.is_mkldnn}
     tensors = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
     return [tensor for tensor in tensors if tensor.untyped_storage().data_ptr() not in memory]
 

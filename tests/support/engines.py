@@ -7,7 +7,7 @@ import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -26,8 +26,8 @@ def embedder_with(folder: Path, *, stages: dict[str, Any], **settings: Any) -> E
 
 def with_stages(model: ModelT, stages: dict[str, Any]) -> ModelT:
     """Give a model an engine that calls the given `fit`, `decode` or `forward`."""
-    engine = model.engine
-    model.engine = Engine(engine.checkpoint, engine.settings, engine.limits, **stages)
+    engine, backend = model.engine, cast("Any", model.backend)
+    backend.engine = Engine(engine.checkpoint, engine.settings, engine.limits, **stages)
     return model
 
 

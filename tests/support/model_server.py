@@ -65,9 +65,9 @@ class ModelServer:
         assert not self._thread.is_alive()
 
 
-def wait_until(condition: Any) -> None:
-    """Wait until a condition holds, for a minute at most."""
-    give_up = time.monotonic() + 60
+def wait_until(condition: Any, seconds: float = 60) -> None:
+    """Wait until a condition holds, for so many seconds at most."""
+    give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.005)

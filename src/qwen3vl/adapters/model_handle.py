@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-if TYPE_CHECKING:  # a model imports torch
+if TYPE_CHECKING:  # imported when a model is first used
     from qwen3vl.embedder import Embedder
     from qwen3vl.reranker import Reranker
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen3vl.concurrency.executor import run_in_executor
 
-if TYPE_CHECKING:  # a model imports torch
+if TYPE_CHECKING:  # imported when a model is first used
     from qwen3vl.embedder import Embedder
     from qwen3vl.reranker import Reranker
 

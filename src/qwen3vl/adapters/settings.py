@@ -6,17 +6,19 @@ import os
 from dataclasses import fields
 from typing import Any, Self, TypedDict
 
-from pydantic import BaseModel, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, field_validator
 
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.adapters.model_handle import ModelHandle
 from qwen3vl.adapters.once import OnceLogger
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, policy_for_documents
-from qwen3vl.settings import EngineSettings
+from qwen3vl.settings import ClientSettings, EngineSettings, server_urls
 
-_OWN_FIELDS = frozenset({"revision", "device", "dtype", "policy"})
-MODEL_KWARGS = tuple(field.name for field in fields(EngineSettings) if field.name not in _OWN_FIELDS)
-"""Names that `model_kwargs` may hold: the settings of `EngineSettings` that are no fields of `ModelSettings`."""
+_OWN_FIELDS = frozenset({"revision", "device", "dtype", "policy", "api_key"})
+MODEL_KWARGS = tuple(
+    field.name for field in (*fields(EngineSettings), *fields(ClientSettings)) if field.name not in _OWN_FIELDS
+)
+"""Names that `model_kwargs` may hold: the settings of an engine or a client that are no fields of `ModelSettings`."""
 
 
 def _default_device() -> str:
@@ -30,6 +32,7 @@ class ModelArguments(TypedDict, total=False):
     device: str
     dtype: str
     policy: MediaPolicy
+    api_key: SecretStr | str | None
     media_keys: MediaKeys
     model_kwargs: dict[str, Any]
 
@@ -44,8 +47,11 @@ class ModelSettings(BaseModel):
         dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"`, `"float16"`, `"int8"` or `"fp8"`.
         policy: Which files and addresses media references may reach. The default allows public URLs and data URIs,
             and no files; `MediaPolicy(folders=("photos",))` allows the files below a folder.
+        api_key: Key for a model that is the URL of a server. The default is the environment variable QWEN3VL_API_KEY.
+            It is part of no dump of the settings.
         media_keys: Metadata keys under which documents carry media references.
-        model_kwargs: Further fields of `EngineSettings`: max_length, max_pixels, fps, batch_tokens, …
+        model_kwargs: Further fields of `EngineSettings`, or for the URL of a server of `ClientSettings`: max_length,
+            max_pixels, fps, batch_tokens, timeout_s, …
     """
 
     revision: str | None = Field(default=None, description="Branch, tag or commit of the model's repository.")
@@ -57,11 +63,14 @@ class ModelSettings(BaseModel):
     policy: MediaPolicy = Field(
         default=UNTRUSTED_POLICY, description="Which files and addresses media references may reach."
     )
+    api_key: SecretStr | None = Field(
+        default=None, exclude=True, description="Key for a model that is the URL of a server."
+    )
     media_keys: MediaKeys = Field(
         default=DEFAULT_KEYS, description="Metadata keys under which documents carry media references."
     )
     model_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="Further settings: max_length, max_pixels, fps, batch_tokens, …"
+        default_factory=dict, description="Further settings: max_length, max_pixels, fps, batch_tokens, timeout_s, …"
     )
 
     _model: ModelHandle = PrivateAttr(default_factory=ModelHandle)
@@ -93,7 +102,7 @@ class ModelSettings(BaseModel):
         """Return the keyword arguments of `Embedder` or `Reranker`.
 
         Args:
-            model: The model's hub id, folder, or `"tiny"`.
+            model: The model's hub id, folder, or `"tiny"`, or the URL of a server.
             instruction: The instruction; None leaves the model's default.
 
         Returns:
@@ -107,4 +116,8 @@ class ModelSettings(BaseModel):
             "policy": self.policy,
             **self.model_kwargs,
         }
+        if server_urls(model) and "device" not in self.model_fields_set:
+            del arguments["device"]  # QWEN3VL_DEVICE is for the models in this process
+        if self.api_key is not None:
+            arguments["api_key"] = self.api_key.get_secret_value()
         return arguments if instruction is None else {**arguments, "instruction": instruction}

@@ -26,7 +26,9 @@ from qwen3vl.cli.options import (
     KindName,
     LanguageOption,
     ModeOption,
+    PortOption,
     QuantizationOption,
+    ServeOption,
     ShortOption,
     StoreOption,
     VerboseOption,
@@ -121,7 +123,7 @@ def index(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Hub id, folder or 'tiny'.",
+            help="Hub id, folder, 'tiny' or the URL of a server.",
             callback=expand_home,
             show_default="the store's, else Qwen/Qwen3-VL-Embedding-2B",
             rich_help_panel=MODEL_PANEL,
@@ -207,7 +209,7 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Hub id, folder or 'tiny'. Implies --rerank.",
+            help="Hub id, folder, 'tiny' or the URL of a server. Implies --rerank.",
             callback=expand_home,
             show_default="the one that goes with the store's model",
             rich_help_panel=RERANK_PANEL,
@@ -220,7 +222,7 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Another name or folder of the store's model.",
+            help="Another name or folder of the store's model, or the URL of a server that has it.",
             callback=expand_home,
             rich_help_panel=MODEL_PANEL,
         ),
@@ -323,6 +325,8 @@ def demo(
             rich_help_panel=OUTPUT_PANEL,
         ),
     ] = "qwen3vl-demo",
+    serve: ServeOption = False,
+    port: PortOption = 8000,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -330,7 +334,7 @@ def demo(
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.demo import run_demo
 
-        code = run_demo(out, console=console, as_json=json)
+        code = run_demo(out, serve_at=port if serve else None, console=console, as_json=json)
     raise typer.Exit(code)
 
 

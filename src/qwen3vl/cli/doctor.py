@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,9 @@ PACKAGES = (
     *("av", "pypdfium2", "pillow", "qdrant-client"),
 )
 OPTIONAL_PACKAGES = frozenset({"qwen3vl-qdrant", "qdrant-client"})
-_INSTALL = "at the root of a clone run: pip install . ./integrations/qdrant"
+TORCH_PACKAGES = frozenset({"torch", "tokenizers", "safetensors", "huggingface-hub"})
+"""What `qwen3vl[torch]` installs."""
+_INSTALL = 'at the root of a clone run: pip install ".[torch]" ./integrations/qdrant'
 _STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 State = Literal["ok", "note", "wrong"]
@@ -56,8 +59,12 @@ def run_doctor(*, console: Console, as_json: bool) -> int:
     Returns:
         The exit code: 1 if something is wrong.
     """
-    findings = [*_check_packages(), *_check_devices(), *_check_decoders(), _check_stores(), _check_hub_cache()]
-    findings.append(_check_model_runs())
+    findings = [*_check_packages(), *_check_decoders(), _check_stores()]
+    if find_spec("torch") is None:
+        details = f"only in servers, by their URLs, since torch is not installed; for models here, {_INSTALL}"
+        findings.append(Finding("models run", "note", details))
+    else:
+        findings += [*_check_devices(), _check_hub_cache(), _check_model_runs()]
     if as_json:
         print_json([finding.to_dict() for finding in findings])
     else:
@@ -75,8 +82,8 @@ def _check_packages() -> list[Finding]:
         try:
             findings.append(Finding(name, "ok", version(name)))
         except PackageNotFoundError:
-            state: State = "note" if name in OPTIONAL_PACKAGES else "wrong"
-            findings.append(Finding(name, state, f"not installed; reinstall the package: {_INSTALL}"))
+            optional = name in OPTIONAL_PACKAGES or (name in TORCH_PACKAGES and find_spec("torch") is None)
+            findings.append(Finding(name, "note" if optional else "wrong", f"not installed; {_INSTALL}"))
     return findings
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.recipe import Recipe
+from qwen3vl.settings import server_urls
 
-if TYPE_CHECKING:  # both import torch
+if TYPE_CHECKING:
     from qwen3vl.embedder import Embedder
     from qwen3vl.reranker import Reranker
 
@@ -22,7 +23,7 @@ class ModelChoice:
     """The model options of a command.
 
     Attributes:
-        model: Hub id, folder or `"tiny"`; None means the model that the store was built with.
+        model: Hub id, folder, `"tiny"` or the URL of a server; None means the model that the store was built with.
         device: As `Embedder` accepts it.
         dtype: As `Embedder` accepts it.
         policy: Limits on the media that are opened.
@@ -58,8 +59,9 @@ def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Rera
     """Load the reranker of a command.
 
     Args:
-        name: Hub id, folder or `"tiny"`; None means the reranker that matches the store's model: tiny for tiny; for
-            a folder, the folder with "Reranker" in place of "Embedding" if it exists; 8B for 8B; otherwise 2B.
+        name: Hub id, folder, `"tiny"` or the URL of a server; None means that of the server if the command's model is
+            one, else the reranker that matches the store's model: tiny for tiny; for a folder, the folder with
+            "Reranker" in place of "Embedding" if it exists; 8B for 8B; otherwise 2B.
         choice: The model options of the command, of which device, dtype and policy are used.
         stored: The recipe of the store's collection.
 
@@ -68,7 +70,9 @@ def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Rera
     """
     from qwen3vl.reranker import Reranker
 
-    name = name or _matching_reranker(stored.model)
+    if name is None:
+        model = choice.model or ""
+        name = model if server_urls(model) else _matching_reranker(stored.model)
     return Reranker(name, device=choice.device, dtype=choice.dtype, policy=choice.policy)
 
 

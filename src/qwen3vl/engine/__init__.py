@@ -8,14 +8,11 @@ its device's `worker`.
 
 from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.engine import Engine
-from qwen3vl.engine.owner import EngineOwner
-from qwen3vl.engine.requests import RequestOutput, UnparsedRequest
+from qwen3vl.engine.requests import UnparsedRequest
 from qwen3vl.engine.stats import Stats
 
 __all__ = [
     "Engine",
-    "EngineOwner",
-    "RequestOutput",
     "Stats",
     "UnparsedRequest",
     "choose_devices",

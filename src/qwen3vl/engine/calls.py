@@ -14,11 +14,12 @@ from torch import Tensor
 
 from qwen3vl.engine.fairness import FairShare
 from qwen3vl.engine.preparation import PreparedRequest
-from qwen3vl.engine.requests import Request, RequestOutput
+from qwen3vl.engine.requests import Request
 from qwen3vl.model import VisionFeatures
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
+from qwen3vl.results import ItemOutput
 
-CallEvent: TypeAlias = "Sequence[RequestOutput] | Exception"
+CallEvent: TypeAlias = "Sequence[ItemOutput] | Exception"
 """What a caller is notified of: outputs (none if it may submit more requests), or the error that ends the call."""
 
 _call_numbers = itertools.count()

@@ -19,9 +19,10 @@ from qwen3vl.engine.memory import TokenBudget, default_cache_bytes, graph_bytes,
 from qwen3vl.engine.preparation import RequestPreparer
 from qwen3vl.engine.replica import LoadSpec, Replica
 from qwen3vl.engine.replica_pool import REPLICAS
-from qwen3vl.engine.requests import PromptParts, RequestOutput, UnparsedRequest
-from qwen3vl.engine.scheduler import CLOSED, Scheduler
+from qwen3vl.engine.requests import PromptParts, UnparsedRequest
+from qwen3vl.engine.scheduler import Scheduler
 from qwen3vl.engine.stats import Stats
+from qwen3vl.errors import CLOSED
 from qwen3vl.inputs import Item
 from qwen3vl.media.isolation import MAX_PROCESSES
 from qwen3vl.model import Qwen3VL
@@ -32,6 +33,7 @@ from qwen3vl.processing.geometry import Limits
 from qwen3vl.processing.sizing import SizedMedia, UnsizedMedia, read_headers
 from qwen3vl.processing.templates import PromptContent
 from qwen3vl.processing.tokenizer import Tokenizer
+from qwen3vl.results import ItemOutput
 from qwen3vl.settings import EngineSettings
 
 MAX_MEDIA_QUERIES = 32
@@ -170,7 +172,7 @@ class Engine:
         for replica in self.replicas:
             replica.vision_cache.clear()
 
-    def run(self, requests: Iterable[UnparsedRequest]) -> Generator[RequestOutput]:
+    def run(self, requests: Iterable[UnparsedRequest]) -> Generator[ItemOutput]:
         """Run requests. Each ends in an output; none can make another one fail.
 
         Args:
@@ -187,7 +189,7 @@ class Engine:
             raise RuntimeError(CLOSED)
         return self._scheduler.run(requests)
 
-    def arun(self, requests: Iterable[UnparsedRequest]) -> AsyncGenerator[RequestOutput]:
+    def arun(self, requests: Iterable[UnparsedRequest]) -> AsyncGenerator[ItemOutput]:
         """Run requests as `run` does, without occupying a thread while they wait.
 
         Args:

@@ -14,8 +14,8 @@ from qwen3vl.engine.cancellation import Cancelled
 from qwen3vl.engine.memory import TokenBudget
 from qwen3vl.engine.packing import Pack
 from qwen3vl.engine.replica import DeviceResult, Replica
-from qwen3vl.engine.requests import without_traceback
 from qwen3vl.model import VisionFeatures
+from qwen3vl.results import without_traceback
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from qwen3vl.engine.calls import Call, QueuedRequest
 from qwen3vl.engine.media_decoder import MediaDecoder
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
 from qwen3vl.engine.request_queue import RequestQueue
-from qwen3vl.engine.requests import Request, RequestOutput, UnparsedRequest, as_exception, failed_output
+from qwen3vl.engine.requests import Request, UnparsedRequest, as_exception, failed_request
 from qwen3vl.inputs import aparse
+from qwen3vl.results import ItemOutput
 
 
 class InputPipeline:
@@ -150,12 +151,12 @@ class InputPipeline:
         return partial(self._prepare, admission.call, admission.request)
 
     def _prepare(self, call: Call, request: Request) -> None:
-        outcome: PreparedRequest | RequestOutput | None = None
+        outcome: PreparedRequest | ItemOutput | None = None
         try:
             if not call.cancelled:
                 outcome = self._preparer.prepare(request)
         except BaseException as error:  # such as SystemExit, of an object of the caller
-            outcome = failed_output(request, as_exception(error))
+            outcome = failed_request(request, as_exception(error))
         if not isinstance(outcome, PreparedRequest):
             self._queue.mark_unprepared(call)
             if outcome is not None:
@@ -185,7 +186,7 @@ class InputPipeline:
             error = None if future is None else future.exception()
             if error is not None:
                 self._queue.mark_undecodable(queued)
-                queued.call.notify((failed_output(queued.prepared.request, as_exception(error), media.name),))
+                queued.call.notify((failed_request(queued.prepared.request, as_exception(error), media.name),))
                 self._wake(has_media=True)
                 return
         self._queue.mark_decoded(queued)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine.requests import PromptParts, Request, RequestOutput, failed_output
+from qwen3vl.engine.requests import PromptParts, Request, failed_request
 from qwen3vl.processing.fitting import FittedPrompt, fit
 from qwen3vl.processing.tokenizer import Tokenizer
+from qwen3vl.results import ItemOutput
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class PreparedRequest:
     request: Request
     fitted: FittedPrompt
 
-    def to_output(self, state: NDArray[np.float32]) -> RequestOutput:
+    def to_output(self, state: NDArray[np.float32]) -> ItemOutput:
         """Return the output of the request.
 
         Args:
@@ -37,7 +38,7 @@ class PreparedRequest:
         Returns:
             The output, with the prompt's notice and length.
         """
-        return RequestOutput(self.request.index, state, notice=self.fitted.notice, num_tokens=len(self.fitted.prompt))
+        return ItemOutput(self.request.index, state, notice=self.fitted.notice, num_tokens=len(self.fitted.prompt))
 
 
 class RequestPreparer:
@@ -59,7 +60,7 @@ class RequestPreparer:
         self.max_length = max_length
         self._fit = fit
 
-    def prepare(self, request: Request) -> PreparedRequest | RequestOutput:
+    def prepare(self, request: Request) -> PreparedRequest | ItemOutput:
         """Prepare a request. What was shrunk or truncated to fit is logged as a warning.
 
         Args:
@@ -71,7 +72,7 @@ class RequestPreparer:
         try:
             fitted = self._fit(request.to_prompt(), self.tokenizer, self.max_length)
         except Exception as error:  # whatever fails in one item must not stop the others
-            return failed_output(request, error, getattr(error, "source", None))
+            return failed_request(request, error, getattr(error, "source", None))
         if fitted.notice:
             log.warning("item %d (%s): %s", request.index, request.source, fitted.notice)
         return PreparedRequest(request, fitted)

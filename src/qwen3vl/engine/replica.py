@@ -130,8 +130,7 @@ class Replica:
             ModelError: The checkpoint is incomplete, damaged or of another architecture.
         """
         model = load_model(load_spec.folder, worker.device, load_spec.dtype, load_spec.weight_format)
-        if worker.device.type == "cuda" or load_spec.weight_format == "int8":
-            # On the CPU, int8 layers also quantize their input: fused ones do so once for all projections.
+        if worker.device.type == "cuda":
             fuse_text_layers(model.language_model)
         if load_spec.compiled:
             compile_elementwise(model)

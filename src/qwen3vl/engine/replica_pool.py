@@ -122,10 +122,7 @@ def _weights_equal(weights: dict[str, Tensor], others: dict[str, Tensor]) -> boo
 
 def _to_strided(weight: Tensor) -> Tensor:
     """Convert a weight from oneDNN's blocked format, if it is in it, to a plain tensor."""
-    if not weight.is_mkldnn:
-        return weight
-    # 8-bit weights are stored transposed; see OneDNNInt8Linear.
-    return weight.to_dense().t() if weight.dtype == torch.int8 else weight.to_dense()
+    return weight.to_dense() if weight.is_mkldnn else weight
 
 
 REPLICAS = ReplicaPool()

@@ -1,4 +1,4 @@
-"""Requests to an engine and their outputs."""
+"""Requests to an engine. Their outputs are `ItemOutput`s, whose values are hidden states."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Item, as_item
 from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import ControlToken, TextPart
+from qwen3vl.results import ItemOutput, failed_output
 
 PromptParts = Sequence[ControlToken | TextPart | UnsizedMedia]
 
@@ -61,30 +58,11 @@ class UnparsedRequest:
         return Request(self.index, item.name, to_prompt, has_media=bool(item.images or item.videos))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RequestOutput:
-    """The result of a request: a hidden state or an error.
-
-    Attributes:
-        index: The item's index in the caller's input.
-        state: Final hidden state of the prompt's last token, (hidden_size,) float32; None if the request failed.
-        error: Why it failed; None if it did not.
-        notice: What was shrunk or truncated to fit `max_length`; empty if nothing.
-        num_tokens: Number of tokens of the prompt; 0 if the request failed.
-    """
-
-    index: int
-    state: NDArray[np.float32] | None
-    error: ItemError | None = None
-    notice: str = ""
-    num_tokens: int = 0
-
-
 def _raise(error: Exception) -> PromptParts:
     raise error
 
 
-def failed_output(request: Request, error: Exception, source: str | None = None) -> RequestOutput:
+def failed_request(request: Request, error: Exception, source: str | None = None) -> ItemOutput:
     """Create the output of a request that failed.
 
     Args:
@@ -93,15 +71,9 @@ def failed_output(request: Request, error: Exception, source: str | None = None)
         source: The image or video that caused the error; None if it is not about one.
 
     Returns:
-        An output whose error names the item's index, its source and the reason, which includes the type of `error`
-        unless that is an `InputError`.
+        An output with an error.
     """
-    reason = str(error) or type(error).__name__
-    if not isinstance(error, InputError):
-        reason = f"{type(error).__name__}: {reason}"
-    item_error = ItemError(request.index, source or request.source, reason)
-    item_error.__cause__ = without_traceback(error)
-    return RequestOutput(request.index, None, item_error)
+    return failed_output(request.index, source or request.source, error)
 
 
 def as_exception(error: BaseException) -> Exception:
@@ -114,19 +86,3 @@ def as_exception(error: BaseException) -> Exception:
         The same error, or a `RuntimeError` that names its type.
     """
     return error if isinstance(error, Exception) else RuntimeError(f"it ended with {type(error).__name__}")
-
-
-def without_traceback(error: Exception) -> Exception:
-    """Remove the tracebacks of an error and its causes, whose frames would keep pixels and activations in memory.
-
-    Args:
-        error: The error; it is changed.
-
-    Returns:
-        The same error.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        cause.__traceback__ = None
-        cause = cause.__cause__ or cause.__context__
-    return error

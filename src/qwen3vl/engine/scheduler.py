@@ -25,12 +25,13 @@ from qwen3vl.engine.media_decoder import MediaDecoder, load_pixels
 from qwen3vl.engine.preparation import RequestPreparer
 from qwen3vl.engine.replica import Replica
 from qwen3vl.engine.request_queue import RequestQueue
-from qwen3vl.engine.requests import RequestOutput, UnparsedRequest, as_exception, failed_output, without_traceback
+from qwen3vl.engine.requests import UnparsedRequest, as_exception, failed_request
 from qwen3vl.engine.stats import Stats, StatsAccumulator
 from qwen3vl.engine.timing import DeviceTimestamp
 from qwen3vl.engine.worker import DeviceWork, DeviceWorker
-from qwen3vl.errors import InputError
+from qwen3vl.errors import CLOSED, InputError
 from qwen3vl.processing.sizing import SizedMedia
+from qwen3vl.results import ItemOutput, without_traceback
 
 T = TypeVar("T")
 
@@ -38,8 +39,6 @@ MAX_MEDIA_THREADS = 8
 """Maximum number of media threads where the settings do not name one."""
 CLOSE_TIMEOUT_S = 10.0
 """Seconds that `close` waits for a running layer to end."""
-
-CLOSED = "this model was closed and cannot be used any more; create a new Embedder or Reranker"
 
 
 class Scheduler:
@@ -119,7 +118,7 @@ class Scheduler:
         # In place: the frame of a suspended generator refers to this object.
         self._replicas.clear()
 
-    def run(self, requests: Iterable[UnparsedRequest]) -> Generator[RequestOutput]:
+    def run(self, requests: Iterable[UnparsedRequest]) -> Generator[ItemOutput]:
         """Run requests.
 
         Args:
@@ -152,7 +151,7 @@ class Scheduler:
         finally:
             self._end(call)
 
-    async def arun(self, requests: Iterable[UnparsedRequest]) -> AsyncGenerator[RequestOutput]:
+    async def arun(self, requests: Iterable[UnparsedRequest]) -> AsyncGenerator[ItemOutput]:
         """Run requests without occupying a thread while they wait.
 
         Args:
@@ -266,7 +265,7 @@ class Scheduler:
         """
         if isinstance(result, BaseException):
             result = [] if isinstance(result, Cancelled) else [BatchFailure(requests, as_exception(result))]
-        outputs: defaultdict[Call, list[RequestOutput]] = defaultdict(list)
+        outputs: defaultdict[Call, list[ItemOutput]] = defaultdict(list)
         for outcome in result:
             for queued, output in zip(outcome.requests, self._to_outputs(outcome, active_since), strict=True):
                 outputs[queued.call].append(output)
@@ -277,20 +276,20 @@ class Scheduler:
 
     def _to_outputs(
         self, outcome: BatchResult | BatchFailure, active_since: DeviceTimestamp | None
-    ) -> list[RequestOutput]:
+    ) -> list[ItemOutput]:
         """Return an output for each request of a batch, and count it. States that are not finite are errors."""
         if isinstance(outcome, BatchFailure):
-            return [failed_output(queued.prepared.request, outcome.error) for queued in outcome.requests]
+            return [failed_request(queued.prepared.request, outcome.error) for queued in outcome.requests]
         try:
             states = outcome.device_result.fetch()
             CLOCK.advance(outcome.batch.pack.num_tokens)
             self.stats.add(batch_stats(outcome, active_since))
             finite: list[bool] = np.isfinite(states).all(axis=1).tolist()  # type: ignore[assignment]
         except Exception as error:  # CUDA reports a failed kernel only here
-            return [failed_output(queued.prepared.request, error) for queued in outcome.requests]
+            return [failed_request(queued.prepared.request, error) for queued in outcome.requests]
         not_finite = InputError("the model gives values for it that are not finite")
         return [
-            queued.prepared.to_output(state) if is_finite else failed_output(queued.prepared.request, not_finite)
+            queued.prepared.to_output(state) if is_finite else failed_request(queued.prepared.request, not_finite)
             for queued, state, is_finite in zip(outcome.requests, states, finite, strict=True)
         ]
 
@@ -322,7 +321,7 @@ class Scheduler:
             worker.remove_call(call.number)
 
 
-def _outputs_or_raise(event: CallEvent) -> Sequence[RequestOutput]:
+def _outputs_or_raise(event: CallEvent) -> Sequence[ItemOutput]:
     if isinstance(event, Exception):
         raise event
     return event

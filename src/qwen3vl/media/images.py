@@ -63,10 +63,10 @@ def read_image_header(reference: ImageReference, policy: MediaPolicy, *, exif: b
     """
     if reference.origin == "pixels":
         image: Image.Image = reference.data
-        width, height = _oriented_size(image, exif)
+        width, height = oriented_size(image, exif)
         check_pixels(width, height, policy)
-        pixels_identity = (image.size, bytes_digest(_oriented_rgb(image, exif).tobytes()))
-        return ImageHeader(width, height, pixels_identity, lambda size: to_pixels(_oriented_rgb(image, exif), size))
+        pixels_identity = (image.size, bytes_digest(oriented_rgb(image, exif).tobytes()))
+        return ImageHeader(width, height, pixels_identity, lambda size: to_pixels(oriented_rgb(image, exif), size))
     return _read_encoded(open_source(reference, policy), reference.page, policy, exif=exif)
 
 
@@ -85,7 +85,7 @@ def image_size(data: Path | bytes, exif: bool) -> tuple[int, int]:
         PolicyError: The image is larger than Pillow opens.
     """
     with _open(data) as opened:
-        return _oriented_size(opened, exif)
+        return oriented_size(opened, exif)
 
 
 def decode_image(data: Path | bytes, exif: bool, size: Size | None) -> Pixels:
@@ -104,7 +104,7 @@ def decode_image(data: Path | bytes, exif: bool, size: Size | None) -> Pixels:
     """
     with _open(data) as opened:
         try:
-            image = _oriented_rgb(opened, exif)
+            image = oriented_rgb(opened, exif)
         except MemoryError:
             raise
         except Exception as error:  # decoders raise nearly anything on broken files
@@ -169,13 +169,30 @@ def _read_encoded(source: MediaSource, page: int | None, policy: MediaPolicy, *,
     return ImageHeader(width, height, identity, load, source.buffered_bytes)
 
 
-def _oriented_size(image: Image.Image, exif: bool) -> tuple[int, int]:
-    """Return width and height, after the rotation by the EXIF orientation if `exif`."""
+def oriented_size(image: Image.Image, exif: bool) -> tuple[int, int]:
+    """Return the size of an image, after the rotation by its EXIF orientation if `exif`.
+
+    Args:
+        image: An image.
+        exif: Whether it is rotated.
+
+    Returns:
+        Width and height in pixels.
+    """
     transposed = exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _TRANSPOSED_ORIENTATIONS
     return (image.height, image.width) if transposed else image.size
 
 
-def _oriented_rgb(image: Image.Image, exif: bool) -> Image.Image:
+def oriented_rgb(image: Image.Image, exif: bool) -> Image.Image:
+    """Convert an image to RGB as `rgb` does, after the rotation by its EXIF orientation if `exif`.
+
+    Args:
+        image: An image of any mode.
+        exif: Whether it is rotated.
+
+    Returns:
+        An image of mode RGB.
+    """
     return rgb(ImageOps.exif_transpose(image) if exif else image)
 
 

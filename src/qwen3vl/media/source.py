@@ -173,6 +173,22 @@ def check_pixels(width: int, height: int, policy: MediaPolicy) -> None:
         raise MediaError(f"it has {width} x {height} pixels; export it again")
 
 
+def check_frame_list(num_frames: int, policy: MediaPolicy) -> None:
+    """Check the length of a list of frames.
+
+    Args:
+        num_frames: Number of frames.
+        policy: Limits it.
+
+    Raises:
+        PolicyError: There are more than `policy.max_frames`.
+    """
+    if num_frames > policy.max_frames:
+        raise PolicyError(
+            f"it has {num_frames} frames and the media policy allows {policy.max_frames} (MediaPolicy.max_frames)"
+        )
+
+
 @lru_cache(maxsize=1024)
 def content_digest(version: FileVersion) -> str:
     """Return the digest of a file's content, 32 hexadecimal digits.

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qwen3vl.errors import InputError, MediaError, PolicyError
+from qwen3vl.errors import MediaError, error_source
 from qwen3vl.inputs import ImageReference, Item, VideoReference
 from qwen3vl.media.images import ImageHeader, read_image_header
 from qwen3vl.media.policy import MediaPolicy
+from qwen3vl.media.source import check_frame_list
 from qwen3vl.processing.geometry import (
     FRAME_LIST_FPS,
     PIXELS_PER_TOKEN,
@@ -32,8 +33,6 @@ from qwen3vl.processing.templates import PromptContent, VisionPart
 
 if TYPE_CHECKING:  # imports PyAV, which would delay the start of every process
     from qwen3vl.media.videos import VideoHeader
-
-Header = TypeVar("Header")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,29 +212,16 @@ def read_headers(item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool)
         InputError: An image or video cannot be used; the first one that fails is named in `InputError.source`.
     """
     return PromptContent(
-        videos=tuple(
-            _with_source(video.name, partial(_read_video, video, item, limits, policy, exif=exif))
-            for video in item.videos
-        ),
-        images=tuple(
-            _with_source(image.name, partial(_read_image, image, limits, policy, exif=exif)) for image in item.images
-        ),
+        videos=tuple(_read_video(video, item, limits, policy, exif=exif) for video in item.videos),
+        images=tuple(_read_image(image, limits, policy, exif=exif) for image in item.images),
         texts=item.texts,
     )
 
 
-def _with_source(name: str, read: Callable[[], Header]) -> Header:
-    """Call `read`, and note in its error which of an item's media it is about."""
-    try:
-        return read()
-    except InputError as error:
-        error.source = name
-        raise
-
-
 def _read_image(image: ImageReference, limits: Limits, policy: MediaPolicy, *, exif: bool) -> UnsizedImage:
-    unsized = UnsizedImage(image.name, read_image_header(image, policy, exif=exif), limits)
-    unsized.resolve_size()  # fails here, where the error gets its source, if the model does not take the shape
+    with error_source(image.name):
+        unsized = UnsizedImage(image.name, read_image_header(image, policy, exif=exif), limits)
+        unsized.resolve_size()  # fails here, where the error gets its source, if the model does not take the shape
     return unsized
 
 
@@ -243,30 +229,27 @@ def _read_video(
     video: VideoReference, item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool
 ) -> UnsizedVideo | UnsizedFrames:
     max_frames = item.max_frames or limits.max_frames
-    if video.frames:
-        frames = _read_frames(video, max_frames, policy, exif=exif)
-        unsized: UnsizedVideo | UnsizedFrames = UnsizedFrames(video.name, frames, limits)
-    else:
-        from qwen3vl.media.videos import read_video_header
+    unsized: UnsizedVideo | UnsizedFrames
+    with error_source(video.name):
+        if video.frames:
+            unsized = UnsizedFrames(video.name, _read_frames(video, max_frames, policy, exif=exif), limits)
+        else:
+            from qwen3vl.media.videos import read_video_header
 
-        header = read_video_header(video, policy)
-        num_frames = header.last_frame - header.first_frame + 1
-        frame_rate = header.timeline.frame_rate
-        frame_indices = sample_video_frames(
-            header.first_frame, num_frames, frame_rate, item.fps or limits.fps, max_frames
-        )
-        unsized = UnsizedVideo(video.name, header, tuple(frame_indices), limits)
-    unsized.resolve_size()  # fails here, where the error gets its source, if the model does not take the shape
+            header = read_video_header(video, policy)
+            num_frames = header.last_frame - header.first_frame + 1
+            frame_rate = header.timeline.frame_rate
+            frame_indices = sample_video_frames(
+                header.first_frame, num_frames, frame_rate, item.fps or limits.fps, max_frames
+            )
+            unsized = UnsizedVideo(video.name, header, tuple(frame_indices), limits)
+        unsized.resolve_size()  # fails here, where the error gets its source, if the model does not take the shape
     return unsized
 
 
 def _read_frames(video: VideoReference, max_frames: int, policy: MediaPolicy, *, exif: bool) -> tuple[ImageHeader, ...]:
     """Read the headers of the sampled frames of a list; each file is read once, even if a frame is repeated."""
-    if len(video.frames) > policy.max_frames:
-        raise PolicyError(
-            f"it has {len(video.frames)} frames and the media policy allows {policy.max_frames} "
-            "(MediaPolicy.max_frames)"
-        )
+    check_frame_list(len(video.frames), policy)
     frame_indices = sample_frame_list(len(video.frames), max_frames)
     headers = {index: read_image_header(video.frames[index], policy, exif=exif) for index in frame_indices}
     if len({frame_list_size(header.width, header.height) for header in headers.values()}) > 1:

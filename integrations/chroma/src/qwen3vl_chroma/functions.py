@@ -17,7 +17,7 @@ from qwen3vl.adapters.registry import MODELS
 from qwen3vl.inputs import as_image, as_video, is_video
 from qwen3vl.recipe import Recipe
 
-if TYPE_CHECKING:  # torch is imported with a model
+if TYPE_CHECKING:
     from qwen3vl import Embedder
 
 _QUERY_ONLY_SETTINGS = {"query_instruction"}
@@ -29,11 +29,14 @@ class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
     """Embeds texts (str) and images ((height, width, 3) uint8 arrays) for Chroma. The model is loaded on first use.
 
     Args:
-        model: As for `qwen3vl.Embedder`.
+        model: As for `qwen3vl.Embedder`. The key for a server comes from the environment variable QWEN3VL_API_KEY.
         query_instruction: Instruction for queries, if it differs from that of documents.
         device: As for `qwen3vl.Embedder`. Device and dtype are not stored with a collection.
         dtype: As for `qwen3vl.Embedder`.
         **settings: Further arguments of `qwen3vl.Embedder`, as JSON values.
+
+    Raises:
+        ValueError: There is an `api_key` among the settings, which are stored with collections.
 
     Example:
         ```python
@@ -50,6 +53,10 @@ class Qwen3VLEmbeddingFunction(EmbeddingFunction[Embeddable]):
         dtype: str = "auto",
         **settings: Any,
     ) -> None:
+        if "api_key" in settings:
+            raise ValueError(
+                "api_key would be stored with each collection, for all who can read it; set QWEN3VL_API_KEY instead"
+            )
         self.model = model
         self.query_instruction = query_instruction
         self.settings = json.loads(json.dumps(settings))

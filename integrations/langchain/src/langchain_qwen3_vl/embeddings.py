@@ -57,7 +57,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
         **fields: The attributes below, those of `ModelSettings`, and `model_name`.
 
     Attributes:
-        model: A hub id, a local folder, or `"tiny"`. The default is the environment variable
+        model: A hub id, a local folder, `"tiny"`, or the URL of a server. The default is the environment variable
             QWEN3VL_EMBEDDING_MODEL, or the 2B model. `model_name` is accepted as another name of this field.
         dimensions: Truncate vectors to this many values (Matryoshka representation); None keeps all.
         document_instruction: Instruction for documents; None is the model's default.
@@ -82,7 +82,7 @@ class Qwen3VLEmbeddings(LangChainModelSettings, Embeddings):
     model: str = Field(
         default_factory=from_env("QWEN3VL_EMBEDDING_MODEL", default="Qwen/Qwen3-VL-Embedding-2B"),
         validation_alias=AliasChoices("model", "model_name"),
-        description='A hub id, a local folder, or "tiny". "model_name" is accepted as another name of this field.',
+        description='A hub id, a local folder, "tiny", or the URL of a server. "model_name" is another name of it.',
     )
     dimensions: int | None = Field(
         default=None, ge=1, description="Truncate vectors to this many values (Matryoshka); None keeps all."

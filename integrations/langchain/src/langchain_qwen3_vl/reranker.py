@@ -50,8 +50,8 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
         **fields: The attributes below, those of `ModelSettings`, and `model_name`.
 
     Attributes:
-        model: A hub id, a local folder, or `"tiny"`. The default is the environment variable QWEN3VL_RERANKER_MODEL,
-            or the 2B model. `model_name` is accepted as another name of this field.
+        model: A hub id, a local folder, `"tiny"`, or the URL of a server. The default is the environment variable
+            QWEN3VL_RERANKER_MODEL, or the 2B model. `model_name` is accepted as another name of this field.
         instruction: What makes a document relevant; None is the model's default.
         top_n: Maximum number of documents to return; None returns all.
         score_threshold: Documents with a lower score, or with none because they cannot be read, are left out; None
@@ -78,7 +78,7 @@ class Qwen3VLReranker(LangChainModelSettings, BaseDocumentCompressor):
     model: str = Field(
         default_factory=from_env("QWEN3VL_RERANKER_MODEL", default="Qwen/Qwen3-VL-Reranker-2B"),
         validation_alias=AliasChoices("model", "model_name"),
-        description='A hub id, a local folder, or "tiny". "model_name" is accepted as another name of this field.',
+        description='A hub id, a local folder, "tiny", or the URL of a server. "model_name" is another name of it.',
     )
     instruction: str | None = Field(
         default=None, description="What makes a document relevant; None is the model's default."

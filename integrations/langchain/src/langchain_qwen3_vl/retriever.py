@@ -32,7 +32,7 @@ class Qwen3VLRetriever(BaseRetriever):
         options: Further arguments of `qwen3vl.Retriever.search`, such as `where`. `invoke` accepts them too.
 
     Example:
-        Requires a store, such as Chroma (`pip install . ./integrations/langchain ./integrations/chroma`).
+        Requires a store, such as Chroma (`pip install ".[torch]" ./integrations/langchain ./integrations/chroma`).
 
         ```python
         from langchain_qwen3_vl import Qwen3VLEmbeddings, Qwen3VLReranker, Qwen3VLRetriever

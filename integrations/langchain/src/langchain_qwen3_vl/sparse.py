@@ -17,7 +17,7 @@ class Bm25Embeddings(SparseEmbeddings):
         settings: Those of the collection: `store.layout.bm25`.
 
     Example:
-        Requires `pip install . ./integrations/langchain ./integrations/qdrant langchain-qdrant`.
+        Requires `pip install ".[torch]" ./integrations/langchain ./integrations/qdrant langchain-qdrant`.
 
         ```python
         from langchain_qdrant import QdrantVectorStore, RetrievalMode

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from qwen3vl.backends import BackendOwner
 from qwen3vl_server.quotas import Quota
 
-if TYPE_CHECKING:  # it imports torch
-    from qwen3vl.engine import EngineOwner
+if TYPE_CHECKING:
     from qwen3vl_server.service import Kind
 
 OTHER_PATH = "other"
@@ -33,7 +33,7 @@ class Metrics:
     """
 
     def __init__(
-        self, models: Mapping[Kind, EngineOwner], waiting_items: Quota, waiting_bytes: Quota, paths: Iterable[str]
+        self, models: Mapping[Kind, BackendOwner[Any]], waiting_items: Quota, waiting_bytes: Quota, paths: Iterable[str]
     ) -> None:
         self._paths = frozenset(paths)
         self._registry = CollectorRegistry()
@@ -77,7 +77,7 @@ def _used(quota: Quota) -> float:
 class _EngineCollector(Collector):
     """Reads the statistics of engines when the metrics are rendered."""
 
-    def __init__(self, models: Mapping[Kind, EngineOwner]) -> None:
+    def __init__(self, models: Mapping[Kind, BackendOwner[Any]]) -> None:
         self._models = models
 
     def collect(self) -> Iterable[CounterMetricFamily]:

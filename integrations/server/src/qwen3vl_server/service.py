@@ -5,28 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from qwen3vl.adapters.inputs import describe_input
+from qwen3vl.backends import BackendOwner
+from qwen3vl.embedder import Embedder
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, Item, check_text
-from qwen3vl.results import Batch
+from qwen3vl.reranker import Reranker
+from qwen3vl.results import Batch, truncate_vectors
+from qwen3vl_server.content_cache import ContentCache
 from qwen3vl_server.errors import RequestError, items_error
-from qwen3vl_server.inputs import ParsedInputs, parse_input, parse_inputs
+from qwen3vl_server.inputs import ParsedInputs, is_data_uri, parse_input, parse_inputs
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.settings import ServerSettings
 
-if TYPE_CHECKING:  # they import torch
-    from qwen3vl.embedder import Embedder
-    from qwen3vl.engine import EngineOwner
-    from qwen3vl.reranker import Reranker
-
 Kind = Literal["embedder", "reranker"]
-_Parsed = TypeVar("_Parsed")
-_MIN_NORM = np.float32(1e-12)
-"""As in `Embedder`."""
+Role = Literal["query", "document"]
+"""What a request says that its inputs are for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class ServedModel:
     """
 
     name: str
-    model: EngineOwner
+    model: BackendOwner[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,14 +62,23 @@ class ModelService:
 
     Attributes:
         models: The models by kind, with their names.
+        settings: As above.
         waiting_items: Counts the items of the requests that are being answered.
+        contents: Contents of media from earlier requests.
     """
 
-    def __init__(self, models: Mapping[Kind, EngineOwner], settings: ServerSettings) -> None:
+    def __init__(self, models: Mapping[Kind, BackendOwner[Any]], settings: ServerSettings) -> None:
         names = {"embedder": settings.embedder_name, "reranker": settings.reranker_name}
         self.models = {kind: ServedModel(names[kind] or _default_name(model), model) for kind, model in models.items()}
         self.waiting_items = Quota(settings.max_waiting_items, "items waiting")
+        self.contents = ContentCache(settings.max_cached_bytes)
+        self.settings = settings
         self._max_items = settings.max_items
+        self._instructions = {
+            "query": settings.query_instruction or settings.document_instruction,
+            "document": settings.document_instruction,
+            None: None,
+        }
 
     @property
     def ready(self) -> bool:
@@ -85,7 +92,10 @@ class ModelService:
         model: str | None,
         dimensions: int | None = None,
         instruction: str | None = None,
+        role: Role | None = None,
+        truncate: bool = True,
         param: str = "input",
+        parse: Callable[[Any], Item] = parse_input,
         collect: bool = False,
     ) -> Answer:
         """Embed inputs.
@@ -94,8 +104,11 @@ class ModelService:
             values: Inputs as JSON has them.
             model: Name of the model; None is the one that is served.
             dimensions: Truncate vectors to this many values, then normalize them; None keeps all.
-            instruction: Instruction for inputs without one of their own; None is the model's.
+            instruction: Instruction for inputs without one of their own; None is that of their role.
+            role: What the inputs are for; None has the model's instruction.
+            truncate: Whether texts are cut and media shrunk where a prompt is too long; otherwise that is an error.
             param: Field of the body that has the inputs, for errors.
+            parse: Parses one input.
             collect: Whether errors of inputs are returned beside the vectors of the others.
 
         Returns:
@@ -115,10 +128,15 @@ class ModelService:
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(values, param))
-            inputs = await _parse_items(values)
+            inputs = await _parse_items(values, parse)
             _raise_errors(inputs.errors, param, collect=collect)
+            instruction = instruction or self._instructions[role]
             batch = await embedder.aembed(inputs.items, instruction=instruction, on_error="collect")
-        batch = replace(batch, values=_truncate(batch.values, dimensions), errors=inputs.merge(batch.errors))
+        if not truncate:
+            _raise_errors(_truncation_errors(inputs.items, batch), param)
+        if dimensions is not None and dimensions != embedder.dimension:
+            batch = replace(batch, values=truncate_vectors(batch.values, dimensions))
+        batch = replace(batch, errors=inputs.merge(batch.errors))
         _raise_errors(batch.errors, param, collect=collect)
         return Answer(served.name, batch)
 
@@ -235,20 +253,32 @@ class ModelService:
         return len(values)
 
 
-async def _parse_items(values: Sequence[Any]) -> ParsedInputs:
-    return await _parse(parse_inputs, values, only_texts=all(isinstance(value, str) for value in values))
+async def _parse_items(values: Sequence[Any], parse: Callable[[Any], Item] = parse_input) -> ParsedInputs:
+    """Parse here if that is quick. Media are decoded from base64, which must not block the event loop."""
+    if all(_is_text(value) for value in values):
+        return parse_inputs(values, parse)
+    return await asyncio.to_thread(parse_inputs, values, parse)
 
 
 async def _parse_query(value: Any, param: str) -> Item:
     try:
-        return await _parse(parse_input, value, only_texts=isinstance(value, str))
+        return parse_input(value) if _is_text(value) else await asyncio.to_thread(parse_input, value)
     except InputError as error:
         raise RequestError(400, f"the query: {error}", param=param) from error
 
 
-async def _parse(parse: Callable[[Any], _Parsed], value: Any, *, only_texts: bool) -> _Parsed:
-    """Parse here if that is quick. Media are decoded from base64, which must not block the event loop."""
-    return parse(value) if only_texts else await asyncio.to_thread(parse, value)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not is_data_uri(value)
+
+
+def _truncation_errors(items: Sequence[Input], batch: Batch) -> list[ItemError]:
+    errors = []
+    for index, notice in sorted(batch.notices.items()):
+        cause = InputError(f"it is too long: {notice}. Send less, or allow truncation")
+        error = ItemError(index, describe_input(items[index]), str(cause))
+        error.__cause__ = cause
+        errors.append(error)
+    return errors
 
 
 def _check_instruction(instruction: str | None) -> None:
@@ -259,7 +289,7 @@ def _check_instruction(instruction: str | None) -> None:
 
 
 async def _score(
-    model: EngineOwner, query: Input, documents: Sequence[Input], instruction: str | None, query_param: str
+    model: BackendOwner[Any], query: Input, documents: Sequence[Input], instruction: str | None, query_param: str
 ) -> Batch:
     try:
         return await cast("Reranker", model).ascore(query, documents, instruction=instruction, on_error="collect")
@@ -272,15 +302,7 @@ def _raise_errors(errors: Sequence[ItemError], param: str, *, collect: bool = Fa
         raise items_error(errors, param)
 
 
-def _truncate(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
-    if dimensions is None or dimensions == vectors.shape[1]:
-        return vectors
-    truncated = vectors[:, :dimensions]
-    norms = np.linalg.norm(truncated, axis=1, keepdims=True)
-    return truncated / np.maximum(norms, _MIN_NORM)  # type: ignore[no-any-return]
-
-
-def _default_name(model: EngineOwner) -> str:
+def _default_name(model: BackendOwner[Any]) -> str:
     """Return a hub id as it is, and the last part of a folder's path, which is nobody else's business."""
     checkpoint = model.engine.checkpoint
     is_folder = checkpoint.name == str(checkpoint.folder)

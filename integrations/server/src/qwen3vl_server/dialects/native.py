@@ -5,28 +5,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.recipe import Recipe
 from qwen3vl.results import Batch
+from qwen3vl.wire import INVALID_QUERY, OTHER_RECIPE, QUERY_ROLE
 from qwen3vl_server.dependencies import InputValue, ServiceDependency
 from qwen3vl_server.dialects.encoding import encode_base64
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
+from qwen3vl_server.dialects.native_request import describe_body, read_request, resolve_item
+from qwen3vl_server.errors import RequestError
 from qwen3vl_server.responses import AsciiJSONResponse
 from qwen3vl_server.service import ServedModel
-
-if TYPE_CHECKING:  # they import torch
-    from qwen3vl.embedder import Embedder
-    from qwen3vl.reranker import Reranker
 
 log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/qwen3vl", tags=["qwen3vl"])
+
+_DIGEST_FIELD = Field(None, description="Digest of the recipe that the model must have, as /qwen3vl/models has it.")
 
 
 class EmbedBody(BaseModel):
@@ -38,6 +39,7 @@ class EmbedBody(BaseModel):
     inputs: list[InputValue]
     instruction: str | None = Field(None, description="Instruction for inputs without one of their own.")
     dimensions: int | None = Field(None, description="Truncate vectors to this many values.")
+    digest: str | None = _DIGEST_FIELD
 
 
 class ScoreDocumentsBody(BaseModel):
@@ -51,6 +53,7 @@ class ScoreDocumentsBody(BaseModel):
     query: InputValue
     documents: list[InputValue]
     instruction: str | None = Field(None, description="What makes a document relevant.")
+    digest: str | None = _DIGEST_FIELD
 
 
 class ItemFailure(BaseModel):
@@ -63,7 +66,7 @@ class ItemFailure(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """A `qwen3vl.Batch`."""
+    """A `qwen3vl.Batch`, and what decided its values."""
 
     model: str
     shape: list[int]
@@ -71,6 +74,7 @@ class BatchAnswer(BaseModel):
     errors: list[ItemFailure]
     notices: dict[int, str]
     num_tokens: int
+    digest: str = Field(description="Digest of the model's recipe, as /qwen3vl/models has it.")
 
 
 class EmbedAnswer(BatchAnswer):
@@ -79,55 +83,113 @@ class EmbedAnswer(BatchAnswer):
     recipe: dict[str, Any]
 
 
-@router.get("/models", summary="What decides vectors and scores")
-async def models(service: ServiceDependency) -> dict[str, Any]:
-    """Return the embedding model's recipe and the reranker's instruction and limits."""
-    answer: dict[str, Any] = {}
-    if served := service.models.get("embedder"):
+class ModelDescription(BaseModel):
+    """A model, and the recipe that decides its vectors or scores."""
+
+    name: str
+    recipe: dict[str, Any]
+    digest: str
+
+
+class Limits(BaseModel):
+    """What is accepted in one request."""
+
+    max_items: int
+    max_body_bytes: int
+    max_media_bytes: int = Field(description="Size of an image, PDF or video.")
+    timeout_s: float
+
+
+class ModelsAnswer(BaseModel):
+    """The models of this server."""
+
+    embedder: ModelDescription | None = None
+    reranker: ModelDescription | None = None
+    limits: Limits
+
+
+@router.get("/models", response_model_exclude_none=True, summary="What decides vectors and scores")
+async def models(service: ServiceDependency) -> ModelsAnswer:
+    """Return the recipes of the models, and the limits of requests."""
+    described: dict[str, ModelDescription] = {}
+    for kind, served in service.models.items():
         recipe = _recipe(served)
-        answer["embedder"] = {"name": served.name, "recipe": recipe.to_dict(), "digest": recipe.digest}
-    if served := service.models.get("reranker"):
-        reranker = cast("Reranker", served.model)
-        answer["reranker"] = {
-            "name": served.name,
-            "instruction": reranker.instruction,
-            "max_length": reranker.engine.limits.max_length,
-            "weights": reranker.engine.fingerprint,
-        }
-    return answer
+        described[kind] = ModelDescription(name=served.name, recipe=recipe.to_dict(), digest=recipe.digest)
+    settings = service.settings
+    limits = Limits(
+        max_items=settings.max_items,
+        max_body_bytes=settings.max_body_bytes,
+        max_media_bytes=min(served.model.policy.max_bytes for served in service.models.values()),
+        timeout_s=settings.timeout_s,
+    )
+    return ModelsAnswer(**described, limits=limits)
 
 
-@router.post("/embed", response_model=EmbedAnswer, summary="Embed inputs, with errors of single inputs")
-async def embed(body: EmbedBody, service: ServiceDependency) -> JSONResponse:
+@router.post(
+    "/embed",
+    response_model=EmbedAnswer,
+    summary="Embed inputs, with errors of single inputs",
+    openapi_extra=describe_body(EmbedBody),
+)
+async def embed(request: Request, service: ServiceDependency) -> JSONResponse:
     """Embed inputs. One that cannot be used is an error beside the vectors of the others."""
+    read = await read_request(request, EmbedBody)
+    _check_recipe(service.models.get("embedder"), read.body.digest)
+    contents = read.find_contents(read.body.inputs, service.contents)
     answer = await service.embed(
-        body.inputs,
-        model=body.model,
-        dimensions=body.dimensions,
-        instruction=body.instruction,
+        [resolve_item(item, contents) for item in read.body.inputs],
+        model=read.body.model,
+        dimensions=read.body.dimensions,
+        instruction=read.body.instruction,
         param="inputs",
         collect=True,
     )
-    recipe = replace(_recipe(service.models["embedder"]), dimensions=answer.batch.values.shape[1])
-    content = await asyncio.to_thread(_to_dict, answer.model, answer.batch)
+    recipe = _recipe(service.models["embedder"])
+    content = await asyncio.to_thread(_to_dict, answer.model, answer.batch, recipe)
+    recipe = replace(recipe, dimensions=answer.batch.values.shape[1])
     return AsciiJSONResponse({**content, "recipe": recipe.to_dict()})
 
 
-@router.post("/score", response_model=BatchAnswer, summary="Score documents, with errors of single documents")
-async def score(body: ScoreDocumentsBody, service: ServiceDependency) -> JSONResponse:
+@router.post(
+    "/score",
+    response_model=BatchAnswer,
+    summary="Score documents, with errors of single documents",
+    openapi_extra=describe_body(ScoreDocumentsBody),
+)
+async def score(request: Request, service: ServiceDependency) -> JSONResponse:
     """Score documents against a query. A document that cannot be used is an error beside the scores of the others."""
-    answer = await service.score(
-        body.query, body.documents, model=body.model, instruction=body.instruction, collect=True
-    )
-    return AsciiJSONResponse(_to_dict(answer.model, answer.batch))
+    read = await read_request(request, ScoreDocumentsBody)
+    _check_recipe(service.models.get("reranker"), read.body.digest)
+    contents = read.find_contents([read.body.query, *read.body.documents], service.contents)
+    query = resolve_item(read.body.query, contents, QUERY_ROLE)
+    documents = [resolve_item(document, contents) for document in read.body.documents]
+    try:
+        answer = await service.score(
+            query, documents, model=read.body.model, instruction=read.body.instruction, collect=True
+        )
+    except RequestError as error:
+        raise _with_failure(error) from error
+    return AsciiJSONResponse(_to_dict(answer.model, answer.batch, _recipe(service.models["reranker"])))
 
 
 def _recipe(served: ServedModel) -> Recipe:
     """Return the recipe, with the served name in place of the model's folder, which is not part of its digest."""
-    return replace(cast("Embedder", served.model).recipe, model=served.name)
+    return replace(served.model.recipe, model=served.name)
 
 
-def _to_dict(model: str, batch: Batch) -> dict[str, Any]:
+def _check_recipe(served: ServedModel | None, digest: str | None) -> None:
+    """Refuse a request that another model, or the same one with other settings, is meant to answer."""
+    if served is not None and digest not in (None, _recipe(served).digest):
+        raise RequestError(
+            409,
+            "the model has another recipe than the request says; /qwen3vl/models has it",
+            param="digest",
+            code=OTHER_RECIPE,
+            details={"recipe": _recipe(served).to_dict()},
+        )
+
+
+def _to_dict(model: str, batch: Batch, recipe: Recipe) -> dict[str, Any]:
     return {
         "model": model,
         "shape": batch.values.shape,
@@ -135,6 +197,7 @@ def _to_dict(model: str, batch: Batch) -> dict[str, Any]:
         "errors": [_failure(error) for error in batch.errors],
         "notices": dict(batch.notices),
         "num_tokens": batch.num_tokens,
+        "digest": recipe.digest,
     }
 
 
@@ -145,3 +208,19 @@ def _failure(error: ItemError) -> dict[str, Any]:
     log.error("the model failed on %s", error, exc_info=cause)
     reason = "the model failed; the log of the server says why"
     return {"index": error.index, "source": error.source, "reason": reason, "type": None}
+
+
+def _with_failure(error: RequestError) -> RequestError:
+    """Return the error of a request, with what an item's failure has if its query cannot be used."""
+    cause = error.__cause__
+    if error.param != "query" or not isinstance(cause, InputError):
+        return error
+    original = cause.__cause__ if isinstance(cause.__cause__, InputError) else cause
+    failure = ItemFailure(index=0, source=original.source or "", reason=str(original), type=type(original).__name__)
+    return RequestError(
+        error.status,
+        error.message,
+        param=error.param,
+        code=INVALID_QUERY,
+        details={"failure": failure.model_dump()},
+    )

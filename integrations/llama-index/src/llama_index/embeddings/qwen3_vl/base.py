@@ -16,7 +16,7 @@ from llama_index.embeddings.qwen3_vl.cache import CachedInputs, cache_key, item_
 from llama_index.embeddings.qwen3_vl.media_methods import MediaMethods
 from llama_index.embeddings.qwen3_vl.nodes import as_storable, has_inline_media, node_input, node_input_or_error
 from llama_index.embeddings.qwen3_vl.results import EmbedResult
-from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings
+from llama_index.embeddings.qwen3_vl.settings import MODEL_DESCRIPTION, LlamaIndexModelSettings
 from llama_index.embeddings.qwen3_vl.text_methods import TextMethods
 
 from qwen3vl.adapters.inputs import describe_inputs
@@ -46,8 +46,8 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
     model_kwargs) and of LlamaIndex's `BaseEmbedding`.
 
     Attributes:
-        model_name: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`). `model` is
-            accepted as another name.
+        model_name: A hub id, a local folder, `"tiny"` (the small model that comes with `qwen3vl`), or the URL of a
+            server. `model` is accepted as another name.
         dimensions: Truncate vectors to this many values (Matryoshka representation). None keeps all.
         query_instruction: Instruction for queries; None means the one for documents.
         document_instruction: Instruction for documents; None means the model's default.
@@ -79,7 +79,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         validate_assignment=True,
     )
 
-    model_name: str = Field(default="Qwen/Qwen3-VL-Embedding-2B", description='A hub id, a local folder, or "tiny".')
+    model_name: str = Field(default="Qwen/Qwen3-VL-Embedding-2B", description=MODEL_DESCRIPTION)
     if TYPE_CHECKING:
         model: str = Field(default="Qwen/Qwen3-VL-Embedding-2B")
     else:

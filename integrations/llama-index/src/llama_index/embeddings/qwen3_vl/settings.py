@@ -9,6 +9,8 @@ from llama_index.core.bridge.pydantic import BaseModel, model_validator
 
 from qwen3vl.adapters.settings import ModelSettings
 
+MODEL_DESCRIPTION = 'A hub id, a local folder, "tiny", or the URL of a server.'
+
 
 class ComponentSettings(BaseModel):
     """Settings of a component of LlamaIndex; components of one class with equal settings are equal.

@@ -20,7 +20,7 @@ from llama_index.embeddings.qwen3_vl.nodes import (
     with_rerank_metadata,
 )
 from llama_index.embeddings.qwen3_vl.queries import bundle_input
-from llama_index.embeddings.qwen3_vl.settings import LlamaIndexModelSettings
+from llama_index.embeddings.qwen3_vl.settings import MODEL_DESCRIPTION, LlamaIndexModelSettings
 
 from qwen3vl.adapters.registry import MODELS
 
@@ -42,8 +42,8 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
     model_kwargs) and of LlamaIndex's `BaseNodePostprocessor`.
 
     Attributes:
-        model: A hub id, a local folder, or `"tiny"` (the small model that comes with `qwen3vl`). `model_name` is
-            accepted as another name.
+        model: A hub id, a local folder, `"tiny"` (the small model that comes with `qwen3vl`), or the URL of a server.
+            `model_name` is accepted as another name.
         top_n: Maximum number of nodes to return.
         keep_retrieval_score: Whether to write the node's score before reranking to its metadata, under
             `retrieval_score`.
@@ -67,7 +67,7 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
         extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), validate_assignment=True
     )
 
-    model: str = Field(default="Qwen/Qwen3-VL-Reranker-2B", description='A hub id, a local folder, or "tiny".')
+    model: str = Field(default="Qwen/Qwen3-VL-Reranker-2B", description=MODEL_DESCRIPTION)
     if TYPE_CHECKING:
         model_name: str = Field(default="Qwen/Qwen3-VL-Reranker-2B")
     else:

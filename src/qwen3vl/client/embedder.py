@@ -1,0 +1,64 @@
+"""`RemoteEmbedder`: the backend of an `Embedder` whose model is in a server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from qwen3vl.client.backend import RemoteBackend
+from qwen3vl.inputs import Input
+from qwen3vl.processing.templates import normalize_instruction
+from qwen3vl.results import ItemOutput
+from qwen3vl.settings import ClientSettings
+
+_PATH, _FIELD = "/qwen3vl/embed", "inputs"
+
+
+class RemoteEmbedder(RemoteBackend):
+    """Embeds inputs by requests to servers.
+
+    Args:
+        urls: The servers.
+        settings: Key, time limits, media policy.
+        arguments: What the caller has set; limits among it are compared with the servers'.
+        dimensions: Truncate vectors to this many values; None keeps all.
+        instruction: Instruction for inputs that have none of their own; None is that of the servers.
+
+    Raises:
+        ModelError: A server has no embedding model.
+        RecipeError: The servers have different models or settings.
+        ServerError: No server can be reached, or one refuses the key.
+        ValueError: A setting is not that of the servers, or there are fewer dimensions.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        settings: ClientSettings,
+        arguments: Mapping[str, Any],
+        *,
+        dimensions: int | None,
+        instruction: str | None,
+    ) -> None:
+        super().__init__(urls, settings, arguments, "embedder")
+        available = self.recipe.dimensions
+        if dimensions is not None and not 1 <= dimensions <= available:
+            self.close()
+            raise ValueError(f"dimensions is {dimensions}; it must be between 1 and {available} for this model")
+        self.recipe = replace(
+            self.recipe,
+            dimensions=dimensions or available,
+            instruction=normalize_instruction(instruction or "") or self.recipe.instruction,
+        )
+
+    def embed(self, inputs: Iterator[Input], instruction: str) -> Generator[ItemOutput]:
+        """Embed inputs; see `EmbeddingBackend.embed`."""
+        return self._run(_PATH, _FIELD, self._fields(instruction), None, inputs)
+
+    def aembed(self, inputs: Iterator[Input], instruction: str) -> AsyncGenerator[ItemOutput]:
+        """Embed inputs; see `EmbeddingBackend.aembed`."""
+        return self._arun(_PATH, _FIELD, self._fields(instruction), None, inputs)
+
+    def _fields(self, instruction: str) -> dict[str, Any]:
+        return {"instruction": instruction, "dimensions": self.recipe.dimensions}

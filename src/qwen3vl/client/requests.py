@@ -1,0 +1,239 @@
+"""Sends the chunks of a call: encoded, in requests of bounded size, with the contents that the server does not have."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from qwen3vl.client.answers import decode_outputs
+from qwen3vl.client.chunks import Chunk
+from qwen3vl.client.contents import Content
+from qwen3vl.client.items import EncodedItem, EncodingRules, encode_item
+from qwen3vl.client.transport import Transport
+from qwen3vl.concurrency.fork_safety import init_in_each_process
+from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
+from qwen3vl.errors import RecipeError, ServerError
+from qwen3vl.inputs import Item
+from qwen3vl.recipe import Recipe
+from qwen3vl.results import ItemOutput, failed_output
+from qwen3vl.wire import MEDIA_TYPE, MISSING_CONTENTS, OTHER_RECIPE, encode_request
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+REQUEST_BYTES = 16 * 2**20
+"""Size that requests with several items do not exceed."""
+UNASKED_BYTES = 64 * 2**10
+"""Size of contents that are sent along without asking whether the server has them."""
+_THREADS = ForkSafeThreadPool(8, "qwen3vl-client")
+"""They read files, fetch URLs and encode images. They wait for nothing that runs in the background loop."""
+
+Group = Sequence[tuple[int, EncodedItem]]
+
+
+class LostContentError(Exception):
+    """A content cannot be read any more."""
+
+    def __init__(self, digest: str, reason: Exception) -> None:
+        super().__init__(digest)
+        self.digest = digest
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where and as what the items of a call are sent.
+
+    Attributes:
+        path: The path.
+        field: Field of the request that has the items.
+        recipe: Recipe of the model that has to answer.
+    """
+
+    path: str
+    field: str
+    recipe: Recipe
+
+
+class RequestSender:
+    """Sends requests to the server's own dialect. It works in the background loop.
+
+    Args:
+        transport: Sends them.
+        rules: How items are encoded.
+    """
+
+    def __init__(self, transport: Transport, rules: EncodingRules) -> None:
+        self.rules = rules
+        self._transport = transport
+        self._max_bytes = min(REQUEST_BYTES, rules.max_item_bytes)
+        init_in_each_process(self)
+
+    def init_process_state(self) -> None:
+        """Forget what the process that forked is sending."""
+        self._uploads: dict[str, asyncio.Future[None]] = {}
+        """Contents that a request is sending, which others need not send at the same time."""
+
+    async def encode(self, item: Item, role: str = "") -> EncodedItem:
+        """Encode an item.
+
+        Args:
+            item: The item.
+            role: As for `encode_item`.
+
+        Returns:
+            The encoded item.
+
+        Raises:
+            InputError: An image or video cannot be read.
+        """
+        if not (item.images or item.videos):
+            return encode_item(item, self.rules, role)
+        return await _in_thread(encode_item, item, self.rules, role)
+
+    async def send_chunk(
+        self, endpoint: Endpoint, fields: Mapping[str, Any], query: EncodedItem | None, chunk: Chunk
+    ) -> list[ItemOutput]:
+        """Send a chunk in one or several requests.
+
+        Args:
+            endpoint: Where to.
+            fields: Further fields of the requests.
+            query: An item for the field `query`.
+            chunk: The items.
+
+        Returns:
+            An output for each item, in their order.
+
+        Raises:
+            LostContentError: A content of the query cannot be read any more.
+            RecipeError: A server has another model.
+            ServerError: The servers cannot be reached, or refuse the request.
+        """
+        outputs: list[ItemOutput] = []
+        group: list[tuple[int, EncodedItem]] = []
+        own_size = size = 0 if query is None else query.size
+        send_group = partial(self._send_group, endpoint, fields, query)
+        for index, item in chunk:
+            if isinstance(item, ItemOutput):
+                outputs.append(item)
+                continue
+            try:
+                encoded = await self.encode(item)
+            except Exception as error:  # whatever fails in one item must not stop the others
+                outputs.append(failed_output(index, getattr(error, "source", None) or item.name, error))
+                continue
+            if group and size + encoded.size > self._max_bytes:
+                outputs += await send_group(group)
+                group, size = [], own_size
+            group.append((index, encoded))
+            size += encoded.size
+        if group:
+            outputs += await send_group(group)
+        return sorted(outputs, key=lambda output: output.index)
+
+    async def _send_group(
+        self, endpoint: Endpoint, fields: Mapping[str, Any], query: EncodedItem | None, group: Group
+    ) -> list[ItemOutput]:
+        """Send items in one request. Those whose contents cannot be read any more fail, and the others are sent."""
+        failed: list[ItemOutput] = []
+        while group:
+            try:
+                return [*failed, *await self._request(endpoint, fields, query, group)]
+            except LostContentError as lost:
+                if query is not None and lost.digest in query.contents:
+                    raise
+                affected = [(index, item) for index, item in group if lost.digest in item.contents]
+                failed += [failed_output(index, item.name, lost.reason) for index, item in affected]
+                group = [pair for pair in group if pair not in affected]
+        return failed
+
+    async def _request(
+        self, endpoint: Endpoint, fields: Mapping[str, Any], query: EncodedItem | None, group: Group
+    ) -> list[ItemOutput]:
+        """Send items in one request, with further contents each time that the server misses some."""
+        indices, items = zip(*group, strict=True)
+        body = _body(endpoint.field, {**fields, "digest": endpoint.recipe.digest}, query, items)
+        contents: dict[str, Content] = {}
+        for item in items if query is None else (query, *items):
+            contents |= item.contents
+        attached = set(contents) if sum(content.size for content in contents.values()) <= UNASKED_BYTES else set()
+        while True:
+            try:
+                with self._uploading(attached):
+                    attachments = await _load({digest: contents[digest] for digest in attached})
+                    answer = await self._transport.request(endpoint.path, encode_request(body, attachments), MEDIA_TYPE)
+                return decode_outputs(answer, indices, items, {} if query is None else query.names)
+            except ServerError as error:
+                if error.details.get("code") == OTHER_RECIPE:
+                    raise _recipe_error(endpoint.recipe, error) from error
+                missing = set(error.details.get("missing") or ()) & contents.keys() - attached
+                if error.details.get("code") != MISSING_CONTENTS or not missing:
+                    raise
+            if uploads := [self._uploads[digest] for digest in missing if digest in self._uploads]:
+                await asyncio.wait(uploads)
+            else:
+                attached |= missing
+
+    @contextmanager
+    def _uploading(self, digests: set[str]) -> Iterator[None]:
+        """Return a context in which other requests that lack these contents wait instead of sending them too."""
+        done = asyncio.get_running_loop().create_future()
+        own = [digest for digest in digests if self._uploads.setdefault(digest, done) is done]
+        try:
+            yield
+        finally:
+            for digest in own:
+                del self._uploads[digest]
+            done.set_result(None)
+
+
+def _recipe_error(recipe: Recipe, error: ServerError) -> RecipeError:
+    differences = recipe.describe_differences(Recipe.from_dict(error.details["recipe"]))
+    return RecipeError(
+        f"{error}: {differences}. Give all servers the same model and settings, and create a new Embedder or Reranker "
+        "after changes"
+    )
+
+
+def _body(field: str, fields: Mapping[str, Any], query: EncodedItem | None, items: Sequence[EncodedItem]) -> str:
+    """Return the JSON of a request; items are JSON already."""
+    members = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in fields.items() if value is not None]
+    if query is not None:
+        members.append(f'"query":{query.body}')
+    members.append(f"{json.dumps(field)}:[{','.join(item.body for item in items)}]")
+    return f"{{{','.join(members)}}}"
+
+
+async def _load(contents: Mapping[str, Content]) -> list[bytes]:
+    """Read contents.
+
+    Args:
+        contents: The contents by their digests.
+
+    Returns:
+        Their bytes.
+
+    Raises:
+        LostContentError: One cannot be read any more.
+    """
+    return await _in_thread(_load_all, contents) if contents else []
+
+
+def _load_all(contents: Mapping[str, Content]) -> list[bytes]:
+    loaded = []
+    for digest, content in contents.items():
+        try:
+            loaded.append(content.load())
+        except Exception as error:
+            raise LostContentError(digest, error) from error
+    return loaded
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.wrap_future(_THREADS.submit(function, *args, **kwargs))

@@ -1,0 +1,88 @@
+"""`RemoteReranker`: the backend of a `Reranker` whose model is in a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from typing import Any
+
+from qwen3vl.client.answers import decode_query_error
+from qwen3vl.client.backend import RemoteBackend
+from qwen3vl.client.items import EncodedItem
+from qwen3vl.client.requests import LostContentError
+from qwen3vl.errors import ServerError, query_error
+from qwen3vl.inputs import Input, Item
+from qwen3vl.results import ItemOutput
+from qwen3vl.settings import ClientSettings
+from qwen3vl.wire import INVALID_QUERY, QUERY_ROLE
+
+_PATH, _FIELD = "/qwen3vl/score", "documents"
+
+
+class RemoteReranker(RemoteBackend):
+    """Scores documents by requests to servers.
+
+    Args:
+        urls: The servers.
+        settings: Key, time limits, media policy.
+        arguments: What the caller has set; limits among it are compared with the servers'.
+        instruction: What makes a document relevant; None is the instruction of the servers.
+
+    Raises:
+        ModelError: A server has no reranker.
+        RecipeError: The servers have different models or settings.
+        ServerError: No server can be reached, or one refuses the key.
+        ValueError: A setting is not that of the servers.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        settings: ClientSettings,
+        arguments: Mapping[str, Any],
+        *,
+        instruction: str | None,
+    ) -> None:
+        super().__init__(urls, settings, arguments, "reranker")
+        self.recipe = replace(self.recipe, instruction=instruction or self.recipe.instruction)
+
+    def score(self, query: Item, documents: Iterator[Input], instruction: str) -> Generator[ItemOutput]:
+        """Score documents; see `RerankingBackend.score`."""
+        encoding = self._transport.submit(self._sender.encode, query, QUERY_ROLE)
+        try:
+            encoded = self._transport.result_of(encoding)
+        except Exception as error:
+            raise self._query_error(query, error) from error
+        with _answers_to(encoded):
+            yield from self._run(_PATH, _FIELD, {"instruction": instruction}, encoded, documents)
+
+    async def ascore(self, query: Item, documents: Iterator[Input], instruction: str) -> AsyncGenerator[ItemOutput]:
+        """Score documents; see `RerankingBackend.ascore`."""
+        encoding = asyncio.wrap_future(self._transport.submit(self._sender.encode, query, QUERY_ROLE))
+        try:
+            encoded = await self._transport.aresult_of(encoding)
+        except Exception as error:
+            raise self._query_error(query, error) from error
+        with _answers_to(encoded):
+            outputs = self._arun(_PATH, _FIELD, {"instruction": instruction}, encoded, documents)
+            async with aclosing(outputs):
+                async for output in outputs:
+                    yield output
+
+    def _query_error(self, query: Item, error: Exception) -> Exception:
+        return error if self.closed else query_error(getattr(error, "source", None) or query.name, error)
+
+
+@contextmanager
+def _answers_to(query: EncodedItem) -> Iterator[None]:
+    """Turn failures of a query that a server reports into the error that an engine in this process raises."""
+    try:
+        yield
+    except LostContentError as error:
+        raise query_error(query.name, error.reason) from error
+    except ServerError as error:
+        if error.details.get("code") != INVALID_QUERY:
+            raise
+        raise decode_query_error(error.details["failure"], query) from error

@@ -1,0 +1,1 @@
+"""Backends that run models in this process, by an engine of their own."""
