@@ -2,8 +2,8 @@
 
 `RemoteEmbedder` and `RemoteReranker` take a call's items in chunks (`chunks`), several of which are under way at once.
 The items of a chunk are encoded (`items`, `contents`), put into requests (`requests`, `groups`), and the answers are
-decoded (`answers`). `transport` sends requests: over connections that all threads and event loops share, again after failures,
-to the server that has the least to do (`servers`).
+decoded (`answers`). `transport` sends requests: over connections that all threads and event loops share, again after
+failures, to the server that has the least to do (`servers`).
 """
 
 from qwen3vl.client.embedder import RemoteEmbedder
