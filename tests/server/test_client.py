@@ -89,7 +89,7 @@ def test_recipe_is_that_of_an_engine_here(
     ):
         assert remote.recipe.digest == local.recipe.digest != embedder.recipe.digest
         assert (remote.dimension, remote.instruction) == (24, "Find shapes.")
-        texts = ["a red circle", {"text": "ein blauer Stern", "instruction": "Find stars"}]
+        texts: list[Any] = ["a red circle", {"text": "ein blauer Stern", "instruction": "Find stars"}]
         assert_close(remote.embed(texts), local.embed(texts))
         assert_close(remote.embed(texts, instruction="Others"), local.embed(texts, instruction="Others"))
     assert reranker.recipe.digest == golden_reranker.recipe.digest
@@ -122,7 +122,7 @@ def test_frames_are_sampled_and_rotated_as_in_an_engine_here(checkpoints: Path, 
     rotated.save(encoded, "JPEG", exif=exif)
     image = Image.open(BytesIO(encoded.getvalue()))
     frames = [Image.new("RGB", (64, 64), (number, 0, 0)) for number in range(9)]
-    inputs = [image, encoded.getvalue(), {"video": frames}]
+    inputs: list[Any] = [image, encoded.getvalue(), {"video": frames}]
     settings: dict[str, Any] = {"device": "cpu", "exif": True, "max_frames": 5}
     served = Embedder(checkpoints / "embedding", policy=SERVER_POLICY, **settings)
     with (
