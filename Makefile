@@ -26,7 +26,8 @@ PARITY_TESTS := tests/test_golden.py tests/test_model.py tests/test_attention.py
 	tests/test_geometry.py tests/test_config.py tests/llama_index
 
 .DEFAULT_GOAL := help
-.PHONY: help install fix lint imports types test test-core test-by-url test-qdrant parity packages docs docs-serve install-check ci clean
+.PHONY: help install fix lint imports types test test-core test-by-url test-qdrant test-haystack parity packages docs docs-serve \
+	install-check ci clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*##/\1 /' | awk '{n=$$1; $$1=""; printf "  %-14s%s\n", n, $$0}'
@@ -65,6 +66,10 @@ test-by-url:  ## the tests of LangChain's and LlamaIndex's classes once more, wi
 test-qdrant:  ## the store tests against the Qdrant server at QDRANT_URL
 	@test -n "$$QDRANT_URL" || { echo "set QDRANT_URL, for example http://localhost:6333"; exit 2; }
 	$(UV) run pytest $(STORE_TESTS) -k qdrant-server
+
+# Haystack's docstring-parser and pydoclint's fork of it have the same files, so that they cannot be in one environment.
+test-haystack:  ## the server with Haystack's components, in an environment on top of the others
+	$(UV) run --with 'jina-haystack>=2' python -m pytest -n0 tests/server/test_rag_frameworks.py -k haystack
 
 parity:  ## the golden answers and the model tests on other versions: make parity TRANSFORMERS='>=5,<6'
 	$(UV) venv --quiet --clear build/parity

@@ -142,11 +142,12 @@ def batch_size_rows(bench: Bench) -> Iterator[Callable[[], str]]:
     yield from (partial(row, count) for count in (1, 4, 16, 64, 256, 1024) if count <= bench.scaled(1024))
 
 
-def latency_row(bench: Bench) -> str:
+def latency_row(bench: Bench, *, cuda_graphs: bool) -> str:
     """Time a short query through the whole engine, and the model's forward pass over the same tokens.
 
     Args:
         bench: The benchmark.
+        cuda_graphs: Whether the engine runs the query as a CUDA graph; a warning in the log says so if it cannot.
 
     Returns:
         The row. The time of the forward pass includes the copy of the result to the CPU. Both times are medians of 50
@@ -156,7 +157,7 @@ def latency_row(bench: Bench) -> str:
     from qwen3vl.processing.fitting import fit
     from qwen3vl.processing.templates import PromptContent, embed_prompt
 
-    embedder = bench.embedder()
+    embedder = bench.embedder(cuda_graphs=cuda_graphs)
     query = "the lantern by the frozen harbour"
     content: PromptContent[Any] = PromptContent(videos=(), images=(), texts=(query,))
     prompt = fit(embed_prompt(content, embedder.instruction), embedder.engine.tokenizer, 8192).prompt
@@ -175,7 +176,8 @@ def latency_row(bench: Bench) -> str:
         return statistics.median([time_call(work, bench.device)[0] for _ in range(60)][10:])
 
     engine_s, forward_s = median_s(lambda: embedder.embed(query)), median_s(forward)
-    return f"| {pack.num_tokens} tokens | {engine_s * 1e3:.2f} | {forward_s * 1e3:.2f} | {engine_s / forward_s:.2f} |"
+    name = f"{pack.num_tokens} tokens{', CUDA graphs' if cuda_graphs else ''}"
+    return f"| {name} | {engine_s * 1e3:.2f} | {forward_s * 1e3:.2f} | {engine_s / forward_s:.2f} |"
 
 
 def exactness_rows(bench: Bench) -> Iterator[Callable[[], str]]:
@@ -249,7 +251,7 @@ def report(bench: Bench, checkout: Path | None) -> Iterator[str]:
     yield "\n## Batch size\n\n| texts in a call | texts/s |\n| ---: | ---: |"
     yield from run_rows(batch_size_rows(bench), bench)
     yield "\n## Latency\n\n| query | engine, ms | forward pass, ms | ratio |\n| --- | ---: | ---: | ---: |"
-    yield from run_rows(iter([partial(latency_row, bench)]), bench)
+    yield from run_rows((partial(latency_row, bench, cuda_graphs=value) for value in (False, True)), bench)
     yield "\n## Exactness\n\n| dtype | lowest cosine to float32 on the CPU | median |\n| --- | ---: | ---: |"
     yield from run_rows(exactness_rows(bench), bench)
 

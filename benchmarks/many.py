@@ -29,9 +29,9 @@ SAMPLE_SIZE = 40
 """Number of vectors that are compared with those of single calls."""
 
 
-def resident_mib() -> int:
-    """Return the memory of this process, in MiB."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES >> 20
+def resident_mib(process: int | str = "self") -> int:
+    """Return the memory of a process, in MiB."""
+    return int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES >> 20
 
 
 def mixed_inputs(folder: Path, count: int) -> Iterator[Any]:

@@ -162,6 +162,8 @@ async def test_blocking_store_has_async_methods_too(store: Store) -> None:
     ids = [point.id async for point in store.ascan()]
     assert await store.aexisting(ids) == set(ids)
     assert set(await store.avectors(ids)) == set(ids)
+    assert sorted((await store.adocuments(ids)).values(), key=documents.index) == documents
+    assert not await store.ahas_words()
     await store.adelete(ids[:2])
     await store.adelete_where({"source": "nowhere"})
     assert await store.acount() == 3

@@ -22,35 +22,9 @@ from qwen3vl.model.attention.varlen import VarlenAttention
 from qwen3vl.model.attention.varlen_kernels import check_kernel
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from tests.support.packed_prompts import UNLIMITED, encode, prompts
+from tests.support.varlen_kernels import masked_kernel, reference_kernel
 
 CPU = torch.device("cpu")
-
-
-def reference_kernel(
-    query: Any,
-    key: Any,
-    value: Any,
-    cu_seqlens_q: Any,
-    cu_seqlens_k: Any,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
-    causal: bool,
-    return_lse: bool,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What a GPU's varlen kernel computes, sequence by sequence, in plain torch."""
-    outputs, sums = [], []
-    key, value = (heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1) for heads in (key, value))
-    assert max_seqlen_q == int(cu_seqlens_q.diff().max())
-    assert max_seqlen_k == int(cu_seqlens_k.diff().max())
-    for q_start, q_stop, k_start, k_stop in zip(
-        cu_seqlens_q, cu_seqlens_q[1:], cu_seqlens_k, cu_seqlens_k[1:], strict=False
-    ):
-        scores = torch.einsum("qhd,khd->hqk", query[q_start:q_stop], key[k_start:k_stop]) * query.shape[-1] ** -0.5
-        if causal:
-            scores = scores.masked_fill(~torch.ones(scores.shape[1:], dtype=torch.bool).tril(), -torch.inf)
-        outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), value[k_start:k_stop]))
-        sums.append(scores.logsumexp(-1).T)
-    return torch.cat(outputs), torch.cat(sums) if return_lse else None
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,7 +67,9 @@ def test_short_prefixes_are_replicated_and_long_ones_linked() -> None:
 
 
 def test_kernel_with_another_log_sum_exp_fails_the_check() -> None:
-    check_kernel(reference_kernel, CPU, torch.float32)
+    for kernel in (reference_kernel, masked_kernel):
+        check_kernel(kernel, CPU, torch.float32)
+    check_kernel(masked_kernel, CPU, torch.float32, [((3, 0, 9, 0, 0), None)], max_seqlen=32)
 
     def base_two(*args: Any) -> Any:
         output, sums = reference_kernel(*args)

@@ -228,6 +228,7 @@ def test_indexed_folder_finds_the_same_after_reopening(
         assert numbers(store.search(query_vector(documents[number]), 1, text=text)) == [number]
         assert numbers(store.search(query_vector(documents[number]), 1, mode="dense")) == [number]
     assert store.layout == layout
+    assert store.has_words()
     ids = [store.point_id(documents[0], FakeEmbedder().recipe)]
     assert list(store.vectors(ids)) == ids
     assert not store.client.backend.build_index(store.collection)

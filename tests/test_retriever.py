@@ -81,6 +81,10 @@ def test_pages_of_reranked_hits_are_parts_of_one_ranking(
     ranking = retriever.search(query, 12)
     pages = [hit.id for offset in (0, 4, 8) for hit in retriever.search(query, 4, offset=offset)]
     assert pages == [hit.id for hit in ranking]
+    by_vectors = Retriever(tiny_embedder, store)
+    assert retriever.rerank(query, by_vectors.search(query, 12)) == ranking
+    assert asyncio.run(retriever.arerank(query, by_vectors.search(query, 12))) == ranking
+    assert by_vectors.rerank(query, ranking) == ranking
     threshold = sum(sorted(hit.score for hit in ranking)[5:7]) / 2
     above = retriever.search(query, 12, threshold=threshold)
     assert {hit.id for hit in above} == {hit.id for hit in ranking if hit.score >= threshold}
@@ -182,7 +186,7 @@ async def test_query_that_cannot_be_reranked_cancels_the_other_rerankings(
     queries: list[Any] = ["a red star", {"image": str(library[0][0])}, "a blue circle"]
     async with asyncio.timeout(20):
         with pytest.raises(InputError, match="the query") as caught:
-            await retriever._arerank_all(reranker, queries, [hits] * 3)
+            await retriever._arerank_all(queries, [hits] * 3)
     assert isinstance(caught.value.__cause__, PolicyError)
     assert not forward.resume.is_set()
     forward.resume.set()

@@ -138,7 +138,8 @@ def test_tenants_are_isolated(backend: OpenStore) -> None:
     assert all(hit.document in documents for hit in bob.search(query_vector(documents[0]), 20))
     ann_ids = [point.id for point in stores["ann"].scan()]
     assert bob.existing(ann_ids) == set()
-    assert bob.vectors(ann_ids) == {}
+    assert bob.vectors(ann_ids) == bob.documents(ann_ids) == bob.documents([]) == {}
+    assert stores["ann"].documents(ann_ids[:1] * 2).keys() == {ann_ids[0]}
     for empty_filter in empty_filters(bob):
         with pytest.raises((ValueError, StoreError), match="needs a filter"):
             bob.delete_where(empty_filter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack, cast, overload
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from qwen3vl.backends import BackendOwner, RerankingBackend, torch_required
 from qwen3vl.errors import query_error
-from qwen3vl.inputs import Input, Item, as_item, check_text
+from qwen3vl.inputs import Input, Item, aparse, as_item, check_text
 from qwen3vl.results import (
     Batch,
     OnError,
@@ -173,7 +174,7 @@ class Reranker(BackendOwner[RerankingBackend]):
             ValueError: `on_error` has another value.
         """
         check_on_error(on_error)
-        item = _parse_query(query)
+        item = await aparse(partial(_parse_query, query), query)
         outputs = self.backend.ascore(item, iterate_inputs(documents), self._resolve(item, instruction))
         batch = await self._collector(documents, progress=progress).acollect(outputs)
         raise_errors(batch, on_error)

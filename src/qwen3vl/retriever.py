@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import BatchError, InputError, RecipeError, query_error
-from qwen3vl.inputs import Input
+from qwen3vl.inputs import Input, aparse
 from qwen3vl.query_words import QueryWords
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import AsyncStore, Hit, Search, SearchOptions, Store
@@ -111,13 +112,13 @@ class AsyncRetriever:
         search = Search(_NO_VECTOR, limit, **options)
         if not self._recipe_checked:
             self._check_recipe(await self.store.arecipe())
-        words = QueryWords(queries, search.mode)
+        words = await aparse(partial(QueryWords, queries, search.mode), *queries)
         vectors = words.without_vectors
         if search.mode != "text":
             vectors = words.check(await self.embedder.aembed(queries, **self._embed_options))
         hits = _hits_by_query(vectors, await self.store.asearch_many(self._searches(vectors, words, search)))
         if self.reranker is not None:
-            hits = [_page(reranked, search) for reranked in await self._arerank_all(self.reranker, queries, hits)]
+            hits = [_page(reranked, search) for reranked in await self._arerank_all(queries, hits)]
         return _raise_query_errors(vectors, hits)
 
     def _check_recipe(self, stored: Recipe | None) -> None:
@@ -134,29 +135,35 @@ class AsyncRetriever:
         rows = zip(vectors.values, words.texts, vectors.ok, strict=True)
         return [replace(search, vector=vector, text=text) for vector, text, ok in rows if ok]
 
-    async def _arerank_all(
-        self, reranker: Reranker, queries: Sequence[Input], hits: Sequence[list[Hit]]
-    ) -> list[list[Hit]]:
+    async def arerank(self, query: Input, hits: list[Hit]) -> list[Hit]:
+        """Let the reranker score hits, however they were found.
+
+        Args:
+            query: An input as `Reranker.score` accepts it.
+            hits: Hits of the store.
+
+        Returns:
+            The hits with the reranker's scores, best first; those that it cannot read come last, with the reason.
+            Without a reranker, the hits as they are.
+
+        Raises:
+            InputError: The query cannot be used.
+        """
+        if self.reranker is None or not hits:
+            return hits
+        return _in_order(hits, await self.reranker.arank(query, _inputs(hits), **self._rank_options))
+
+    async def _arerank_all(self, queries: Sequence[Input], hits: Sequence[list[Hit]]) -> list[list[Hit]]:
         try:
             async with asyncio.TaskGroup() as group:  # the first error cancels the other rerankings
                 tasks = [
-                    group.create_task(self._arerank(reranker, query, query_hits))
+                    group.create_task(self.arerank(query, query_hits))
                     for query, query_hits in zip(queries, hits, strict=True)
                 ]
         except ExceptionGroup as errors:
             first = errors.exceptions[0]
             raise first from first.__cause__
         return [task.result() for task in tasks]
-
-    async def _arerank(self, reranker: Reranker, query: Input, hits: list[Hit]) -> list[Hit]:
-        if not hits:
-            return hits
-        return _in_order(hits, await reranker.arank(query, _inputs(hits), **self._rank_options))
-
-    def _rerank(self, reranker: Reranker, query: Input, hits: list[Hit]) -> list[Hit]:
-        if not hits:
-            return hits
-        return _in_order(hits, reranker.rank(query, _inputs(hits), **self._rank_options))
 
     @property
     def _embed_options(self) -> dict[str, Any]:
@@ -263,8 +270,22 @@ class Retriever(AsyncRetriever):
         hits = _hits_by_query(vectors, self.store.search_many(self._searches(vectors, words, search)))
         if self.reranker is not None:
             pairs = zip(queries, hits, strict=True)
-            hits = [_page(self._rerank(self.reranker, query, query_hits), search) for query, query_hits in pairs]
+            hits = [_page(self.rerank(query, query_hits), search) for query, query_hits in pairs]
         return _raise_query_errors(vectors, hits)
+
+    def rerank(self, query: Input, hits: list[Hit]) -> list[Hit]:
+        """Let the reranker score hits, however they were found.
+
+        Args:
+            query: As for `arerank`.
+            hits: As for `arerank`.
+
+        Returns:
+            As from `arerank`.
+        """
+        if self.reranker is None or not hits:
+            return hits
+        return _in_order(hits, self.reranker.rank(query, _inputs(hits), **self._rank_options))
 
 
 def _hits_by_query(vectors: Batch, hits: Iterable[list[Hit]]) -> list[list[Hit]]:

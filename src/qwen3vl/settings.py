@@ -48,6 +48,9 @@ class EngineSettings:
             memory on CUDA, at most 1 GiB, and 256 MiB elsewhere; 0 disables the cache.
         compiled: Whether `torch.compile` fuses elementwise operations. The first calls take seconds longer, and a
             C compiler (for the CPU also C++) must be installed.
+        cuda_graphs: Whether batches of few and short texts are run as CUDA graphs, which is meant to make queries
+            faster. The first text of each of four lengths takes longer. Without CUDA it changes nothing. It was never
+            run on a GPU; see docs/performance.md.
         check_model: Whether to refuse a model whose files say that it is of the other kind: a reranker as `Embedder`,
             or an embedding model as `Reranker`. If False, it is loaded, with a warning in the log.
     """
@@ -67,6 +70,7 @@ class EngineSettings:
     threads: int | None = None
     vision_cache: int | None = None
     compiled: bool = False
+    cuda_graphs: bool = False
     check_model: bool = True
 
     def limits(self, *, max_length: int, max_pixels: int) -> Limits:
@@ -110,6 +114,7 @@ class EngineArguments(TypedDict, total=False):
     threads: int | None
     vision_cache: int | None
     compiled: bool
+    cuda_graphs: bool
     check_model: bool
 
 

@@ -13,12 +13,13 @@ from tests.support.model_server import ModelServer
 KEYS = st.sampled_from(
     [
         *("text", "image", "video", "instruction", "fps", "max_frames", "content", "type", "role", "messages"),
-        *("image_url", "video_url", "url", "x", "page", "start"),
+        *("image_url", "video_url", "image_base64", "url", "x", "page", "start"),
     ]
 )
 WORDS = st.sampled_from(
     [
-        *("", "a", "\ud800", "\x00", "text", "image_url", "user", "system", "assistant"),
+        *("", "a", "\ud800", "\x00", "text", "image_url", "image_base64", "user", "system", "assistant"),
+        *("query", "document", "binary", "base64", "NONE", "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABAAAAAQ"),
         *(EXAMPLE_IMAGE, "data:", "data:,", "//", "#page=0"),
     ]
 )
@@ -28,7 +29,12 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 FIELDS = {
-    "/v1/embeddings": ("input", "messages", "dimensions", "encoding_format", "instruction", "model"),
+    "/v1/embeddings": (
+        *("input", "messages", "dimensions", "output_dimension", "encoding_format", "instruction", "model"),
+        *("input_type", "task", "output_dtype", "truncation"),
+    ),
+    "/v1/multimodalembeddings": ("inputs", "input_type", "output_dimension", "output_dtype", "encoding_format"),
+    "/v2/embed": ("texts", "images", "inputs", "input_type", "embedding_types", "output_dimension", "truncate"),
     "/v1/rerank": ("query", "documents", "top_n", "return_documents", "instruction"),
     "/v1/score": ("text_1", "text_2", "queries", "items", "instruction"),
     "/qwen3vl/embed": ("inputs", "dimensions"),
@@ -40,7 +46,7 @@ REQUESTS = st.sampled_from(sorted(FIELDS)).flatmap(
 
 
 @settings(
-    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=500, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(request=REQUESTS)
 def test_no_body_makes_the_server_fail(tiny_server: ModelServer, request: tuple[str, Any]) -> None:

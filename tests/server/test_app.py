@@ -57,6 +57,17 @@ def test_names_of_models(server: ModelServer) -> None:
     assert server.post("/v1/embeddings", {"model": "tiny", "input": "a"}).status_code == 404
 
 
+def test_models_of_one_name_are_listed_once(embedder: Embedder) -> None:
+    settings = ServerSettings(embedder_name="qwen", reranker_name="qwen")
+    reranker = Reranker("tiny", device="cpu", policy=SERVER_POLICY)
+    with reranker, ModelServer(create_app(embedder=embedder, reranker=reranker, settings=settings)) as server:
+        (model,) = server.client.get("/v1/models").json()["data"]
+        assert (model["id"], model["kinds"]) == ("qwen", ["embedder", "reranker"])
+        assert model["max_model_len"] == min(embedder.engine.limits.max_length, reranker.engine.limits.max_length)
+        assert server.answer("/v1/embeddings", {"model": "qwen", "input": "a"})["model"] == "qwen"
+        assert server.answer("/v1/rerank", {"model": "qwen", "query": "a", "documents": ["a"]})["model"] == "qwen"
+
+
 def test_app_mounted_in_another(embedder: Embedder) -> None:
     outer = FastAPI()
     outer.mount("/models", create_app(embedder=embedder, settings=ServerSettings(api_keys=("key",))))
@@ -113,6 +124,7 @@ def test_openapi_examples_are_accepted(embedder: Embedder) -> None:
     with reranker, ModelServer(create_app(embedder=embedder, reranker=reranker)) as server:
         schemas = server.client.get("/openapi.json").json()["components"]["schemas"]
         bodies = {"EmbeddingsBody": "/v1/embeddings", "RerankBody": "/v1/rerank", "ScoreBody": "/v1/score"}
+        bodies |= {"EmbedByTypeBody": "/v2/embed", "MultimodalEmbeddingsBody": "/v1/multimodalembeddings"}
         bodies |= {"EmbedBody": "/qwen3vl/embed", "ScoreDocumentsBody": "/qwen3vl/score"}
         for name, path in bodies.items():
             assert schemas[name]["examples"]

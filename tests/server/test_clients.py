@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from qwen3vl_server.dialects.quantization import quantize_vectors
 
 from qwen3vl import Embedder, Reranker
 from tests.support.engines import assert_close
@@ -61,6 +66,58 @@ def test_cohere(tiny_server: ModelServer, tiny_reranker: Reranker) -> None:
     assert_close([result.relevance_score for result in answer.results], [score for _, score in expected])
     with pytest.raises(cohere.NotFoundError, match="this server is 'reranker'"):
         client.rerank(model="rerank-v3.5", query=QUERY, documents=DOCUMENTS)
+
+
+def test_cohere_embed(tiny_server: ModelServer, tiny_embedder: Embedder, media: dict[str, Path]) -> None:
+    cohere = pytest.importorskip("cohere")
+    client = cohere.ClientV2(api_key="none", base_url=tiny_server.url)
+    types = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
+    answer = client.embed(model="embedding", texts=TEXTS, input_type="search_document", embedding_types=types)
+    vectors = np.array(answer.embeddings.float_, dtype=np.float32)
+    assert_close(vectors, tiny_embedder.embed(TEXTS))
+    assert answer.embeddings.int8 == quantize_vectors(vectors, "int8").tolist()
+    assert answer.embeddings.uint8 == quantize_vectors(vectors, "uint8").tolist()
+    assert answer.embeddings.binary == quantize_vectors(vectors, "binary").tolist()
+    assert answer.embeddings.ubinary == quantize_vectors(vectors, "ubinary").tolist()
+    assert [base64.b64decode(vector) for vector in answer.embeddings.base64] == [row.tobytes() for row in vectors]
+    assert answer.texts == TEXTS
+    assert answer.meta.billed_units.input_tokens == tiny_embedder.embed(TEXTS, on_error="collect").num_tokens
+    uri = data_uri(media["photo"])
+    parts = [{"type": "text", "text": "a photo"}, {"type": "image_url", "image_url": {"url": uri}}]
+    for sent, local in (
+        ({"images": [uri], "input_type": "image"}, {"image": media["photo"]}),
+        (
+            {"inputs": [{"content": parts}], "input_type": "search_query"},
+            {"image": media["photo"], "text": "a photo"},
+        ),
+    ):
+        answer = client.embed(model="embedding", **sent)
+        assert_close(answer.embeddings.float_, tiny_embedder.embed([local]))
+    with pytest.raises(cohere.BadRequestError, match=r"item 1 \(''\): it is empty"):
+        client.embed(model="embedding", texts=["a", ""], input_type="search_document")
+
+
+async def test_voyage(tiny_server: ModelServer, tiny_embedder: Embedder, media: dict[str, Path]) -> None:
+    voyageai = pytest.importorskip("voyageai")
+    options: dict[str, Any] = {"api_key": "none", "base_url": f"{tiny_server.url}/v1"}
+    client = voyageai.Client(**options)
+    photo, uri = Image.open(media["photo"]), data_uri(media["photo"])
+    inputs = [["a photo", photo], [photo], ["a photo"]]
+    batch = tiny_embedder.embed([{"image": photo, "text": "a photo"}, {"image": photo}, "a photo"], on_error="collect")
+    answer = client.multimodal_embed(inputs, model="embedding", input_type="document")
+    assert_close(answer.embeddings, batch.values)
+    assert answer.total_tokens == batch.num_tokens
+    answer = await voyageai.AsyncClient(**options).multimodal_embed(inputs, model="embedding", input_type="query")
+    assert_close(answer.embeddings, batch.values)
+    urls = [{"content": [{"type": "image_url", "image_url": uri}, {"type": "text", "text": "a photo"}]}]
+    answer = client.multimodal_embed(urls, model="embedding", output_dimension=16, output_dtype="ubinary")
+    with Embedder("tiny", device="cpu", dimensions=16) as embedder:
+        expected = embedder.embed([{"image": media["photo"], "text": "a photo"}])
+        assert answer.embeddings == quantize_vectors(expected, "ubinary").tolist()
+        answer = client.embed(TEXTS, model="embedding", input_type="query", output_dimension=16)
+        assert_close(answer.embeddings, embedder.embed(TEXTS))
+    with pytest.raises(voyageai.error.InvalidRequestError, match="it is empty"):
+        client.embed([""], model="embedding")
 
 
 def test_langchain_cohere(tiny_server: ModelServer, tiny_reranker: Reranker) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
+from qwen3vl_server.errors import RequestError
+from qwen3vl_server.quotas import Quota
 
 from qwen3vl import Embedder, Reranker
 from tests.support.engines import GatedForward, busy_embedder, embedder_with
@@ -118,10 +120,32 @@ def test_busy_server_answers_429_and_then_what_it_accepted(limited: ModelServer,
         assert [accepted.result().status_code for accepted in (first, second, third)] == [200, 200, 200]
     for response, unit in zip(refused, ("items waiting", "bytes of requests waiting"), strict=True):
         assert response.status_code == 429
-        assert response.headers["Retry-After"] == "1"
+        assert 1 <= int(response.headers["Retry-After"]) <= 60
         assert response.json()["error"]["type"] == "rate_limit_error"
         assert unit in response.json()["message"]
     assert limited.post("/v1/rerank", {"query": "a", "documents": ["b", "c"]}).status_code == 200
+
+
+def test_retry_after_is_how_long_the_excess_takes() -> None:
+    now = [0.0]
+    quota = Quota(10, "items", clock=lambda: now[0])
+
+    def refused_for(amount: int) -> int:
+        with pytest.raises(RequestError) as caught:
+            quota.add(amount)
+        assert caught.value.status == 429
+        return caught.value.retry_after_s
+
+    for _ in range(100):  # leases of 8 s
+        with quota.lease() as lease:
+            lease.add(5)
+            now[0] += 8
+    with quota.lease() as lease:
+        lease.add(8)  # one item per second is given back
+        assert quota.used == 8
+        assert [refused_for(amount) for amount in (3, 4, 10)] == [1, 2, 8]
+        assert refused_for(10**6) == 60
+    assert Quota(10, "items").used == quota.used == 0
 
 
 def test_client_that_leaves_is_cancelled_in_the_engine(

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from qwen3vl.model import text, vision_positions
+from qwen3vl.model import vision_positions
 from qwen3vl.model.attention import varlen_kernels
 from qwen3vl.model.layers import quantized
 
@@ -159,7 +159,6 @@ def _caches_of_devices() -> list[Any]:
         varlen_kernels.select_varlen_kernel,
         vision_positions.rotary_angles,
         vision_positions.bilinear_corners,
-        text.rotary_frequencies,
     ]
     try:
         from torch.nn.attention import varlen

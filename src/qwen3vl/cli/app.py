@@ -26,7 +26,9 @@ from qwen3vl.cli.options import (
     KindName,
     LanguageOption,
     ModeOption,
+    PortOption,
     QuantizationOption,
+    ServeOption,
     ShortOption,
     StoreOption,
     VerboseOption,
@@ -323,6 +325,8 @@ def demo(
             rich_help_panel=OUTPUT_PANEL,
         ),
     ] = "qwen3vl-demo",
+    serve: ServeOption = False,
+    port: PortOption = 8000,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -330,7 +334,7 @@ def demo(
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.demo import run_demo
 
-        code = run_demo(out, console=console, as_json=json)
+        code = run_demo(out, serve_at=port if serve else None, console=console, as_json=json)
     raise typer.Exit(code)
 
 

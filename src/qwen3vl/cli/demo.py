@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from qwen3vl.cli.extensions import load_command
 from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, print_json
 from qwen3vl.cli.page import QueryResult, write_page
 from qwen3vl.demo.evaluation import Answer, recall_by_task, search_question, write_questions
@@ -34,17 +35,22 @@ NOTE = (
 )
 
 
-def run_demo(out: str, *, console: Console, as_json: bool) -> int:
-    """Run the demo and print the recall of each task.
+def run_demo(out: str, *, serve_at: int | None, console: Console, as_json: bool) -> int:
+    """Run the demo and print the recall of each task; then serve the library, if that is wanted.
 
     Args:
         out: The folder that the library, the store and the page are written to.
+        serve_at: Port at which the library is served with its search page; None to end instead.
         console: Where messages, progress and the table go.
         as_json: Whether the result is printed as JSON.
 
     Returns:
         The exit code: 1 if a document failed.
+
+    Raises:
+        typer.BadParameter: The library is to be served, and the server is not installed.
     """
+    serve = None if serve_at is None else load_command("serve")
     start = time.monotonic()
     folder = Path(out).resolve()
     console.print(f"drawing a library of images, slides, videos and notes in {folder / 'library'}", markup=False)
@@ -75,6 +81,9 @@ def run_demo(out: str, *, console: Console, as_json: bool) -> int:
     else:
         console.print(_table(tasks))
         console.print(f"{sum(seconds.values()):.0f} seconds; page written: {page}", markup=False)
+    if serve is not None:
+        options = {"store": folder / "store", "folder": library.folder, "reranker": "tiny", "port": serve_at}
+        serve.main([f"--{name}={value}" for name, value in options.items()], standalone_mode=False)
     return EXIT_FAILED if report.failed else EXIT_OK
 
 

@@ -25,20 +25,33 @@ class ExtensibleGroup(EscapingGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command; None if there is none."""
-        command = super().get_command(ctx, cmd_name)
-        if command is not None:
-            return command
-        entry = _entry_points().get(cmd_name)
-        if entry is not None:
-            return get_command(entry.load())
-        if cmd_name in INTEGRATIONS:
-            directory = INTEGRATIONS[cmd_name]
-            raise typer.BadParameter(
-                f"the command {cmd_name} needs the integration {directory!r}, which is not installed; at the root of a "
-                f"clone of the repository run: pip install . ./integrations/{directory}",
-                ctx=ctx,
-            )
-        return None
+        return super().get_command(ctx, cmd_name) or load_command(cmd_name, ctx)
+
+
+def load_command(name: str, ctx: Any = None) -> Any:
+    """Return the command of an integration.
+
+    Args:
+        name: The command's name.
+        ctx: Context of the command that is parsed, for the message.
+
+    Returns:
+        The command; None if no integration has one of this name.
+
+    Raises:
+        typer.BadParameter: The integration is not installed.
+    """
+    entry = _entry_points().get(name)
+    if entry is not None:
+        return get_command(entry.load())
+    if name in INTEGRATIONS:
+        directory = INTEGRATIONS[name]
+        raise typer.BadParameter(
+            f"the command {name} needs the integration {directory!r}, which is not installed; at the root of a "
+            f"clone of the repository run: pip install . ./integrations/{directory}",
+            ctx=ctx,
+        )
+    return None
 
 
 def _entry_points() -> dict[str, EntryPoint]:

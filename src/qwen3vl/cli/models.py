@@ -70,9 +70,9 @@ def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Rera
     """
     from qwen3vl.reranker import Reranker
 
-    if name is None and choice.model is not None and server_urls(choice.model):
-        name = choice.model
-    name = name or _matching_reranker(stored.model)
+    if name is None:
+        model = choice.model or ""
+        name = model if server_urls(model) else _matching_reranker(stored.model)
     return Reranker(name, device=choice.device, dtype=choice.dtype, policy=choice.policy)
 
 

@@ -70,6 +70,13 @@ def expand_home(value: str | None) -> str | None:
     return f"{match['integration']}{path}"
 
 
+ServeOption: TypeAlias = Annotated[
+    bool,
+    typer.Option("--serve", help="Serve the library with its search page at the end.", rich_help_panel=OUTPUT_PANEL),
+]
+PortOption: TypeAlias = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port for --serve; 0 takes a free one.", rich_help_panel=OUTPUT_PANEL)
+]
 StoreOption: TypeAlias = Annotated[
     str,
     typer.Option(

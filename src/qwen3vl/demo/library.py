@@ -20,6 +20,8 @@ from qwen3vl.demo.scenes import SIZE, Clip, Scene, random_clip, random_scene
 NUM_IMAGES, NUM_SLIDES, NUM_CLIPS, NUM_NOTES = 160, 12, 24, 24
 IMAGE_SUFFIXES = (".png", ".jpg", ".webp", ".bmp", ".gif")
 CLIP_FPS, CLIP_SECONDS = 8, 4
+CLIP_CODEC = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+"""H.264, which browsers play; MPEG-4 part 2 where PyAV was built without it."""
 SLIDE_POINTS = 288
 """Width and height of a slide, in points of 1/72 inch."""
 SLIDES_FILE, NOTES_FILE = "slides.pdf", "notes.md"
@@ -105,10 +107,11 @@ def write_clip(path: Path, clip: Clip, random: Random) -> None:
     """
     num_frames = CLIP_FPS * CLIP_SECONDS
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("mpeg4", rate=CLIP_FPS)
+        stream: Any = container.add_stream(CLIP_CODEC, rate=CLIP_FPS)
         stream.width = stream.height = SIZE
         stream.pix_fmt = "yuv420p"
         stream.bit_rate = 1_500_000
+        stream.thread_count = 1  # equal bytes on every machine
         for frame in clip.frames(random, [index / (num_frames - 1) for index in range(num_frames)]):
             for packet in stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame), format="rgb24")):
                 container.mux(packet)

@@ -8,14 +8,13 @@ its device's `worker`.
 
 from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.engine import Engine
-from qwen3vl.engine.requests import Request, make_request
+from qwen3vl.engine.requests import UnparsedRequest
 from qwen3vl.engine.stats import Stats
 
 __all__ = [
     "Engine",
-    "Request",
     "Stats",
+    "UnparsedRequest",
     "choose_devices",
     "choose_dtype",
-    "make_request",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from qwen3vl.model.layers.onednn import supports_bfloat16
 from qwen3vl.model.layers.quantized import WeightFormat
 
 _DTYPES = {
@@ -55,8 +56,8 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, WeightFo
 
     Args:
         name: `"auto"`, `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`, `"int8"` or `"fp8"`.
-        device: The device that decides what `"auto"` is: bfloat16 on CUDA, float32 elsewhere. Quantized weights are
-            computed in the same dtype.
+        device: The device that decides what `"auto"` is: bfloat16 on CUDA, float32 elsewhere. With quantized weights,
+            computations are in bfloat16 on CUDA and on CPUs with instructions for it.
 
     Returns:
         The dtype, and `"int8"`, `"fp8"` or None.
@@ -66,11 +67,12 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, WeightFo
     """
     if name in _DTYPES:
         return _DTYPES[name], None
-    default = torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32, None
+    fast_bfloat16 = device.type == "cuda" or (device.type == "cpu" and supports_bfloat16())
+    dtype = torch.bfloat16 if fast_bfloat16 else torch.float32
     if name == "int8":
-        return default, "int8"
+        return dtype, "int8"
     if name == "fp8":
-        return default, "fp8"
-    if name != "auto":
-        raise ValueError(f"dtype is {name!r}; it may be auto, {', '.join(_DTYPES)}, int8 or fp8")
-    return default, None
+        return dtype, "fp8"
+    raise ValueError(f"dtype is {name!r}; it may be auto, {', '.join(_DTYPES)}, int8 or fp8")

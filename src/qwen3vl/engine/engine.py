@@ -15,11 +15,11 @@ from torch import Tensor
 from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.executor import BatchExecutor, Forward
 from qwen3vl.engine.media_decoder import load_pixels
-from qwen3vl.engine.memory import TokenBudget, default_cache_bytes, token_budget
+from qwen3vl.engine.memory import TokenBudget, default_cache_bytes, graph_bytes, token_budget
 from qwen3vl.engine.preparation import RequestPreparer
 from qwen3vl.engine.replica import LoadSpec, Replica
 from qwen3vl.engine.replica_pool import REPLICAS
-from qwen3vl.engine.requests import PromptParts, Request
+from qwen3vl.engine.requests import PromptParts, UnparsedRequest
 from qwen3vl.engine.scheduler import Scheduler
 from qwen3vl.engine.stats import Stats
 from qwen3vl.errors import CLOSED
@@ -82,16 +82,21 @@ class Engine:
         self.fingerprint = fingerprint(checkpoint.folder)
         devices = choose_devices(settings.device)
         dtype, weight_format = choose_dtype(settings.dtype, devices[0])
-        load_spec = LoadSpec(checkpoint.folder, self.fingerprint, dtype, weight_format, settings.compiled)
+        load_spec = LoadSpec(
+            checkpoint.folder, self.fingerprint, dtype, weight_format, settings.compiled, settings.cuda_graphs
+        )
         self.replicas = REPLICAS.get(load_spec, devices)
         cache_bytes = settings.vision_cache
         if cache_bytes is None:
             cache_bytes = min(default_cache_bytes(device) for device in devices)
         for replica in self.replicas:
             replica.vision_cache.max_bytes = max(replica.vision_cache.max_bytes, cache_bytes)
+        config, reserved_bytes = self.model.config, cache_bytes
+        if settings.cuda_graphs:
+            reserved_bytes += graph_bytes(config, dtype, weight_format)
         self.budget = TokenBudget(
             settings.batch_tokens
-            or min(token_budget(self.model.config, device, dtype, cache_bytes, weight_format) for device in devices)
+            or min(token_budget(config, device, dtype, reserved_bytes, weight_format) for device in devices)
         )
         self._query_slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
             weakref.WeakKeyDictionary()
@@ -167,7 +172,7 @@ class Engine:
         for replica in self.replicas:
             replica.vision_cache.clear()
 
-    def run(self, requests: Iterable[Request]) -> Generator[ItemOutput]:
+    def run(self, requests: Iterable[UnparsedRequest]) -> Generator[ItemOutput]:
         """Run requests. Each ends in an output; none can make another one fail.
 
         Args:
@@ -184,7 +189,7 @@ class Engine:
             raise RuntimeError(CLOSED)
         return self._scheduler.run(requests)
 
-    def arun(self, requests: Iterable[Request]) -> AsyncGenerator[ItemOutput]:
+    def arun(self, requests: Iterable[UnparsedRequest]) -> AsyncGenerator[ItemOutput]:
         """Run requests as `run` does, without occupying a thread while they wait.
 
         Args:

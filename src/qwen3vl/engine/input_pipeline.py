@@ -12,7 +12,8 @@ from qwen3vl.engine.calls import Call, QueuedRequest
 from qwen3vl.engine.media_decoder import MediaDecoder
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
 from qwen3vl.engine.request_queue import RequestQueue
-from qwen3vl.engine.requests import Request, as_exception, failed_request
+from qwen3vl.engine.requests import Request, UnparsedRequest, as_exception, failed_request
+from qwen3vl.inputs import aparse
 from qwen3vl.results import ItemOutput
 
 
@@ -53,8 +54,8 @@ class InputPipeline:
         self._media_threads = PullThreadPool(num_media_threads, "qwen3vl-media", self._next_media_job)
 
     def submit_some(
-        self, call: Call, source: Iterator[Request] | None, is_idle: Callable[[], bool]
-    ) -> tuple[Iterator[Request] | None, int]:
+        self, call: Call, source: Iterator[UnparsedRequest] | None, is_idle: Callable[[], bool]
+    ) -> tuple[Iterator[UnparsedRequest] | None, int]:
         """Submit the next request of a call, and further ones as long as the caller is idle, if the queue has room.
 
         Args:
@@ -67,17 +68,46 @@ class InputPipeline:
         """
         num_submitted = 0
         while source is not None and self._queue.may_submit(call):
-            request = next(source, None)
-            if request is None:
-                self._queue.end_source(call)
-                self._on_ready()  # a worker may be waiting for more
+            unparsed = next(source, None)
+            if unparsed is None:
+                self._end_source(call)
                 return None, num_submitted
-            self._queue.submit(call, request)
+            self._submit(call, unparsed.parse())
             num_submitted += 1
-            self._wake(has_media=request.has_media)
             if not is_idle():
                 break
         return source, num_submitted
+
+    async def asubmit_next(
+        self, call: Call, source: Iterator[UnparsedRequest] | None
+    ) -> tuple[Iterator[UnparsedRequest] | None, int]:
+        """Submit the next request of a call, if the queue has room, without blocking the event loop.
+
+        It is parsed before the next input is taken: iterables may yield one object again and again.
+
+        Args:
+            call: The call.
+            source: Its further requests; None if there are none.
+
+        Returns:
+            The source, or None if it has ended, and the number of requests submitted.
+        """
+        if source is None or not self._queue.may_submit(call):
+            return source, 0
+        unparsed = next(source, None)
+        if unparsed is None:
+            self._end_source(call)
+            return None, 0
+        self._submit(call, await aparse(unparsed.parse, unparsed.value))
+        return source, 1
+
+    def _submit(self, call: Call, request: Request) -> None:
+        self._queue.submit(call, request)
+        self._wake(has_media=request.has_media)
+
+    def _end_source(self, call: Call) -> None:
+        self._queue.end_source(call)
+        self._on_ready()  # a worker may be waiting for more
 
     def close(self) -> None:
         """Let the threads end after their present job. Does not wait for them."""

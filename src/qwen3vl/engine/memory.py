@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from qwen3vl.concurrency.fork_safety import ForkSafeLock
+from qwen3vl.engine.static_pass import CAPTURE_SIZES
 from qwen3vl.model import ModelConfig
 from qwen3vl.model.layers.quantized import WeightFormat
 
@@ -17,14 +18,16 @@ CPU_TOKENS = 4096
 RECOVERY_BATCHES = 64
 """Successful full batches, after the budget shrank, until a larger one is tried."""
 ACTIVATION_FRACTION = 0.6
-"""Fraction of a GPU's free memory, less the cache, for a batch's activations. The rest is for kernels' workspaces and
-other users."""
+"""Fraction of a GPU's free memory, less what is reserved, for a batch's activations. The rest is for workspaces of
+kernels and for other users."""
 _INDEX_BYTES = 8 * 8
 """Bytes per token of its id, three positions, and indices of outputs and of vision tokens, all int64."""
 MAX_CACHE_BYTES = 1 << 30
 """Maximum default size of the vision feature cache on a GPU: 1 GiB."""
 CPU_CACHE_BYTES = 1 << 28
 """Default size of the vision feature cache elsewhere: 256 MiB."""
+_GRAPH_OVERHEAD_BYTES = 1 << 27
+"""Memory of CUDA graphs besides activations: their kernels' arguments, and workspaces of products. Not measured."""
 
 
 def default_cache_bytes(device: torch.device) -> int:
@@ -43,7 +46,7 @@ def token_budget(
     config: ModelConfig,
     device: torch.device,
     dtype: torch.dtype,
-    cache_bytes: int,
+    reserved_bytes: int,
     weight_format: WeightFormat | None = None,
 ) -> int:
     """Choose the size of batches so that their activations fit a GPU's memory that is free now.
@@ -54,7 +57,7 @@ def token_budget(
         config: The model's sizes.
         device: The device that runs the batch.
         dtype: The dtype of activations.
-        cache_bytes: Bytes to reserve for the vision feature cache.
+        reserved_bytes: Bytes to reserve for the vision feature cache and for CUDA graphs.
         weight_format: `"int8"` or `"fp8"` if weights are quantized.
 
     Returns:
@@ -62,7 +65,7 @@ def token_budget(
     """
     if device.type != "cuda":
         return CPU_TOKENS
-    activation_bytes = int((_free_bytes(device) - cache_bytes) * ACTIVATION_FRACTION)
+    activation_bytes = int((_free_bytes(device) - reserved_bytes) * ACTIVATION_FRACTION)
     return min(MAX_GPU_TOKENS, max(MIN_TOKENS, activation_bytes // bytes_per_token(config, dtype, weight_format)))
 
 
@@ -86,6 +89,23 @@ def bytes_per_token(config: ModelConfig, dtype: torch.dtype, weight_format: Weig
         # What the tower returned: tokens, and DeepStack features for the first layers.
         + (1 + len(config.vision.deepstack_visual_indexes)) * config.vision.out_hidden_size * dtype.itemsize,
     )
+
+
+def graph_bytes(config: ModelConfig, dtype: torch.dtype, weight_format: WeightFormat | None = None) -> int:
+    """Estimate the memory of a model's CUDA graphs, which keep the memory of their activations.
+
+    Args:
+        config: The model's sizes.
+        dtype: The dtype of activations.
+        weight_format: `"int8"` or `"fp8"` if weights are quantized.
+
+    Returns:
+        Bytes, as if the graphs shared no memory but that for a dense copy of the largest quantized weights.
+    """
+    activation_bytes = sum(CAPTURE_SIZES) * language_bytes_per_token(config, dtype, weight_format)
+    text = config.text
+    dense_bytes = 2 * text.hidden_size * text.intermediate_size * dtype.itemsize if weight_format else 0
+    return activation_bytes + dense_bytes + _GRAPH_OVERHEAD_BYTES
 
 
 def vision_bytes_per_token(config: ModelConfig, dtype: torch.dtype, weight_format: WeightFormat | None = None) -> int:

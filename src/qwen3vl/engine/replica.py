@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qwen3vl.engine.cancellation import raise_if_cancelled
+from qwen3vl.engine.cuda_graphs import GraphCapturer, TextGraphs
 from qwen3vl.engine.packing import Pack
 from qwen3vl.engine.timing import DeviceTimestamp
 from qwen3vl.engine.vision_cache import VisionFeatureCache
@@ -67,7 +68,7 @@ class DeviceResult:
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """How a checkpoint is loaded.
+    """How a checkpoint is loaded and run.
 
     Attributes:
         folder: The checkpoint's folder.
@@ -75,6 +76,7 @@ class LoadSpec:
         dtype: Dtype of weights and computations.
         weight_format: `"int8"` or `"fp8"` if weights are quantized, else None.
         compiled: Whether `torch.compile` fuses elementwise operations.
+        cuda_graphs: Whether small packs of texts are run by CUDA graphs, on CUDA.
     """
 
     folder: Path
@@ -82,13 +84,14 @@ class LoadSpec:
     dtype: torch.dtype
     weight_format: WeightFormat | None = None
     compiled: bool = False
+    cuda_graphs: bool = False
 
 
 class Replica:
     """A model's weights on a device, with its tokenizer, its vision feature cache and the device's worker.
 
     Args:
-        load_spec: How the weights were loaded.
+        load_spec: How the weights were loaded, and how they are run.
         model: The model. Several replicas may share it, or its vision tower.
         tokenizer: The checkpoint's tokenizer.
         vision_cache: Cache of the model's vision tower.
@@ -109,6 +112,8 @@ class Replica:
         self.vision_cache = vision_cache
         self.worker = worker
         self.device = worker.device
+        uses_graphs = load_spec.cuda_graphs and self.device.type == "cuda"
+        self.text_graphs = TextGraphs(GraphCapturer(model)) if uses_graphs else None
 
     @classmethod
     def load(cls, load_spec: LoadSpec, worker: DeviceWorker) -> Replica:
@@ -125,8 +130,7 @@ class Replica:
             ModelError: The checkpoint is incomplete, damaged or of another architecture.
         """
         model = load_model(load_spec.folder, worker.device, load_spec.dtype, load_spec.weight_format)
-        if worker.device.type == "cuda" or load_spec.weight_format == "int8":
-            # On the CPU, int8 layers also quantize their input: fused ones do so once for all projections.
+        if worker.device.type == "cuda":
             fuse_text_layers(model.language_model)
         if load_spec.compiled:
             compile_elementwise(model)
@@ -166,14 +170,16 @@ class Replica:
             )
             if features and not pack.shows_whole_media:
                 features = features.take(self._move(pack.vision_feature_indices))
-            states = self.model(
-                self._move(pack.input_ids),
-                self._move(pack.position_ids),
-                pack.layout,
-                self._move(pack.output_indices),
-                self._move(pack.vision_token_indices) if features else None,
-                features,
-            )
+            states = self.text_graphs.run(pack) if self.text_graphs else None
+            if states is None:
+                states = self.model(
+                    self._move(pack.input_ids),
+                    self._move(pack.position_ids),
+                    pack.layout,
+                    self._move(pack.output_indices),
+                    self._move(pack.vision_token_indices) if features else None,
+                    features,
+                )
             if self.device.type == "cuda":
                 pinned = torch.empty(states.shape, dtype=states.dtype, pin_memory=True)
                 states = pinned.copy_(states, non_blocking=True)

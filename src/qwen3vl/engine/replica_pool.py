@@ -32,7 +32,8 @@ class ReplicaPool:
     """
 
     def __init__(self) -> None:
-        self._replicas: weakref.WeakValueDictionary[tuple[_Weights, DeviceWorker], Replica] = (
+        # By weights, worker, and whether it runs CUDA graphs: replicas that differ in the latter share the weights.
+        self._replicas: weakref.WeakValueDictionary[tuple[_Weights, DeviceWorker, bool], Replica] = (
             weakref.WeakValueDictionary()
         )
         self._loading: dict[_Weights, threading.Lock] = {}
@@ -58,7 +59,7 @@ class ReplicaPool:
         replicas: list[Replica] = []
         with loading:
             for worker in device_workers(devices):
-                key = (weights, worker)
+                key = (weights, worker, load_spec.cuda_graphs)
                 replica = self._replicas.get(key)
                 if replica is None:
                     replica = self._create(load_spec, weights, worker)
@@ -68,12 +69,12 @@ class ReplicaPool:
         return replicas
 
     def _create(self, load_spec: LoadSpec, weights: _Weights, worker: DeviceWorker) -> Replica:
-        """Load a replica, or build one from weights that another worker of the same device uses.
+        """Load a replica, or build one from weights that another one on the same device uses.
 
         A loaded one takes over an equal vision tower, and stores its linear layers as oneDNN needs them.
         """
         with self._lock:
-            loaded = [replica for (key, _), replica in self._replicas.items() if key == weights]
+            loaded = [replica for (key, _, _), replica in self._replicas.items() if key == weights]
         for other in loaded:
             if other.device == worker.device:
                 return Replica(load_spec, other.model, other.tokenizer, other.vision_cache, worker)
@@ -121,10 +122,7 @@ def _weights_equal(weights: dict[str, Tensor], others: dict[str, Tensor]) -> boo
 
 def _to_strided(weight: Tensor) -> Tensor:
     """Convert a weight from oneDNN's blocked format, if it is in it, to a plain tensor."""
-    if not weight.is_mkldnn:
-        return weight
-    # 8-bit weights are stored transposed; see OneDNNInt8Linear.
-    return weight.to_dense().t() if weight.dtype == torch.int8 else weight.to_dense()
+    return weight.to_dense() if weight.is_mkldnn else weight
 
 
 REPLICAS = ReplicaPool()

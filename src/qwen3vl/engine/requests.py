@@ -34,22 +34,28 @@ class Request:
     has_media: bool = False
 
 
-def make_request(index: int, value: Any, to_prompt: Callable[[Item], PromptParts]) -> Request:
-    """Create the request of one input.
+@dataclass(frozen=True, slots=True, eq=False)
+class UnparsedRequest:
+    """A request whose input is parsed, and its media copied, when it is submitted.
 
-    Args:
-        index: The input's index.
+    Attributes:
+        index: The item's index in the caller's input.
         value: The input, as `Embedder.embed` accepts it.
         to_prompt: Returns the parts of an item's prompt; see `Request.to_prompt`.
-
-    Returns:
-        The request. That of an input that cannot be parsed fails when it is run, like all other errors of items.
     """
-    try:
-        item = as_item(value)
-    except Exception as error:  # objects of the caller may raise anything
-        return Request(index, reprlib.repr(value), partial(_raise, error))
-    return Request(index, item.name, partial(to_prompt, item), has_media=bool(item.images or item.videos))
+
+    index: int
+    value: Any
+    to_prompt: Callable[[Item], PromptParts]
+
+    def parse(self) -> Request:
+        """Return the request. That of an input that cannot be parsed fails when it is run, like all errors of items."""
+        try:
+            item = as_item(self.value)
+        except Exception as error:  # objects of the caller may raise anything
+            return Request(self.index, reprlib.repr(self.value), partial(_raise, error))
+        to_prompt = partial(self.to_prompt, item)
+        return Request(self.index, item.name, to_prompt, has_media=bool(item.images or item.videos))
 
 
 def _raise(error: Exception) -> PromptParts:

@@ -25,7 +25,7 @@ from qwen3vl.engine.media_decoder import MediaDecoder, load_pixels
 from qwen3vl.engine.preparation import RequestPreparer
 from qwen3vl.engine.replica import Replica
 from qwen3vl.engine.request_queue import RequestQueue
-from qwen3vl.engine.requests import Request, as_exception, failed_request
+from qwen3vl.engine.requests import UnparsedRequest, as_exception, failed_request
 from qwen3vl.engine.stats import Stats, StatsAccumulator
 from qwen3vl.engine.timing import DeviceTimestamp
 from qwen3vl.engine.worker import DeviceWork, DeviceWorker
@@ -118,7 +118,7 @@ class Scheduler:
         # In place: the frame of a suspended generator refers to this object.
         self._replicas.clear()
 
-    def run(self, requests: Iterable[Request]) -> Generator[ItemOutput]:
+    def run(self, requests: Iterable[UnparsedRequest]) -> Generator[ItemOutput]:
         """Run requests.
 
         Args:
@@ -134,7 +134,7 @@ class Scheduler:
         call = self._new_call(events.put)
         try:
             self._begin(call)
-            source: Iterator[Request] | None = iter(requests)
+            source: Iterator[UnparsedRequest] | None = iter(requests)
             num_pending = 0
             while True:
                 source, num_submitted = self._pipeline.submit_some(call, source, events.empty)
@@ -151,7 +151,7 @@ class Scheduler:
         finally:
             self._end(call)
 
-    async def arun(self, requests: Iterable[Request]) -> AsyncGenerator[ItemOutput]:
+    async def arun(self, requests: Iterable[UnparsedRequest]) -> AsyncGenerator[ItemOutput]:
         """Run requests without occupying a thread while they wait.
 
         Args:
@@ -175,10 +175,10 @@ class Scheduler:
         call = self._new_call(notify)
         try:
             self._begin(call)
-            source: Iterator[Request] | None = iter(requests)
+            source: Iterator[UnparsedRequest] | None = iter(requests)
             num_pending = 0
             while True:
-                source, num_submitted = self._pipeline.submit_some(call, source, lambda: False)
+                source, num_submitted = await self._pipeline.asubmit_next(call, source)
                 num_pending += num_submitted
                 if source is None and not num_pending:
                     return

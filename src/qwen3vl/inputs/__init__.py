@@ -1,5 +1,6 @@
 """Parses what a caller passes into frozen `Item`s. No file or address is opened."""
 
+from qwen3vl.inputs.copies import aparse
 from qwen3vl.inputs.items import (
     ImageInput,
     ImageReference,
@@ -24,6 +25,7 @@ __all__ = [
     "Origin",
     "VideoInput",
     "VideoReference",
+    "aparse",
     "as_image",
     "as_item",
     "as_video",

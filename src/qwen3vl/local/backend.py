@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, Request
+from qwen3vl.engine import Engine, UnparsedRequest
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.processing.templates import PROMPT_VERSION
 from qwen3vl.recipe import Recipe
@@ -78,7 +78,7 @@ class LocalBackend:
         """Convert the final hidden state of a prompt, (hidden_size,) float32, to a vector or a score."""
         raise NotImplementedError
 
-    def run(self, requests: Iterable[Request]) -> Generator[ItemOutput]:
+    def run(self, requests: Iterable[UnparsedRequest]) -> Generator[ItemOutput]:
         """Run requests on the engine.
 
         Args:
@@ -91,7 +91,7 @@ class LocalBackend:
             for output in outputs:
                 yield self._with_value(output)
 
-    async def arun(self, requests: Iterable[Request]) -> AsyncGenerator[ItemOutput]:
+    async def arun(self, requests: Iterable[UnparsedRequest]) -> AsyncGenerator[ItemOutput]:
         """Run requests as `run` does; waiting occupies no thread.
 
         Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, Request, make_request
+from qwen3vl.engine import Engine, UnparsedRequest
 from qwen3vl.inputs import Input, Item
 from qwen3vl.local.backend import LocalBackend
 from qwen3vl.model.hub import resolve_checkpoint
@@ -82,9 +82,9 @@ class LocalEmbedder(LocalBackend):
         """Return the vector of a hidden state."""
         return truncate_vectors(state, self._dimensions)
 
-    def _requests(self, inputs: Iterator[Input], instruction: str) -> Iterator[Request]:
+    def _requests(self, inputs: Iterator[Input], instruction: str) -> Iterator[UnparsedRequest]:
         to_prompt = partial(self._to_prompt, instruction)
-        return (make_request(index, value, to_prompt) for index, value in enumerate(inputs))
+        return (UnparsedRequest(index, value, to_prompt) for index, value in enumerate(inputs))
 
     def _to_prompt(self, default_instruction: str, item: Item) -> list[ControlToken | TextPart | UnsizedMedia]:
         instruction = normalize_instruction(item.instruction or "") or default_instruction

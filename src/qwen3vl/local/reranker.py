@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.engine import Engine, Request, make_request
+from qwen3vl.engine import Engine, UnparsedRequest
 from qwen3vl.errors import query_error
 from qwen3vl.inputs import Input, Item
 from qwen3vl.local.backend import LocalBackend
@@ -88,9 +88,9 @@ class LocalReranker(LocalBackend):
 
     def _requests(
         self, query: PromptContent[UnsizedMedia], documents: Iterator[Input], instruction: str
-    ) -> Iterator[Request]:
+    ) -> Iterator[UnparsedRequest]:
         to_prompt = partial(self._to_prompt, query, instruction)
-        return (make_request(index, value, to_prompt) for index, value in enumerate(documents))
+        return (UnparsedRequest(index, value, to_prompt) for index, value in enumerate(documents))
 
     def _to_prompt(
         self, query: PromptContent[UnsizedMedia], instruction: str, item: Item

@@ -65,7 +65,7 @@ def thumbnail(reference: Any, policy: MediaPolicy = DEFAULT_POLICY, side: int = 
     Raises:
         InputError: The image cannot be read.
     """
-    header = read_image_header(as_image(reference), policy)
+    header = read_image_header(as_image(reference), policy, exif=True)
     scale = min(1.0, side / max(header.width, header.height))
     size = (max(1, round(header.height * scale)), max(1, round(header.width * scale)))
     return Image.fromarray(header.load(size))

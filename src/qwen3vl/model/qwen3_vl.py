@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qwen3vl.model.attention.layout import AttentionLayout
+from qwen3vl.model.attention.prepare import prepare_attention
 from qwen3vl.model.config import ModelConfig
 from qwen3vl.model.text import TextModel
 from qwen3vl.model.vision import VisionFeatures, VisionModel
@@ -80,7 +81,8 @@ class Qwen3VL(nn.Module):
         if vision_features is not None and vision_token_indices is not None:
             hidden = hidden.index_copy(0, vision_token_indices, vision_features.tokens.to(hidden.dtype))
             deepstack = vision_features.deepstack
+        attention = prepare_attention(layout, hidden.device, hidden.dtype, causal=True)
         outputs: Tensor = self.language_model(
-            hidden, position_ids, layout, vision_token_indices, deepstack, output_indices
+            hidden, position_ids, attention, vision_token_indices, deepstack, output_indices
         )
         return outputs

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor, nn
 
 from qwen3vl.model.attention.base import AttentionFunction
-from qwen3vl.model.attention.layout import AttentionLayout
-from qwen3vl.model.attention.prepare import prepare_attention
 from qwen3vl.model.config import TextConfig
 from qwen3vl.model.layers.elementwise import Elementwise, rms_norm, rms_norm_and_rotate, swiglu
 from qwen3vl.model.layers.initialization import Embedding
@@ -195,12 +191,13 @@ class TextModel(nn.Module):
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(TextLayer(config) for _ in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._rotary_frequencies: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def forward(
         self,
         hidden: Tensor,
         position_ids: Tensor,
-        layout: AttentionLayout,
+        attention: AttentionFunction,
         vision_token_indices: Tensor | None,
         deepstack: tuple[Tensor, ...],
         output_indices: Tensor,
@@ -210,7 +207,7 @@ class TextModel(nn.Module):
         Args:
             hidden: Token embeddings with vision features in place, (num_tokens, hidden_size).
             position_ids: (3, num_tokens) int64: position in time, height and width.
-            layout: The segments of the row and the prefixes they share.
+            attention: Attention for the row's layout.
             vision_token_indices: (num_vision_tokens,) int64: the tokens that stand for images and videos; None if
                 `deepstack` is empty.
             deepstack: The features that are added to the vision tokens after layer 0, 1, ... (DeepStack, arXiv
@@ -221,7 +218,6 @@ class TextModel(nn.Module):
             (num_outputs, hidden_size).
         """
         cos, sin = self.rotary_embedding(position_ids, hidden.dtype)
-        attention = prepare_attention(layout, hidden.device, hidden.dtype, causal=True)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             if index == last and index >= len(deepstack):
@@ -246,15 +242,18 @@ class TextModel(nn.Module):
         Returns:
             Cosines and sines of the angles, each (num_tokens, head_dim / 2).
         """
-        frequencies, axis = rotary_frequencies(self.config, position_ids.device)
+        device = position_ids.device
+        if device not in self._rotary_frequencies:
+            # What the first thread stores stays: CUDA graphs refer to its memory as long as the model exists.
+            self._rotary_frequencies.setdefault(device, rotary_frequencies(self.config, device))
+        frequencies, axis = self._rotary_frequencies[device]
         angles = position_ids[axis].t() * frequencies
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-@lru_cache(maxsize=8)
 @torch.inference_mode(mode=False)
 def rotary_frequencies(config: TextConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Compute the frequencies of `TextModel.rotary_embedding`, once for each device.
+    """Compute the frequencies of `TextModel.rotary_embedding`.
 
     Args:
         config: The language model.

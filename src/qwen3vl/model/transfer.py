@@ -18,3 +18,15 @@ def copy_to_device(values: Tensor, target: device) -> Tensor:
     if target.type == "cuda":
         return values.pin_memory().to(target, non_blocking=True)
     return values.to(target)
+
+
+def copy_into(target: Tensor, values: Tensor) -> None:
+    """Copy a tensor into one on a device, as `copy_to_device` does.
+
+    On CUDA this is queued behind the work that still reads the former values.
+
+    Args:
+        target: A tensor on any device.
+        values: A tensor on the CPU, of the same shape.
+    """
+    target.copy_(values.pin_memory() if target.is_cuda else values, non_blocking=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qwen3vl.errors import ModelError
 from qwen3vl.model.config import read_config
-from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears, quantize_rows
+from qwen3vl.model.layers.quantized import WeightFormat, quantize_linears, quantize_weight
 from qwen3vl.model.qwen3_vl import Qwen3VL
 
 TENSORS_PER_MAPPING = 16
@@ -57,8 +57,8 @@ def load_model(
 ) -> Qwen3VL:
     """Load a model for inference.
 
-    The model is built on the meta device and its parameters are then replaced by the checkpoint's tensors, so that no
-    memory is used twice and nothing is initialised. An output head in the checkpoint is skipped; see `yes_no_weight`.
+    The model is built on the meta device and its parameters are then replaced by copies of the checkpoint's tensors, so
+    that nothing is initialised. An output head in the checkpoint is skipped; see `yes_no_weight`.
 
     Args:
         folder: A checkpoint folder. Tensor names may have the published prefix `model.` or not.
@@ -88,10 +88,11 @@ def load_model(
         weight = tensor.to(device=device, dtype=dtype)
         if weight_format and name in quantized_names:
             layer = name.removesuffix("weight")
-            quantized_weight, weight_scale = quantize_rows(weight, weight_format)
+            quantized_weight, weight_scale = quantize_weight(weight, weight_format)
             weights[f"{layer}quantized_weight"], weights[f"{layer}weight_scale"] = quantized_weight, weight_scale
         else:
-            weights[name] = weight
+            # A tensor that stays mapped to the file would keep the other tensors of its mapping in memory as well.
+            weights[name] = weight.clone() if weight is tensor else weight
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
 

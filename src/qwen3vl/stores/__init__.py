@@ -1,6 +1,7 @@
 """Vector stores: `Store` and `AsyncStore` over one core per database, and the registry of integrations."""
 
-from qwen3vl.stores.base import AsyncStore, Store
+from qwen3vl.stores.base import AsyncStore
+from qwen3vl.stores.blocking import Store
 from qwen3vl.stores.copying import CopyReport, copy_store
 from qwen3vl.stores.core import StoreCore
 from qwen3vl.stores.failures import ClientFailure

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from qwen3vl.errors import StoreError
-from qwen3vl.stores.base import Store
+from qwen3vl.stores.blocking import Store
 from qwen3vl.stores.types import Hit, Search, Vector
 
 _NUM_VECTORS = 100

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from qwen3vl.errors import StoreError
-from qwen3vl.stores.base import Store
+from qwen3vl.stores.blocking import Store
 from qwen3vl.stores.copy_check import check_copy, id_pages
 from qwen3vl.stores.run_sync import run_sync
 

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from qwen3vl.stores.base import AsyncStore, Store
+from qwen3vl.stores.base import AsyncStore
+from qwen3vl.stores.blocking import Store
 
 T = TypeVar("T")
 

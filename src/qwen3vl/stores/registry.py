@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import StoreError
-from qwen3vl.stores.base import Store
+from qwen3vl.stores.blocking import Store
 
 INTEGRATIONS = ("qdrant", "chroma")
 """The integrations of this project, which a location may name before a colon."""

@@ -1,4 +1,4 @@
-"""A server for the models of qwen3vl, in the dialects of OpenAI, Cohere, Jina and vLLM.
+"""A server for the models of qwen3vl, in the dialects of OpenAI, Cohere, Voyage, Jina and vLLM.
 
 `qwen3vl serve` starts one; `create_app` makes the application, for those who mount it in their own. Names are imported
 when they are first used, since `qwen3vl --help` imports this package to list its command.

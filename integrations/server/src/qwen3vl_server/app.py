@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,35 +15,61 @@ from starlette.responses import Response
 from qwen3vl.backends import BackendOwner
 from qwen3vl.embedder import Embedder
 from qwen3vl.reranker import Reranker
+from qwen3vl.stores import AsyncStore
 from qwen3vl_server import operations
 from qwen3vl_server.auth import ApiKeys
-from qwen3vl_server.dialects import native, openai, rerank, score
-from qwen3vl_server.errors import RequestError, body_error, error_response
+from qwen3vl_server.dialects import cohere, native, openai, rerank, score, voyage
+from qwen3vl_server.errors import ERROR_RESPONSES, RequestError, body_error, error_response
+from qwen3vl_server.library import documents_api, media_api, search_api
+from qwen3vl_server.library.access import LibraryAccess
+from qwen3vl_server.library.library import Library
+from qwen3vl_server.library.requests import is_upload
 from qwen3vl_server.lifetime import RequestLifetime
 from qwen3vl_server.metrics import Metrics
 from qwen3vl_server.observability import Observability
+from qwen3vl_server.page import routes as page
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.service import Kind, ModelService
 from qwen3vl_server.settings import ServerSettings
 
-_ROUTERS = (openai.router, rerank.router, score.router, native.router, operations.router)
+_ROUTERS = (
+    openai.router,
+    cohere.router,
+    voyage.router,
+    rerank.router,
+    score.router,
+    native.router,
+    operations.router,
+)
+_LIBRARY_ROUTERS = (search_api.router, documents_api.router, media_api.router, page.router)
+"""Those of a server with a store."""
 
 
 def create_app(
-    *, embedder: Embedder | None = None, reranker: Reranker | None = None, settings: ServerSettings | None = None
+    *,
+    embedder: Embedder | None = None,
+    reranker: Reranker | None = None,
+    store: AsyncStore | None = None,
+    media: str | Path | None = None,
+    settings: ServerSettings | None = None,
 ) -> FastAPI:
     """Make the application that serves models, to be run by an ASGI server or mounted in another application.
 
     Args:
         embedder: The embedding model.
         reranker: The reranker.
+        store: A store of either kind, to be searched and written, with a page for people at `/`. The media policy
+            of the models decides which files its documents may show.
+        media: Folder for the files of documents that clients send, which the media policy of the models must allow;
+            None refuses them.
         settings: Keys, names and limits; None is the default of each.
 
     Returns:
-        The application. It does not close the models.
+        The application. It does not close the models and the store.
 
     Raises:
-        ValueError: There is no model, or the media policy of one allows every file.
+        ValueError: There is no model, or the media policy of one allows every file; there is a store and no embedding
+            model, or a folder for files that the policy does not allow.
 
     Example:
         ```python
@@ -60,26 +87,30 @@ def create_app(
         models["reranker"] = reranker
     _check_models(models)
 
-    app = FastAPI(title="qwen3vl", version=version("qwen3vl"), redoc_url=None)
-    for router in _ROUTERS:
-        app.include_router(router)
+    service = ModelService(models, settings)
+    library = None if store is None else Library(service, store, None if media is None else Path(media), settings)
+    routers = _ROUTERS if library is None else (*_ROUTERS, *_LIBRARY_ROUTERS)
+    lifespan = None if library is None else library.lifespan
+    app = FastAPI(title="qwen3vl", version=version("qwen3vl"), redoc_url=None, lifespan=lifespan)
+    for router in routers:
+        app.include_router(router, responses=ERROR_RESPONSES)
     app.add_exception_handler(RequestError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_error)
 
     waiting_bytes = Quota(settings.max_waiting_bytes, "bytes of requests waiting")
-    service = ModelService(models, settings)
-    paths = [route.path for router in _ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    paths = [route.path for router in routers for route in router.routes if isinstance(route, APIRoute)]
     metrics = Metrics(models, service.waiting_items, waiting_bytes, paths)
-    app.state.service, app.state.metrics = service, metrics
+    app.state.service, app.state.metrics, app.state.library = service, metrics, library
     # The last one is the outermost.
     app.add_middleware(
         RequestLifetime,
         max_body_bytes=settings.max_body_bytes,
         waiting_bytes=waiting_bytes,
         timeout_s=settings.timeout_s,
+        is_streamed=is_upload,
     )
-    app.add_middleware(ApiKeys, keys=settings.api_keys)
+    app.add_middleware(ApiKeys, keys=settings.api_keys, is_open=LibraryAccess(library))
     app.add_middleware(Observability, observe=metrics.observe)
     return app
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,14 +21,17 @@ class ApiKeys:
     Args:
         app: The application.
         keys: The valid keys. Without any, every request passes.
+        is_open: Whether a request needs no key, although its path is none of `OPEN_PATHS`.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], is_open: Callable[[Scope], bool] = lambda _: False) -> None:
         self._app = app
+        self._is_open = is_open
         self._digests = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 (as ASGI has it)
-        if scope["type"] == "http" and self._digests and local_path(scope) not in OPEN_PATHS:
+        is_http = scope["type"] == "http"
+        if is_http and self._digests and local_path(scope) not in OPEN_PATHS and not self._is_open(scope):
             self._check(header(scope, b"authorization") or "")
         await self._app(scope, receive, send)
 

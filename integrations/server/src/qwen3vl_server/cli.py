@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from qwen3vl.cli.output import command_output
 app = typer.Typer(name="serve", add_completion=False, pretty_exceptions_enable=False)
 
 _SERVER_PANEL = "Server"
+_LIBRARY_PANEL = "Search page and documents"
 _LIMITS_PANEL = "Limits"
 _MIB = 2**20
 
@@ -25,6 +27,7 @@ def serve(
             metavar="MODEL",
             help="The embedding model: hub id, folder or 'tiny'.",
             callback=expand_home,
+            show_default="the store's",
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
@@ -55,8 +58,57 @@ def serve(
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
+    query_instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Instruction for what requests call queries.",
+            show_default="that of documents",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    document_instruction: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Instruction for what requests call documents.",
+            show_default="the model's",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR-or-URL",
+            help="A store to search and write: a folder, a server's URL, or either with 'chroma:' in front.",
+            callback=expand_home,
+            rich_help_panel=_LIBRARY_PANEL,
+        ),
+    ] = None,
+    collection: Annotated[
+        str, typer.Option(help="Name of the collection.", rich_help_panel=_LIBRARY_PANEL)
+    ] = "qwen3vl",
+    folder: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Files below it may be shown and reranked, if the store refers to them. May be given several times.",
+            exists=True,
+            file_okay=False,
+            rich_help_panel=_LIBRARY_PANEL,
+        ),
+    ] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the files of documents that clients send.",
+            show_default="DIR.media beside the store's DIR; none beside a URL",
+            rich_help_panel=_LIBRARY_PANEL,
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 for all.", rich_help_panel=_SERVER_PANEL)
     ] = "127.0.0.1",
@@ -83,6 +135,10 @@ def serve(
     max_body: Annotated[
         int, typer.Option(metavar="MIB", min=1, help="Size of a request in MiB.", rich_help_panel=_LIMITS_PANEL)
     ] = 64,
+    max_upload: Annotated[
+        int,
+        typer.Option(metavar="MIB", min=1, help="Size of a form with documents in MiB.", rich_help_panel=_LIMITS_PANEL),
+    ] = 256,
     max_media: Annotated[
         int,
         typer.Option(metavar="MIB", min=1, help="Size of an image or video in MiB.", rich_help_panel=_LIMITS_PANEL),
@@ -110,10 +166,11 @@ def serve(
     ] = 300.0,
     verbose: VerboseOption = False,
 ) -> None:
-    """Serve models to many clients, in the dialects of OpenAI, Cohere, Jina and vLLM."""
+    """Serve models to many clients, in the dialects of OpenAI, Cohere, Voyage, Jina and vLLM, and search a store."""
     with command_output(as_json=False, verbose=verbose) as console:
         from dataclasses import replace
 
+        from qwen3vl_server.library.opening import ServedStore
         from qwen3vl_server.serving import ServedModels, run_server
         from qwen3vl_server.settings import SERVER_POLICY, ServerSettings
 
@@ -121,7 +178,10 @@ def serve(
             api_keys=tuple(api_key or ()),
             embedder_name=embedder_name,
             reranker_name=reranker_name,
+            query_instruction=query_instruction,
+            document_instruction=document_instruction,
             max_body_bytes=max_body * _MIB,
+            max_upload_bytes=max_upload * _MIB,
             max_waiting_bytes=max(max_body * _MIB, ServerSettings().max_waiting_bytes),
             max_cached_bytes=media_cache * _MIB,
             max_items=max_items,
@@ -130,4 +190,5 @@ def serve(
         )
         policy = replace(SERVER_POLICY, urls=media_urls, max_bytes=max_media * _MIB)
         models = ServedModels(embedder, reranker, device, dtype, policy)
-        run_server(models, settings, host=host, port=port, console=console)
+        served_store = None if store is None else ServedStore(store, collection, tuple(folder or ()), media)
+        run_server(models, settings, served_store=served_store, host=host, port=port, console=console)

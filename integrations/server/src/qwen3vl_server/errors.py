@@ -7,17 +7,54 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl_server.responses import AsciiJSONResponse
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_S = 1
-"""Seconds after which a client may try again when the server has too much to do."""
 _ERRORS_IN_MESSAGE = 5
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's types of errors by status; other statuses below 500 are `invalid_request_error`."""
+
+
+class ErrorDetails(BaseModel):
+    """An error, as OpenAI and vLLM have it."""
+
+    message: str
+    type: str
+    param: str | None = Field(description="Field of the body that caused it.")
+    code: str | None = Field(description="A word for programs.")
+
+
+class ErrorAnswer(BaseModel):
+    """The body of an error, for the clients of all dialects."""
+
+    error: ErrorDetails
+    message: str = Field(description="The same message, where Cohere's clients read it.")
+    detail: str = Field(description="The same message, where Jina's clients read it.")
+
+
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": description}
+    for status, description in {
+        400: "The body or an input is wrong",
+        401: "The API key is missing or wrong",
+        403: "The server does not show this file",
+        404: "The model is not served, or there is no such document",
+        408: "The upload took too long",
+        409: "The request does not fit what the server has: contents, another model, or documents at work",
+        413: "The body is too large",
+        416: "The range is not in the file",
+        422: "There are too many items",
+        429: "Too much is waiting; try again after Retry-After seconds",
+        500: "The model failed",
+        503: "The answer took too long, or the server is stopping",
+        507: "The disk has no room for uploads",
+    }.items()
+}
+"""What the interface's description says of errors."""
 
 
 class RequestError(Exception):
@@ -28,6 +65,7 @@ class RequestError(Exception):
         message: The input, the reason and the fix.
         param: Field of the body that caused it.
         code: A word for programs.
+        retry_after_s: Seconds after which a client may try again, if the server has too much to do.
         details: Further members of the `error` in the answer.
     """
 
@@ -38,6 +76,7 @@ class RequestError(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
+        retry_after_s: int = 1,
         details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
@@ -46,6 +85,7 @@ class RequestError(Exception):
         self.message = message
         self.param = param
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 def error_response(error: RequestError) -> AsciiJSONResponse:
@@ -67,7 +107,7 @@ def error_response(error: RequestError) -> AsciiJSONResponse:
     }
     headers = {}
     if error.status in (429, 503):
-        headers["retry-after"] = str(RETRY_AFTER_S)
+        headers["retry-after"] = str(error.retry_after_s)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     body = {"error": details, "message": error.message, "detail": error.message}

@@ -3,6 +3,7 @@
 | form | dialect |
 | --- | --- |
 | `"text"` | all |
+| `"data:image/…"` | Jina (`/v1/embeddings`) |
 | `{"text": …, "image": …, "video": …, "instruction": …}` | ours; Jina |
 | `{"content": [parts]}` | Cohere, Voyage, vLLM (`/rerank`, `/score`) |
 | `{"type": "image_url", …}`, a content part alone | vLLM (`/rerank`, `/score`) |
@@ -12,15 +13,20 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qwen3vl.adapters.encoded_images import image_data_uri
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, Item, as_image, as_item, as_video
 from qwen3vl.inputs.items import ImageReference, VideoReference
 
-_PART_KINDS = {"text": "text", "image_url": "image", "image": "image", "video_url": "video", "video": "video"}
+_PART_KINDS = {
+    "text": "text",
+    **dict.fromkeys(("image_url", "image", "image_base64"), "image"),
+    **dict.fromkeys(("video_url", "video", "video_base64"), "video"),
+}
 """Types of content parts. A part has its value under a key of the same name."""
 
 
@@ -49,11 +55,12 @@ class ParsedInputs:
         return tuple(own.get(error.index, error) for error in errors)
 
 
-def parse_inputs(values: Sequence[Any]) -> ParsedInputs:
+def parse_inputs(values: Sequence[Any], parse: Callable[[Any], Item]) -> ParsedInputs:
     """Parse the inputs of a request.
 
     Args:
         values: Inputs as JSON has them.
+        parse: Parses one: `parse_input`, or the dialect's own.
 
     Returns:
         The items, and the errors of inputs that are none.
@@ -62,7 +69,7 @@ def parse_inputs(values: Sequence[Any]) -> ParsedInputs:
     errors: list[ItemError] = []
     for index, value in enumerate(values):
         try:
-            items.append(parse_input(value))
+            items.append(parse(value))
         except InputError as error:
             items.append(error)
             item_error = ItemError(index, reprlib.repr(value), str(error))
@@ -91,6 +98,48 @@ def parse_input(value: Any) -> Item:
                 "data URI, data:image/png;base64,…"
             )
     return item
+
+
+def parse_text_or_data_uri(value: Any) -> Item:
+    """Parse one input of a dialect in which a text that is the data URI of an image is that image.
+
+    Args:
+        value: As for `parse_input`.
+
+    Returns:
+        As `parse_input`. A data URI whose content does not begin as image files do is a text.
+
+    Raises:
+        InputError: As `parse_input`.
+    """
+    if is_data_uri(value) and image_data_uri(value.partition(";base64,")[2]):
+        return parse_input({"image": value})
+    return parse_input(value)
+
+
+def is_data_uri(value: Any) -> bool:
+    """Return whether an input may be the data URI of an image, which takes time to parse.
+
+    Args:
+        value: An input as JSON has it.
+
+    Returns:
+        True for texts that begin as one.
+    """
+    return isinstance(value, str) and value.startswith("data:image/")
+
+
+def as_documents(value: Any) -> list[Any]:
+    """Return the documents, or the queries, of a request.
+
+    Args:
+        value: A list of inputs, a single input, or vLLM's `{"content": [parts]}`, in which each part is an input.
+
+    Returns:
+        The inputs.
+    """
+    documents = value.get("content") if isinstance(value, Mapping) else value
+    return documents if isinstance(documents, list) else [value]
 
 
 def _parse(value: Any) -> Item:

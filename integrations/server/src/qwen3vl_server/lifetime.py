@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,16 +23,26 @@ class RequestLifetime:
         max_body_bytes: Maximum size of a body in bytes.
         waiting_bytes: Counts the bodies of all requests that are being answered.
         timeout_s: Maximum duration of a request in seconds.
+        is_streamed: Whether the application reads a request's body itself as it arrives, within its own limits.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, waiting_bytes: Quota, timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        waiting_bytes: Quota,
+        timeout_s: float,
+        is_streamed: Callable[[Scope], bool] = lambda _: False,
+    ) -> None:
         self._app = app
+        self._is_streamed = is_streamed
         self._max_body_bytes = max_body_bytes
         self._waiting_bytes = waiting_bytes
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 (as ASGI has it)
-        if scope["type"] != "http":
+        if scope["type"] != "http" or self._is_streamed(scope):
             await self._app(scope, receive, send)
             return
         body: bytes | None = None

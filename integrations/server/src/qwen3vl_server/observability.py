@@ -25,7 +25,7 @@ class Observability:
 
     Args:
         app: The application.
-        observe: Called at the end of each request with its path, status and duration in seconds.
+        observe: Called at the end of each request with the path of its route, status and duration in seconds.
     """
 
     def __init__(self, app: ASGIApp, observe: Callable[[str, int, float], None]) -> None:
@@ -60,7 +60,8 @@ class Observability:
             await error_response(error)(scope, receive, send_with_id)
         finally:
             seconds = perf_counter() - started_s
-            self._observe(local_path(scope), status, seconds)
+            # A route with parameters is one path.
+            self._observe(getattr(scope.get("route"), "path", local_path(scope)), status, seconds)
             log.info(
                 "request_id=%s method=%s path=%s status=%d seconds=%.4f",
                 *(request_id, scope["method"], local_path(scope), status, seconds),

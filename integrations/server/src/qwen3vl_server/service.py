@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
+from qwen3vl.adapters.inputs import describe_input
 from qwen3vl.backends import BackendOwner
 from qwen3vl.embedder import Embedder
 from qwen3vl.errors import InputError, ItemError
@@ -17,12 +18,13 @@ from qwen3vl.reranker import Reranker
 from qwen3vl.results import Batch, truncate_vectors
 from qwen3vl_server.content_cache import ContentCache
 from qwen3vl_server.errors import RequestError, items_error
-from qwen3vl_server.inputs import ParsedInputs, parse_input, parse_inputs
+from qwen3vl_server.inputs import ParsedInputs, is_data_uri, parse_input, parse_inputs
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.settings import ServerSettings
 
 Kind = Literal["embedder", "reranker"]
-_Parsed = TypeVar("_Parsed")
+Role = Literal["query", "document"]
+"""What a request says that its inputs are for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class ModelService:
         self.contents = ContentCache(settings.max_cached_bytes)
         self.settings = settings
         self._max_items = settings.max_items
+        self._instructions = {
+            "query": settings.query_instruction or settings.document_instruction,
+            "document": settings.document_instruction,
+            None: None,
+        }
 
     @property
     def ready(self) -> bool:
@@ -85,7 +92,10 @@ class ModelService:
         model: str | None,
         dimensions: int | None = None,
         instruction: str | None = None,
+        role: Role | None = None,
+        truncate: bool = True,
         param: str = "input",
+        parse: Callable[[Any], Item] = parse_input,
         collect: bool = False,
     ) -> Answer:
         """Embed inputs.
@@ -94,8 +104,11 @@ class ModelService:
             values: Inputs as JSON has them.
             model: Name of the model; None is the one that is served.
             dimensions: Truncate vectors to this many values, then normalize them; None keeps all.
-            instruction: Instruction for inputs without one of their own; None is the model's.
+            instruction: Instruction for inputs without one of their own; None is that of their role.
+            role: What the inputs are for; None has the model's instruction.
+            truncate: Whether texts are cut and media shrunk where a prompt is too long; otherwise that is an error.
             param: Field of the body that has the inputs, for errors.
+            parse: Parses one input.
             collect: Whether errors of inputs are returned beside the vectors of the others.
 
         Returns:
@@ -115,9 +128,12 @@ class ModelService:
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(values, param))
-            inputs = await _parse_items(values)
+            inputs = await _parse_items(values, parse)
             _raise_errors(inputs.errors, param, collect=collect)
+            instruction = instruction or self._instructions[role]
             batch = await embedder.aembed(inputs.items, instruction=instruction, on_error="collect")
+        if not truncate:
+            _raise_errors(_truncation_errors(inputs.items, batch), param)
         if dimensions is not None and dimensions != embedder.dimension:
             batch = replace(batch, values=truncate_vectors(batch.values, dimensions))
         batch = replace(batch, errors=inputs.merge(batch.errors))
@@ -237,20 +253,32 @@ class ModelService:
         return len(values)
 
 
-async def _parse_items(values: Sequence[Any]) -> ParsedInputs:
-    return await _parse(parse_inputs, values, only_texts=all(isinstance(value, str) for value in values))
+async def _parse_items(values: Sequence[Any], parse: Callable[[Any], Item] = parse_input) -> ParsedInputs:
+    """Parse here if that is quick. Media are decoded from base64, which must not block the event loop."""
+    if all(_is_text(value) for value in values):
+        return parse_inputs(values, parse)
+    return await asyncio.to_thread(parse_inputs, values, parse)
 
 
 async def _parse_query(value: Any, param: str) -> Item:
     try:
-        return await _parse(parse_input, value, only_texts=isinstance(value, str))
+        return parse_input(value) if _is_text(value) else await asyncio.to_thread(parse_input, value)
     except InputError as error:
         raise RequestError(400, f"the query: {error}", param=param) from error
 
 
-async def _parse(parse: Callable[[Any], _Parsed], value: Any, *, only_texts: bool) -> _Parsed:
-    """Parse here if that is quick. Media are decoded from base64, which must not block the event loop."""
-    return parse(value) if only_texts else await asyncio.to_thread(parse, value)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not is_data_uri(value)
+
+
+def _truncation_errors(items: Sequence[Input], batch: Batch) -> list[ItemError]:
+    errors = []
+    for index, notice in sorted(batch.notices.items()):
+        cause = InputError(f"it is too long: {notice}. Send less, or allow truncation")
+        error = ItemError(index, describe_input(items[index]), str(cause))
+        error.__cause__ = cause
+        errors.append(error)
+    return errors
 
 
 def _check_instruction(instruction: str | None) -> None:

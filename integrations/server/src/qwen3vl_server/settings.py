@@ -25,7 +25,10 @@ class ServerSettings:
         embedder_name: Name of the embedding model in requests. None is the hub id, the last part of a folder's path, or
             `"tiny"`.
         reranker_name: Name of the reranker in requests; None is as for `embedder_name`.
+        query_instruction: Instruction for inputs that a request calls queries; None is the one for documents.
+        document_instruction: Instruction for inputs that a request calls documents; None is the embedding model's own.
         max_body_bytes: Maximum size of a request's body in bytes; larger ones get status 413.
+        max_upload_bytes: Maximum size of a form with documents to ingest in bytes; larger ones get status 413.
         max_cached_bytes: Maximum size in bytes of the images, PDF files and videos that are kept after a request of
             `Embedder(URL)` or `Reranker(URL)`, which then need not send them again; 0 keeps none.
         max_items: Maximum number of inputs, documents or pairs of a request; more get status 422.
@@ -33,8 +36,8 @@ class ServerSettings:
             would exceed it gets status 429.
         max_waiting_items: Maximum number of items of all requests that are being answered; a request that would exceed
             it gets status 429.
-        timeout_s: Maximum duration of a request in seconds, its upload included. A slow upload gets status 408, a slow
-            answer status 503.
+        timeout_s: Maximum duration of a request in seconds, its upload included, and of each mebibyte of documents to
+            ingest. A slow upload gets status 408, a slow answer status 503.
 
     Raises:
         ValueError: A limit is not positive, a limit for all requests is below that for one, or a key cannot
@@ -49,7 +52,10 @@ class ServerSettings:
     api_keys: Sequence[str] = ()
     embedder_name: str | None = None
     reranker_name: str | None = None
+    query_instruction: str | None = None
+    document_instruction: str | None = None
     max_body_bytes: int = 64 * 2**20
+    max_upload_bytes: int = 256 * 2**20
     max_cached_bytes: int = 256 * 2**20
     max_items: int = 2048
     max_waiting_bytes: int = 2**30

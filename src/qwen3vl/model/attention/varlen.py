@@ -83,6 +83,38 @@ class VarlenAttention:
         return output
 
 
+class StaticVarlenAttention:
+    """Causal attention for rows of one size, whose segments may change between calls: a CUDA graph can hold it.
+
+    Args:
+        kernel: The kernel, as `select_varlen_kernel` returns it.
+        cu_seqlens: Where each segment starts, followed by the end of the last, (num_segments + 1,) int32 on the device.
+            The kernel reads them at each call. The last is the number of rows, so that no row is left out; segments may
+            be empty.
+        max_seqlen: The number of rows.
+    """
+
+    def __init__(self, kernel: VarlenKernel, cu_seqlens: Tensor, max_seqlen: int) -> None:
+        self.kernel = kernel
+        self.cu_seqlens = cu_seqlens
+        self.max_seqlen = max_seqlen
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Compute attention; see `AttentionFunction`.
+
+        Args:
+            query: (num_tokens, num_heads, head_dim).
+            key: (num_tokens, num_kv_heads, head_dim).
+            value: (num_tokens, num_kv_heads, head_dim).
+
+        Returns:
+            (num_tokens, num_heads, head_dim).
+        """
+        ends, longest = self.cu_seqlens, self.max_seqlen
+        output, _ = self.kernel(query, key, value, ends, ends, longest, longest, True, False)
+        return output
+
+
 def _group_links(links: Iterable[PrefixLink], max_keys: int) -> list[list[PrefixLink]]:
     """Split links of one level into groups of at most `max_keys` keys, which no link alone exceeds."""
     groups: list[list[PrefixLink]] = []

@@ -73,7 +73,13 @@ CHECKED_SEQLENS = (((1, 2), None), ((200, 100), None), ((1, 1), (5, 300)), ((200
 """Lengths of the query sequences that `check_kernel` tries, and of the key sequences if they differ."""
 
 
-def check_kernel(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype) -> None:
+def check_kernel(
+    kernel: VarlenKernel,
+    device: torch.device,
+    dtype: torch.dtype,
+    checked_seqlens: Sequence[tuple[Sequence[int], Sequence[int] | None]] = CHECKED_SEQLENS,
+    max_seqlen: int = 0,
+) -> None:
     """Compare a kernel with `eager_attention_with_lse`, for short and long sequences and three head sizes.
 
     If the attention or the log-sum-exps differ, an AssertionError says by how much.
@@ -82,10 +88,12 @@ def check_kernel(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype)
         kernel: The kernel.
         device: The device to run it on.
         dtype: The dtype of queries, keys and values.
+        checked_seqlens: Lengths of sequences to try, as in `CHECKED_SEQLENS`.
+        max_seqlen: Passed as the length of the longest sequence, if it is more than that.
     """
     generator = torch.Generator().manual_seed(0)
     for head_dim in (64, 72, 128):
-        for seqlens_q, other_seqlens_k in CHECKED_SEQLENS:
+        for seqlens_q, other_seqlens_k in checked_seqlens:
             seqlens_k = other_seqlens_k or seqlens_q
             query = torch.randn(sum(seqlens_q), 4, head_dim, generator=generator).to(device, dtype)
             key, value = (
@@ -93,13 +101,16 @@ def check_kernel(kernel: VarlenKernel, device: torch.device, dtype: torch.dtype)
             )
             cu_seqlens_q = cumulative_seqlens(seqlens_q, device)
             cu_seqlens_k = cumulative_seqlens(seqlens_k, device) if other_seqlens_k else cu_seqlens_q
+            max_seqlen_q, max_seqlen_k = max(max_seqlen, *seqlens_q), max(max_seqlen, *seqlens_k)
             for causal in (False,) if other_seqlens_k else (True, False):
                 output, lse = kernel(
-                    query, key, value, cu_seqlens_q, cu_seqlens_k, max(seqlens_q), max(seqlens_k), causal, True
+                    query, key, value, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal, True
                 )
                 assert lse is not None  # noqa: S101 (the call asks for it)
                 query_start = key_start = 0
                 for seqlen_q, seqlen_k in zip(seqlens_q, seqlens_k, strict=True):
+                    if not seqlen_q:
+                        continue
                     queries = slice(query_start, query_start + seqlen_q)
                     keys = slice(key_start, key_start + seqlen_k)
                     q, k, v = (

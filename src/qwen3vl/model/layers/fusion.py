@@ -1,9 +1,9 @@
-"""Language model layers with fewer and larger kernels, for GPUs, and for 8-bit products on CPUs.
+"""Language model layers with fewer and larger kernels, for GPUs.
 
 On a GPU, a forward pass over a short query takes as long as its kernels take to launch. Here queries, keys and values
 are one product, gates and up-projections another, the norm and rotation of queries and keys one sequence of operations,
 and the last product of a step is added to the residual as it is written. On CPUs a launch costs nothing, and separate
-products are at least as fast, unless each of them quantizes its input.
+products are at least as fast.
 """
 
 from __future__ import annotations

@@ -1,28 +1,25 @@
-"""Linear layers by oneDNN on CPUs with AVX-512: bfloat16, 8-bit integers, and float32 on AMD processors.
+"""Linear layers by oneDNN on CPUs with AVX-512, in float32 and bfloat16.
 
 oneDNN keeps the weights in the layout that its kernels read, and applies an activation, a factor or a residual while it
-writes the product. For float32, torch uses MKL, which is slower on AMD processors; for bfloat16 it uses oneDNN as well,
-but reorders the weights in every call. docs/performance.md has the measurements.
+writes the product. For float32, torch uses MKL, which is slower for few rows and, on AMD processors, for many as well;
+for bfloat16 it uses oneDNN, but reorders the weights in every call. docs/performance.md has the measurements.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from qwen3vl.model.layers.linear import Linear, LinearBase
-from qwen3vl.model.layers.onednn_int8 import OneDNNInt8Linear, supports_int8_matmul
-from qwen3vl.model.layers.quantized import Int8Linear
+from qwen3vl.model.layers.quantized import QuantizedLinear, dequantize_weight
 from qwen3vl.model.layers.row_chunked import RowChunked
 
-BLOCK_ROWS, INT8_BLOCK_ROWS, BLOCK_MULTIPLE = 1024, 256, 64
-"""Blocks of rows that are multiplied in one call: at most so many rows, a multiple of 64, and then the rest. Layers of
-8-bit integers have more intermediate values, which stay in the processor's cache if blocks are smaller.
+BLOCK_ROWS, QUANTIZED_BLOCK_ROWS, BLOCK_MULTIPLE = 1024, 2048, 64
+"""Blocks of rows that are multiplied in one call: at most so many rows, a multiple of 64, and then the rest. Layers
+with 8-bit weights convert them once for every block, and so have larger ones.
 
 oneDNN generates and keeps code for every number of rows it is called with. With packs of arbitrary length, memory
 grew by 50 MB in a thousand texts; with these blocks it does not grow.
@@ -43,6 +40,14 @@ class OneDNNLinear(LinearBase):
         self.in_features, self.out_features = dense.in_features, dense.out_features
         self.bias = dense.bias
         self.register_buffer("weight", torch.ops.mkldnn._reorder_linear_weight(dense.weight.detach()))  # noqa: SLF001 (torch has no public names for these)
+
+    def operand(self) -> Tensor:
+        """Return the weights as they are multiplied.
+
+        Returns:
+            (out_features, in_features), in a layout that oneDNN reads.
+        """
+        return self.weight
 
     def dense_weight(self) -> Tensor:
         """Convert the weights to torch's layout.
@@ -115,10 +120,44 @@ class OneDNNLinear(LinearBase):
         return self._linear_binary(rows, residual, "add")
 
     def _linear_unary(self, rows: Tensor, activation: str, algorithm: str = "") -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, activation, [], algorithm)  # type: ignore[no-any-return]  # noqa: SLF001
+        return torch.ops.mkldnn._linear_pointwise(rows, self.operand(), self.bias, activation, [], algorithm)  # type: ignore[no-any-return]  # noqa: SLF001
 
     def _linear_binary(self, rows: Tensor, other: Tensor, operation: str) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise.binary(rows, other, self.weight, self.bias, operation)  # type: ignore[no-any-return]  # noqa: SLF001
+        return torch.ops.mkldnn._linear_pointwise.binary(rows, other, self.operand(), self.bias, operation)  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+class OneDNNQuantizedLinear(OneDNNLinear):
+    """A linear layer with 8-bit weights, which are converted for every call. For inference only.
+
+    Args:
+        layer: The layer to convert, for float32 or bfloat16 activations on the CPU.
+    """
+
+    quantized_weight: Tensor
+    weight_scale: Tensor
+
+    def __init__(self, layer: QuantizedLinear) -> None:
+        LinearBase.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.bias = layer.bias
+        self.register_buffer("quantized_weight", layer.quantized_weight)
+        self.register_buffer("weight_scale", layer.weight_scale)
+
+    def operand(self) -> Tensor:
+        """Dequantize the weights.
+
+        Returns:
+            (out_features, in_features), in the dtype of the activations.
+        """
+        return dequantize_weight(self.quantized_weight, self.weight_scale)
+
+    def dense_weight(self) -> Tensor:
+        """Dequantize the weights.
+
+        Returns:
+            (out_features, in_features), in the dtype of the activations.
+        """
+        return self.operand()
 
 
 def use_onednn_linears(model: nn.Module) -> None:
@@ -136,22 +175,19 @@ def use_onednn_linears(model: nn.Module) -> None:
             if converted is not None:
                 setattr(module, name, converted)
     for module in model.modules():
-        if not isinstance(module, RowChunked):
-            continue
-        layer_types = {type(layer) for layer in module.modules()}
-        if layer_types & {OneDNNLinear, OneDNNInt8Linear}:
-            module.block_rows = INT8_BLOCK_ROWS if OneDNNInt8Linear in layer_types else BLOCK_ROWS
-            module.block_multiple = BLOCK_MULTIPLE
+        if isinstance(module, RowChunked):
+            layer_types = {type(layer) for layer in module.modules()}
+            if layer_types & {OneDNNLinear, OneDNNQuantizedLinear}:
+                module.block_rows = QUANTIZED_BLOCK_ROWS if OneDNNQuantizedLinear in layer_types else BLOCK_ROWS
+                module.block_multiple = BLOCK_MULTIPLE
 
 
 def _convert(layer: nn.Module) -> LinearBase | None:
     """Return a layer in oneDNN's layout; None if it is no linear layer on the CPU, or is not faster then."""
-    if isinstance(layer, Int8Linear):
-        scale = layer.weight_scale
-        if scale.device.type == "cpu" and scale.dtype == torch.float32 and supports_int8_matmul():
-            return OneDNNInt8Linear(layer)
-    elif isinstance(layer, Linear) and layer.weight.device.type == "cpu" and onednn_is_faster(layer.weight.dtype):
+    if isinstance(layer, Linear) and layer.weight.is_cpu and onednn_is_faster(layer.weight.dtype):
         return OneDNNLinear(layer)
+    if isinstance(layer, QuantizedLinear) and layer.weight_scale.is_cpu and onednn_is_faster(layer.weight_scale.dtype):
+        return OneDNNQuantizedLinear(layer)
     return None
 
 
@@ -163,7 +199,7 @@ def onednn_is_faster(dtype: torch.dtype) -> bool:
         dtype: The dtype of the weights.
 
     Returns:
-        True for float32 on AMD processors with AVX-512, and for bfloat16 on processors with instructions for it.
+        True for float32 on processors with AVX-512, and for bfloat16 on processors with instructions for it.
     """
     available = (
         torch.backends.mkldnn.enabled
@@ -173,18 +209,10 @@ def onednn_is_faster(dtype: torch.dtype) -> bool:
     if not available:
         return False
     if dtype == torch.bfloat16:
-        return torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 (torch has no public name for it)
-    return (
-        dtype == torch.float32
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        and "AMD" in _cpu_vendor()
-    )
+        return supports_bfloat16()
+    return dtype == torch.float32 and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
-def _cpu_vendor() -> str:
-    """Return the processor's vendor line, which contains for example AuthenticAMD or GenuineIntel."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith("vendor_id")), "")
+def supports_bfloat16() -> bool:
+    """Return whether this machine's CPU has instructions for bfloat16."""
+    return torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 (torch has no public name for it)

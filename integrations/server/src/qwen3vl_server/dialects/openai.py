@@ -1,28 +1,24 @@
-"""OpenAI's dialect, with vLLM's `messages`: `/v1/embeddings` and `/v1/models`."""
+"""OpenAI's dialect, with what vLLM, Jina and Voyage have added to it: `/v1/embeddings` and `/v1/models`."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Iterator
 from time import time
 from typing import Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Response
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from qwen3vl_server.dependencies import InputValues, ServiceDependency
-from qwen3vl_server.dialects.encoding import encode_base64
+from qwen3vl_server.dialects.embeddings import EmbeddingList, EmbeddingListBody, embed_values, embeddings_response
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
+from qwen3vl_server.dialects.input_types import Task, role_of
 from qwen3vl_server.dialects.usage import Usage, count_usage
 from qwen3vl_server.errors import RequestError
-from qwen3vl_server.service import Answer
+from qwen3vl_server.inputs import parse_text_or_data_uri
+from qwen3vl_server.service import Kind
 
 router = APIRouter(tags=["OpenAI"])
 
-EncodingFormat = Literal["float", "base64"]
 _STARTED = int(time())
 _INTEGERS_REFUSED = (
     "input has token ids (integers) in place of texts, and they are of another model's tokenizer. Send the texts; with "
@@ -30,7 +26,7 @@ _INTEGERS_REFUSED = (
 )
 
 
-class EmbeddingsBody(BaseModel):
+class EmbeddingsBody(EmbeddingListBody):
     """The body of a request for embeddings: `input`, or `messages`."""
 
     model_config = ConfigDict(
@@ -61,39 +57,30 @@ class EmbeddingsBody(BaseModel):
         }
     )
 
-    model: str | None = Field(None, description="Name of the model, as /v1/models has it.")
     input: InputValues = Field(None, description="An input, or a list of them.")
     messages: list[Any] | None = Field(None, description="A chat, which is one input, or a list of chats.")
-    dimensions: int | None = Field(None, description="Truncate vectors to this many values.")
-    encoding_format: EncodingFormat = Field("float", description="base64 is that of float32, little-endian.")
-    instruction: str | None = Field(None, description="Instruction for inputs without one of their own.")
+    dimensions: int | None = Field(
+        None,
+        validation_alias=AliasChoices("dimensions", "output_dimension"),
+        description="Truncate vectors to this many values.",
+    )
+    task: Task | None = Field(None, description="What the inputs are for, in Jina's words.")
 
 
-class Embedding(BaseModel):
-    """The vector of one input."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
-
-
-class EmbeddingsAnswer(BaseModel):
+class EmbeddingsAnswer(EmbeddingList):
     """The vectors, in the order of the inputs."""
 
-    object: Literal["list"] = "list"
-    data: list[Embedding]
-    model: str
     usage: Usage
 
 
 class Model(BaseModel):
-    """A model of this server."""
+    """A name of this server; the embedding model and the reranker may have the same one."""
 
     id: str
     object: Literal["model"] = "model"
     created: int = _STARTED
     owned_by: str = "qwen3vl"
-    kind: Literal["embedder", "reranker"]
+    kinds: list[Kind]
     max_model_len: int
 
 
@@ -108,21 +95,27 @@ class ModelsAnswer(BaseModel):
 async def embed(body: EmbeddingsBody, service: ServiceDependency) -> Response:
     """Embed texts, images, videos and mixtures of them."""
     values, param = _inputs(body)
-    answer = await service.embed(
-        values, model=body.model, dimensions=body.dimensions, instruction=body.instruction, param=param
+    role = role_of(body.input_type or body.task)
+    answer = await embed_values(
+        service, body, values, dimensions=body.dimensions, role=role, param=param, parse=parse_text_or_data_uri
     )
-    # A thousand vectors take a tenth of a second to write, vector by vector, between which other threads run.
-    content = await asyncio.to_thread(_to_json, answer, body.encoding_format)
-    return Response(content, media_type="application/json")
+    return await embeddings_response(body, answer, count_usage(answer.batch.num_tokens))
 
 
 @router.get("/v1/models", summary="List the models")
 async def models(service: ServiceDependency) -> ModelsAnswer:
     """List the models of this server."""
+    kinds: dict[str, list[Kind]] = {}
+    for kind, served in service.models.items():
+        kinds.setdefault(served.name, []).append(kind)
     return ModelsAnswer(
         data=[
-            Model(id=served.name, kind=kind, max_model_len=served.model.engine.limits.max_length)
-            for kind, served in service.models.items()
+            Model(
+                id=name,
+                kinds=kinds_of_name,
+                max_model_len=min(service.models[kind].model.engine.limits.max_length for kind in kinds_of_name),
+            )
+            for name, kinds_of_name in kinds.items()
         ]
     )
 
@@ -144,15 +137,3 @@ def _inputs(body: EmbeddingsBody) -> tuple[list[Any], str]:
 
 def _are_token_ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(token, int) for token in value)
-
-
-def _to_json(answer: Answer, encoding_format: EncodingFormat) -> str:
-    tail = json.dumps({"model": answer.model, "usage": count_usage(answer.batch.num_tokens)})
-    data = ",".join(_data(answer.batch.values, encoding_format))
-    return f'{{"object":"list","data":[{data}],{tail[1:]}'
-
-
-def _data(vectors: NDArray[np.float32], encoding_format: EncodingFormat) -> Iterator[str]:
-    for index, vector in enumerate(vectors):
-        embedding = vector.tolist() if encoding_format == "float" else encode_base64(vector)
-        yield json.dumps({"object": "embedding", "index": index, "embedding": embedding})

@@ -9,14 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qwen3vl.results import rank_scores
 from qwen3vl_server.dependencies import InputValue, InputValues, RequestId, ServiceDependency
+from qwen3vl_server.dialects.bodies import ScoringBody
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
-from qwen3vl_server.dialects.usage import Usage, count_usage
+from qwen3vl_server.dialects.scoring import ScoringAnswer, scoring_response
+from qwen3vl_server.inputs import as_documents
 from qwen3vl_server.responses import AsciiJSONResponse
 
 router = APIRouter(tags=["Cohere, Jina and vLLM"])
 
 
-class RerankBody(BaseModel):
+class RerankBody(ScoringBody):
     """The body of a request for a ranking."""
 
     model_config = ConfigDict(
@@ -36,12 +38,10 @@ class RerankBody(BaseModel):
         }
     )
 
-    model: str | None = Field(None, description="Name of the model, as /v1/models has it.")
     query: InputValue = Field(description="An input.")
     documents: InputValues = Field(description="A list of inputs.")
     top_n: int | None = Field(None, ge=0, description="How many documents are returned; 0 returns all, as in vLLM.")
     return_documents: bool = Field(False, description="Whether results repeat the documents.")
-    instruction: str | None = Field(None, description="What makes a document relevant.")
 
 
 class RankedResult(BaseModel):
@@ -52,13 +52,10 @@ class RankedResult(BaseModel):
     document: Any = None
 
 
-class RerankAnswer(BaseModel):
+class RerankAnswer(ScoringAnswer):
     """Documents by score, highest first."""
 
-    id: str
-    model: str
     results: list[RankedResult]
-    usage: Usage
 
 
 @router.post("/rerank", response_model=RerankAnswer, summary="Rank documents")
@@ -76,18 +73,4 @@ async def rerank(body: RerankBody, service: ServiceDependency, request_id: Reque
             document = documents[ranked.index]
             result["document"] = {"text": document} if isinstance(document, str) else document
         results.append(result)
-    usage = count_usage(answer.batch.num_tokens)
-    return AsciiJSONResponse({"id": request_id, "model": answer.model, "results": results, "usage": usage})
-
-
-def as_documents(value: Any) -> list[Any]:
-    """Return the documents of a request.
-
-    Args:
-        value: A list of inputs, a single input, or vLLM's `{"content": [parts]}`, in which each part is a document.
-
-    Returns:
-        The documents.
-    """
-    documents = value.get("content") if isinstance(value, dict) else value
-    return documents if isinstance(documents, list) else [value]
+    return scoring_response(answer, request_id, results=results)

@@ -9,16 +9,17 @@ from fastapi import APIRouter
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from qwen3vl_server.dependencies import InputValues, RequestId, ServiceDependency
+from qwen3vl_server.dialects.bodies import ScoringBody
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
-from qwen3vl_server.dialects.rerank import as_documents
-from qwen3vl_server.dialects.usage import Usage, count_usage
+from qwen3vl_server.dialects.scoring import ScoringAnswer, scoring_response
 from qwen3vl_server.errors import RequestError
+from qwen3vl_server.inputs import as_documents
 from qwen3vl_server.responses import AsciiJSONResponse
 
 router = APIRouter(tags=["vLLM"])
 
 
-class ScoreBody(BaseModel):
+class ScoreBody(ScoringBody):
     """The body of a request for scores: one query and n documents, or n of both."""
 
     model_config = ConfigDict(
@@ -30,7 +31,6 @@ class ScoreBody(BaseModel):
         }
     )
 
-    model: str | None = Field(None, description="Name of the model, as /v1/models has it.")
     text_1: InputValues = Field(
         validation_alias=AliasChoices("text_1", "queries", "data_1"), description="A query, or a list of them."
     )
@@ -38,7 +38,6 @@ class ScoreBody(BaseModel):
         validation_alias=AliasChoices("text_2", "documents", "items", "data_2"),
         description="A document, or a list of them.",
     )
-    instruction: str | None = Field(None, description="What makes a document relevant.")
 
 
 class Score(BaseModel):
@@ -49,15 +48,12 @@ class Score(BaseModel):
     score: float
 
 
-class ScoreAnswer(BaseModel):
+class ScoreAnswer(ScoringAnswer):
     """The scores, in the order of the pairs."""
 
-    id: str
     object: Literal["list"] = "list"
     created: int
-    model: str
     data: list[Score]
-    usage: Usage
 
 
 @router.post("/score", response_model=ScoreAnswer, summary="Score pairs")
@@ -83,5 +79,4 @@ async def score(body: ScoreBody, service: ServiceDependency, request_id: Request
     data = [
         {"index": index, "object": "score", "score": value} for index, value in enumerate(answer.batch.values.tolist())
     ]
-    head = {"id": request_id, "object": "list", "created": int(time()), "model": answer.model}
-    return AsciiJSONResponse({**head, "data": data, "usage": count_usage(answer.batch.num_tokens)})
+    return scoring_response(answer, request_id, object="list", created=int(time()), data=data)

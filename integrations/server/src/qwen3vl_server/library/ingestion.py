@@ -1,0 +1,171 @@
+"""Ingests what clients have sent, in the background: one job after the other, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qwen3vl.documents import Document
+from qwen3vl.errors import Qwen3VLError, StoreError
+from qwen3vl.ingestion import LoaderItem, Report, aingest
+from qwen3vl.stores import AsyncStore
+from qwen3vl_server.errors import RequestError
+from qwen3vl_server.library.jobs import Job, JobRecords, NewFile
+from qwen3vl_server.library.loading import load_files
+from qwen3vl_server.library.media_folder import MediaFolder
+from qwen3vl_server.library.points import SourceCounts, points_of
+
+if TYPE_CHECKING:  # it imports torch
+    from qwen3vl.embedder import Embedder
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING_JOBS = 1000
+"""Jobs that may wait; more are refused with status 429."""
+_MAX_FINISHED_JOBS = 1000
+"""Finished jobs whose status can be asked for."""
+
+
+class Ingestion:
+    """Ingests files into a store.
+
+    A source's new documents replace its former ones: those that the file does not have any more are deleted, unless a
+    part of the file has failed. It belongs to one event loop.
+
+    Args:
+        embedder: Embeds the documents.
+        store: Where they are written.
+        folder: Where their files are.
+        counts: Is told when the store was changed.
+    """
+
+    def __init__(self, embedder: Embedder, store: AsyncStore, folder: MediaFolder, counts: SourceCounts) -> None:
+        self.folder = folder
+        self._embedder = embedder
+        self._store = store
+        self._counts = counts
+        self._records = JobRecords(folder.jobs)
+        self._jobs: dict[str, Job] = {}
+        self._waiting: asyncio.Queue[Job] = asyncio.Queue()
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs that are not finished, and the latest of the others, newest first."""
+        return list(reversed(self._jobs.values()))
+
+    def job(self, job_id: str) -> Job | None:
+        """Return a job by its id; None if there is none, or it has finished long ago."""
+        return self._jobs.get(job_id)
+
+    def start(self) -> None:
+        """Begin to work, first on what a former process has left."""
+        for job in self._records.load():
+            self._enqueue(job)
+        self._worker = asyncio.create_task(self._work())
+
+    async def close(self) -> None:
+        """Stop; what is embedded is written first, and the next process goes on with the rest."""
+        if self._worker is not None:
+            self._worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._worker
+
+    def require_room(self) -> None:
+        """Check that another job may be submitted.
+
+        Raises:
+            RequestError: Too many are waiting: status 429.
+        """
+        if self._waiting.qsize() >= MAX_WAITING_JOBS:
+            raise RequestError(429, f"{MAX_WAITING_JOBS} ingestions are waiting; try again later", code="overloaded")
+
+    async def submit(self, files: Sequence[NewFile]) -> Job:
+        """Accept files. They are ingested even if the server is killed before.
+
+        Args:
+            files: What to load; those in the media folder are there already.
+
+        Returns:
+            The job.
+        """
+        job = Job(tuple(files))
+        await asyncio.to_thread(self._records.add, job)
+        self._enqueue(job)
+        return job
+
+    def is_pending(self, source: str) -> bool:
+        """Return whether documents of a source are about to be written.
+
+        Args:
+            source: The source.
+
+        Returns:
+            True while a job with it waits or runs.
+        """
+        return any(job.status in ("waiting", "running") and source in job.sources for job in self._jobs.values())
+
+    async def prune(self, source: str) -> None:
+        """Delete the files of a source that none of its points shows.
+
+        Args:
+            source: The source.
+        """
+        points = await points_of(self._store, self._embedder.dimension, source)
+        references = [point.document.image or point.document.video or "" for point in points]
+        await asyncio.to_thread(self.folder.prune, source, references)
+
+    def _enqueue(self, job: Job) -> None:
+        self._jobs[job.id] = job
+        finished = [other.id for other in self._jobs.values() if other.status in ("done", "failed")]
+        for job_id in finished[: len(finished) - _MAX_FINISHED_JOBS]:
+            del self._jobs[job_id]
+        self._waiting.put_nowait(job)
+
+    async def _work(self) -> None:
+        while True:
+            job = await self._waiting.get()
+            job.status = "running"
+            try:
+                await self._run(job)
+                job.status = "done"
+            except Exception as error:
+                job.status, job.error = "failed", "the server failed; its log says why"
+                if isinstance(error, Qwen3VLError):
+                    job.error = str(error)
+                log.exception("ingestion %s failed", job.id)
+                if isinstance(error, StoreError):
+                    continue  # its record stays: the next process tries again
+            await asyncio.to_thread(self._records.remove, job)
+
+    async def _run(self, job: Job) -> None:
+        stored = {source: await points_of(self._store, self._embedder.dimension, source) for source in job.sources}
+        recipe, written = self._embedder.recipe, set[str]()
+
+        def documents() -> Iterator[LoaderItem]:
+            for item in load_files(job.files, self.folder, self._embedder.policy):
+                if isinstance(item, Document):
+                    written.add(self._store.point_id(item, recipe))
+                yield item
+
+        def progress(report: Report) -> None:
+            job.added, job.unchanged, job.failed = report.added, report.unchanged, list(report.failed)
+
+        try:
+            progress(await aingest(documents(), self._embedder, self._store, progress=progress))
+        finally:
+            self._counts.forget()
+        for source, points in stored.items():
+            stale = [point.id for point in points if point.id not in written]
+            if stale and not any(_is_of(name, source) for name, _ in job.failed):
+                await self._store.adelete(stale)
+                job.replaced += len(stale)
+            await self.prune(source)
+
+
+def _is_of(name: str, source: str) -> bool:
+    """Return whether the name of a document, or of a part of it, belongs to a source."""
+    return name == source or name.startswith(f"{source}#")

@@ -1,0 +1,167 @@
+"""The folder with the files that clients have uploaded: for each source a folder, and in it the file by its content.
+
+files/3f/3f1c…/9a0b….png     the file of a source, whose name is hashed: names of clients are no paths
+incoming/                    uploads that are arriving
+jobs/                        ingestions that are not finished
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from shutil import disk_usage
+from types import TracebackType
+from typing import IO, Self
+
+from qwen3vl.hashing import text_digest
+from qwen3vl_server.errors import RequestError
+from qwen3vl_server.library.media_types import HEAD_BYTES
+
+_MAX_INCOMING_AGE_S = 24 * 3600
+
+
+class MediaFolder:
+    """The folder.
+
+    Args:
+        path: Its path; it is created if it does not exist.
+
+    Attributes:
+        path: Its absolute path, without symbolic links.
+        jobs: The folder of ingestions that are not finished.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path.resolve()
+        self.jobs = self.path / "jobs"
+        self._files, self._incoming = self.path / "files", self.path / "incoming"
+        for folder in (self.jobs, self._files, self._incoming):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        oldest = time.time() - _MAX_INCOMING_AGE_S
+        for file in self._incoming.iterdir():  # a server that was killed has left them
+            if file.stat().st_mtime < oldest:
+                file.unlink(missing_ok=True)
+
+    def require_space(self, size: int) -> None:
+        """Check that there is space on the disk.
+
+        Args:
+            size: How many bytes may be needed.
+
+        Raises:
+            RequestError: There is less: status 507.
+        """
+        if disk_usage(self.path).free < size:
+            raise RequestError(507, "the disk of the server is nearly full; delete documents, or tell its operator")
+
+    def receive(self) -> IncomingFile:
+        """Return a new file to write an upload into."""
+        return IncomingFile(self._incoming)
+
+    def folder_of(self, source: str) -> Path:
+        """Return the folder of a source's files.
+
+        Args:
+            source: Any text.
+
+        Returns:
+            The folder, which may not exist.
+        """
+        digest = text_digest(source)
+        return self._files / digest[:2] / digest
+
+    def keep(self, incoming: IncomingFile, source: str, suffix: str) -> Path:
+        """Move a file that has arrived to its place.
+
+        Args:
+            incoming: The file.
+            source: Its source.
+            suffix: Its suffix, by which a `Loader` knows its type.
+
+        Returns:
+            The file's path.
+        """
+        folder = self.folder_of(source)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return incoming.move_to(folder / f"{incoming.digest}{suffix}")
+
+    def prune(self, source: str, references: Iterable[str]) -> None:
+        """Delete the files of a source that its documents do not show.
+
+        Args:
+            source: The source.
+            references: References of all its documents: paths, perhaps with a fragment.
+        """
+        folder = self.folder_of(source)
+        if not folder.is_dir():
+            return
+        used = {path for reference in references for path in (reference, reference.rpartition("#")[0])}
+        files = list(folder.iterdir())
+        for file in files:
+            if str(file) not in used:
+                file.unlink(missing_ok=True)
+        if used.isdisjoint(map(str, files)):
+            folder.rmdir()
+
+
+class IncomingFile:
+    """A file that is arriving. As a context manager, it is deleted at the end, unless it was moved.
+
+    Args:
+        folder: Where it is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        descriptor, name = tempfile.mkstemp(dir=folder)
+        self._file: IO[bytes] = os.fdopen(descriptor, "wb")
+        self._path = Path(name)
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.head = b""
+
+    @property
+    def digest(self) -> str:
+        """Digest of what was written, as `qwen3vl.hashing.file_digest` returns it."""
+        return self._hash.hexdigest()
+
+    def write(self, data: bytes) -> None:
+        """Append bytes.
+
+        Args:
+            data: The bytes.
+        """
+        if len(self.head) < HEAD_BYTES:
+            self.head = (self.head + data)[:HEAD_BYTES]
+        self._hash.update(data)
+        self._file.write(data)
+
+    def move_to(self, path: Path) -> Path:
+        """Move the file; it is durable when this returns.
+
+        Args:
+            path: The new path.
+
+        Returns:
+            The path.
+        """
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._path.replace(path)
+        return path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""What a store has: the points of a source, and how many each source has."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+
+import numpy as np
+
+from qwen3vl.stores import AsyncStore, Hit, Search
+
+_PAGE_POINTS = 1000
+_MAX_AGE_S = 60.0
+"""Seconds for which sources stay counted. Others may write into the store as well."""
+
+
+async def points_of(store: AsyncStore, dimensions: int, source: str) -> list[Hit]:
+    """Return all points of a source.
+
+    Args:
+        store: The store.
+        dimensions: Number of values of its vectors.
+        source: The source.
+
+    Returns:
+        The points, whose scores mean nothing.
+    """
+    vector = np.zeros(dimensions, dtype=np.float32)
+    vector[0] = 1
+    points: list[Hit] = []
+    while True:
+        search = Search(vector, _PAGE_POINTS, {"source": source}, offset=len(points), exact=True, mode="dense")
+        (page,) = await store.asearch_many([search])
+        points += page
+        if len(page) < _PAGE_POINTS:
+            return points
+
+
+class SourceCounts:
+    """Counts the points of each source, by reading all of the store, and remembers the counts for a while.
+
+    Args:
+        store: The store.
+    """
+
+    def __init__(self, store: AsyncStore) -> None:
+        self._store = store
+        self._lock = asyncio.Lock()
+        self._counts: dict[str, int] = {}
+        self._counted_s = -_MAX_AGE_S
+
+    async def get(self) -> dict[str, int]:
+        """Return the number of points by source, sorted by source."""
+        async with self._lock:
+            if time.monotonic() - self._counted_s >= _MAX_AGE_S:
+                counter = Counter([point.source async for point in self._store.ascan()])
+                self._counts, self._counted_s = dict(sorted(counter.items())), time.monotonic()
+            return self._counts
+
+    def forget(self) -> None:
+        """Count again at the next call, because the store was changed."""
+        self._counted_s = -_MAX_AGE_S

@@ -1,0 +1,1 @@
+"""The search page: static files, and the routes that serve them."""

@@ -1,0 +1,82 @@
+"""deploy/: the files are well-formed, and the options of `qwen3vl serve` in them exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qwen3vl.cli import main
+from tests.server.test_serve import needs_entry_point
+from tests.test_docs import ROOT
+
+DEPLOY = ROOT / "deploy"
+
+
+def compose(name: str) -> Any:
+    yaml = pytest.importorskip("yaml")
+    return yaml.safe_load((DEPLOY / name).read_text(encoding="utf-8"))
+
+
+def instructions() -> list[list[str]]:
+    """The instructions of the Dockerfile, split at their first space."""
+    text = re.sub(r"^#.*\n", "", (DEPLOY / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [line.split(" ", 1) for line in text.replace("\\\n", "").splitlines() if line]
+
+
+def unit() -> dict[str, str]:
+    lines = (DEPLOY / "qwen3vl.service").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def start_commands() -> dict[str, list[str]]:
+    """What starts a server, by file."""
+    entrypoint, default = (json.loads(rest) for name, rest in instructions() if name in ("ENTRYPOINT", "CMD"))
+    return {
+        "Dockerfile": [*entrypoint, *default],
+        "compose.yaml": [*entrypoint, *compose("compose.yaml")["services"]["server"]["command"]],
+        "qwen3vl.service": unit()["ExecStart"].removeprefix("/srv/qwen3vl/.venv/bin/").split(),
+    }
+
+
+@needs_entry_point
+@pytest.mark.parametrize("name", ["Dockerfile", "compose.yaml", "qwen3vl.service"])
+def test_options_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    program, command, *arguments = start_commands()[name]
+    assert (program, command) == ("qwen3vl", "serve")
+    options = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+    assert main(["serve", "--help"]) == 0
+    existing = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    assert options <= existing
+
+
+def test_files_that_the_image_copies_are_in_its_context() -> None:
+    ignored, *kept = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
+    assert ignored == "*"
+    copied = {path for name, rest in instructions() if name == "COPY" for path in rest.split()[:-1]}
+    for path in copied - {"--from=build", "/opt/qwen3vl"}:
+        assert (ROOT / path).exists()
+        assert f"!{path}" in kept
+
+
+def test_services_of_the_gpu_file_are_those_of_the_other() -> None:
+    services = compose("compose.yaml")["services"]
+    assert set(compose("compose.gpu.yaml")["services"]) <= set(services)
+    build = services["server"]["build"]
+    assert Path(DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+    argument = compose("compose.gpu.yaml")["services"]["server"]["build"]["args"]
+    assert any(name == "ARG" and rest.split("=")[0] in argument for name, rest in instructions())
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_unit_is_valid(tmp_path: Path) -> None:
+    text = (DEPLOY / "qwen3vl.service").read_text(encoding="utf-8")
+    file = tmp_path / "qwen3vl.service"
+    file.write_text(text.replace("/srv/qwen3vl/.venv/bin/qwen3vl", "/bin/true"), encoding="utf-8")
+    done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
