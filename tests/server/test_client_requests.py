@@ -23,6 +23,7 @@ from qwen3vl.client import requests
 from qwen3vl.client.chunks import MAX_CHUNK_DELAY_S
 from qwen3vl.client.transport import Transport
 from qwen3vl.engine.replica import Replica
+from qwen3vl.wire import encode_request
 from tests.support.engines import GatedForward, assert_close, busy_embedder, embedder_with
 from tests.support.model_server import ModelServer, wait_until
 
@@ -56,7 +57,6 @@ def busy() -> Iterator[GatedForward]:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The bodies of all requests."""
     bodies: list[bytes] = []
-    from qwen3vl.wire import encode_request
 
     def encode_and_keep(body: str, contents: Any) -> bytes:
         bodies.append(encode_request(body, contents))
