@@ -22,6 +22,7 @@ def test_code_of_the_page_runs(
     tiny_server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")  # long paths are not cut off then
     draw_scenes(tmp_path / "photos", 3)
     namespace: dict[str, Any] = {}
     for block in blocks(PAGE, "python"):
