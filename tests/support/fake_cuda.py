@@ -118,7 +118,7 @@ def fake_cuda(kernel: str) -> Iterator[FakeTensorMode]:
 
 
 class _IndexWithoutDriver(TorchFunctionMode):
-    """Indexes fake tensors by the operators that `[]` stands for; in an old torch `[]` itself needs a driver."""
+    """Indexes and fills fake tensors by operators; in an old torch `[]` and `copy_` themselves need a driver."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not (args and isinstance(args[0], FakeTensor)):
@@ -128,6 +128,8 @@ class _IndexWithoutDriver(TorchFunctionMode):
         if function is Tensor.__setitem__:
             target = _index(*args[:2])
             return torch.ops.aten.copy_(target, args[2])
+        if function is Tensor.copy_:
+            return torch.ops.aten.copy_(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
 

@@ -8,10 +8,12 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias
 
 from qwen3vl.client.transport import Transport
-from qwen3vl.inputs import Input, Item, as_item
+from qwen3vl.inputs import Input, Item, aparse, as_item
 from qwen3vl.results import ItemOutput, failed_output
 
 CHUNK_ITEMS = 64
@@ -71,13 +73,14 @@ async def arun_chunks(
     """
     under_way: deque[asyncio.Future[list[ItemOutput]]] = deque()
     try:
-        for chunk in _chunks(inputs, min(max_items, CHUNK_ITEMS)):
-            under_way.append(asyncio.wrap_future(transport.submit(send, chunk)))
-            await asyncio.sleep(0)  # others may run between two chunks
-            while under_way and (len(under_way) >= CHUNKS_UNDER_WAY or under_way[0].done()):
-                for output in await transport.aresult_of(under_way[0]):
-                    yield output
-                under_way.popleft()
+        async with aclosing(_achunks(inputs, min(max_items, CHUNK_ITEMS))) as chunks:
+            async for chunk in chunks:
+                under_way.append(asyncio.wrap_future(transport.submit(send, chunk)))
+                await asyncio.sleep(0)  # others may run between two chunks
+                while under_way and (len(under_way) >= CHUNKS_UNDER_WAY or under_way[0].done()):
+                    for output in await transport.aresult_of(under_way[0]):
+                        yield output
+                    under_way.popleft()
         while under_way:
             for output in await transport.aresult_of(under_way[0]):
                 yield output
@@ -89,16 +92,44 @@ async def arun_chunks(
 
 
 def _chunks(inputs: Iterator[Input], max_items: int) -> Iterator[Chunk]:
-    chunk: list[tuple[int, Item | ItemOutput]] = []
-    started_s = 0.0
+    chunk = _GrowingChunk(max_items)
     for index, value in enumerate(inputs):
-        started_s = started_s if chunk else time.monotonic()
-        chunk.append((index, _parse(index, value)))
-        if len(chunk) == max_items or time.monotonic() - started_s > MAX_CHUNK_DELAY_S:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+        chunk.add(index, _parse(index, value))
+        if chunk.complete:
+            yield chunk.items
+            chunk = _GrowingChunk(max_items)
+    if chunk.items:
+        yield chunk.items
+
+
+async def _achunks(inputs: Iterator[Input], max_items: int) -> AsyncGenerator[Chunk]:
+    """Yield chunks as `_chunks` does. Media are not copied or decoded on the event loop's thread."""
+    chunk = _GrowingChunk(max_items)
+    for index, value in enumerate(inputs):
+        chunk.add(index, await aparse(partial(_parse, index, value), value))
+        if chunk.complete:
+            yield chunk.items
+            chunk = _GrowingChunk(max_items)
+    if chunk.items:
+        yield chunk.items
+
+
+class _GrowingChunk:
+    """A chunk that is not complete."""
+
+    def __init__(self, max_items: int) -> None:
+        self.items: list[tuple[int, Item | ItemOutput]] = []
+        self._max_items = max_items
+        self._started_s = 0.0
+
+    def add(self, index: int, item: Item | ItemOutput) -> None:
+        self._started_s = self._started_s if self.items else time.monotonic()
+        self.items.append((index, item))
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is full, or has waited for long enough."""
+        return len(self.items) == self._max_items or time.monotonic() - self._started_s > MAX_CHUNK_DELAY_S
 
 
 def _parse(index: int, value: Any) -> Item | ItemOutput:
