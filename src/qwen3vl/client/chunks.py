@@ -8,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeAlias
 
 from qwen3vl.client.transport import Transport
-from qwen3vl.inputs import Input, Item, as_item
+from qwen3vl.inputs import Input, Item, aparse, as_item
 from qwen3vl.results import ItemOutput, failed_output
 
 CHUNK_ITEMS = 64
@@ -71,7 +72,7 @@ async def arun_chunks(
     """
     under_way: deque[asyncio.Future[list[ItemOutput]]] = deque()
     try:
-        for chunk in _chunks(inputs, min(max_items, CHUNK_ITEMS)):
+        async for chunk in _achunks(inputs, min(max_items, CHUNK_ITEMS)):
             under_way.append(asyncio.wrap_future(transport.submit(send, chunk)))
             await asyncio.sleep(0)  # others may run between two chunks
             while under_way and (len(under_way) >= CHUNKS_UNDER_WAY or under_way[0].done()):
@@ -89,16 +90,45 @@ async def arun_chunks(
 
 
 def _chunks(inputs: Iterator[Input], max_items: int) -> Iterator[Chunk]:
-    chunk: list[tuple[int, Item | ItemOutput]] = []
-    started_s = 0.0
+    pending = _PendingChunk(max_items)
     for index, value in enumerate(inputs):
-        started_s = started_s if chunk else time.monotonic()
-        chunk.append((index, _parse(index, value)))
-        if len(chunk) == max_items or time.monotonic() - started_s > MAX_CHUNK_DELAY_S:
+        if chunk := pending.add(index, _parse(index, value)):
             yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+    if pending.items:
+        yield pending.items
+
+
+async def _achunks(inputs: Iterator[Input], max_items: int) -> AsyncGenerator[Chunk]:
+    pending = _PendingChunk(max_items)
+    for index, value in enumerate(inputs):
+        if chunk := pending.add(index, await aparse(partial(_parse, index, value), value)):
+            yield chunk
+    if pending.items:
+        yield pending.items
+
+
+class _PendingChunk:
+    """The chunk that is being filled.
+
+    Args:
+        max_items: Maximum number of its items.
+    """
+
+    def __init__(self, max_items: int) -> None:
+        self.items: list[tuple[int, Item | ItemOutput]] = []
+        self._max_items = max_items
+        self._started_s = 0.0
+
+    def add(self, index: int, item: Item | ItemOutput) -> Chunk | None:
+        """Add an item, and return the chunk if it is to be sent now."""
+        now_s = time.monotonic()
+        if not self.items:
+            self._started_s = now_s
+        self.items.append((index, item))
+        if len(self.items) < self._max_items and now_s - self._started_s <= MAX_CHUNK_DELAY_S:
+            return None
+        chunk, self.items = self.items, []
+        return chunk
 
 
 def _parse(index: int, value: Any) -> Item | ItemOutput:
