@@ -139,6 +139,7 @@ def test_unusable_content_block_is_a_query_error(embeddings: Qwen3VLEmbeddings, 
         embeddings.embed_query(blocks)
 
 
+@pytest.mark.engine
 def test_model_kwargs_change_video_sampling(library_folder: Path) -> None:
     video: Any = {"video": str(library_folder / "mover.mp4")}
     policy = MediaPolicy(folders=(library_folder,))

@@ -163,6 +163,7 @@ def test_policy_without_folders_is_rejected(library_folder: Path) -> None:
         content_blocks([], policy=MediaPolicy())
 
 
+@pytest.mark.engine
 @pytest.mark.skipif(os.name != "posix", reason="decoder processes inherit file descriptors")
 def test_policy_with_folders_decodes_in_processes_of_its_own(library_folder: Path, decoder_leases: list[str]) -> None:
     """Naming folders is the only way to open files, and must not lift the limits on what a file costs."""

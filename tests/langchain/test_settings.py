@@ -62,6 +62,7 @@ def use(adapter: BaseModel) -> None:
         adapter.compress_documents(documents, "a")
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("make", [embeddings_with, reranker_with, filter_with])
 def test_equal_settings_are_equal_before_and_after_use(make: Callable[[Path], BaseModel], tmp_path: Path) -> None:
     adapter = make(tmp_path)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -19,8 +20,11 @@ from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 
 from qwen3vl import Embedder, ModelError, RecipeError, Reranker, ServerError
 from qwen3vl.client import requests
+from qwen3vl.client.chunks import MAX_CHUNK_DELAY_S
 from qwen3vl.client.transport import Transport
-from tests.support.engines import GatedForward, assert_close, busy_embedder
+from qwen3vl.engine.replica import Replica
+from qwen3vl.wire import encode_request
+from tests.support.engines import GatedForward, assert_close, busy_embedder, embedder_with
 from tests.support.model_server import ModelServer, wait_until
 
 KEY = "a-long-random-key"
@@ -53,7 +57,6 @@ def busy() -> Iterator[GatedForward]:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The bodies of all requests."""
     bodies: list[bytes] = []
-    from qwen3vl.wire import encode_request
 
     def encode_and_keep(body: str, contents: Any) -> bytes:
         bodies.append(encode_request(body, contents))
@@ -204,6 +207,41 @@ def test_abandoned_work_is_cancelled_in_the_server(server: ModelServer, busy: Ga
             with pytest.raises(RuntimeError, match="this model was closed"):
                 closed.result()
     assert not busy.resume.is_set()
+
+
+def test_abandoned_stream_is_cancelled_in_the_server() -> None:
+    num_prompts, resume = [0], threading.Event()
+
+    def forward(replica: Replica, pack: Any, *args: Any, **options: Any) -> Any:
+        if num_prompts[0] >= 2:
+            resume.wait(60)
+        num_prompts[0] += len(pack.prompt_indices)
+        return replica.execute(pack, *args, **options)
+
+    served = embedder_with(Path("tiny"), stages={"forward": forward}, policy=SERVER_POLICY)
+    with served, ModelServer(create_app(embedder=served)) as server, Embedder(server.url) as embedder:
+
+        def inputs() -> Iterator[str]:
+            yield "first"
+            time.sleep(2 * MAX_CHUNK_DELAY_S)
+            yield "second"  # the chunk is sent without further inputs
+            wait_until(lambda: num_prompts[0] == 2)
+            yield from (f"text {number}" for number in range(1000))
+
+        stream = embedder.stream(inputs())
+        try:
+            assert next(stream)[0] == 0
+            wait_until(lambda: server.waiting_items >= 64)
+            stream.close()  # type: ignore[attr-defined]
+            server.wait_for_items(0)
+            assert not resume.is_set()
+        finally:
+            resume.set()
+
+
+def test_models_of_another_server_are_not_served(server: ModelServer) -> None:
+    with Embedder(server.url) as embedder, pytest.raises(ValueError, match="the embedder is in another server"):
+        create_app(embedder=embedder)
 
 
 def test_closed_client(server: ModelServer) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from qwen3vl.client.groups import Group
 from qwen3vl.client.items import EncodedItem
 from qwen3vl.errors import InputError, ItemError, MediaError, PolicyError, ServerError, query_error
 from qwen3vl.results import ItemOutput
@@ -16,16 +17,12 @@ log = logging.getLogger(__name__)
 _ERROR_TYPES = {error_type.__name__: error_type for error_type in (InputError, MediaError, PolicyError)}
 
 
-def decode_outputs(
-    answer: Mapping[str, Any], indices: Sequence[int], items: Sequence[EncodedItem], query_names: Mapping[str, str]
-) -> list[ItemOutput]:
+def decode_outputs(answer: Mapping[str, Any], group: Group) -> list[ItemOutput]:
     """Decode the answer to a request for vectors or scores. What was shrunk or truncated is logged as a warning.
 
     Args:
         answer: The object in the answer.
-        indices: Indices of the items in the caller's input.
-        items: The items of the request.
-        query_names: The names of the media of its query, by those that the server uses.
+        group: The items of the request.
 
     Returns:
         An output for each item, in their order.
@@ -33,13 +30,14 @@ def decode_outputs(
     Raises:
         ServerError: The answer does not fit the request.
     """
+    query_names = {} if group.call.query is None else group.call.query.names
     try:
         values = decode_array(answer["values"], answer["shape"])
         errors = {failure["index"]: failure for failure in answer["errors"]}
         notices = {int(index): str(notice) for index, notice in answer["notices"].items()}
         num_tokens = int(answer["num_tokens"])
         outputs = []
-        for position, (index, item, value) in enumerate(zip(indices, items, values, strict=True)):
+        for position, (index, item, value) in enumerate(zip(group.indices, group.items, values, strict=True)):
             if position in errors:
                 outputs.append(ItemOutput(index, None, _item_error(index, item, errors[position], query_names)))
                 continue

@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from qwen3vl.client.chunks import arun_chunks, run_chunks
-from qwen3vl.client.items import EncodedItem, EncodingRules
-from qwen3vl.client.requests import Endpoint, RequestSender
+from qwen3vl.client.groups import Call
+from qwen3vl.client.items import EncodingRules
+from qwen3vl.client.requests import RequestSender
 from qwen3vl.client.transport import Transport
 from qwen3vl.errors import ModelError, RecipeError, ServerError
 from qwen3vl.inputs import Input
@@ -94,19 +95,11 @@ class RemoteBackend:
         """Cancel running calls and close the connections."""
         self._transport.close()
 
-    def _run(
-        self, path: str, field: str, fields: Mapping[str, Any], query: EncodedItem | None, inputs: Iterator[Input]
-    ) -> Generator[ItemOutput]:
-        endpoint = Endpoint(path=path, field=field, recipe=self._served_recipe)
-        send = partial(self._sender.send_chunk, endpoint, fields, query)
-        return run_chunks(self._transport, inputs, send, self._max_items)
+    def _run(self, call: Call, inputs: Iterator[Input]) -> Generator[ItemOutput]:
+        return run_chunks(self._transport, inputs, partial(self._sender.send_chunk, call), self._max_items)
 
-    def _arun(
-        self, path: str, field: str, fields: Mapping[str, Any], query: EncodedItem | None, inputs: Iterator[Input]
-    ) -> AsyncGenerator[ItemOutput]:
-        endpoint = Endpoint(path=path, field=field, recipe=self._served_recipe)
-        send = partial(self._sender.send_chunk, endpoint, fields, query)
-        return arun_chunks(self._transport, inputs, send, self._max_items)
+    def _arun(self, call: Call, inputs: Iterator[Input]) -> AsyncGenerator[ItemOutput]:
+        return arun_chunks(self._transport, inputs, partial(self._sender.send_chunk, call), self._max_items)
 
 
 @dataclass(frozen=True, slots=True)

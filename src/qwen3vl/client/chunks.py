@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -72,13 +73,14 @@ async def arun_chunks(
     """
     under_way: deque[asyncio.Future[list[ItemOutput]]] = deque()
     try:
-        async for chunk in _achunks(inputs, min(max_items, CHUNK_ITEMS)):
-            under_way.append(asyncio.wrap_future(transport.submit(send, chunk)))
-            await asyncio.sleep(0)  # others may run between two chunks
-            while under_way and (len(under_way) >= CHUNKS_UNDER_WAY or under_way[0].done()):
-                for output in await transport.aresult_of(under_way[0]):
-                    yield output
-                under_way.popleft()
+        async with aclosing(_achunks(inputs, min(max_items, CHUNK_ITEMS))) as chunks:
+            async for chunk in chunks:
+                under_way.append(asyncio.wrap_future(transport.submit(send, chunk)))
+                await asyncio.sleep(0)  # others may run between two chunks
+                while under_way and (len(under_way) >= CHUNKS_UNDER_WAY or under_way[0].done()):
+                    for output in await transport.aresult_of(under_way[0]):
+                        yield output
+                    under_way.popleft()
         while under_way:
             for output in await transport.aresult_of(under_way[0]):
                 yield output
@@ -90,45 +92,44 @@ async def arun_chunks(
 
 
 def _chunks(inputs: Iterator[Input], max_items: int) -> Iterator[Chunk]:
-    pending = _PendingChunk(max_items)
+    chunk = _GrowingChunk(max_items)
     for index, value in enumerate(inputs):
-        if chunk := pending.add(index, _parse(index, value)):
-            yield chunk
-    if pending.items:
-        yield pending.items
+        chunk.add(index, _parse(index, value))
+        if chunk.complete:
+            yield chunk.items
+            chunk = _GrowingChunk(max_items)
+    if chunk.items:
+        yield chunk.items
 
 
 async def _achunks(inputs: Iterator[Input], max_items: int) -> AsyncGenerator[Chunk]:
-    pending = _PendingChunk(max_items)
+    """Yield chunks as `_chunks` does. Media are not copied or decoded on the event loop's thread."""
+    chunk = _GrowingChunk(max_items)
     for index, value in enumerate(inputs):
-        if chunk := pending.add(index, await aparse(partial(_parse, index, value), value)):
-            yield chunk
-    if pending.items:
-        yield pending.items
+        chunk.add(index, await aparse(partial(_parse, index, value), value))
+        if chunk.complete:
+            yield chunk.items
+            chunk = _GrowingChunk(max_items)
+    if chunk.items:
+        yield chunk.items
 
 
-class _PendingChunk:
-    """The chunk that is being filled.
-
-    Args:
-        max_items: Maximum number of its items.
-    """
+class _GrowingChunk:
+    """A chunk that is not complete."""
 
     def __init__(self, max_items: int) -> None:
         self.items: list[tuple[int, Item | ItemOutput]] = []
         self._max_items = max_items
         self._started_s = 0.0
 
-    def add(self, index: int, item: Item | ItemOutput) -> Chunk | None:
-        """Add an item, and return the chunk if it is to be sent now."""
-        now_s = time.monotonic()
-        if not self.items:
-            self._started_s = now_s
+    def add(self, index: int, item: Item | ItemOutput) -> None:
+        self._started_s = self._started_s if self.items else time.monotonic()
         self.items.append((index, item))
-        if len(self.items) < self._max_items and now_s - self._started_s <= MAX_CHUNK_DELAY_S:
-            return None
-        chunk, self.items = self.items, []
-        return chunk
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is full, or has waited for long enough."""
+        return len(self.items) == self._max_items or time.monotonic() - self._started_s > MAX_CHUNK_DELAY_S
 
 
 def _parse(index: int, value: Any) -> Item | ItemOutput:

@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from qwen3vl.client.backend import RemoteBackend
+from qwen3vl.client.groups import Call
 from qwen3vl.inputs import Input
 from qwen3vl.processing.templates import normalize_instruction
 from qwen3vl.results import ItemOutput
 from qwen3vl.settings import ClientSettings
-
-_PATH, _FIELD = "/qwen3vl/embed", "inputs"
 
 
 class RemoteEmbedder(RemoteBackend):
@@ -54,11 +53,12 @@ class RemoteEmbedder(RemoteBackend):
 
     def embed(self, inputs: Iterator[Input], instruction: str) -> Generator[ItemOutput]:
         """Embed inputs; see `EmbeddingBackend.embed`."""
-        return self._run(_PATH, _FIELD, self._fields(instruction), None, inputs)
+        return self._run(self._call(instruction), inputs)
 
     def aembed(self, inputs: Iterator[Input], instruction: str) -> AsyncGenerator[ItemOutput]:
         """Embed inputs; see `EmbeddingBackend.aembed`."""
-        return self._arun(_PATH, _FIELD, self._fields(instruction), None, inputs)
+        return self._arun(self._call(instruction), inputs)
 
-    def _fields(self, instruction: str) -> dict[str, Any]:
-        return {"instruction": instruction, "dimensions": self.recipe.dimensions}
+    def _call(self, instruction: str) -> Call:
+        fields = {"instruction": instruction, "dimensions": self.recipe.dimensions}
+        return Call(path="/qwen3vl/embed", items_field="inputs", recipe=self._served_recipe, fields=fields)

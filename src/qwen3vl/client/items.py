@@ -75,12 +75,25 @@ def encode_item(item: Item, rules: EncodingRules, role: str = "") -> EncodedItem
     body = encoder.encode()
     # Contents are referred to by their digests, and equal ones are sent once.
     encoded = EncodedItem(item.name, json.dumps(body), encoder.contents, encoder.names)
-    if encoded.size > rules.max_item_bytes:
-        raise PolicyError(
-            f"it has {encoded.size} bytes with its media, and the server takes {rules.max_item_bytes} in one request; "
-            "make it smaller, or raise --max-body of `qwen3vl serve`"
-        )
+    check_size(encoded.size, rules)
     return encoded
+
+
+def check_size(size: int, rules: EncodingRules) -> None:
+    """Check that an item can be sent.
+
+    Args:
+        size: Number of bytes of the item, its media and the query, if there is one.
+        rules: What the server takes.
+
+    Raises:
+        PolicyError: It cannot.
+    """
+    if size > rules.max_item_bytes:
+        raise PolicyError(
+            f"a request with it alone has {size} bytes, and the server takes {rules.max_item_bytes}; make its media "
+            "smaller, or raise --max-body of `qwen3vl serve`"
+        )
 
 
 class _Encoder:

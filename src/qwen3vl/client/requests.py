@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from qwen3vl.client.answers import decode_outputs
 from qwen3vl.client.chunks import Chunk
 from qwen3vl.client.contents import Content
-from qwen3vl.client.items import EncodedItem, EncodingRules, encode_item
+from qwen3vl.client.groups import Call, Group
+from qwen3vl.client.items import EncodedItem, EncodingRules, check_size, encode_item
 from qwen3vl.client.transport import Transport
 from qwen3vl.concurrency.fork_safety import init_in_each_process
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
@@ -33,8 +31,6 @@ UNASKED_BYTES = 64 * 2**10
 _THREADS = ForkSafeThreadPool(8, "qwen3vl-client")
 """They read files, fetch URLs and encode images. They wait for nothing that runs in the background loop."""
 
-Group = Sequence[tuple[int, EncodedItem]]
-
 
 class LostContentError(Exception):
     """A content cannot be read any more."""
@@ -43,21 +39,6 @@ class LostContentError(Exception):
         super().__init__(digest)
         self.digest = digest
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """Where and as what the items of a call are sent.
-
-    Attributes:
-        path: The path.
-        field: Field of the request that has the items.
-        recipe: Recipe of the model that has to answer.
-    """
-
-    path: str
-    field: str
-    recipe: Recipe
 
 
 class RequestSender:
@@ -69,7 +50,7 @@ class RequestSender:
     """
 
     def __init__(self, transport: Transport, rules: EncodingRules) -> None:
-        self.rules = rules
+        self._rules = rules
         self._transport = transport
         self._max_bytes = min(REQUEST_BYTES, rules.max_item_bytes)
         init_in_each_process(self)
@@ -93,18 +74,14 @@ class RequestSender:
             InputError: An image or video cannot be read.
         """
         if not (item.images or item.videos):
-            return encode_item(item, self.rules, role)
-        return await _in_thread(encode_item, item, self.rules, role)
+            return encode_item(item, self._rules, role)
+        return await _in_thread(encode_item, item, self._rules, role)
 
-    async def send_chunk(
-        self, endpoint: Endpoint, fields: Mapping[str, Any], query: EncodedItem | None, chunk: Chunk
-    ) -> list[ItemOutput]:
+    async def send_chunk(self, call: Call, chunk: Chunk) -> list[ItemOutput]:
         """Send a chunk in one or several requests.
 
         Args:
-            endpoint: Where to.
-            fields: Further fields of the requests.
-            query: An item for the field `query`.
+            call: What the requests have in common.
             chunk: The items.
 
         Returns:
@@ -116,62 +93,57 @@ class RequestSender:
             ServerError: The servers cannot be reached, or refuse the request.
         """
         outputs: list[ItemOutput] = []
-        group: list[tuple[int, EncodedItem]] = []
-        own_size = size = 0 if query is None else query.size
-        send_group = partial(self._send_group, endpoint, fields, query)
+        group = Group(call)
         for index, item in chunk:
             if isinstance(item, ItemOutput):
                 outputs.append(item)
                 continue
             try:
                 encoded = await self.encode(item)
+                check_size(Group(call).size_with(encoded), self._rules)
             except Exception as error:  # whatever fails in one item must not stop the others
                 outputs.append(failed_output(index, getattr(error, "source", None) or item.name, error))
                 continue
-            if group and size + encoded.size > self._max_bytes:
-                outputs += await send_group(group)
-                group, size = [], own_size
-            group.append((index, encoded))
-            size += encoded.size
-        if group:
-            outputs += await send_group(group)
+            if group.size_with(encoded) > self._max_bytes:
+                outputs += await self._send(group)
+                group = Group(call)
+            group.add(index, encoded)
+        outputs += await self._send(group)
         return sorted(outputs, key=lambda output: output.index)
 
-    async def _send_group(
-        self, endpoint: Endpoint, fields: Mapping[str, Any], query: EncodedItem | None, group: Group
-    ) -> list[ItemOutput]:
-        """Send items in one request. Those whose contents cannot be read any more fail, and the others are sent."""
+    async def _send(self, group: Group) -> list[ItemOutput]:
+        """Send a group. Items whose contents cannot be read any more fail, and the others are sent."""
         failed: list[ItemOutput] = []
-        while group:
+        while group.items:
             try:
-                return [*failed, *await self._request(endpoint, fields, query, group)]
+                return [*failed, *await self._request(group)]
             except LostContentError as lost:
+                query = group.call.query
                 if query is not None and lost.digest in query.contents:
                     raise
-                affected = [(index, item) for index, item in group if lost.digest in item.contents]
-                failed += [failed_output(index, item.name, lost.reason) for index, item in affected]
-                group = [pair for pair in group if pair not in affected]
+                remaining = Group(group.call)
+                for index, item in zip(group.indices, group.items, strict=True):
+                    if lost.digest in item.contents:
+                        failed.append(failed_output(index, item.name, lost.reason))
+                    else:
+                        remaining.add(index, item)
+                group = remaining
         return failed
 
-    async def _request(
-        self, endpoint: Endpoint, fields: Mapping[str, Any], query: EncodedItem | None, group: Group
-    ) -> list[ItemOutput]:
-        """Send items in one request, with further contents each time that the server misses some."""
-        indices, items = zip(*group, strict=True)
-        body = _body(endpoint.field, {**fields, "digest": endpoint.recipe.digest}, query, items)
-        contents: dict[str, Content] = {}
-        for item in items if query is None else (query, *items):
-            contents |= item.contents
+    async def _request(self, group: Group) -> list[ItemOutput]:
+        """Send a group in one request, again with further contents each time that the server misses some."""
+        body, contents = group.body(), group.contents
         attached = set(contents) if sum(content.size for content in contents.values()) <= UNASKED_BYTES else set()
         while True:
             try:
                 with self._uploading(attached):
                     attachments = await _load({digest: contents[digest] for digest in attached})
-                    answer = await self._transport.request(endpoint.path, encode_request(body, attachments), MEDIA_TYPE)
-                return decode_outputs(answer, indices, items, {} if query is None else query.names)
+                    request = encode_request(body, attachments)
+                    answer = await self._transport.request(group.call.path, request, MEDIA_TYPE)
+                return decode_outputs(answer, group)
             except ServerError as error:
                 if error.details.get("code") == OTHER_RECIPE:
-                    raise _recipe_error(endpoint.recipe, error) from error
+                    raise _recipe_error(group.call.recipe, error) from error
                 missing = set(error.details.get("missing") or ()) & contents.keys() - attached
                 if error.details.get("code") != MISSING_CONTENTS or not missing:
                     raise
@@ -199,15 +171,6 @@ def _recipe_error(recipe: Recipe, error: ServerError) -> RecipeError:
         f"{error}: {differences}. Give all servers the same model and settings, and create a new Embedder or Reranker "
         "after changes"
     )
-
-
-def _body(field: str, fields: Mapping[str, Any], query: EncodedItem | None, items: Sequence[EncodedItem]) -> str:
-    """Return the JSON of a request; items are JSON already."""
-    members = [f"{json.dumps(name)}:{json.dumps(value)}" for name, value in fields.items() if value is not None]
-    if query is not None:
-        members.append(f'"query":{query.body}')
-    members.append(f"{json.dumps(field)}:[{','.join(item.body for item in items)}]")
-    return f"{{{','.join(members)}}}"
 
 
 async def _load(contents: Mapping[str, Content]) -> list[bytes]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from qwen3vl.client.answers import decode_query_error
 from qwen3vl.client.backend import RemoteBackend
+from qwen3vl.client.groups import Call
 from qwen3vl.client.items import EncodedItem
 from qwen3vl.client.requests import LostContentError
 from qwen3vl.errors import ServerError, query_error
@@ -17,8 +18,6 @@ from qwen3vl.inputs import Input, Item
 from qwen3vl.results import ItemOutput
 from qwen3vl.settings import ClientSettings
 from qwen3vl.wire import INVALID_QUERY, QUERY_ROLE
-
-_PATH, _FIELD = "/qwen3vl/score", "documents"
 
 
 class RemoteReranker(RemoteBackend):
@@ -56,7 +55,7 @@ class RemoteReranker(RemoteBackend):
         except Exception as error:
             raise self._query_error(query, error) from error
         with _answers_to(encoded):
-            yield from self._run(_PATH, _FIELD, {"instruction": instruction}, encoded, documents)
+            yield from self._run(self._call(encoded, instruction), documents)
 
     async def ascore(self, query: Item, documents: Iterator[Input], instruction: str) -> AsyncGenerator[ItemOutput]:
         """Score documents; see `RerankingBackend.ascore`."""
@@ -66,10 +65,18 @@ class RemoteReranker(RemoteBackend):
         except Exception as error:
             raise self._query_error(query, error) from error
         with _answers_to(encoded):
-            outputs = self._arun(_PATH, _FIELD, {"instruction": instruction}, encoded, documents)
-            async with aclosing(outputs):
+            async with aclosing(self._arun(self._call(encoded, instruction), documents)) as outputs:
                 async for output in outputs:
                     yield output
+
+    def _call(self, query: EncodedItem, instruction: str) -> Call:
+        return Call(
+            path="/qwen3vl/score",
+            items_field="documents",
+            recipe=self._served_recipe,
+            fields={"instruction": instruction},
+            query=query,
+        )
 
     def _query_error(self, query: Item, error: Exception) -> Exception:
         return error if self.closed else query_error(getattr(error, "source", None) or query.name, error)
