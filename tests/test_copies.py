@@ -14,19 +14,7 @@ from PIL import Image
 from qwen3vl import Document, Embedder, InputError, Reranker, Retriever, ingest, open_store
 from qwen3vl.inputs.copies import is_cheap
 from tests.support.engines import assert_close
-
-
-class NotedImage(Image.Image):
-    """An image that notes which threads copy it."""
-
-    def __init__(self, image: Image.Image) -> None:
-        super().__init__()
-        self.im, self._mode, self._size = image.im, image.mode, image.size
-        self.threads: list[str] = []
-
-    def copy(self) -> Image.Image:
-        self.threads.append(threading.current_thread().name)
-        return super().copy()
+from tests.support.noted_image import NotedImage
 
 
 class NotedArray:
