@@ -26,7 +26,7 @@ POLICY = MediaPolicy(folders=("photos",))
 
 
 def make_embedding() -> Qwen3VLEmbedding:
-    return Qwen3VLEmbedding(model_name="tiny", dimensions=16, policy=POLICY, model_kwargs={"max_length": 512})
+    return Qwen3VLEmbedding(model_name="tiny", dimensions=16, policy=POLICY, model_kwargs={"max_length": 8192})
 
 
 def make_rerank() -> Qwen3VLRerank:
