@@ -10,7 +10,7 @@ from typing import Literal, Unpack, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.backends import BackendOwner, EmbeddingBackend, torch_required
+from qwen3vl.backends import BackendOwner, EmbeddingBackend, tokenizer_required, torch_required
 from qwen3vl.errors import ItemError
 from qwen3vl.inputs import Input, check_text
 from qwen3vl.processing.templates import normalize_instruction
@@ -23,7 +23,7 @@ from qwen3vl.results import (
     iterate_inputs,
     raise_errors,
 )
-from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls
+from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls, vllm_urls
 
 
 class Embedder(BackendOwner[EmbeddingBackend]):
@@ -219,9 +219,13 @@ def _open_backend(
     model: ModelName, dimensions: int | None, instruction: str | None, settings: BackendArguments
 ) -> EmbeddingBackend:
     if urls := server_urls(model):
+        client = client_settings(urls, settings)
+        if addresses := vllm_urls(urls):
+            with tokenizer_required():
+                from qwen3vl.vllm import VllmEmbedder
+            return VllmEmbedder(addresses, client, settings, dimensions=dimensions, instruction=instruction)
         from qwen3vl.client import RemoteEmbedder  # httpx would delay the start of every process
 
-        client = client_settings(urls, settings)
         return RemoteEmbedder(urls, client, settings, dimensions=dimensions, instruction=instruction)
     engine = engine_settings(model, settings)
     with torch_required(model):
