@@ -97,9 +97,9 @@ class VllmBackend:
             videos=next((each.refusals.videos for each in connected if each.refusals.videos), None),
             sizes=next((each.refusals.sizes for each in connected if each.refusals.sizes), None),
         )
-        maker = PromptMaker(first.checkpoint.tokenizer, self._limits.max_length, refusals)
+        self._maker = PromptMaker(first.checkpoint.tokenizer, self._limits.max_length, refusals)
         self._transport = self._open_transport(urls)
-        self._sender = PromptSender(self._transport, first.model.name, kind.task, maker)
+        self._sender = PromptSender(self._transport, first.model.name, kind.task, self._maker)
         self.recipe = Recipe(
             model=first.model.root,
             revision=self._limits_and_more.revision,
@@ -168,7 +168,7 @@ class VllmBackend:
                 f"start vLLM with --max-model-len {self._limits.max_length}"
             )
         checkpoint = open_checkpoint(model.root, self._settings.tokenizer, self._limits_and_more.revision)
-        probe = Probe(transport, model, checkpoint.tokenizer, self._limits)
+        probe = Probe(transport, model, checkpoint.tokenizer)
         await probe.check_tokenizer()
         num_values = await self._kind.check(probe, self._limits_and_more)
         refusals = await probe.find_refusals(self._parts_of_probe)

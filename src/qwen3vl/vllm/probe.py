@@ -16,7 +16,6 @@ from qwen3vl.client.transport import Transport
 from qwen3vl.errors import InputError, ModelError, ServerError
 from qwen3vl.inputs import Item, as_item
 from qwen3vl.processing.fitting import fit
-from qwen3vl.processing.geometry import Limits
 from qwen3vl.processing.templates import (
     EMBED_INSTRUCTION,
     RERANK_INSTRUCTION,
@@ -90,15 +89,13 @@ class Probe:
     Args:
         transport: Reaches this server only.
         model: Its model.
-        tokenizer: The tokenizer of which it should be.
-        limits: Limits of prompts.
+        tokenizer: The tokenizer that it should have.
     """
 
-    def __init__(self, transport: Transport, model: ServedModel, tokenizer: Tokenizer, limits: Limits) -> None:
+    def __init__(self, transport: Transport, model: ServedModel, tokenizer: Tokenizer) -> None:
         self._transport = transport
         self._model = model
         self._tokenizer = tokenizer
-        self._limits = limits
         self._url = transport.urls[0]
 
     async def check_tokenizer(self) -> None:
@@ -191,7 +188,7 @@ class Probe:
         self, to_parts: Callable[[Item], PromptParts], item: Item, refusals: Refusals
     ) -> str | None:
         """Return why an item's prompt is another one in vLLM; None if it is the same."""
-        maker = PromptMaker(self._tokenizer, self._limits.max_length, refusals)
+        maker = PromptMaker(self._tokenizer, self._model.max_length, refusals)
         try:
             prompt = await in_thread(maker.make, Call(to_parts), item)
             theirs = await self._tokenize(prompt.fields or {})
@@ -213,15 +210,17 @@ class Probe:
 
     async def _ask(self, task: Task, parts: Sequence[PromptParts]) -> list[Value]:
         """Send prompts of texts; raise `ModelError` if the server does not do what is asked."""
-        fitted = [fit(prompt, self._tokenizer, self._limits.max_length) for prompt in parts]
+        fitted = [fit(prompt, self._tokenizer, self._model.max_length) for prompt in parts]
         prompts = [VllmPrompt(prompt.prompt.ids.tolist(), prompt.notice) for prompt in fitted]
         try:
             return await ask(self._transport, self._model.name, task, prompts)
         except ServerError as error:
             if error.status not in (400, 404, 501):
                 raise
-            need = "an embedding model" if task is EMBED else "a reranker"
-            options = "--runner pooling" if task is EMBED else RERANKER_OPTIONS
+            need, options = (
+                ("n embedding model", "--runner pooling") if task is EMBED else (" reranker", RERANKER_OPTIONS)
+            )
             raise ModelError(
-                f"{self._url} has not loaded {self._model.root} as {need}: {error}. Start vLLM with {options}"
+                f"{self._url} has not loaded {self._model.root} as a{need}: {task.path} is answered with status "
+                f"{error.status}. Start vLLM with {options}"
             ) from error

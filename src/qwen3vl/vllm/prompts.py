@@ -10,7 +10,7 @@ from qwen3vl.errors import InputError
 from qwen3vl.inputs import Item
 from qwen3vl.processing.fitting import FittedPrompt, fit
 from qwen3vl.processing.sizing import UnsizedMedia
-from qwen3vl.processing.templates import ControlToken, TextPart, timestamp_text
+from qwen3vl.processing.templates import ControlToken, PromptContent, TextPart, timestamp_text
 from qwen3vl.processing.tokenizer import Tokenizer
 from qwen3vl.vllm.media import KEEP_SIZES, Urls, encode_media, frame_times
 
@@ -77,6 +77,18 @@ class PromptMaker:
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._refusals = refusals
+
+    def check_query(self, content: PromptContent[UnsizedMedia]) -> None:
+        """Check that the server can be sent a query.
+
+        Args:
+            content: The query.
+
+        Raises:
+            InputError: It cannot.
+        """
+        if refusal := self._refusal([frame_times(medium) for medium in (*content.videos, *content.images)]):
+            raise InputError(refusal)
 
     def make(self, call: Call, item: Item) -> VllmPrompt:
         """Make the prompt of an item. With media this blocks, since they are read and decoded.

@@ -77,7 +77,9 @@ async def ask(transport: Transport, model: str, task: Task, prompts: Sequence[Vl
         InputError: vLLM made another number of tokens of a prompt with media.
         ServerError: No server can be reached, it refuses the request, or its answer cannot be used.
     """
-    (fields,) = ({"input": [prompt.ids for prompt in prompts]} if prompts[0].fields is None else prompts[0].fields,)
+    fields = prompts[0].fields
+    if fields is None:
+        fields = {"input": [prompt.ids for prompt in prompts]}
     body = json.dumps({"model": model, **task.fields, **fields}, separators=(",", ":"))
     answer = await transport.request(task.path, body.encode(), "application/json")
     try:

@@ -68,7 +68,7 @@ class VllmReranker(VllmBackend):
 
     def score(self, query: Item, documents: Iterator[Input], instruction: str) -> Generator[ItemOutput]:
         """Score documents; see `RerankingBackend.score`."""
-        reading = self._transport.submit(in_thread, self.read_headers, query)
+        reading = self._transport.submit(in_thread, self._read_query, query)
         try:
             content = self._transport.result_of(reading)
         except Exception as error:
@@ -79,7 +79,7 @@ class VllmReranker(VllmBackend):
 
     async def ascore(self, query: Item, documents: Iterator[Input], instruction: str) -> AsyncGenerator[ItemOutput]:
         """Score documents; see `RerankingBackend.ascore`."""
-        reading = asyncio.wrap_future(self._transport.submit(in_thread, self.read_headers, query))
+        reading = asyncio.wrap_future(self._transport.submit(in_thread, self._read_query, query))
         try:
             content = await self._transport.aresult_of(reading)
         except Exception as error:
@@ -87,6 +87,11 @@ class VllmReranker(VllmBackend):
         async with aclosing(self._arun(_call(self, content, instruction), documents)) as outputs:
             async for output in outputs:
                 yield _with_score(output)
+
+    def _read_query(self, query: Item) -> PromptContent[UnsizedMedia]:
+        content = self.read_headers(query)
+        self._maker.check_query(content)
+        return content
 
     def _query_error(self, query: Item, error: Exception) -> Exception:
         return error if self.closed else query_error(getattr(error, "source", None) or query.name, error)
