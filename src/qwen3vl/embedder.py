@@ -35,14 +35,14 @@ class Embedder(BackendOwner[EmbeddingBackend]):
     Args:
         model: A hub id, a local folder, or `"tiny"` (the small model that comes with this package), which run in this
             process; or the URL of a server that `qwen3vl serve` has started, or URLs of several that serve the same
-            model, as a sequence or with commas between them.
+            model, as a sequence or with commas between them; or such URLs of vLLM's servers, `vllm+http://…`.
         dimensions: Truncate vectors to this many values (Matryoshka representation), then normalize them. None
             keeps all.
         instruction: Instruction for inputs that have none of their own. A full stop is added if it does not end
             with punctuation, as in the official script. None is that of the official script, or of the server.
         **settings: The fields of `EngineSettings` (revision, device, dtype, limits, media policy, caches), or for a
             server those of `ClientSettings` (api_key, timeout_s, max_retries, media policy). Limits of a server's
-            client have to be the server's.
+            client have to be the server's, unless that is vLLM.
 
     Raises:
         ModelError: The model cannot be found, downloaded or loaded, its files say that it is a reranker, or a server
