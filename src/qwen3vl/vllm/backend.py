@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qwen3vl.client.chunks import arun_chunks, run_chunks
+from qwen3vl.client.threads import in_thread
 from qwen3vl.client.transport import Program, Transport
 from qwen3vl.errors import RecipeError
 from qwen3vl.inputs import Input, Item
@@ -167,7 +168,8 @@ class VllmBackend:
                 f"{self._limits.max_length} tokens, and {url} takes {model.max_length}: pass a smaller max_length, or "
                 f"start vLLM with --max-model-len {self._limits.max_length}"
             )
-        checkpoint = open_checkpoint(model.root, self._settings.tokenizer, self._limits_and_more.revision)
+        tokenizer, revision = self._settings.tokenizer, self._limits_and_more.revision
+        checkpoint = await in_thread(open_checkpoint, model.root, tokenizer, revision)
         probe = Probe(transport, model, checkpoint.tokenizer)
         await probe.check_tokenizer()
         num_values = await self._kind.check(probe, self._limits_and_more)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3vl.backends import torch_required
 from qwen3vl.errors import ModelError
 from qwen3vl.processing.tokenizer import Tokenizer
 
@@ -47,12 +46,20 @@ def open_checkpoint(name: str, tokenizer: str | Path | None, revision: str | Non
         return ServedCheckpoint(Tokenizer(_download(place, revision, name)), f"vllm:{name}")
     if not (folder / _TOKENIZER_FILE).is_file():
         raise ModelError(f"{folder} has no {_TOKENIZER_FILE}; pass a folder that has that of {name} as tokenizer")
-    weights = f"vllm:{name}"
-    if any((folder / file).is_file() for file in _WEIGHTS):
-        with torch_required(folder):
-            from qwen3vl.model.fingerprint import fingerprint
-        weights = fingerprint(folder)
+    has_weights = any((folder / file).is_file() for file in _WEIGHTS)
+    weights = _fingerprint(folder) if has_weights else f"vllm:{name}"
     return ServedCheckpoint(Tokenizer(folder / _TOKENIZER_FILE), weights)
+
+
+def _fingerprint(folder: Path) -> str:
+    try:
+        from qwen3vl.model.fingerprint import fingerprint
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{folder} has weights, whose fingerprint is part of the recipe, and {error.name}, which reads it, is not "
+            f"installed: install qwen3vl[torch], or pass a folder with {_TOKENIZER_FILE} alone as tokenizer"
+        ) from error
+    return fingerprint(folder)
 
 
 def _download(place: str, revision: str | None, name: str) -> Path:

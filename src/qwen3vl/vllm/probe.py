@@ -132,7 +132,7 @@ class Probe:
         return len(first)
 
     async def check_scores(self, *, refuse: bool) -> None:
-        """Score a query with a document, the same two exchanged, and a document that does not answer it.
+        """Score a query with a document that answers it and one that does not, and both pairs exchanged.
 
         Args:
             refuse: Whether a model that prefers the wrong document is an error; otherwise it is a warning in the log.
@@ -140,7 +140,7 @@ class Probe:
         Raises:
             ModelError: The server has no reranker, or it does not read query and document together.
         """
-        pairs = [(_QUERY, _RELEVANT), (_RELEVANT, _QUERY), (_QUERY, _IRRELEVANT)]
+        pairs = [(_QUERY, _RELEVANT), (_QUERY, _IRRELEVANT), (_RELEVANT, _QUERY), (_IRRELEVANT, _QUERY)]
         scores = await self._ask(
             CLASSIFY,
             [rerank_prompt(PromptContent(texts=(q,)), PromptContent(texts=(d,)), RERANK_INSTRUCTION) for q, d in pairs],
@@ -150,11 +150,13 @@ class Probe:
                 f"{self._url} has a classifier of {scores[0].size} classes, and a reranker has one: start vLLM with "
                 f"{RERANKER_OPTIONS}"
             )
-        relevant, exchanged, irrelevant = (float(score[0]) for score in scores)
-        if not all(0 <= score <= 1 for score in (relevant, exchanged, irrelevant)) or relevant == exchanged:
+        relevant, irrelevant, *exchanged = (float(score[0]) for score in scores)
+        in_range = all(0 <= score <= 1 for score in (relevant, irrelevant))
+        if not in_range or np.allclose((relevant, irrelevant), exchanged, rtol=0, atol=1e-7):
             raise ModelError(
-                f"{self._url} gives the scores {relevant:g} and, with query and document exchanged, {exchanged:g}: it "
-                f"is no reranker that reads both together. Start vLLM with {RERANKER_OPTIONS}"
+                f"{self._url} gives two pairs the scores {relevant:g} and {irrelevant:g}, and with query and document "
+                f"exchanged {exchanged[0]:g} and {exchanged[1]:g}: it is no reranker that reads both together. Start "
+                f"vLLM with {RERANKER_OPTIONS}"
             )
         if relevant > irrelevant:
             return
