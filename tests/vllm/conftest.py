@@ -31,7 +31,6 @@ SERVERS = {
     "default": "VLLM_DEFAULT_URL",  # the embedder without --trust-request-mm-kwargs
     "default-reranker": "VLLM_DEFAULT_RERANKER_URL",
     "exchanged": "VLLM_EXCHANGED_URL",  # the reranker with ["yes", "no"]
-    "two-classes": "VLLM_TWO_CLASSES_URL",  # the reranker without "is_original_qwen3_reranker"
 }
 
 

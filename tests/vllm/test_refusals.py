@@ -92,12 +92,6 @@ def test_reranker_with_exchanged_classes(
     assert "its classes may be exchanged" in caplog.text
 
 
-@needs("VLLM_TWO_CLASSES_URL")
-def test_classifier_of_two_classes(vllm_server: VllmServer, checkpoints: Path) -> None:
-    with pytest.raises(ModelError, match=r"a classifier of 2 classes, and a reranker has one: start vLLM with"):
-        Reranker(vllm_server("two-classes"), tokenizer=checkpoints / "reranker")
-
-
 def test_tokenizer_of_another_model(vllm_server: VllmServer, checkpoints: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the tokenizer is not that of embedding"):
         Embedder(vllm_server("embedder"), tokenizer=checkpoints / "reranker")  # it does not end prompts with a token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 from qwen3vl.client.chunks import arun_chunks, run_chunks
@@ -78,32 +78,28 @@ class VllmBackend:
         instruction: str,
     ) -> None:
         names = (*SERVER_SETTINGS, "revision", "check_model")
-        self._limits_and_more = EngineSettings(
+        self._engine_settings = EngineSettings(
             **{name: arguments[name] for name in names if arguments.get(name) is not None}
         )
         self._settings = settings
         self._kind = kind
-        limits = self._limits_and_more.limits(max_length=kind.max_length, max_pixels=Limits.max_pixels)
+        limits = self._engine_settings.limits(max_length=kind.max_length, max_pixels=Limits.max_pixels)
         self._limits = replace(limits, max_length=limits.max_length + kind.suffix_length)
         connected = [self._connect(url) for url in urls]
         first = connected[0]
         for other in connected[1:]:
-            if (other.model.root, other.num_values) != (first.model.root, first.num_values):
+            if other.identity != first.identity:
                 raise RecipeError(
-                    f"{other.url} serves {other.model.root}, and {first.url} {first.model.root}; the servers of one "
-                    "object must have the same model"
+                    f"{other.url} serves {other.identity}, and {first.url} {first.identity} (name, place, number of "
+                    "values of an answer); the servers of one object must have the same model under the same name"
                 )
-        refusals = Refusals(
-            images=next((each.refusals.images for each in connected if each.refusals.images), None),
-            videos=next((each.refusals.videos for each in connected if each.refusals.videos), None),
-            sizes=next((each.refusals.sizes for each in connected if each.refusals.sizes), None),
-        )
+        refusals = reduce(Refusals.combine, (each.refusals for each in connected))
         self._maker = PromptMaker(first.checkpoint.tokenizer, self._limits.max_length, refusals)
         self._transport = self._open_transport(urls)
         self._sender = PromptSender(self._transport, first.model.name, kind.task, self._maker)
         self.recipe = Recipe(
             model=first.model.root,
-            revision=self._limits_and_more.revision,
+            revision=None,  # vLLM does not tell it
             weights=first.checkpoint.weights,
             prompt_version=PROMPT_VERSION,
             instruction=instruction,
@@ -113,7 +109,7 @@ class VllmBackend:
             total_pixels=limits.total_pixels,
             fps=limits.fps,
             max_frames=limits.max_frames,
-            exif=self._limits_and_more.exif,
+            exif=self._engine_settings.exif,
             dimensions=first.num_values,
         )
 
@@ -138,7 +134,7 @@ class VllmBackend:
 
     def read_headers(self, item: Item) -> PromptContent[UnsizedMedia]:
         """Read the headers of an item's media, under the caller's policy; see `sizing.read_headers`."""
-        return read_headers(item, self._limits, self.policy, exif=self._limits_and_more.exif)
+        return read_headers(item, self._limits, self.policy, exif=self._engine_settings.exif)
 
     def _run(self, call: Call, inputs: Iterator[Input]) -> Generator[ItemOutput]:
         return run_chunks(self._transport, inputs, partial(self._sender.send_chunk, call))
@@ -168,11 +164,11 @@ class VllmBackend:
                 f"{self._limits.max_length} tokens, and {url} takes {model.max_length}: pass a smaller max_length, or "
                 f"start vLLM with --max-model-len {self._limits.max_length}"
             )
-        tokenizer, revision = self._settings.tokenizer, self._limits_and_more.revision
+        tokenizer, revision = self._settings.tokenizer, self._engine_settings.revision
         checkpoint = await in_thread(open_checkpoint, model.root, tokenizer, revision)
         probe = Probe(transport, model, checkpoint.tokenizer)
         await probe.check_tokenizer()
-        num_values = await self._kind.check(probe, self._limits_and_more)
+        num_values = await self._kind.check(probe, self._engine_settings)
         refusals = await probe.find_refusals(self._parts_of_probe)
         return _Connected(url, model, checkpoint, num_values, refusals)
 
@@ -197,3 +193,8 @@ class _Connected:
     checkpoint: ServedCheckpoint
     num_values: int
     refusals: Refusals
+
+    @property
+    def identity(self) -> tuple[str, str, int]:
+        """What has to be equal for servers of one object."""
+        return self.model.name, self.model.root, self.num_values

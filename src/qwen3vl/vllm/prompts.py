@@ -63,6 +63,14 @@ class Refusals:
     videos: str | None = None
     sizes: str | None = None
 
+    def combine(self, other: Refusals) -> Refusals:
+        """Return what cannot be sent to both this server and another.
+
+        Args:
+            other: The refusals of the other server.
+        """
+        return Refusals(self.images or other.images, self.videos or other.videos, self.sizes or other.sizes)
+
 
 class PromptMaker:
     """Makes prompts. Thread-safe.
