@@ -24,6 +24,9 @@ import pytest
 
 from tests.support.recorded_server import RecordedServer
 
+RECORD = os.environ.get("VLLM_RECORD") == "1"
+RUNNING = "VLLM_URL" in os.environ and not RECORD
+"""Whether all tests are against running servers."""
 RECORDED = Path(__file__).parent / "recorded"
 SERVERS = {
     "embedder": "VLLM_URL",
@@ -38,13 +41,12 @@ SERVERS = {
 def vllm_server() -> Iterator[Callable[[str], str]]:
     """Return the URL of a server in `SERVERS`, with the prefix `vllm+`."""
     servers: dict[str, RecordedServer] = {}
-    record = os.environ.get("VLLM_RECORD") == "1"
 
     with ExitStack() as stack:
 
         def open_server(name: str) -> str:
             source = os.environ.get(SERVERS[name])
-            if source and not record:
+            if source and not RECORD:
                 return f"vllm+{source}"
             if name not in servers:
                 servers[name] = stack.enter_context(RecordedServer(RECORDED / f"{name}.json", source))

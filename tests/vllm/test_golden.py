@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from qwen3vl import Embedder, Reranker
 from tests.conftest import CASES, REFERENCE, resolve
 from tests.golden.inputs import scene
 from tests.test_golden import check
+from tests.vllm.conftest import RUNNING
 
-RUNNING = "VLLM_URL" in os.environ and os.environ.get("VLLM_RECORD") != "1"
 NOT_RECORDED = "image-jpeg", "video"
 """Decoded and resized by libraries whose results may differ in single pixels, so that requests are not the same."""
 RERANK = [name for name, case in CASES["rerank"].items() if "checkpoint" not in case]

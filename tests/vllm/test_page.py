@@ -32,7 +32,10 @@ def test_code_of_the_page_runs(
     ):
         (tmp_path / name).symlink_to(checkpoints / folder)
     monkeypatch.chdir(tmp_path)
-    urls = {"vllm+http://localhost:8000": vllm_server("embedder"), "vllm+http://localhost:8001": vllm_server("reranker")}
+    urls = {
+        "vllm+http://localhost:8000": vllm_server("embedder"),
+        "vllm+http://localhost:8001": vllm_server("reranker"),
+    }
     namespace: dict[str, Any] = {}
     for block in blocks(PAGE, "python"):
         for documented, url in urls.items():

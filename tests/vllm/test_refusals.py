@@ -15,14 +15,14 @@ from qwen3vl import BatchError, Embedder, InputError, ModelError, RecipeError, R
 from tests.conftest import CASES, resolve
 from tests.golden.inputs import scene
 from tests.test_golden import check
+from tests.vllm.conftest import RUNNING
 
 VllmServer = Callable[[str], str]
 
 
 def needs(name: str) -> pytest.MarkDecorator:
     """Skip a test with running servers if the one that it needs is not among them."""
-    missing = "VLLM_URL" in os.environ and name not in os.environ
-    return pytest.mark.skipif(missing, reason=f"needs {name}")
+    return pytest.mark.skipif(RUNNING and name not in os.environ, reason=f"needs {name}")
 
 
 @needs("VLLM_DEFAULT_URL")

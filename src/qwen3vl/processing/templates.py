@@ -119,6 +119,9 @@ def timestamp_text(seconds: float) -> str:
 
     Args:
         seconds: The pair's time.
+
+    Returns:
+        The text, with one decimal.
     """
     return f"<{seconds:.1f} seconds>"
 

@@ -65,10 +65,13 @@ class Tokenizer:
         self._control_tokens = tuple(token.content for token in added if token.special)
 
     def find_control_token(self, text: str) -> str | None:
-        """Return the name of a control token that a text contains; None if there is none.
+        """Find the name of a control token in a text.
 
         Args:
             text: Any text.
+
+        Returns:
+            The name; None if there is none.
         """
         return next((token for token in self._control_tokens if token in text), None)
 

@@ -64,10 +64,13 @@ class Refusals:
     sizes: str | None = None
 
     def combine(self, other: Refusals) -> Refusals:
-        """Return what cannot be sent to both this server and another.
+        """Combine the refusals of two servers, of which either may get a prompt.
 
         Args:
             other: The refusals of the other server.
+
+        Returns:
+            What cannot be sent to both.
         """
         return Refusals(self.images or other.images, self.videos or other.videos, self.sizes or other.sizes)
 
