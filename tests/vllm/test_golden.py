@@ -125,8 +125,9 @@ def test_scores_equal_the_reference(name: str, reranker: Reranker, media: dict[s
 
 
 def test_ranking_with_videos_on_both_sides(reranker: Reranker, golden_reranker: Reranker) -> None:
-    query, documents = {"video": video()[:4]}, [{"video": video()[1:]}, "a moving box", {"image": video()[0]}]
+    query = {"video": video()[:4]}
+    documents: list[Any] = [{"video": video()[1:]}, "a moving box", {"image": video()[0]}]
     expected = golden_reranker.score(query, documents)
     np.testing.assert_allclose(reranker.score(query, documents), expected, atol=1e-5, rtol=0)
     ranked = reranker.rank(query, documents)
-    assert [index for index, _ in ranked] == np.argsort(-expected).tolist()
+    assert [index for index, _ in ranked] == np.argsort(-np.asarray(expected)).tolist()
