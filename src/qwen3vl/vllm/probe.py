@@ -200,9 +200,10 @@ class Probe:
             return f"their frames are resized with {error.name}, which is not installed: install qwen3vl[torch]"
         if theirs == prompt.ids:
             return None
+        difference = len(theirs) - len(prompt.ids)
         return (
-            f"{self._url} makes {len(theirs)} tokens of a message that should have {len(prompt.ids)}, or other ones; "
-            "start vLLM without --chat-template and --mm-processor-kwargs"
+            f"a message that {self._url} renders has {abs(difference)} tokens {'more' if difference >= 0 else 'less'} than "
+            "it should have, or other ones; see docs/vllm.md for the --chat-template that vLLM needs"
         )
 
     async def _tokenize(self, fields: Mapping[str, Any]) -> list[int]:
