@@ -1,7 +1,8 @@
-"""LoRA adapters that peft makes for the golden checkpoints, and the models that it merges them into."""
+"""LoRA adapters: those that peft makes and merges, and such that are written here for models of any size."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from qwen3vl.model.weights import empty_model
 
 TEXT_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 VISION_LAYERS = ["attn.qkv", "attn.proj", "linear_fc1", "linear_fc2"]
@@ -92,4 +95,30 @@ def rewrite(folder: Path, out: Path, change: Callable[[dict[str, Tensor]], dict[
     tensors = change(load_file(folder / file.name))
     file.unlink()
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, file, metadata={"format": "pt"})
+    return out
+
+
+def write_adapter(base: Path, out: Path, *, seed: int = 0) -> Path:
+    """Write an adapter of the language model's query and value projections, without peft.
+
+    Args:
+        base: The checkpoint.
+        out: The folder to write.
+        seed: Seed of its weights.
+
+    Returns:
+        `out`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rank, tensors = 4, {}
+    for name, weight in empty_model(base).state_dict().items():
+        if name.endswith(("q_proj.weight", "v_proj.weight")):
+            layer = f"base_model.model.model.{name.removesuffix('.weight')}"
+            rows, columns = weight.shape
+            tensors[f"{layer}.lora_A.weight"] = torch.randn(rank, columns, generator=generator) / columns**0.5
+            tensors[f"{layer}.lora_B.weight"] = torch.randn(rows, rank, generator=generator) / rank**0.5
+    out.mkdir()
+    save_file(tensors, out / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": ["q_proj", "v_proj"]}
+    (out / "adapter_config.json").write_text(json.dumps(config))
     return out
