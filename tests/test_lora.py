@@ -257,6 +257,13 @@ WRONG_KEYS: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], str]] = 
         lambda tensors: {**tensors, f"{Q_PROJ}.lora_A.weight": torch.ones(4, 64)},
         r"q_proj: lora_A has shape \(4, 64\), and the base model's tensor \(128, 96\).*trained on another model",
     ),
+    "two prefixes": (
+        lambda tensors: {
+            **tensors,
+            **{key.replace(".language_model.", "."): tensors[key] for key in tensors if key.startswith(Q_PROJ)},
+        },
+        "layers.0.self_attn.q_proj: the layer has keys of two prefixes",
+    ),
     "parts of shards": (
         lambda tensors: {**tensors, f"{Q_PROJ}.lora_A.weight": torch.ones(0)},
         "q_proj: .* are no matrices; if it was trained in shards",

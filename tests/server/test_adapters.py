@@ -104,6 +104,7 @@ def test_two_models_of_one_name_are_refused(adapters: dict[str, Path]) -> None:
             create_app(embedders={"photos": embedder})
 
 
+@pytest.mark.slow
 @needs_entry_point
 def test_command_serves_adapters_by_name(adapters: dict[str, Path]) -> None:
     options = ("--embedder", "tiny", "--reranker", "tiny")

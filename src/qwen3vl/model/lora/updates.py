@@ -131,9 +131,9 @@ def read_updates(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     unknown: list[str] = []
     tensors = _read_tensors(path)
     for key, tensor in tensors.items():
-        match = _KEY.fullmatch(_SAVED_MODULE.sub("", key))
         if _ORIGINAL_MODULE in key:
             continue
+        match = _KEY.fullmatch(_SAVED_MODULE.sub("", key))
         if match is None or not _fits(match, shapes):
             unknown.append(key)
         else:
@@ -149,9 +149,12 @@ def read_updates(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
             name = f"{_layer_in_model(layer)}.{parameter}"
             try:
                 update = _read_update(config, layer, parameter, tensors_of_layer)
-                if update is not None:
-                    _check_shapes(update, shapes.get(name))
-                    updates[name] = update
+                if update is None:
+                    continue
+                if name in updates:
+                    raise ValueError("the layer has keys of two prefixes")
+                _check_shapes(update, shapes.get(name))
+                updates[name] = update
             except ValueError as error:
                 raise ModelError(f"{path}: base_model.model.{layer}: {error}") from error
     return updates
