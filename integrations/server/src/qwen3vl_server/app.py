@@ -91,7 +91,8 @@ def create_app(
     if reranker is not None:
         models["reranker"] = reranker
     further: dict[Kind, Mapping[str, BackendOwner[Any]]] = {"embedder": embedders or {}, "reranker": rerankers or {}}
-    labelled: dict[str, BackendOwner[Any]] = dict(models)
+    labelled: dict[str, BackendOwner[Any]] = {}
+    labelled.update(models.items())
     for kind, named in further.items():
         if named and kind not in models:
             raise ValueError(f"{', '.join(named)}: further models need a first one; pass {kind}")

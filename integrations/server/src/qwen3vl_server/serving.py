@@ -118,16 +118,19 @@ def run_server(
             stack.callback(store.close)
             stored = store.recipe()
             policy = served_store.extend(policy, settings)
-        embedders: dict[str | None, Embedder] = {}
+        # "" is the model that answers requests without a name.
+        adapters: dict[str, str | None] = {"": None, **models.adapters}
+        embedders: dict[str, Embedder] = {}
         if models.embedder is not None or store is not None:
-            for name, adapter in {None: None, **models.adapters}.items():
+            for name, adapter in adapters.items():
                 choice = ModelChoice(models.embedder, models.device, models.dtype, policy, adapter)
                 embedders[name] = stack.enter_context(open_embedder(choice, stored))
-                if name is None and store is not None and stored is not None:
+                if not name and store is not None and stored is not None:
                     embedders[name].recipe.check(stored, store.name)
-        rerankers: dict[str | None, Reranker] = {}
+        adapters = {"": None, **models.reranker_adapters}
+        rerankers: dict[str, Reranker] = {}
         if models.reranker is not None:
-            for name, adapter in {None: None, **models.reranker_adapters}.items():
+            for name, adapter in adapters.items():
                 reranker = Reranker(
                     models.reranker, device=models.device, dtype=models.dtype, policy=policy, adapter=adapter
                 )
@@ -135,8 +138,8 @@ def run_server(
         media = None if served_store is None else served_store.media_folder
         config = uvicorn.Config(
             create_app(
-                embedder=embedders.pop(None, None),
-                reranker=rerankers.pop(None, None),
+                embedder=embedders.pop("", None),
+                reranker=rerankers.pop("", None),
                 embedders=embedders,
                 rerankers=rerankers,
                 store=store,
