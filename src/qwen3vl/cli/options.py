@@ -134,6 +134,21 @@ ModeOption: TypeAlias = Annotated[
         rich_help_panel=QUERY_PANEL,
     ),
 ]
+RevisionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
+]
+AdapterOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME",
+        help="LoRA adapter to merge into the model: folder or hub id.",
+        callback=expand_home,
+        show_default="the store's",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 DeviceOption: TypeAlias = Annotated[
     str,
     typer.Option(

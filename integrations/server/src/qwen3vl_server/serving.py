@@ -6,8 +6,9 @@ import ipaddress
 import logging
 import math
 import signal
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from socket import socket
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from qwen3vl.cli.models import ModelChoice, open_embedder
 from qwen3vl.media.policy import MediaPolicy
-from qwen3vl.stores import Store, open_store
+from qwen3vl.stores import open_store
 from qwen3vl_server.app import create_app
 from qwen3vl_server.library.opening import ServedStore
 from qwen3vl_server.settings import ServerSettings
@@ -35,6 +36,8 @@ class ServedModels:
         device: As `Embedder` accepts it.
         dtype: As `Embedder` accepts it.
         policy: What references to media may reach.
+        adapters: LoRA adapters of the embedding model that are served beside it, by what requests call them.
+        reranker_adapters: The same for the reranker.
     """
 
     embedder: str | None
@@ -42,6 +45,31 @@ class ServedModels:
     device: str
     dtype: str
     policy: MediaPolicy
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    reranker_adapters: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_adapters(options: Sequence[str] | None) -> dict[str, str]:
+    """Read the options `--adapter` or `--reranker-adapter`.
+
+    Args:
+        options: Each `NAME=PLACE`.
+
+    Returns:
+        The places by name.
+
+    Raises:
+        ValueError: An option has no name or no place, or a name is there twice.
+    """
+    adapters: dict[str, str] = {}
+    for option in options or ():
+        name, _, place = option.partition("=")
+        if not name or not place:
+            raise ValueError(f"{option} names no adapter; write NAME=FOLDER or NAME=HUB_ID, as invoices=./my-adapter")
+        if name in adapters:
+            raise ValueError(f"two adapters have the name {name}; rename one")
+        adapters[name] = place
+    return adapters
 
 
 def run_server(
@@ -74,26 +102,47 @@ def run_server(
 
     if models.embedder is None and models.reranker is None and served_store is None:
         raise ValueError("name a model to serve: --embedder MODEL, --reranker MODEL, or both")
+    if models.adapters and models.embedder is None and served_store is None:
+        raise ValueError("--adapter needs the model that it belongs to: --embedder MODEL")
+    if models.reranker_adapters and models.reranker is None:
+        raise ValueError("--reranker-adapter needs the model that it belongs to: --reranker MODEL")
     if not settings.api_keys and not _is_loopback(host):
         console.print(f"[yellow]everybody who reaches {host} may use the server: --api-key KEY restricts it[/yellow]")
     logging.getLogger("qwen3vl_server").setLevel(logging.INFO)  # one line for each request
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(host, port))  # before minutes of loading, in case it is in use
-        embedder = reranker = store = None
+        store = stored = None
         policy = models.policy
         if served_store is not None:
             store = open_store(served_store.location, served_store.collection)
             stack.callback(store.close)
+            stored = store.recipe()
             policy = served_store.extend(policy, settings)
+        embedders: dict[str | None, Embedder] = {}
         if models.embedder is not None or store is not None:
-            embedder = stack.enter_context(_open_embedder(models, policy, store))
+            for name, adapter in {None: None, **models.adapters}.items():
+                choice = ModelChoice(models.embedder, models.device, models.dtype, policy, adapter)
+                embedders[name] = stack.enter_context(open_embedder(choice, stored))
+                if name is None and store is not None and stored is not None:
+                    embedders[name].recipe.check(stored, store.name)
+        rerankers: dict[str | None, Reranker] = {}
         if models.reranker is not None:
-            reranker = stack.enter_context(
-                Reranker(models.reranker, device=models.device, dtype=models.dtype, policy=policy)
-            )
+            for name, adapter in {None: None, **models.reranker_adapters}.items():
+                reranker = Reranker(
+                    models.reranker, device=models.device, dtype=models.dtype, policy=policy, adapter=adapter
+                )
+                rerankers[name] = stack.enter_context(reranker)
         media = None if served_store is None else served_store.media_folder
         config = uvicorn.Config(
-            create_app(embedder=embedder, reranker=reranker, store=store, media=media, settings=settings),
+            create_app(
+                embedder=embedders.pop(None, None),
+                reranker=rerankers.pop(None, None),
+                embedders=embedders,
+                rerankers=rerankers,
+                store=store,
+                media=media,
+                settings=settings,
+            ),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -105,19 +154,6 @@ def run_server(
             _Server(config, console, has_page=store is not None).run(sockets=[listening])
         except KeyboardInterrupt:
             console.print("stopped")
-
-
-def _open_embedder(models: ServedModels, policy: MediaPolicy, store: Store | None) -> Embedder:
-    """Load the embedding model, with the settings of the store's collection if there is one."""
-    stored = None if store is None else store.recipe()
-    embedder = open_embedder(ModelChoice(models.embedder, models.device, models.dtype, policy), stored)
-    if store is not None and stored is not None:
-        try:
-            embedder.recipe.check(stored, store.name)
-        except BaseException:
-            embedder.close()
-            raise
-    return embedder
 
 
 class _Server(uvicorn.Server):
