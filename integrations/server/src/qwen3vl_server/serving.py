@@ -108,12 +108,15 @@ def run_server(
 
 
 def _open_embedder(models: ServedModels, policy: MediaPolicy, store: Store | None) -> Embedder:
-    """Load the embedding model, with the settings of the store's collection if there is one."""
+    """Load the embedding model, with the settings of the store's collection if there is one; otherwise create it."""
     stored = None if store is None else store.recipe()
     embedder = open_embedder(ModelChoice(models.embedder, models.device, models.dtype, policy), stored)
-    if store is not None and stored is not None:
+    if store is not None:
         try:
-            embedder.recipe.check(stored, store.name)
+            if stored is None:
+                store.create(embedder.recipe)  # a name that the database refuses is an error of the command here
+            else:
+                embedder.recipe.check(stored, store.name)
         except BaseException:
             embedder.close()
             raise
