@@ -23,7 +23,7 @@ from qwen3vl.cli.options import (
     HybridOption,
     IsolatedOption,
     JsonOption,
-    KindName,
+    KindOption,
     LanguageOption,
     ModeOption,
     PortOption,
@@ -31,6 +31,7 @@ from qwen3vl.cli.options import (
     ServeOption,
     ShortOption,
     StoreOption,
+    UrlOption,
     VerboseOption,
     expand_home,
     layout_fields,
@@ -181,14 +182,7 @@ def search(
             rich_help_panel=QUERY_PANEL,
         ),
     ] = None,
-    kind: Annotated[
-        list[KindName] | None,
-        typer.Option(
-            metavar="|".join(KindName),
-            help="Only hits of this kind. May be given several times.",
-            rich_help_panel=QUERY_PANEL,
-        ),
-    ] = None,
+    kind: KindOption = None,
     mode: ModeOption = None,
     limit: Annotated[int, typer.Option(help="How many hits are shown.", rich_help_panel=QUERY_PANEL)] = 10,
     instruction: Annotated[
@@ -339,10 +333,12 @@ def demo(
 
 
 @app.command()
-def doctor(context: typer.Context, *, json: JsonOption = False, verbose: VerboseOption = False) -> None:
+def doctor(
+    context: typer.Context, *, url: UrlOption = None, json: JsonOption = False, verbose: VerboseOption = False
+) -> None:
     """Report what is installed, what runs where, and what is wrong."""
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.doctor import run_doctor
 
-        code = run_doctor(console=console, as_json=json)
+        code = run_doctor(url, console=console, as_json=json)
     raise typer.Exit(code)
