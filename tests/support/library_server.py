@@ -45,7 +45,7 @@ class LibraryServer:
         return self.finished(response.json()["id"])
 
     def finished(self, job_id: str) -> Any:
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + 300
         while (job := self.server.client.get(f"/v1/documents/jobs/{job_id}").json())["status"] in (
             "waiting",
             "running",
