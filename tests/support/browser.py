@@ -17,11 +17,11 @@ TIMEOUT_MS = 180_000
 
 
 @contextmanager
-def open_browser() -> Iterator[Any]:
-    """Start Chromium."""
+def open_browser(*arguments: str) -> Iterator[Any]:
+    """Start Chromium, with arguments of its command line."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, timeout=TIMEOUT_MS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(arguments), timeout=TIMEOUT_MS)
         yield browser
         browser.close()
 

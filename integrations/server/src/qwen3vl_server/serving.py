@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import signal
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from socket import socket
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from qwen3vl.stores import Store, open_store
 from qwen3vl_server.app import create_app
 from qwen3vl_server.library.opening import ServedStore
 from qwen3vl_server.settings import ServerSettings
+from qwen3vl_server.sites import is_loopback
 
 if TYPE_CHECKING:  # it imports torch
     from qwen3vl.embedder import Embedder
@@ -74,11 +74,13 @@ def run_server(
 
     if models.embedder is None and models.reranker is None and served_store is None:
         raise ValueError("name a model to serve: --embedder MODEL, --reranker MODEL, or both")
-    if not settings.api_keys and not _is_loopback(host):
+    if not settings.api_keys and not is_loopback(host):
         console.print(f"[yellow]everybody who reaches {host} may use the server: --api-key KEY restricts it[/yellow]")
     logging.getLogger("qwen3vl_server").setLevel(logging.INFO)  # one line for each request
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(host, port))  # before minutes of loading, in case it is in use
+        if is_loopback(listening.getsockname()[0]):  # the machine's name may be one of the loopback address
+            settings = replace(settings, allowed_hosts=(*settings.allowed_hosts, host))
         embedder = reranker = store = None
         policy = models.policy
         if served_store is not None:
@@ -153,10 +155,3 @@ def _listen(host: str, port: int) -> socket:
         listening.close()
         raise OSError(f"cannot listen on {host}, port {port}: {error}; choose others with --host and --port") from error
     return listening
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
