@@ -1,9 +1,9 @@
 """Requests that a browser sends for the page of another site, at servers where nobody needs a key.
 
 Such a page must not use a server that only its visitor reaches, as one that listens on the loopback address. It could
-do so in two ways. With a name of its own that suddenly resolves to that address (DNS rebinding), it is of the same origin
-for the browser; but the header `Host` then has that name. From its own origin, it can send requests whose answers it
-cannot read; but their header `Sec-Fetch-Site` or `Origin` says where they are from.
+do so in two ways. With a name of its own that suddenly resolves to that address (DNS rebinding), it is of the same
+origin for the browser; but the header `Host` then has that name. From its own origin, it can send requests whose
+answers it cannot read; but their header `Sec-Fetch-Site` or `Origin` says where they are from.
 """
 
 from __future__ import annotations
