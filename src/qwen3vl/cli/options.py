@@ -77,6 +77,15 @@ ServeOption: TypeAlias = Annotated[
 PortOption: TypeAlias = Annotated[
     int, typer.Option(min=0, max=65535, help="Port for --serve; 0 takes a free one.", rich_help_panel=OUTPUT_PANEL)
 ]
+UrlOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="Check the server at this address instead of this installation.",
+        show_default=False,
+    ),
+]
 StoreOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -123,6 +132,15 @@ LanguageOption: TypeAlias = Annotated[
         help="Language of the texts, for words in other forms. Implies --hybrid.",
         show_default="english",
         rich_help_panel=LAYOUT_PANEL,
+    ),
+]
+KindOption: TypeAlias = Annotated[
+    list[KindName] | None,
+    typer.Option(
+        "--kind",
+        metavar="|".join(KindName),
+        help="Only hits of this kind. May be given several times.",
+        rich_help_panel=QUERY_PANEL,
     ),
 ]
 ModeOption: TypeAlias = Annotated[

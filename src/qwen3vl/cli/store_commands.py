@@ -23,7 +23,7 @@ from qwen3vl.cli.options import (
     HybridOption,
     IsolatedOption,
     JsonOption,
-    KindName,
+    KindOption,
     LanguageOption,
     ModeOption,
     QuantizationOption,
@@ -130,14 +130,7 @@ def search(
             rich_help_panel=QUERY_PANEL,
         ),
     ] = None,
-    kind: Annotated[
-        list[KindName] | None,
-        typer.Option(
-            metavar="|".join(KindName),
-            help="Only hits of this kind. May be given several times.",
-            rich_help_panel=QUERY_PANEL,
-        ),
-    ] = None,
+    kind: KindOption = None,
     mode: ModeOption = None,
     limit: Annotated[int, typer.Option(help="How many hits are shown.", rich_help_panel=QUERY_PANEL)] = 10,
     instruction: Annotated[
