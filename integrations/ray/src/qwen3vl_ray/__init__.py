@@ -6,11 +6,22 @@ Names are imported when they are first used, so that importing this package does
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from qwen3vl_ray.embedding import Embed, embed
+    from qwen3vl_ray.failures import split_errors
+    from qwen3vl_ray.reranking import Rerank, rerank
 
-_MODULES: dict[str, str] = {}
+__all__ = ["Embed", "Rerank", "embed", "rerank", "split_errors"]
+
+_MODULES = {
+    "Embed": "embedding",
+    "Rerank": "reranking",
+    "embed": "embedding",
+    "rerank": "reranking",
+    "split_errors": "failures",
+}
 """The module of each public name."""
 
 
