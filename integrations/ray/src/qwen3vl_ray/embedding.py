@@ -13,6 +13,7 @@ from qwen3vl.errors import RecipeError
 from qwen3vl.inputs.parsing import INPUT_KEYS
 from qwen3vl.recipe import Recipe
 from qwen3vl.settings import BackendArguments, ModelName
+from qwen3vl_ray.objects import Downloads
 from qwen3vl_ray.pools import BATCH_SIZE, map_on_models
 from qwen3vl_ray.rows import (
     ERROR,
@@ -69,6 +70,7 @@ class Embed:
                 f"the model of this worker has another recipe than the run: {differences}. Every node needs the same "
                 "files of the model; name a commit of the hub as revision, or a folder that all nodes share"
             )
+        self.recipe_json = json.dumps(self.embedder.recipe.to_dict(), sort_keys=True)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Embed the rows of a batch.
@@ -86,14 +88,15 @@ class Embed:
         errors = errors_of(table)
         todo = [index for index, error in enumerate(errors) if error is None]
         rows = rows_of(table, (*INPUT_KEYS, "fused"))
-        result = self.embedder.embed([input_of(rows[index]) for index in todo], on_error="collect")
+        with Downloads(self.embedder.policy) as downloads:
+            inputs = [downloads.localize(input_of(rows[index])) for index in todo]
+            result = self.embedder.embed(inputs, on_error="collect")
         vectors = [None] * len(errors)
         for index, vector in zip(todo, result.values, strict=True):
             vectors[index] = vector
         for error in result.errors:
             vectors[todo[error.index]], errors[todo[error.index]] = None, error.reason
-        recipe = json.dumps(self.embedder.recipe.to_dict(), sort_keys=True)
-        recipes = [recipe if error is None else None for error in errors]
+        recipes = [self.recipe_json if error is None else None for error in errors]
         table = set_column(table, VECTOR, vector_column(vectors, self.embedder.dimension))
         table = set_column(table, RECIPE, pa.array(recipes, pa.string()))
         return set_column(table, ERROR, pa.array(errors, pa.string()))

@@ -52,5 +52,4 @@ def map_on_models(
         compute=pool,
         fn_constructor_kwargs=arguments,
         num_gpus=num_gpus,
-        udf_modifying_row_count=False,
     )

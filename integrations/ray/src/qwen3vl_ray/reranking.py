@@ -14,6 +14,7 @@ from ray.data import Dataset
 from qwen3vl.errors import InputError
 from qwen3vl.reranker import Reranker
 from qwen3vl.settings import BackendArguments, ModelName
+from qwen3vl_ray.objects import Downloads
 from qwen3vl_ray.pools import BATCH_SIZE, map_on_models
 from qwen3vl_ray.rows import ERROR, RECIPE, check_table, errors_of, input_of, rows_of, set_column
 
@@ -25,8 +26,8 @@ class Rerank:
     """Adds scores to batches of rows; a callable class for `Dataset.map_batches` with `batch_format="pyarrow"`.
 
     A row has a `query` and a list of `documents`; each is a text or a struct of `text`, `image` and `video`. The
-    columns that are added are `scores` (a list of float32, null for a document that failed), `recipe` (JSON) and `error`
-    (null, or why the row, or some of its documents, have no score). Rows that have an error already keep it.
+    columns that are added are `scores` (a list of float32, null for a document that failed), `recipe` (JSON) and
+    `error` (null, or why the row, or some of its documents, have no score). Rows that have an error already keep it.
 
     Args:
         model: As for `Reranker`. Each worker has a model of its own.
@@ -56,7 +57,9 @@ class Rerank:
             TypeError: The batch is no Arrow table.
         """
         table = check_table(batch, "Rerank")
-        results = asyncio.run(self._score_rows(rows_of(table, ("query", "documents")), errors_of(table)))
+        with Downloads(self.reranker.policy) as downloads:
+            rows = [_localize(row, downloads) for row in rows_of(table, ("query", "documents"))]
+            results = asyncio.run(self._score_rows(rows, errors_of(table)))
         scores, errors = [scores for scores, _ in results], [error for _, error in results]
         recipe = json.dumps(self.reranker.recipe.to_dict(), sort_keys=True)
         recipes = [None if row_scores is None else recipe for row_scores in scores]
@@ -74,11 +77,8 @@ class Rerank:
         """Return the scores of a row's documents, and what failed."""
         if error is not None:
             return None, error
-        documents = row.get("documents") or []
         try:
-            result = await self.reranker.ascore(
-                _input(row.get("query")), [_input(document) for document in documents], on_error="collect"
-            )
+            result = await self.reranker.ascore(row["query"], row["documents"], on_error="collect")
         except InputError as query_error:
             return None, str(query_error)
         scores = [None if np.isnan(score) else float(score) for score in result.values]
@@ -86,9 +86,14 @@ class Rerank:
         return scores, failed or None
 
 
-def _input(value: Any) -> Any:
-    """Return a query or a document of a row as an input: Arrow adds null fields to structs that lack them."""
-    return input_of(value) if isinstance(value, Mapping) else "" if value is None else value
+def _localize(row: dict[str, Any], downloads: Downloads) -> dict[str, Any]:
+    """Return the query and the documents of a row as inputs, with files of object stores downloaded."""
+    documents = [_input(document, downloads) for document in row.get("documents") or ()]
+    return {"query": _input(row.get("query"), downloads), "documents": documents}
+
+
+def _input(value: Any, downloads: Downloads) -> Any:
+    return downloads.localize(input_of(value)) if isinstance(value, Mapping) else "" if value is None else value
 
 
 def rerank(
