@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Literal
 from uuid import UUID
@@ -75,7 +75,7 @@ class SyncTracker:
         if source is None:
             self.has_unknown_failure = True
         else:
-            self._failed_sources.add(source)
+            self._failed_sources.add(source.rstrip("/") if "://" in source else source)
 
     def stale_points(self, store: Store) -> dict[str, bool]:
         """Return the points to delete.
@@ -101,9 +101,17 @@ class SyncTracker:
 
     def _has_failed(self, source: str) -> bool:
         """Return whether the source, or a folder above it, failed in this run."""
-        return source in self._failed_sources or any(
-            str(parent) in self._failed_sources for parent in PurePath(source).parents
-        )
+        return source in self._failed_sources or any(parent in self._failed_sources for parent in _parents(source))
+
+
+def _parents(source: str) -> Iterator[str]:
+    """Yield the folders above a file, or the URLs above that of a file."""
+    if "://" not in source:
+        yield from map(str, PurePath(source).parents)
+        return
+    parts = source.split("/")
+    for end in range(len(parts) - 1, 2, -1):
+        yield "/".join(parts[:end])
 
 
 def delete_stale(tracker: SyncTracker, store: Store, report: Report) -> None:
