@@ -161,7 +161,7 @@ RayOption: TypeAlias = Annotated[
     typer.Option(
         "--ray",
         metavar="ADDRESS",
-        help="Work on a Ray cluster, into a store that is a server: 'auto' is the cluster of this machine, 'local' a new "
+        help="Work on a Ray cluster, into a store that is a server: 'auto' is that of this machine, 'local' a new "
         "one; or ray://HOST:PORT.",
         rich_help_panel=MODEL_PANEL,
     ),
