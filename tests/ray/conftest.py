@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import chdir
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ def local_ray(ray_folder: Path) -> Iterator[Any]:
     """Ray with one node, for all tests that need no cluster."""
     import ray
 
-    with chdir(ray_folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it may have relative paths
+        patch.chdir(ray_folder)
         ray.init(
             "local",  # not one that runs on this machine already
             num_cpus=NUM_CPUS,
