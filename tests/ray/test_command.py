@@ -64,7 +64,7 @@ def test_index_on_a_cluster_needs_a_server(tmp_path: Path, capsys: pytest.Captur
     draw_scenes(tmp_path / "photos", 1)
     store = str(tmp_path / "library")
     assert main(["index", str(tmp_path / "photos"), "--store", store, "--model", "tiny", "--ray", "local"]) == 2
-    assert "start Qdrant or Chroma as a server" in " ".join(capsys.readouterr().err.split())
+    assert "start Qdrant or Chroma as a server" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_code_of_the_page_runs(
