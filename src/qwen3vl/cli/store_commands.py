@@ -27,6 +27,7 @@ from qwen3vl.cli.options import (
     LanguageOption,
     ModeOption,
     QuantizationOption,
+    RayOption,
     RevisionOption,
     ShortOption,
     StoreOption,
@@ -88,6 +89,7 @@ def index(
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    ray: RayOption = None,
     isolated: IsolatedOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -109,6 +111,7 @@ def index(
             fuse_page_text=fuse_page_text,
             hybrid=language or hybrid,
             sync=not keep,
+            cluster=ray,
             console=console,
             as_json=json,
         )
