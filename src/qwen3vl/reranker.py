@@ -11,7 +11,7 @@ from typing import Literal, Unpack, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.backends import BackendOwner, RerankingBackend, torch_required
+from qwen3vl.backends import BackendOwner, RerankingBackend, tokenizer_required, torch_required
 from qwen3vl.errors import query_error
 from qwen3vl.inputs import Input, Item, aparse, as_item, check_text
 from qwen3vl.results import (
@@ -25,7 +25,7 @@ from qwen3vl.results import (
     raise_errors,
     rank_scores,
 )
-from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls
+from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls, vllm_urls
 
 
 class Reranker(BackendOwner[RerankingBackend]):
@@ -259,9 +259,14 @@ class Reranker(BackendOwner[RerankingBackend]):
 
 def _open_backend(model: ModelName, instruction: str | None, settings: BackendArguments) -> RerankingBackend:
     if urls := server_urls(model):
+        client = client_settings(urls, settings)
+        if addresses := vllm_urls(urls):
+            with tokenizer_required():
+                from qwen3vl.vllm import VllmReranker
+            return VllmReranker(addresses, client, settings, instruction=instruction)
         from qwen3vl.client import RemoteReranker  # httpx would delay the start of every process
 
-        return RemoteReranker(urls, client_settings(urls, settings), settings, instruction=instruction)
+        return RemoteReranker(urls, client, settings, instruction=instruction)
     engine = engine_settings(model, settings)
     with torch_required(model):
         from qwen3vl.local.reranker import LocalReranker

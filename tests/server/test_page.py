@@ -12,7 +12,7 @@ import httpx
 import pytest
 from qwen3vl_server import ServerSettings
 
-from tests.support.browser import needs_chromium, open_browser, open_page, wait_for
+from tests.support.browser import needs_chromium, open_browser, open_page, wait_for, wait_until
 from tests.support.library_server import LibraryServer, serve_library
 from tests.support.sample_library import MOVER, SLIDE, STAR
 
@@ -52,6 +52,12 @@ def page(browser: Any, library: LibraryServer) -> Iterator[Any]:
         yield page
 
 
+def open_start(page: Any) -> None:
+    """Open the page, and wait until it listens."""
+    page.goto("/")
+    page.wait_for_selector("#library:not(:empty)")
+
+
 def search(page: Any, words: str) -> None:
     page.fill("#words", words)
     page.press("#words", "Enter")
@@ -67,7 +73,7 @@ def shown_names(library: LibraryServer, **body: Any) -> list[str]:
 
 
 def test_search_shows_the_hits_of_the_api(page: Any, library: LibraryServer) -> None:
-    page.goto("/")
+    open_start(page)
     assert page.locator("#welcome").is_visible()
     assert page.locator("#library").inner_text() == f"{library.store.count()} documents"
     search(page, STAR.caption())
@@ -80,7 +86,7 @@ def test_search_shows_the_hits_of_the_api(page: Any, library: LibraryServer) -> 
 
 
 def test_switches_and_filters_and_links(page: Any, library: LibraryServer) -> None:
-    page.goto("/")
+    open_start(page)
     search(page, "a red star")
     page.click("#hybrid-label")
     page.wait_for_selector("#status:has-text('by vectors, reranked')")
@@ -123,7 +129,7 @@ def test_dropped_pasted_and_chosen_pictures(page: Any, library: LibraryServer) -
         document.querySelector(selector).dispatchEvent(new make(type, init));
     }"""
     content = list(path.read_bytes())
-    page.goto("/")
+    open_start(page)
     page.evaluate(give, ["main", "dragenter", "star.png", content, "image/png"])
     assert page.locator("#drop").is_visible()
     page.evaluate(give, ["main", "drop", "star.png", content, "image/png"])
@@ -131,7 +137,7 @@ def test_dropped_pasted_and_chosen_pictures(page: Any, library: LibraryServer) -
     assert page.locator("#drop").is_hidden()
     # Six more names have the same picture.
     assert names(page)[0] in {"star.png", "captioned.png", *(f"{payload}.png" for payload in PAYLOADS)}
-    assert page.locator("#chip canvas").is_visible()
+    page.wait_for_selector("#chip canvas")
     page.fill("#words", "a blue ring")
     page.press("#words", "Enter")
     page.wait_for_selector("#status:has-text('by vectors and words')")
@@ -216,7 +222,7 @@ def test_keyboard_alone(page: Any) -> None:
     def index() -> Any:
         return page.evaluate("[...document.querySelectorAll('.open')].indexOf(document.activeElement)")
 
-    page.goto("/")
+    open_start(page)
     wait_for(page, "document.activeElement.id === 'words'")
     page.keyboard.type("a red star")
     page.keyboard.press("Enter")
@@ -258,7 +264,7 @@ def test_keyboard_alone(page: Any) -> None:
 
 
 def test_errors_are_shown_and_go_away(page: Any, library: LibraryServer) -> None:
-    page.goto("/")
+    open_start(page)
     page.route("**/v1/search", lambda route: route.abort())
     page.fill("#words", "a star")
     page.press("#words", "Enter")
@@ -331,7 +337,7 @@ def run_in_page(browser: Any, url: str, script: str) -> None:
     with open_page(browser) as page:
         page.goto(url)
         page.evaluate(f"() => {{ try {{ {script}; }} catch (error) {{ console.error(String(error)); }} }}")
-        page.wait_for_timeout(300)
+        wait_until(lambda: page.problems, page)
 
 
 def test_page_asks_for_a_key(browser: Any, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from qwen3vl.cli.options import (
     PortOption,
     RevisionOption,
     ServeOption,
+    UrlOption,
     VerboseOption,
     expand_home,
 )
@@ -124,10 +125,12 @@ def demo(
 
 
 @app.command()
-def doctor(context: typer.Context, *, json: JsonOption = False, verbose: VerboseOption = False) -> None:
+def doctor(
+    context: typer.Context, *, url: UrlOption = None, json: JsonOption = False, verbose: VerboseOption = False
+) -> None:
     """Report what is installed, what runs where, and what is wrong."""
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.doctor import run_doctor
 
-        code = run_doctor(console=console, as_json=json)
+        code = run_doctor(url, console=console, as_json=json)
     raise typer.Exit(code)

@@ -77,6 +77,15 @@ ServeOption: TypeAlias = Annotated[
 PortOption: TypeAlias = Annotated[
     int, typer.Option(min=0, max=65535, help="Port for --serve; 0 takes a free one.", rich_help_panel=OUTPUT_PANEL)
 ]
+UrlOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="Check the server at this address instead of this installation.",
+        show_default=False,
+    ),
+]
 StoreOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -125,6 +134,15 @@ LanguageOption: TypeAlias = Annotated[
         rich_help_panel=LAYOUT_PANEL,
     ),
 ]
+KindOption: TypeAlias = Annotated[
+    list[KindName] | None,
+    typer.Option(
+        "--kind",
+        metavar="|".join(KindName),
+        help="Only hits of this kind. May be given several times.",
+        rich_help_panel=QUERY_PANEL,
+    ),
+]
 ModeOption: TypeAlias = Annotated[
     ModeName | None,
     typer.Option(
@@ -164,6 +182,20 @@ DtypeOption: TypeAlias = Annotated[
         "--dtype",
         metavar="DTYPE",
         help="auto, float32, bfloat16 or float16; int8 or fp8 store the weights in 8 bits.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+RevisionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
+]
+RayOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster, into a store that is a server: 'auto' is that of this machine, 'local' a new "
+        "one; or ray://HOST:PORT.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

@@ -19,15 +19,18 @@ from qwen3vl.model.hub import resolve_checkpoint
 from qwen3vl.model.kind import check_model_kind
 from qwen3vl.model.weights import yes_no_weight
 from qwen3vl.processing.sizing import UnsizedMedia
-from qwen3vl.processing.templates import RERANK_INSTRUCTION, ControlToken, PromptContent, TextPart, rerank_prompt
+from qwen3vl.processing.templates import (
+    RERANK_INSTRUCTION,
+    RERANK_MAX_LENGTH,
+    RERANK_SUFFIX_TOKENS,
+    ControlToken,
+    PromptContent,
+    TextPart,
+    rerank_prompt,
+)
 from qwen3vl.recipe import Recipe
 from qwen3vl.results import ItemOutput
 from qwen3vl.settings import EngineSettings, default_max_pixels
-
-MAX_LENGTH = 10240
-"""Maximum tokens of a prompt in the official reranking script."""
-_SUFFIX_TOKENS = 5
-"""Tokens that end a reranking prompt. The official script adds them after it has truncated to `max_length`."""
 
 
 class LocalReranker(LocalBackend):
@@ -45,8 +48,8 @@ class LocalReranker(LocalBackend):
     """
 
     def __init__(self, model: str | Path, settings: EngineSettings, *, instruction: str | None) -> None:
-        limits = settings.limits(max_length=MAX_LENGTH, max_pixels=default_max_pixels(model))
-        limits = replace(limits, max_length=limits.max_length + _SUFFIX_TOKENS)
+        limits = settings.limits(max_length=RERANK_MAX_LENGTH, max_pixels=default_max_pixels(model))
+        limits = replace(limits, max_length=limits.max_length + RERANK_SUFFIX_TOKENS)
         checkpoint = resolve_checkpoint(model, "reranker", settings.revision, settings.adapter)
         check_model_kind(checkpoint, "reranker", refuse=settings.check_model)
         super().__init__(Engine(checkpoint, settings, limits), instruction or RERANK_INSTRUCTION)
@@ -58,7 +61,7 @@ class LocalReranker(LocalBackend):
     @property
     def recipe(self) -> Recipe:
         """Everything that decides the scores, which count as vectors of one value."""
-        max_length = self.engine.limits.max_length - _SUFFIX_TOKENS
+        max_length = self.engine.limits.max_length - RERANK_SUFFIX_TOKENS
         return self.recipe_of(max_length=max_length, dimensions=1, normalised=False)
 
     def score(self, query: Item, documents: Iterator[Input], instruction: str) -> Generator[ItemOutput]:

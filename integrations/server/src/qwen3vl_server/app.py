@@ -32,6 +32,7 @@ from qwen3vl_server.page import routes as page
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.service import Kind, ModelService
 from qwen3vl_server.settings import ServerSettings
+from qwen3vl_server.sites import SiteGuard
 
 _ROUTERS = (
     openai.router,
@@ -122,6 +123,8 @@ def create_app(
         timeout_s=settings.timeout_s,
         is_streamed=is_upload,
     )
+    if not settings.api_keys:
+        app.add_middleware(SiteGuard, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(ApiKeys, keys=settings.api_keys, is_open=LibraryAccess(library))
     app.add_middleware(Observability, observe=metrics.observe)
     return app

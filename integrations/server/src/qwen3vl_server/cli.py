@@ -138,6 +138,14 @@ def serve(
             rich_help_panel=_SERVER_PANEL,
         ),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which a server without keys is reached, such as a proxy's. May be given several times.",
+            rich_help_panel=_SERVER_PANEL,
+        ),
+    ] = None,
     media_urls: Annotated[
         bool,
         typer.Option(
@@ -190,6 +198,7 @@ def serve(
 
         settings = ServerSettings(
             api_keys=tuple(api_key or ()),
+            allowed_hosts=tuple(allowed_host or ()),
             embedder_name=embedder_name,
             reranker_name=reranker_name,
             query_instruction=query_instruction,

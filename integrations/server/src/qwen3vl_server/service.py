@@ -202,6 +202,7 @@ class ModelService:
         *,
         model: str | None,
         instruction: str | None = None,
+        truncate: bool = True,
         params: tuple[str, str] = ("query", "documents"),
         collect: bool = False,
     ) -> Answer:
@@ -212,6 +213,7 @@ class ModelService:
             documents: Inputs as JSON has them.
             model: Name of the model; None is the one that is served.
             instruction: What makes a document relevant; None is the model's.
+            truncate: As for `embed`.
             params: Fields of the body that have the query and the documents, for errors.
             collect: Whether errors of documents are returned beside the scores of the others.
 
@@ -230,6 +232,8 @@ class ModelService:
             inputs = await _parse_items(documents)
             _raise_errors(inputs.errors, params[1], collect=collect)
             batch = await _score(served.model, query_item, inputs.items, instruction, params[0])
+        if not truncate:
+            _raise_errors(_truncation_errors(inputs.items, batch), params[1])
         batch = replace(batch, errors=inputs.merge(batch.errors))
         _raise_errors(batch.errors, params[1], collect=collect)
         return Answer(served.name, batch)

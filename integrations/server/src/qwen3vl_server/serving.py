@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from socket import socket
 from typing import TYPE_CHECKING
 
@@ -21,9 +20,12 @@ from qwen3vl.stores import open_store
 from qwen3vl_server.app import create_app
 from qwen3vl_server.library.opening import ServedStore
 from qwen3vl_server.settings import ServerSettings
+from qwen3vl_server.sites import is_loopback
 
-if TYPE_CHECKING:  # it imports torch
-    from qwen3vl.embedder import Embedder
+if TYPE_CHECKING:
+    from qwen3vl.embedder import Embedder  # it imports torch
+    from qwen3vl.reranker import Reranker
+    from qwen3vl.stores import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,43 +100,27 @@ def run_server(
         RecipeError: The store was made with another embedding model.
         OSError: The address cannot be used.
     """
-    from qwen3vl.reranker import Reranker
-
     if models.embedder is None and models.reranker is None and served_store is None:
         raise ValueError("name a model to serve: --embedder MODEL, --reranker MODEL, or both")
     if models.adapters and models.embedder is None and served_store is None:
         raise ValueError("--adapter needs the model that it belongs to: --embedder MODEL")
     if models.reranker_adapters and models.reranker is None:
         raise ValueError("--reranker-adapter needs the model that it belongs to: --reranker MODEL")
-    if not settings.api_keys and not _is_loopback(host):
+    if not settings.api_keys and not is_loopback(host):
         console.print(f"[yellow]everybody who reaches {host} may use the server: --api-key KEY restricts it[/yellow]")
     logging.getLogger("qwen3vl_server").setLevel(logging.INFO)  # one line for each request
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(host, port))  # before minutes of loading, in case it is in use
-        store = stored = None
+        if is_loopback(listening.getsockname()[0]):  # the machine's name may be one of the loopback address
+            settings = replace(settings, allowed_hosts=(*settings.allowed_hosts, host))
+        store = None
         policy = models.policy
         if served_store is not None:
             store = open_store(served_store.location, served_store.collection)
             stack.callback(store.close)
-            stored = store.recipe()
             policy = served_store.extend(policy, settings)
-        # "" is the model that answers requests without a name.
-        adapters: dict[str, str | None] = {"": None, **models.adapters}
-        embedders: dict[str, Embedder] = {}
-        if models.embedder is not None or store is not None:
-            for name, adapter in adapters.items():
-                choice = ModelChoice(models.embedder, models.device, models.dtype, policy, adapter)
-                embedders[name] = stack.enter_context(open_embedder(choice, stored))
-                if not name and store is not None and stored is not None:
-                    embedders[name].recipe.check(stored, store.name)
-        adapters = {"": None, **models.reranker_adapters}
-        rerankers: dict[str, Reranker] = {}
-        if models.reranker is not None:
-            for name, adapter in adapters.items():
-                reranker = Reranker(
-                    models.reranker, device=models.device, dtype=models.dtype, policy=policy, adapter=adapter
-                )
-                rerankers[name] = stack.enter_context(reranker)
+        embedders = _open_embedders(models, policy, store, stack)
+        rerankers = _open_rerankers(models, policy, stack)
         media = None if served_store is None else served_store.media_folder
         config = uvicorn.Config(
             create_app(
@@ -157,6 +143,40 @@ def run_server(
             _Server(config, console, has_page=store is not None).run(sockets=[listening])
         except KeyboardInterrupt:
             console.print("stopped")
+
+
+def _open_embedders(
+    models: ServedModels, policy: MediaPolicy, store: Store | None, stack: ExitStack
+) -> dict[str, Embedder]:
+    """Load the embedding models by name; "" is the one for requests without a name, and that of the store."""
+    embedders: dict[str, Embedder] = {}
+    if models.embedder is None and store is None:
+        return embedders
+    stored = None if store is None else store.recipe()
+    adapters: dict[str, str | None] = {"": None, **models.adapters}
+    for name, adapter in adapters.items():
+        choice = ModelChoice(models.embedder, models.device, models.dtype, policy, adapter)
+        embedders[name] = stack.enter_context(open_embedder(choice, stored))
+    if store is not None:
+        if stored is None:
+            store.create(embedders[""].recipe)  # a name that the database refuses is an error of the command here
+        else:
+            embedders[""].recipe.check(stored, store.name)
+    return embedders
+
+
+def _open_rerankers(models: ServedModels, policy: MediaPolicy, stack: ExitStack) -> dict[str, Reranker]:
+    """Load the rerankers by name; "" is the one for requests without a name."""
+    from qwen3vl.reranker import Reranker
+
+    rerankers: dict[str, Reranker] = {}
+    if models.reranker is None:
+        return rerankers
+    adapters: dict[str, str | None] = {"": None, **models.reranker_adapters}
+    for name, adapter in adapters.items():
+        reranker = Reranker(models.reranker, device=models.device, dtype=models.dtype, policy=policy, adapter=adapter)
+        rerankers[name] = stack.enter_context(reranker)
+    return rerankers
 
 
 class _Server(uvicorn.Server):
@@ -189,10 +209,3 @@ def _listen(host: str, port: int) -> socket:
         listening.close()
         raise OSError(f"cannot listen on {host}, port {port}: {error}; choose others with --host and --port") from error
     return listening
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -106,6 +107,7 @@ class ModelsAnswer(BaseModel):
     embedder: ModelDescription | None = None
     reranker: ModelDescription | None = None
     limits: Limits
+    version: str = Field(description="Version of qwen3vl in the server.")
 
 
 @router.get("/models", response_model_exclude_none=True, summary="What decides vectors and scores")
@@ -122,7 +124,7 @@ async def models(service: ServiceDependency) -> ModelsAnswer:
         max_media_bytes=min(served.model.policy.max_bytes for _, served in service.all_models()),
         timeout_s=settings.timeout_s,
     )
-    return ModelsAnswer(**described, limits=limits)
+    return ModelsAnswer(**described, limits=limits, version=version("qwen3vl"))
 
 
 @router.post(
