@@ -152,6 +152,21 @@ ModeOption: TypeAlias = Annotated[
         rich_help_panel=QUERY_PANEL,
     ),
 ]
+RevisionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
+]
+AdapterOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME",
+        help="LoRA adapter to merge into the model: folder or hub id.",
+        callback=expand_home,
+        show_default="the store's",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 DeviceOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -167,6 +182,20 @@ DtypeOption: TypeAlias = Annotated[
         "--dtype",
         metavar="DTYPE",
         help="auto, float32, bfloat16 or float16; int8 or fp8 store the weights in 8 bits.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+RevisionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
+]
+RayOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster, into a store that is a server: 'auto' is that of this machine, 'local' a new "
+        "one; or ray://HOST:PORT.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
