@@ -221,8 +221,7 @@ class ModelService:
             The scores, in the order of the documents.
 
         Raises:
-            RequestError: The model is not served, a limit is exceeded, the query failed, or documents failed and
-                `collect` is False.
+            RequestError: As for `embed`, or the query failed.
         """
         served = self.find("reranker", model)
         _check_instruction(instruction)
