@@ -81,8 +81,9 @@ class _EngineCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterable[CounterMetricFamily]:
-        stats = {kind: model.engine.stats for kind, model in self._models.items()}
-        for field in fields(next(iter(stats.values()))):
+        # A model without an engine is in another process, which has its statistics.
+        stats = {kind: model.engine.stats for kind, model in self._models.items() if hasattr(model, "engine")}
+        for field in fields(next(iter(stats.values()))) if stats else ():
             family = CounterMetricFamily(
                 f"qwen3vl_engine_{field.name}", f"`{field.name}` of qwen3vl.engine.Stats.", labels=("model",)
             )

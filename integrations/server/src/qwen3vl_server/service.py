@@ -69,7 +69,7 @@ class ModelService:
 
     def __init__(self, models: Mapping[Kind, BackendOwner[Any]], settings: ServerSettings) -> None:
         names = {"embedder": settings.embedder_name, "reranker": settings.reranker_name}
-        self.models = {kind: ServedModel(names[kind] or _default_name(model), model) for kind, model in models.items()}
+        self.models = {kind: ServedModel(names[kind] or public_name(model), model) for kind, model in models.items()}
         self.waiting_items = Quota(settings.max_waiting_items, "items waiting")
         self.contents = ContentCache(settings.max_cached_bytes)
         self.settings = settings
@@ -302,8 +302,18 @@ def _raise_errors(errors: Sequence[ItemError], param: str, *, collect: bool = Fa
         raise items_error(errors, param)
 
 
-def _default_name(model: BackendOwner[Any]) -> str:
-    """Return a hub id as it is, and the last part of a folder's path, which is nobody else's business."""
+def public_name(model: BackendOwner[Any]) -> str:
+    """Return the name of a model in requests, where the settings have none.
+
+    Args:
+        model: The model.
+
+    Returns:
+        A hub id as it is, and the last part of a folder's path, which is nobody else's business. A model in another
+        process has the name that is in its recipe.
+    """
+    if not hasattr(model, "engine"):
+        return model.recipe.model
     checkpoint = model.engine.checkpoint
     is_folder = checkpoint.name == str(checkpoint.folder)
     return checkpoint.folder.name if is_folder else checkpoint.name
