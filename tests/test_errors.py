@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import pickle
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl import BatchError, Embedder, InputError, Reranker
+from qwen3vl import BatchError, Embedder, InputError, ItemError, MediaError, Reranker
 from qwen3vl.inputs import Item
 from tests.support.engines import embedder_with
 from tests.support.hostile.png import png

@@ -27,6 +27,8 @@ BUSY_PAUSE_S = 1.0
 """Seconds before a server that is busy is asked again, if it does not say how many."""
 _BUSY = 429
 _UNAVAILABLE = (502, 503, 504)
+_FAILED = 500
+"""What a proxy answers, such as that of Ray Serve, if the server behind it dies. A server's own failures have details."""
 
 
 class _UnavailableError(Exception):
@@ -181,7 +183,7 @@ def _read_answer(server: Server, response: httpx.Response) -> Any:
     if status == _BUSY:
         server.pause(_retry_after(response) or BUSY_PAUSE_S)
         raise _BusyError(f"{server.url} is busy: {reason}")
-    if status in _UNAVAILABLE:
+    if status in _UNAVAILABLE or (status == _FAILED and not details):
         server.fail(_retry_after(response))
         raise _UnavailableError(f"{server.url} cannot answer: {reason}")
     server.succeed()
