@@ -124,7 +124,9 @@ def test_query_that_cannot_be_used(handle: Any) -> None:
 
 
 def test_call_of_a_replica_that_dies_is_repeated(embedder: DeployedEmbedder, folder: Path) -> None:
-    batch = embedder.embed([*(f"text {number}" for number in range(40)), "die once", {"image": png(1)}], on_error="collect")
+    batch = embedder.embed(
+        [*(f"text {number}" for number in range(40)), "die once", {"image": png(1)}], on_error="collect"
+    )
     assert (folder / "died").exists()
     assert not batch.errors
 

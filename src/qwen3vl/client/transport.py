@@ -28,7 +28,7 @@ BUSY_PAUSE_S = 1.0
 _BUSY = 429
 _UNAVAILABLE = (502, 503, 504)
 _FAILED = 500
-"""What a proxy answers, such as that of Ray Serve, if the server behind it dies. A server's own failures have details."""
+"""What a proxy, such as that of Ray Serve, answers if the server behind it dies. Failures of a server have details."""
 
 
 class _UnavailableError(Exception):

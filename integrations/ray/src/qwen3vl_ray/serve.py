@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from qwen3vl_server.settings import SERVER_POLICY, ServerSettings
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
@@ -21,14 +22,13 @@ from ray.serve.config import RequestRouterConfig
 from qwen3vl.settings import engine_settings
 from qwen3vl_ray.serving.ingress import Ingress, ServedDeployment
 from qwen3vl_ray.serving.replicas import EmbedderReplica, ModelChoice, RerankerReplica
-from qwen3vl_server.settings import SERVER_POLICY, ServerSettings
 
 __all__ = ["ModelArguments", "ServeArguments", "build_app"]
 
 MAX_ONGOING_CALLS = 64
 """Calls that a replica of a model has at a time: several batches. What exceeds it goes to the next replica."""
 MAX_ONGOING_REQUESTS = 1024
-"""Requests that a replica of the ingress has at a time. Its own limits, which clients are told of, are reached before."""
+"""Requests that a replica of the ingress has at a time. Its own limits are reached before."""
 _SHUTDOWN_MARGIN_S = 10.0
 """Seconds beyond the longest request that a replica which is replaced may take to finish its requests."""
 ROUTER = "ray.serve.experimental.consistent_hash_router:ConsistentHashRouter"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from qwen3vl_server.errors import RequestError
 from ray.exceptions import ObjectLostError, RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -21,7 +22,6 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.results import ItemOutput, failed_output
 from qwen3vl_ray.serving.messages import ReplicaAnswer, ReplicaCall
 from qwen3vl_ray.serving.routing import content_key
-from qwen3vl_server.errors import RequestError
 
 MAX_ATTEMPTS = 5
 """How often items are sent before they are given up. What kills every replica that gets it must not kill all."""
@@ -86,9 +86,7 @@ class HandleBackend(BackgroundCalls):
 
     async def _send(self, key: str, fields: CallFields, group: Sequence[tuple[int, Item]]) -> list[ItemOutput]:
         items = [item for _, item in group]
-        call = ReplicaCall(
-            digest=self.recipe.digest, instruction=fields.instruction, items=items, query=fields.query
-        )
+        call = ReplicaCall(digest=self.recipe.digest, instruction=fields.instruction, items=items, query=fields.query)
         try:
             answer = await self._ask(key, call)
         except ServerError as error:
@@ -136,7 +134,7 @@ class HandleBackend(BackgroundCalls):
         if isinstance(last, RecipeError):
             raise RequestError(503, "the model is being exchanged for another one; try again") from last
         raise ServerError(
-            f"replicas of {self._handle.deployment_name} died {MAX_ATTEMPTS} times while they had it; their logs say why"
+            f"replicas of {self._handle.deployment_name} died {MAX_ATTEMPTS} times while they had it; see their logs"
         ) from last
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import FastAPI
+from qwen3vl_server.app import create_app
+from qwen3vl_server.settings import ServerSettings
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 
@@ -15,8 +17,6 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.settings import API_KEY_VARIABLE
 from qwen3vl_ray.serving.backends import DeployedEmbedder, DeployedReranker, HandleEmbedder, HandleReranker
 from qwen3vl_ray.serving.replicas import ModelChoice
-from qwen3vl_server.app import create_app
-from qwen3vl_server.settings import ServerSettings
 
 _DESCRIBE_PAUSE_S = 0.5
 """Seconds before replicas are asked again, while those of another version of the application answer."""

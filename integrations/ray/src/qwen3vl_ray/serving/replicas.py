@@ -8,6 +8,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from qwen3vl_server.service import public_name
+
 from qwen3vl.backends import BackendOwner
 from qwen3vl.embedder import Embedder
 from qwen3vl.errors import InputError, RecipeError
@@ -16,7 +18,6 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.reranker import Reranker
 from qwen3vl.results import ItemOutput
 from qwen3vl_ray.serving.messages import ReplicaAnswer, ReplicaCall
-from qwen3vl_server.service import public_name
 
 log = logging.getLogger(__name__)
 
