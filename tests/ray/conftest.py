@@ -36,6 +36,7 @@ def local_ray() -> Iterator[Any]:
     import ray
 
     ray.init(
+        "local",  # not one that runs on this machine already
         num_cpus=NUM_CPUS,
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,

@@ -28,6 +28,8 @@ from qwen3vl.cli.options import (
     ModeOption,
     PortOption,
     QuantizationOption,
+    RayOption,
+    RevisionOption,
     ServeOption,
     ShortOption,
     StoreOption,
@@ -129,15 +131,13 @@ def index(
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
-    ] = None,
+    revision: RevisionOption = None,
     dimensions: Annotated[
         int | None, typer.Option(help="Cut vectors to this many values.", rich_help_panel=MODEL_PANEL)
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
+    ray: RayOption = None,
     isolated: IsolatedOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -159,6 +159,7 @@ def index(
             fuse_page_text=fuse_page_text,
             hybrid=language or hybrid,
             sync=not keep,
+            cluster=ray,
             console=console,
             as_json=json,
         )

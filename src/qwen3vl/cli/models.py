@@ -48,11 +48,25 @@ def open_embedder(choice: ModelChoice, stored: Recipe | None, **settings: Any) -
     """
     from qwen3vl.embedder import Embedder
 
+    return Embedder(**embedder_arguments(choice, stored, **settings))
+
+
+def embedder_arguments(choice: ModelChoice, stored: Recipe | None, **settings: Any) -> dict[str, Any]:
+    """Return the arguments of the `Embedder` of a command.
+
+    Args:
+        choice: As for `open_embedder`.
+        stored: As for `open_embedder`.
+        **settings: As for `open_embedder`.
+
+    Returns:
+        Keyword arguments.
+    """
     if stored is not None:
         revision = stored.revision if choice.model is None else None
         settings = {**stored.settings, "revision": revision, **settings}
     name = choice.model or (stored.model if stored else DEFAULT_EMBEDDER)
-    return Embedder(name, device=choice.device, dtype=choice.dtype, policy=choice.policy, **settings)
+    return {"model": name, "device": choice.device, "dtype": choice.dtype, "policy": choice.policy, **settings}
 
 
 def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Reranker:

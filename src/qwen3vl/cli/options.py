@@ -152,6 +152,20 @@ DtypeOption: TypeAlias = Annotated[
         rich_help_panel=MODEL_PANEL,
     ),
 ]
+RevisionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
+]
+RayOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster, into a store that is a server: 'auto' is that of this machine, 'local' a new "
+        "one; or ray://HOST:PORT.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 IsolatedOption: TypeAlias = Annotated[
     bool,
     typer.Option(

@@ -6,11 +6,42 @@ Names are imported when they are first used, so that importing this package does
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from qwen3vl_ray.embedding import Embed, embed
+    from qwen3vl_ray.failures import split_errors
+    from qwen3vl_ray.ingestion import ingest
+    from qwen3vl_ray.reading import read
+    from qwen3vl_ray.reranking import Rerank, rerank
+    from qwen3vl_ray.target import Target
+    from qwen3vl_ray.writing import StoreDatasink, write
 
-_MODULES: dict[str, str] = {}
+__all__ = [
+    "Embed",
+    "Rerank",
+    "StoreDatasink",
+    "Target",
+    "embed",
+    "ingest",
+    "read",
+    "rerank",
+    "split_errors",
+    "write",
+]
+
+_MODULES = {
+    "Embed": "embedding",
+    "Rerank": "reranking",
+    "StoreDatasink": "writing",
+    "Target": "target",
+    "embed": "embedding",
+    "ingest": "ingestion",
+    "read": "reading",
+    "rerank": "reranking",
+    "split_errors": "failures",
+    "write": "writing",
+}
 """The module of each public name."""
 
 
