@@ -60,7 +60,9 @@ class ProcessReplica:
             if text == "broken":
                 outputs.append(failed_output(index, item.name, InputError("it is broken")))
             else:
-                outputs.append(ItemOutput(index, np.float32([os.getpid()]), notice=text, num_tokens=1))
+                process = np.float32(os.getpid())
+                value = np.asarray(process if call.query is not None else [process])
+                outputs.append(ItemOutput(index, value, notice=text, num_tokens=1))
         return ReplicaAnswer(outputs)
 
     async def _wait(self) -> None:

@@ -75,13 +75,13 @@ class HandleBackend(BackgroundCalls):
                 groups[content_key(item, fields.query)].append((index, item))
         if fields.query is not None and not groups:
             groups[content_key(fields.query)] = []  # the query may be at fault as well
+        tasks = [asyncio.create_task(self._send(key, fields, group)) for key, group in groups.items()]
         try:
-            async with asyncio.TaskGroup() as tasks:
-                sent = [tasks.create_task(self._send(key, fields, group)) for key, group in groups.items()]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
-        for task in sent:
-            outputs += task.result()
+            for outputs_of_group in await asyncio.gather(*tasks):
+                outputs += outputs_of_group
+        finally:  # the first error ends the call
+            for task in tasks:
+                task.cancel()
         return sorted(outputs, key=lambda output: output.index)
 
     async def _send(self, key: str, fields: CallFields, group: Sequence[tuple[int, Item]]) -> list[ItemOutput]:
