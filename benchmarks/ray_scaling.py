@@ -2,9 +2,9 @@
 
     python -m benchmarks.ray_scaling --workers 1 2 4 8 16 32 --rate 40
 
-Nodes are processes on this machine (`ray.cluster_utils.Cluster`) with eight logical GPUs each. A worker runs `Embed` as it
-is, with an embedder that sleeps as long as a GPU would take: so all that is measured beside the sleep is what Ray and this
-package do for each batch, on the cores of this machine. A worker and its node need 150 MiB.
+Nodes are processes on this machine (`ray.cluster_utils.Cluster`) with eight logical GPUs each. A worker runs `Embed` as
+it is, with an embedder that sleeps as long as a GPU would take: what is measured beside the sleep is what Ray and this
+package do for each batch, on the cores of this machine. A worker needs 250 MiB.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def measure(num_workers: int, rate: float, seconds: float, batch_size: int) -> f
     for batch in vectors.select_columns(["id"]).iter_batches(batch_size=None):
         seen += len(batch["id"])
         progress.append((seen, time.perf_counter()))
-    assert seen == num_rows
+    if seen != num_rows:
+        raise RuntimeError(f"{seen} rows arrived of {num_rows}")
     middle = [(count, at_s) for count, at_s in progress if num_rows / 4 <= count <= num_rows * 3 / 4]
     (first, started_s), (last, ended_s) = middle[0], middle[-1]
     return (last - first) / (ended_s - started_s)
