@@ -115,6 +115,16 @@ def test_outputs_and_errors_are_in_the_order_of_the_inputs(embedder: DeployedEmb
     assert (batch.errors[0].source, batch.errors[0].reason) == ("text 'broken'", "it is broken")
 
 
+def test_concurrent_calls_for_one_request_are_all_sent(embedder: DeployedEmbedder) -> None:
+    """Within an ingress, the context has the id of the request; the router confuses calls with equal ids."""
+    context = serve.context._RequestContext(request_id="one", _internal_request_id="one")
+    token = serve.context._serve_request_context.set(context)
+    try:
+        assert len(embedder.embed([{"image": png(seed)} for seed in range(8)] * 16)) == 128
+    finally:
+        serve.context._serve_request_context.reset(token)
+
+
 def test_query_that_cannot_be_used(handle: Any) -> None:
     with DeployedReranker(HandleReranker(handle, RECIPE, SERVER_POLICY)) as reranker:
         for documents in (["one", {"image": png(1)}], [""]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from contextvars import Context
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,7 +76,11 @@ class HandleBackend(BackgroundCalls):
                 groups[content_key(item, fields.query)].append((index, item))
         if fields.query is not None and not groups:
             groups[content_key(fields.query)] = []  # the query may be at fault as well
-        tasks = [asyncio.create_task(self._send(key, fields, group)) for key, group in groups.items()]
+        # Ray Serve takes a call's id from the context, that of the request to the ingress. Its router confuses concurrent
+        # calls of one id, and some are never sent (Ray 2.60): each gets an id of its own in an empty context.
+        tasks = [
+            asyncio.create_task(self._send(key, fields, group), context=Context()) for key, group in groups.items()
+        ]
         try:
             for outputs_of_group in await asyncio.gather(*tasks):
                 outputs += outputs_of_group
