@@ -76,8 +76,8 @@ class HandleBackend(BackgroundCalls):
                 groups[content_key(item, fields.query)].append((index, item))
         if fields.query is not None and not groups:
             groups[content_key(fields.query)] = []  # the query may be at fault as well
-        # Ray Serve takes the id of a call from the context, which has that of the ingress' request. The router of Ray 2.60
-        # mixes up concurrent calls with equal ids, and never sends some: in an empty context each has an id of its own.
+        # Ray Serve takes the id of a call from the context, where it is that of the ingress' request. The router of Ray
+        # 2.60 mixes up concurrent calls with equal ids, and never sends some: in an empty context each has its own.
         tasks = [
             asyncio.create_task(self._send(key, fields, group), context=Context()) for key, group in groups.items()
         ]
