@@ -24,7 +24,7 @@ CORE_TESTS := tests -m 'not slow' --ignore=tests/langchain --ignore=tests/llama_
 	--ignore=tests/test_network_faults.py --ignore=tests/test_quantization.py
 STORE_TESTS := tests/test_stores.py tests/test_store_ingest.py tests/test_async_stores.py tests/test_copy.py
 PARITY_TESTS := tests/test_golden.py tests/test_model.py tests/test_attention.py tests/test_packing.py \
-	tests/test_geometry.py tests/test_config.py tests/llama_index
+	tests/test_geometry.py tests/test_config.py tests/test_lora.py tests/test_merged_checkpoint.py tests/llama_index
 
 .DEFAULT_GOAL := help
 .PHONY: help install fix lint imports types test test-core test-by-url test-qdrant test-haystack parity packages docs docs-serve \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,18 +32,27 @@ def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[Any]:
+def ray_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The current folder of the workers of `local_ray`."""
+    return tmp_path_factory.mktemp("ray")
+
+
+@pytest.fixture(scope="session")
+def local_ray(ray_folder: Path) -> Iterator[Any]:
     """Ray with one node, for all tests that need no cluster."""
     import ray
 
-    ray.init(
-        "local",  # not one that runs on this machine already
-        num_cpus=NUM_CPUS,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it may have relative paths
+        patch.chdir(ray_folder)
+        ray.init(
+            "local",  # not one that runs on this machine already
+            num_cpus=NUM_CPUS,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     try:
         yield ray
     finally:

@@ -64,15 +64,15 @@ def test_index_on_a_cluster_needs_a_server(tmp_path: Path, capsys: pytest.Captur
     draw_scenes(tmp_path / "photos", 1)
     store = str(tmp_path / "library")
     assert main(["index", str(tmp_path / "photos"), "--store", store, "--model", "tiny", "--ray", "local"]) == 2
-    assert "start Qdrant or Chroma as a server" in " ".join(capsys.readouterr().err.split())
+    assert "start Qdrant or Chroma as a server" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_code_of_the_page_runs(
-    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: str, ray_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the tiny models in place of the real ones, and a server of this test in place of that on port 6333."""
-    monkeypatch.chdir(tmp_path)
-    draw_scenes(tmp_path / "photos", 12)
+    monkeypatch.chdir(ray_folder)
+    draw_scenes(ray_folder / "photos", 12)
     page = blocks("docs/ray.md", "python")
     assert len(page[0].splitlines()) <= 10
     namespace: dict[str, Any] = {}
@@ -81,6 +81,8 @@ def test_the_code_of_the_page_runs(
         exec(compile(code, "docs/ray.md", "exec"), namespace)
     output = capsys.readouterr().out
     assert "12 []" in output
+    assert len(namespace["judged"].take(1)[0]["scores"]) == 2
+    assert namespace["judged"].take(1)[0]["error"] is None
     assert "12 0 []" in output
     assert "added=12" in output
     assert open_store(place, "again").count() == 12

@@ -149,6 +149,15 @@ def test_embedded_rows_are_written_with_the_ids_of_ingest(
     assert other.count() == 0
 
 
+def test_an_empty_folder_deletes_nothing(qdrant_port: int, collection: str, tmp_path: Path) -> None:
+    place = f"http://127.0.0.1:{qdrant_port}"
+    store = open_store(place, collection)
+    with Embedder("tiny", device="cpu") as embedder:
+        qwen3vl.ingest([Document("notes", "text", text="a text")], embedder, store)
+    assert counts(ingest(tmp_path, place, collection=collection, sync=True, **CPU)) == (0, 0, 0, 0)
+    assert store.count() == 1
+
+
 def test_a_folder_is_no_place_for_a_cluster(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="write to a server"):
         ingest(tmp_path, str(tmp_path / "store"), **CPU)

@@ -1,6 +1,6 @@
-"""A program that ingests a folder on a cluster of three nodes: `python -m tests.ray.three_nodes FOLDER PLACE KILL`.
+"""A program that ingests a folder on a cluster of three nodes: `python -m tests.ray.three_nodes PLACE PATH…`.
 
-With KILL a node is killed when the first points are stored. It prints the report as JSON.
+A node is killed when the first points are stored. The report is printed as JSON.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from tests.ray.workers import wait_for
 NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 
-def main(folder: str, place: str, kill: str) -> None:
+def main(place: str, *paths: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     try:
         nodes = [cluster.add_node(**NODE) for _ in range(2)]
         ray.init(cluster.address, log_to_driver=False, configure_logging=False)
         store = open_store(place)
 
-        def kill_node() -> bool:
-            if kill == "kill":
-                wait_for(lambda: store.count() > 0)
-                cluster.remove_node(nodes[1], allow_graceful=False)
-            return kill == "kill"
+        def kill_node() -> int:
+            wait_for(lambda: store.count() > 0)
+            stored = store.count()
+            cluster.remove_node(nodes[1], allow_graceful=False)
+            return stored
 
         with ThreadPoolExecutor() as pool:
             killing = pool.submit(kill_node)
             report = ingest(
-                folder,
+                paths,
                 place,
                 model="tiny",
                 device="cpu",
@@ -46,9 +46,9 @@ def main(folder: str, place: str, kill: str) -> None:
                 max_workers=2,
                 batch_size=4,
             )
-            is_killed = killing.result()
+            stored = killing.result()
         num_nodes = sum(node["Alive"] for node in ray.nodes())
-        sys.stdout.write(json.dumps({"report": asdict(report), "killed": is_killed, "nodes": num_nodes}))
+        sys.stdout.write(json.dumps({"report": asdict(report), "stored_when_killed": stored, "nodes": num_nodes}))
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -31,6 +31,22 @@ _FAILED = 500
 """What a proxy, such as that of Ray Serve, answers if the server behind it dies. Failures of a server have details."""
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What runs on the other side.
+
+    Attributes:
+        name: What it is.
+        command: Starts it.
+    """
+
+    name: str
+    command: str
+
+
+QWEN3VL_SERVER = Program("server of qwen3vl", "qwen3vl serve")
+
+
 class _UnavailableError(Exception):
     """A request may succeed if it is repeated."""
 
@@ -54,16 +70,18 @@ class Transport(BackgroundCalls):
     Args:
         urls: Addresses of servers of the same model.
         settings: Key, time limit and number of repetitions.
+        program: What the servers are, and where to read their address, for the message about a server that is none.
 
     Attributes:
         urls: As above.
         answer_timeout_s: Seconds after which a server that does not answer is taken for dead.
     """
 
-    def __init__(self, urls: Sequence[str], settings: ClientSettings) -> None:
+    def __init__(self, urls: Sequence[str], settings: ClientSettings, program: Program = QWEN3VL_SERVER) -> None:
         self.urls = tuple(urls)
         self.answer_timeout_s = DESCRIBE_TIMEOUT_S
         self._settings = settings
+        self._program = program
         super().__init__()
 
     def init_process_state(self) -> None:
@@ -163,14 +181,14 @@ class Transport(BackgroundCalls):
             raise _UnavailableError(f"{server.url} cannot be reached: {str(error) or type(error).__name__}") from error
         finally:
             server.num_requests -= 1
-        return _read_answer(server, response)
+        return _read_answer(server, response, self._program)
 
     def _unavailable(self, error: BaseException, num_attempts: int) -> ServerError:
         others = f", nor can the others of {', '.join(self.urls)}" if len(self.urls) > 1 else ""
         return ServerError(f"{error}{others} ({num_attempts} attempts). Check the address, and that the server runs")
 
 
-def _read_answer(server: Server, response: httpx.Response) -> Any:
+def _read_answer(server: Server, response: httpx.Response, program: Program) -> Any:
     """Return the object in an answer of a server; raise an error for every other answer."""
     status = response.status_code
     try:
@@ -196,8 +214,8 @@ def _read_answer(server: Server, response: httpx.Response) -> Any:
         return answer
     if not details:
         raise ServerError(
-            f"{server.url} is no server of qwen3vl: {response.request.method} {response.request.url.path} is answered "
-            f"with {reason}. Give the address that `qwen3vl serve` prints, without /v1",
+            f"{server.url} is no {program.name}: {response.request.method} {response.request.url.path} is answered "
+            f"with {reason}. Give the address that `{program.command}` prints, without /v1",
             status=status,
         )
     raise ServerError(f"{server.url} answers {response.request.url.path} with {reason}", status=status, details=details)

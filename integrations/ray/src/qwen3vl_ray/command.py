@@ -46,8 +46,9 @@ def index_on_cluster(
     Raises:
         Qwen3VLError: As for `ingest`.
     """
-    if Path(arguments["model"]).is_dir():
-        arguments["model"] = str(Path(arguments["model"]).resolve())  # workers have other current folders
+    for name in ("model", "adapter"):
+        if arguments.get(name) and Path(arguments[name]).is_dir():
+            arguments[name] = str(Path(arguments[name]).resolve())  # workers have other current folders
     with _connected(address):
         on_gpus = not server_urls(arguments["model"]) and arguments["device"] != "cpu"
         num_gpus = min(1, ray.cluster_resources().get("GPU", 0)) if on_gpus else 0

@@ -25,9 +25,6 @@ from qwen3vl_ray.reading import Paths, load_entries, read_files
 from qwen3vl_ray.target import Target
 from qwen3vl_ray.writing import MAX_WRITERS, StoreDatasink, find_cause, run
 
-_LOOKUP_BATCHES = 8
-"""Batches of documents whose ids are looked up in one request."""
-
 
 def ingest(
     documents: Paths | Dataset,
@@ -102,7 +99,7 @@ def ingest(
         rows = read_files(documents, loader, keep_skipped=True)
     new = rows.map_batches(
         partial(keep_new, target=target, recipe=recipe, for_sync=tracker.enabled),
-        batch_size=_LOOKUP_BATCHES * batch_size,
+        batch_size=None,  # with a number, Ray would collect as many files for one task before it loads them
         batch_format="pyarrow",
     )
     embedded = map_on_models(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from qwen3vl.documents import Document
 from qwen3vl.errors import InputError
+from qwen3vl.ingestion.pipeline import LOOKUP_BATCH
 from qwen3vl.recipe import Recipe
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, SKIPPED, document_of, documents_table
 from qwen3vl_ray.rows import rows_of
@@ -15,8 +17,8 @@ from qwen3vl_ray.tally import Tally, take_failures, with_tally
 from qwen3vl_ray.target import Target
 
 
-def keep_new(table: pa.Table, target: Target, recipe: Recipe, for_sync: bool) -> pa.Table:
-    """Keep the documents of a batch that a store does not have, and count the others.
+def keep_new(table: pa.Table, target: Target, recipe: Recipe, for_sync: bool) -> Iterator[pa.Table]:
+    """Keep the documents that a store does not have, and count the others.
 
     Args:
         table: Rows of documents and failures.
@@ -24,9 +26,14 @@ def keep_new(table: pa.Table, target: Target, recipe: Recipe, for_sync: bool) ->
         recipe: The recipe of the vectors, which the ids depend on.
         for_sync: Whether the tally has the ids of all documents.
 
-    Returns:
+    Yields:
         Rows of the documents to embed, and a tally as the last row.
     """
+    for start in range(0, table.num_rows, LOOKUP_BATCH):
+        yield _keep_new(table.slice(start, LOOKUP_BATCH), target, recipe, for_sync)
+
+
+def _keep_new(table: pa.Table, target: Target, recipe: Recipe, for_sync: bool) -> pa.Table:
     rows, failures = take_failures(table)
     tally = Tally(failed=failures.failed)
     store = target.open()

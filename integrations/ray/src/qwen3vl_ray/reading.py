@@ -25,7 +25,7 @@ from qwen3vl_ray.manifests import ENTRY_SCHEMA, MANIFEST_SUFFIXES, read_manifest
 from qwen3vl_ray.objects import Downloads, find_objects, is_object
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-_MIN_FILES, _MAX_TASKS = 16, 4096
+_MIN_FILES, _MAX_TASKS = 32, 4096
 """A task loads at least so many files; and more, if there would be more tasks than this otherwise."""
 _ROWS = 1024
 """Rows that a task collects before it gives them to Ray."""

@@ -239,6 +239,7 @@ def run(dataset: Dataset, sink: StoreDatasink, max_writers: int) -> StoreDatasin
     """
     sink.on_write_start()  # Ray calls it when the first rows have been computed already
     rows = dataset.map_batches(fold_failures, batch_size=None, batch_format="pyarrow", num_cpus=_WRITER_CPUS)
+    rows.context.raise_original_map_exception = True  # those of Ray do not name ours
     try:
         rows.write_datasink(sink, concurrency=max_writers, ray_remote_args={"num_cpus": _WRITER_CPUS})
     except Exception as error:
