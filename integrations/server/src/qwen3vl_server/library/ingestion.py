@@ -146,7 +146,10 @@ class Ingestion:
                 log.exception("ingestion %s failed", job.id)
                 if isinstance(error, StoreError):
                     continue  # its record stays: the next process tries again
-            await asyncio.to_thread(self._records.remove, job)
+            try:
+                await asyncio.to_thread(self._records.remove, job)
+            except OSError:  # the other jobs must not wait for it
+                log.exception("the record of ingestion %s cannot be deleted; the next process repeats it", job.id)
 
     async def _run(self, job: Job) -> None:
         stored = {source: await points_of(self._store, self._embedder.dimension, source) for source in job.sources}
