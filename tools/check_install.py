@@ -36,6 +36,7 @@ MODULES = {
     "./integrations/qdrant": ("qwen3vl-qdrant", "qwen3vl_qdrant"),
     "./integrations/chroma": ("qwen3vl-chroma", "qwen3vl_chroma"),
     "./integrations/server": ("qwen3vl-server", "qwen3vl_server"),
+    "./integrations/ray": ("qwen3vl-ray", "qwen3vl_ray"),
     "./integrations/langchain": ("langchain-qwen3-vl", "langchain_qwen3_vl"),
     "./integrations/llama-index": (
         "llama-index-qwen3-vl",

@@ -40,13 +40,13 @@ class Embedder(BackendOwner[EmbeddingBackend]):
             keeps all.
         instruction: Instruction for inputs that have none of their own. A full stop is added if it does not end
             with punctuation, as in the official script. None is that of the official script, or of the server.
-        **settings: The fields of `EngineSettings` (revision, device, dtype, limits, media policy, caches), or for a
-            server those of `ClientSettings` (api_key, timeout_s, max_retries, media policy). Limits of a server's
+        **settings: The fields of `EngineSettings` (revision, adapter, device, dtype, limits, media policy, caches), or
+            for a server those of `ClientSettings` (api_key, timeout_s, max_retries, media policy). Limits of a server's
             client have to be the server's, unless that is vLLM.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded, its files say that it is a reranker, or a server
-            has no embedding model.
+        ModelError: The model or adapter cannot be found, downloaded or loaded, its files say that it is a reranker, or
+            a server has no embedding model.
         ServerError: No server can be reached, or one refuses the key.
         RecipeError: Several servers have different models or settings.
         ValueError: A setting is out of range, the device cannot be used, or a server has other limits.

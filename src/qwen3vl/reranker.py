@@ -38,12 +38,12 @@ class Reranker(BackendOwner[RerankingBackend]):
         model: A hub id, a local folder, or `"tiny"` (the small model that comes with this package), which run in this
             process; or the URL of a server, or URLs of several, as for `Embedder`.
         instruction: What makes a document relevant; None is the instruction of the official script, or of the server.
-        **settings: The fields of `EngineSettings` (revision, device, dtype, limits, media policy, caches), or for a
-            server those of `ClientSettings`, as for `Embedder`.
+        **settings: The fields of `EngineSettings` (revision, adapter, device, dtype, limits, media policy, caches), or
+            for a server those of `ClientSettings`, as for `Embedder`.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded, its files say that it is an embedding model, or a
-            server has no reranker.
+        ModelError: The model or adapter cannot be found, downloaded or loaded, its files say that it is an embedding
+            model, or a server has no reranker.
         ServerError: No server can be reached, or one refuses the key.
         RecipeError: Several servers have different models or settings.
         ValueError: A setting is out of range, the device cannot be used, or a server has other limits.

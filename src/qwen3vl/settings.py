@@ -31,6 +31,8 @@ class EngineSettings:
 
     Attributes:
         revision: Branch, tag or (best) commit of the model's repository on the hub.
+        adapter: A LoRA adapter that is merged into the model: a folder as peft saves it, or a hub id, perhaps with a
+            branch, tag or commit (`"owner/name@commit"`).
         device: `"auto"` (the first CUDA device, else Apple's GPU, else the CPU), `"cpu"`, `"cuda"`, `"cuda:1"` or
             `"mps"`. Several devices share the work: `"cuda:0,cuda:1"` or `"cuda:all"`.
         dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"` or `"float16"`; `"int8"` or
@@ -58,6 +60,7 @@ class EngineSettings:
     """
 
     revision: str | None = None
+    adapter: str | Path | None = None
     device: str = "auto"
     dtype: str = "auto"
     max_length: int | None = None
@@ -102,6 +105,7 @@ class EngineArguments(TypedDict, total=False):
     """The fields of `EngineSettings` as typed keyword arguments; see there."""
 
     revision: str | None
+    adapter: str | Path | None
     device: str
     dtype: str
     max_length: int | None

@@ -42,19 +42,20 @@ class LocalReranker(LocalBackend):
         instruction: What makes a document relevant; None is that of the official script.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded, or its files say that it is an embedding model.
+        ModelError: The model or adapter cannot be found, downloaded or loaded, or its files say that it is an embedding
+            model.
         ValueError: A setting is out of range, or the device cannot be used.
     """
 
     def __init__(self, model: str | Path, settings: EngineSettings, *, instruction: str | None) -> None:
         limits = settings.limits(max_length=RERANK_MAX_LENGTH, max_pixels=default_max_pixels(model))
         limits = replace(limits, max_length=limits.max_length + RERANK_SUFFIX_TOKENS)
-        checkpoint = resolve_checkpoint(model, "reranker", settings.revision)
+        checkpoint = resolve_checkpoint(model, "reranker", settings.revision, settings.adapter)
         check_model_kind(checkpoint, "reranker", refuse=settings.check_model)
         super().__init__(Engine(checkpoint, settings, limits), instruction or RERANK_INSTRUCTION)
         tokenizer = self.engine.tokenizer
         yes, no = tokenizer.token_id("yes"), tokenizer.token_id("no")
-        weight = yes_no_weight(checkpoint.folder, self.engine.model, yes, no)
+        weight = yes_no_weight(checkpoint.folder, self.engine.model, yes, no, checkpoint.adapter_folder)
         self._yes_no_weight: NDArray[np.float32] = weight.float().cpu().numpy()
 
     @property

@@ -200,10 +200,9 @@ class Probe:
             return f"their frames are resized with {error.name}, which is not installed: install qwen3vl[torch]"
         if theirs == prompt.ids:
             return None
-        difference = len(theirs) - len(prompt.ids)
         return (
-            f"a message that {self._url} renders has {abs(difference)} tokens {'more' if difference >= 0 else 'less'} than "
-            "it should have, or other ones; see docs/vllm.md for the --chat-template that vLLM needs"
+            f"a message that {self._url} renders has other tokens than it should have ({len(theirs)}, not "
+            f"{len(prompt.ids)}); see docs/vllm.md for the --chat-template that vLLM needs"
         )
 
     async def _tokenize(self, fields: Mapping[str, Any]) -> list[int]:
