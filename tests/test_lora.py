@@ -171,7 +171,7 @@ def test_head_and_embedding_are_those_of_the_model_that_was_trained(
 
 def test_recipe_and_shared_weights(checkpoints: Path, text_adapter: TrainedAdapter, tmp_path: Path) -> None:
     base = checkpoints / "embedding"
-    settings = {"device": "cpu"}
+    settings: dict[str, Any] = {"device": "cpu"}
     with Embedder(base, **settings) as plain, Embedder(base, adapter=text_adapter.folder, **settings) as adapted:
         assert "adapter" not in plain.recipe.to_dict()
         assert adapted.recipe.to_dict()["adapter"] == str(text_adapter.folder.resolve())
@@ -198,7 +198,7 @@ def change_config(folder: Path, **fields: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "pissa": ({"init_lora_weights": "pissa_niter_16"}, "pissa_niter_16.*path_initial_model_for_weight_conversion"),
     "olora": ({"init_lora_weights": "olora"}, "olora"),
     "corda": ({"init_lora_weights": "corda"}, "corda"),

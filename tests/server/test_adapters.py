@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -39,7 +40,7 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def server(adapters: dict[str, Path]) -> Iterator[ModelServer]:
     settings = ServerSettings(embedder_name="base", reranker_name="base-reranker")
-    common = {"device": "cpu", "policy": SERVER_POLICY}
+    common: dict[str, Any] = {"device": "cpu", "policy": SERVER_POLICY}
     embedders = {name: Embedder("tiny", adapter=adapters[name], **common) for name in ("invoices", "photos")}
     rerankers = {"strict": Reranker("tiny", adapter=adapters["strict"], **common)}
     embedder, reranker = Embedder("tiny", **common), Reranker("tiny", **common)
@@ -48,7 +49,8 @@ def server(adapters: dict[str, Path]) -> Iterator[ModelServer]:
     app = create_app(embedder=embedder, reranker=reranker, embedders=embedders, rerankers=rerankers, settings=settings)
     with ModelServer(app) as server:
         yield server
-    for model in (embedder, reranker, *embedders.values(), *rerankers.values()):
+    models: list[Embedder | Reranker] = [embedder, reranker, *embedders.values(), *rerankers.values()]
+    for model in models:
         model.close()
 
 
@@ -107,9 +109,9 @@ def test_two_models_of_one_name_are_refused(adapters: dict[str, Path]) -> None:
 @pytest.mark.slow
 @needs_entry_point
 def test_command_serves_adapters_by_name(adapters: dict[str, Path]) -> None:
-    options = ("--embedder", "tiny", "--reranker", "tiny")
-    options += ("--adapter", f"photos={adapters['photos']}", "--adapter", f"invoices={adapters['invoices']}")
-    with ServerProcess(*options, "--reranker-adapter", f"photos={adapters['strict']}") as process:
+    embedders = [f"--adapter={name}={adapters[name]}" for name in ("photos", "invoices")]
+    reranker = f"--reranker-adapter=photos={adapters['strict']}"
+    with ServerProcess("--embedder", "tiny", "--reranker", "tiny", *embedders, reranker) as process:
         process.wait_until_ready()
         answers = [
             httpx.post(f"{process.url}/v1/embeddings", json={"model": name, "input": QUERY}, timeout=120).json()

@@ -59,10 +59,12 @@ def train(base: Path, out: Path, *, auto_model: bool = False, **config: Any) -> 
 
 def load(folder: Path, *, auto_model: bool = False) -> nn.Module:
     """Load a checkpoint with transformers, in float32."""
-    from transformers import AutoModel, Qwen3VLForConditionalGeneration
+    from transformers import Qwen3VLForConditionalGeneration
 
-    loader = AutoModel if auto_model else Qwen3VLForConditionalGeneration
-    model: nn.Module = loader.from_pretrained(folder, dtype=torch.float32)
+    model: nn.Module = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    if auto_model:
+        # The class of `AutoModel`, which itself does not find the names of these weights in transformers 4.57.
+        model = model.get_submodule("model")
     return model.eval()
 
 
@@ -94,7 +96,7 @@ def rewrite(folder: Path, out: Path, change: Callable[[dict[str, Tensor]], dict[
     file = out / "adapter_model.safetensors"
     tensors = change(load_file(folder / file.name))
     file.unlink()
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, file, metadata={"format": "pt"})
+    save_file({key: tensor.clone() for key, tensor in tensors.items()}, file, metadata={"format": "pt"})
     return out
 
 

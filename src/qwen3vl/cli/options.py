@@ -185,10 +185,6 @@ DtypeOption: TypeAlias = Annotated[
         rich_help_panel=MODEL_PANEL,
     ),
 ]
-RevisionOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--revision", help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
-]
 RayOption: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -46,9 +46,9 @@ def index_on_cluster(
     Raises:
         Qwen3VLError: As for `ingest`.
     """
-    for name in ("model", "adapter"):
-        if arguments.get(name) and Path(arguments[name]).is_dir():
-            arguments[name] = str(Path(arguments[name]).resolve())  # workers have other current folders
+    for name in ("model", "adapter"):  # workers have other current folders
+        if (place := arguments.get(name)) and Path(place).is_dir():
+            arguments[name] = str(Path(place).resolve())
     with _connected(address):
         on_gpus = not server_urls(arguments["model"]) and arguments["device"] != "cpu"
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]

@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qwen3vl.errors import ModelError
+
+ValueT = TypeVar("ValueT", int, float)
 
 CONFIG_FILE = "adapter_config.json"
 _REFUSED_FIELDS = {
@@ -152,6 +154,6 @@ def _refuse_other_kinds(path: Path, raw: Mapping[str, Any]) -> None:
         )
 
 
-def _first_match(patterns: tuple[tuple[str, Any], ...], layer: str, default: Any) -> Any:
+def _first_match(patterns: tuple[tuple[str, ValueT], ...], layer: str, default: ValueT) -> ValueT:
     """Return the value of the first pattern that matches, as `get_pattern_key` of peft finds it."""
     return next((value for key, value in patterns if re.match(rf"(.*\.)?({key})$", layer)), default)

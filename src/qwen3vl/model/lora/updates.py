@@ -83,16 +83,14 @@ class WeightUpdate:
         Returns:
             The change of a tensor that consists of these rows.
         """
-        taken = {
-            name: None if values is None else values[list(indices)]
-            for name, values in (
-                ("replacement", self.replacement),
-                ("offset", self.offset),
-                ("up", self.up),
-                ("magnitude", self.magnitude),
-            )
-        }
-        return replace(self, **taken)
+        rows = list(indices)
+        return replace(
+            self,
+            replacement=None if self.replacement is None else self.replacement[rows],
+            offset=None if self.offset is None else self.offset[rows],
+            up=None if self.up is None else self.up[rows],
+            magnitude=None if self.magnitude is None else self.magnitude[rows],
+        )
 
 
 def weights_file(folder: Path) -> Path:
