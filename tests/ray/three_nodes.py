@@ -9,6 +9,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from typing import Any
 
 import ray
 from qwen3vl_ray import ingest
@@ -17,7 +18,7 @@ from ray.cluster_utils import Cluster
 from qwen3vl import Loader, open_store
 from tests.ray.workers import wait_for
 
-NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 
 def main(place: str, *paths: str) -> None:
@@ -47,11 +48,11 @@ def main(place: str, *paths: str) -> None:
                 batch_size=4,
             )
             stored = killing.result()
-        num_nodes = sum(node["Alive"] for node in ray.nodes())
+        num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
         sys.stdout.write(json.dumps({"report": asdict(report), "stored_when_killed": stored, "nodes": num_nodes}))
     finally:
         ray.shutdown()
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
