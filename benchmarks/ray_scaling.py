@@ -30,7 +30,7 @@ _RECIPE = Recipe(
     model="simulated",
     revision="",
     weights="0",
-    prompt_version="1",
+    prompt_version=1,
     instruction="None.",
     max_length=8192,
     min_pixels=1,
@@ -94,7 +94,7 @@ def cluster(num_workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-        nodes.shutdown()
+        nodes.shutdown()  # type: ignore[no-untyped-call]
 
 
 def measure(num_workers: int, rate: float, seconds: float, batch_size: int) -> float:

@@ -77,7 +77,7 @@ def golden_server(local_ray: Any, checkpoints: Path) -> Iterator[ServerClient]:
         deploy(checkpoints)
         yield ServerClient(f"http://127.0.0.1:{port}")
     finally:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
@@ -112,7 +112,8 @@ def replicas(deployment: str) -> set[int]:
     """The processes of a deployment's replicas that run."""
     from ray.serve.context import _get_global_client
 
-    details: Any = _get_global_client().get_serve_details()
+    client: Any = _get_global_client()
+    details = client.get_serve_details()
     running = details["applications"][NAME]["deployments"].get(deployment, {"replicas": []})["replicas"]
     return {replica["pid"] for replica in running if replica["state"] == "RUNNING"}
 

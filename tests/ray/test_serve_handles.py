@@ -16,7 +16,6 @@ from qwen3vl_ray.serving.routing import content_key
 from qwen3vl_server import SERVER_POLICY
 from qwen3vl_server.errors import RequestError
 from ray import serve
-from ray.serve.config import RequestRouterConfig
 
 from qwen3vl import InputError, MediaError, ServerError
 from qwen3vl.inputs import as_item
@@ -33,11 +32,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def deploy(name: str, *arguments: Any, num_replicas: int = 1) -> Any:
     """Deploy replicas without HTTP; return their handle."""
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         ProcessReplica,
         num_replicas=num_replicas,
         ray_actor_options={"num_cpus": 0.1},
-        request_router_config=RequestRouterConfig(request_router_class=ROUTER),
+        request_router_config={"request_router_class": ROUTER},
         max_ongoing_requests=64,
     )
     return serve.run(deployment.bind(*arguments), name=name, route_prefix=None)
@@ -47,7 +46,7 @@ def deploy(name: str, *arguments: Any, num_replicas: int = 1) -> Any:
 def handle(local_ray: Any, folder: Path) -> Iterator[Any]:
     serve.start(proxy_location="Disabled")
     yield deploy("processes", folder, num_replicas=NUM_REPLICAS)
-    serve.shutdown()
+    serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
@@ -117,7 +116,7 @@ def test_outputs_and_errors_are_in_the_order_of_the_inputs(embedder: DeployedEmb
 
 def test_concurrent_calls_for_one_request_are_all_sent(embedder: DeployedEmbedder) -> None:
     """Within an ingress, the context has the id of the request; the router confuses calls with equal ids."""
-    context = serve.context._RequestContext(request_id="one", _internal_request_id="one")
+    context: Any = serve.context._RequestContext(request_id="one", _internal_request_id="one")
     token = serve.context._serve_request_context.set(context)
     try:
         assert len(embedder.embed([{"image": png(seed)} for seed in range(8)] * 16)) == 128
@@ -127,6 +126,7 @@ def test_concurrent_calls_for_one_request_are_all_sent(embedder: DeployedEmbedde
 
 def test_query_that_cannot_be_used(handle: Any) -> None:
     with DeployedReranker(HandleReranker(handle, RECIPE, SERVER_POLICY)) as reranker:
+        documents: list[Any]
         for documents in (["one", {"image": png(1)}], [""]):
             with pytest.raises(InputError, match=r"the query \(photo.png\): it is broken") as caught:
                 reranker.score("broken", documents)

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from qwen3vl_server.settings import SERVER_POLICY, ServerSettings
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import RequestRouterConfig
 
 from qwen3vl.settings import engine_settings
 from qwen3vl_ray.serving.ingress import Ingress, ServedDeployment
@@ -137,15 +136,19 @@ def build_app(args: ServeArguments) -> Application:
         choice = ModelChoice(arguments.model, policy, arguments.settings)
         options = {
             "max_ongoing_requests": MAX_ONGOING_CALLS,
-            "request_router_config": RequestRouterConfig(request_router_class=ROUTER),
+            "request_router_config": {"request_router_class": ROUTER},
             "graceful_shutdown_timeout_s": settings.timeout_s + _SHUTDOWN_MARGIN_S,
             **arguments.deployment,
         }
-        application: Any = serve.deployment(replica, name=kind.capitalize(), **options).bind(choice)
-        models[kind] = ServedDeployment(application, choice)  # Ray Serve puts a handle in place of the application
+        deployment: Any = serve.deployment(replica, name=kind.capitalize(), **options)
+        models[kind] = ServedDeployment(
+            deployment.bind(choice), choice
+        )  # Ray Serve puts a handle in place of the application
     options = {
         "max_ongoing_requests": MAX_ONGOING_REQUESTS,
         "graceful_shutdown_timeout_s": settings.timeout_s + _SHUTDOWN_MARGIN_S,
         **args.ingress,
     }
-    return serve.deployment(serve.ingress()(Ingress), name="Ingress", **options).bind(settings, **models)
+    ingress: Any = serve.deployment(serve.ingress()(Ingress), name="Ingress", **options)
+    application: Application = ingress.bind(settings, **models)
+    return application

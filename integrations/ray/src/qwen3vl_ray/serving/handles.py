@@ -117,12 +117,12 @@ class HandleBackend(BackgroundCalls):
         for attempt in range(MAX_ATTEMPTS):
             await asyncio.sleep(attempt * PAUSE_S)
             # A replica with another recipe is no longer the one for which the key stands.
-            session = {} if not key or isinstance(last, RecipeError) else {"session_id": key}
+            session: dict[str, Any] = {} if not key or isinstance(last, RecipeError) else {"session_id": key}
             response = self._handle.options(method_name="run", **session).remote(call)
             try:
                 answer = await response
             except asyncio.CancelledError:
-                response.cancel()
+                response.cancel()  # type: ignore[no-untyped-call]
                 raise
             except (RayActorError, ObjectLostError) as error:
                 last = error

@@ -55,7 +55,7 @@ class Ingress:
         reranker: The reranker.
     """
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self,
         settings: ServerSettings,
         *,
