@@ -298,6 +298,13 @@ def test_api_key(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
             assert reranker.score("a", ["b"]).shape == (1,)
 
 
+@pytest.mark.parametrize("key", ["a key", f"{KEY}\n", "ключ"])
+def test_key_that_cannot_be_sent_is_not_shown(key: str) -> None:
+    with pytest.raises(ValueError, match=r"api_key has spaces, line breaks.*strip") as caught:
+        Embedder("http://127.0.0.1:9", api_key=key)
+    assert key.strip() not in str(caught.value)
+
+
 def test_settings_of_the_other_kind_are_refused(server: ModelServer) -> None:
     with pytest.raises(
         ValueError, match=r"device, dtype: for a model that runs in this process, and http://.*leave it out"
