@@ -36,6 +36,7 @@ MODULES = {
     "./integrations/qdrant": ("qwen3vl-qdrant", "qwen3vl_qdrant"),
     "./integrations/chroma": ("qwen3vl-chroma", "qwen3vl_chroma"),
     "./integrations/server": ("qwen3vl-server", "qwen3vl_server"),
+    "./integrations/ray": ("qwen3vl-ray", "qwen3vl_ray"),
     "./integrations/langchain": ("langchain-qwen3-vl", "langchain_qwen3_vl"),
     "./integrations/llama-index": (
         "llama-index-qwen3-vl",
@@ -46,6 +47,8 @@ MODULES = {
 OLD_PIP, NEW_PIP = "pip==23.2", "pip"
 TORCH, SERVER = ".[torch]", "./integrations/server"
 """What installs torch."""
+CORES = (".", TORCH, ".[vllm]")
+"""The core with each of its extras."""
 EMPTY = f'pip install "{TORCH}" ./integrations/qdrant'
 """The command that the old pip runs in an empty environment, where it installs the dependencies itself."""
 UV_PYTEST = "uv run pytest"
@@ -121,17 +124,17 @@ def targets_of(command: str) -> list[str]:
     if unavailable:
         raise CheckError(f"{', '.join(unavailable)}: the packages of this repository are on no public index")
     targets = [word for word in arguments if word.startswith(".")]
-    unknown = [word for word in targets if word != TORCH and word not in MODULES]
+    unknown = [word for word in targets if word not in MODULES and word not in CORES]
     if unknown or not targets:
         raise CheckError(f"{', '.join(unknown) or 'nothing'} is not a directory of this repository")
-    if not {".", TORCH}.intersection(targets):
+    if not set(CORES).intersection(targets):
         raise CheckError("pip would look for qwen3vl on the index: name `.` too")
     return targets
 
 
 def module_of(target: str) -> tuple[str, str]:
     """Return the distribution and the modules of a directory."""
-    return MODULES["." if target == TORCH else target]
+    return MODULES["." if target in CORES else target]
 
 
 def run(

@@ -241,7 +241,7 @@ def test_malformed_and_cut_uploads_leave_nothing(untouched: LibraryServer) -> No
         )
         assert response.status_code == 400, content
         assert_nothing_kept(untouched)
-    request = b"POST /v1/documents HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    request = b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with create_connection(("127.0.0.1", untouched.server.port)) as connection:
         connection.sendall(request + b"Content-Length: 200000\r\n\r\n" + head + b"1" * 50_000)
         wait_until(lambda: list((untouched.media / "incoming").iterdir()))
@@ -258,7 +258,7 @@ def test_oversized_upload_is_cut_off(untouched: LibraryServer) -> None:
     assert "300000 bytes" in announced.json()["message"]
     with create_connection(("127.0.0.1", untouched.server.port), timeout=60) as connection:
         connection.sendall(
-            b"POST /v1/documents HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         for data in (head, *[b"1" * 100_000] * 3):  # and no end
@@ -269,7 +269,7 @@ def test_oversized_upload_is_cut_off(untouched: LibraryServer) -> None:
 
 
 def test_slow_and_too_many_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = b"POST /v1/documents HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    request = b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with serve_library(tmp_path, settings=ServerSettings(timeout_s=0.5)) as library:
         with create_connection(("127.0.0.1", library.server.port), timeout=60) as connection:
             connection.sendall(request + b"Content-Length: 100\r\n\r\n--x")

@@ -77,6 +77,15 @@ ServeOption: TypeAlias = Annotated[
 PortOption: TypeAlias = Annotated[
     int, typer.Option(min=0, max=65535, help="Port for --serve; 0 takes a free one.", rich_help_panel=OUTPUT_PANEL)
 ]
+UrlOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="Check the server at this address instead of this installation.",
+        show_default=False,
+    ),
+]
 StoreOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -125,6 +134,15 @@ LanguageOption: TypeAlias = Annotated[
         rich_help_panel=LAYOUT_PANEL,
     ),
 ]
+KindOption: TypeAlias = Annotated[
+    list[KindName] | None,
+    typer.Option(
+        "--kind",
+        metavar="|".join(KindName),
+        help="Only hits of this kind. May be given several times.",
+        rich_help_panel=QUERY_PANEL,
+    ),
+]
 ModeOption: TypeAlias = Annotated[
     ModeName | None,
     typer.Option(
@@ -132,6 +150,21 @@ ModeOption: TypeAlias = Annotated[
         help="Search by vectors, by words, or by both.",
         show_default="hybrid if the collection was made with --hybrid, else dense",
         rich_help_panel=QUERY_PANEL,
+    ),
+]
+RevisionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
+]
+AdapterOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME",
+        help="LoRA adapter to merge into the model: folder or hub id.",
+        callback=expand_home,
+        show_default="the store's",
+        rich_help_panel=MODEL_PANEL,
     ),
 ]
 DeviceOption: TypeAlias = Annotated[
@@ -149,6 +182,16 @@ DtypeOption: TypeAlias = Annotated[
         "--dtype",
         metavar="DTYPE",
         help="auto, float32, bfloat16 or float16; int8 or fp8 store the weights in 8 bits.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+RayOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster, into a store that is a server: 'auto' is that of this machine, 'local' a new "
+        "one; or ray://HOST:PORT.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
