@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ API_KEY_VARIABLE = "QWEN3VL_API_KEY"
 """Environment variable with the key for servers; `qwen3vl serve` reads its keys from there as well."""
 SERVER_SETTINGS = ("max_length", "min_pixels", "max_pixels", "total_pixels", "fps", "max_frames", "exif")
 """Fields of `EngineSettings` that decide vectors: a client's have to be those of the server."""
+_KEY = re.compile(r"[!-~]+")
 TINY_MAX_PIXELS = 96 * 96
 """The tiny models were trained on images of at most this many pixels; larger ones are shrunk to it by default."""
 
@@ -157,6 +159,11 @@ class ClientSettings:
             raise ValueError(f"max_retries is {self.max_retries}; it must be 0 or more")
         if self.api_key is None:
             object.__setattr__(self, "api_key", next(iter(os.environ.get(API_KEY_VARIABLE, "").split()), None))
+        if self.api_key and not _KEY.fullmatch(self.api_key):  # the message does not show it
+            raise ValueError(
+                "api_key has spaces, line breaks or characters beyond ASCII, which cannot be sent; pass the key alone, "
+                "as with api_key=text.strip()"
+            )
 
 
 class BackendArguments(EngineArguments, total=False):

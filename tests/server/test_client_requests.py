@@ -25,6 +25,7 @@ from qwen3vl.client.transport import Transport
 from qwen3vl.engine.replica import Replica
 from qwen3vl.wire import encode_request
 from tests.support.engines import GatedForward, assert_close, busy_embedder, embedder_with
+from tests.support.http_server import Server
 from tests.support.model_server import ModelServer, wait_until
 
 KEY = "a-long-random-key"
@@ -309,6 +310,13 @@ def test_api_key(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Non
             assert reranker.score("a", ["b"]).shape == (1,)
 
 
+@pytest.mark.parametrize("key", ["a key", f"{KEY}\n", "ключ"])
+def test_key_that_cannot_be_sent_is_not_shown(key: str) -> None:
+    with pytest.raises(ValueError, match=r"api_key has spaces, line breaks.*strip") as caught:
+        Embedder("http://127.0.0.1:9", api_key=key)
+    assert key.strip() not in str(caught.value)
+
+
 def test_settings_of_the_other_kind_are_refused(server: ModelServer) -> None:
     with pytest.raises(
         ValueError, match=r"device, dtype: for a model that runs in this process, and http://.*leave it out"
@@ -379,8 +387,15 @@ def test_busy_server_is_asked_again(models: dict[str, Any], tiny_embedder: Embed
 
 
 def test_time_limit_of_a_request(server: ModelServer, busy: GatedForward) -> None:
-    with Embedder(server.url, timeout_s=0.5) as embedder:
-        with pytest.raises(ServerError, match=r"no answer within 0.5 s \(timeout_s\)"):
+    with Embedder(server.url, timeout_s=3) as embedder:
+        with pytest.raises(ServerError, match=r"no answer within 3 s \(timeout_s\)"):
             embedder.embed(["a text"])
         server.wait_for_items(0)
         busy.resume.set()
+
+
+def test_time_limit_of_a_server_that_wants_to_be_asked_later() -> None:
+    with Server() as server:
+        server.pages["/qwen3vl/models"] = (503, {"Retry-After": "3600"}, b"")
+        with pytest.raises(ServerError, match=r"no answer within 1 s \(timeout_s\); the last attempt.*status 503"):
+            Embedder(f"http://127.0.0.1:{server.port}", timeout_s=1)

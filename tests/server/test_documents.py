@@ -91,6 +91,17 @@ def test_versions_of_a_source_that_wait_for_each_other(library: LibraryServer) -
     assert [path.stem for path in library.media_files()] == [file_digest(library.files / names[-1])]
 
 
+def test_record_that_cannot_be_deleted_stops_no_other_ingestion(library: LibraryServer) -> None:
+    with busy_embedder(Path("tiny")):
+        files = {"file": ("photo.png", read(library, "star.png"))}
+        job = library.server.client.post("/v1/documents", files=files).json()["id"]
+        record = library.media / "jobs" / f"{job}.json"
+        record.unlink()
+        record.mkdir()
+    assert library.finished(job)["added"] == 1
+    assert library.upload(("other.png", read(library, "0.png")))["added"] == 1
+
+
 @pytest.mark.parametrize("kind", ["edge", "chroma", "async"])
 def test_stores_of_other_kinds(kind: str, tmp_path: Path) -> None:
     scenes = [path for path, _ in draw_scenes(tmp_path, 3)]

@@ -113,24 +113,30 @@ class Transport(BackgroundCalls):
             The answers by URL, of the servers that can be reached; at least one.
 
         Raises:
-            ServerError: A server refuses the request, or none can be reached.
+            ServerError: A server refuses the request, none can be reached, or the time is up.
         """
-        servers = self._connect().servers.servers
-        for attempt in range(self._settings.max_retries + 1):
-            answers = await asyncio.gather(
-                *(self._attempt(server, "GET", path) for server in servers), return_exceptions=True
-            )
-            described = {}
-            for server, answer in zip(servers, answers, strict=True):
-                if not isinstance(answer, BaseException):
-                    described[server.url] = answer
-                elif not isinstance(answer, _UnavailableError):
-                    raise answer
-            if described:
-                return described
-            if attempt < self._settings.max_retries:
-                await self._connect().servers.choose()
-        raise self._unavailable(answers[0], len(servers) * (self._settings.max_retries + 1))
+        pool, num_failures = self._connect().servers, 0
+        last: BaseException | None = None
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                while True:
+                    attempts = (self._attempt(server, "GET", path) for server in pool.servers)
+                    answers = await asyncio.gather(*attempts, return_exceptions=True)
+                    described = {}
+                    for server, answer in zip(pool.servers, answers, strict=True):
+                        if not isinstance(answer, BaseException):
+                            described[server.url] = answer
+                        elif not isinstance(answer, _UnavailableError):
+                            raise answer
+                    if described:
+                        return described
+                    last = answers[0]
+                    num_failures += len(answers)
+                    if num_failures == self._max_failures:
+                        raise self._unavailable(last, num_failures)
+                    await pool.choose()
+        except TimeoutError as error:
+            raise self._too_late(last) from error
 
     async def request(self, path: str, content: bytes, content_type: str) -> Any:
         """Send a request to one of the servers.
@@ -157,13 +163,10 @@ class Transport(BackgroundCalls):
                     except _UnavailableError as error:
                         last = error
                         num_failures += not isinstance(error, _BusyError)
-                        if num_failures == len(self.urls) * (self._settings.max_retries + 1):
+                        if num_failures == self._max_failures:
                             raise self._unavailable(error, num_failures) from error
         except TimeoutError as error:
-            reason = f"; the last attempt failed: {last}" if last else ""
-            raise ServerError(
-                f"{', '.join(self.urls)}: no answer within {self._settings.timeout_s:g} s (timeout_s){reason}"
-            ) from error
+            raise self._too_late(last) from error
 
     async def _attempt(
         self, server: Server, method: str, path: str, content: bytes | None = None, content_type: str | None = None
@@ -182,6 +185,16 @@ class Transport(BackgroundCalls):
         finally:
             server.num_requests -= 1
         return _read_answer(server, response, self._program)
+
+    @property
+    def _max_failures(self) -> int:
+        return len(self.urls) * (self._settings.max_retries + 1)
+
+    def _too_late(self, last: BaseException | None) -> ServerError:
+        reason = f"; the last attempt failed: {last}" if last else ""
+        return ServerError(
+            f"{', '.join(self.urls)}: no answer within {self._settings.timeout_s:g} s (timeout_s){reason}"
+        )
 
     def _unavailable(self, error: BaseException, num_attempts: int) -> ServerError:
         others = f", nor can the others of {', '.join(self.urls)}" if len(self.urls) > 1 else ""
