@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from qwen3vl.cli.eval_command import eval_command
 from qwen3vl.cli.extensions import ExtensibleGroup
 from qwen3vl.cli.options import (
     DOCUMENTS_PANEL,
@@ -28,8 +29,10 @@ from qwen3vl.cli.options import (
     ModeOption,
     PortOption,
     QuantizationOption,
+    RerankerOption,
     ServeOption,
     ShortOption,
+    StoreModelOption,
     StoreOption,
     VerboseOption,
     expand_home,
@@ -205,28 +208,11 @@ def search(
             "--rerank", help="Let the reranker score and sort the nearest hits.", rich_help_panel=RERANK_PANEL
         ),
     ] = False,
-    reranker: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Hub id, folder, 'tiny' or the URL of a server. Implies --rerank.",
-            callback=expand_home,
-            show_default="the one that goes with the store's model",
-            rich_help_panel=RERANK_PANEL,
-        ),
-    ] = None,
+    reranker: RerankerOption = None,
     candidates: Annotated[
         int, typer.Option(help="How many hits the reranker scores.", rich_help_panel=RERANK_PANEL)
     ] = 20,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Another name or folder of the store's model, or the URL of a server that has it.",
-            callback=expand_home,
-            rich_help_panel=MODEL_PANEL,
-        ),
-    ] = None,
+    model: StoreModelOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     isolated: IsolatedOption = False,
@@ -266,6 +252,9 @@ def search(
             as_json=json,
         )
     raise typer.Exit(code)
+
+
+app.command("eval")(eval_command)
 
 
 @app.command()

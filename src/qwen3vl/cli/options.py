@@ -134,6 +134,27 @@ ModeOption: TypeAlias = Annotated[
         rich_help_panel=QUERY_PANEL,
     ),
 ]
+RerankerOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker",
+        metavar="NAME",
+        help="Hub id, folder, 'tiny' or the URL of a server. Implies --rerank.",
+        callback=expand_home,
+        show_default="the one that goes with the store's model",
+        rich_help_panel=RERANK_PANEL,
+    ),
+]
+StoreModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Another name or folder of the store's model, or the URL of a server that has it.",
+        callback=expand_home,
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 DeviceOption: TypeAlias = Annotated[
     str,
     typer.Option(
