@@ -13,6 +13,7 @@ from qwen3vl import Document, InputError, Point, Store, open_store
 from qwen3vl.evaluation import EvalQuery, find_relevant, read_queries, resolve_relevance
 from qwen3vl.stores import Hit
 from tests.support.fake_embedder import fake_recipe, fake_vector
+from tests.test_docs import blocks
 
 DOCUMENTS = [
     *(Document("/data/a/report.pdf", "page", locator=f"page={page}", text=f"page {page}") for page in (1, 2, 3)),
@@ -65,6 +66,13 @@ def test_json_lines(tmp_path: Path) -> None:
     assert (video.input, video.kinds) == ({"video": "https://example.org/clip.mp4"}, ("page", "clip"))
     assert images.input == {"image": ["/abs/1.png", "data:image/png;base64,AA=="]}
     assert [each.kind for each in (text, both, video, images)] == ["text", "text + image", "video", "image"]
+
+
+def test_documented_lines(tmp_path: Path) -> None:
+    (block,) = blocks("docs/evaluation.md", "json")
+    path = tmp_path / "queries.jsonl"
+    path.write_text(block, encoding="utf-8")
+    assert [query.kind for query in read_queries(path)] == ["text", "text + image", "video"]
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ MODULES = {
 OLD_PIP, NEW_PIP = "pip==23.2", "pip"
 TORCH, SERVER = ".[torch]", "./integrations/server"
 """What installs torch."""
+CORES = {TORCH, ".[eval,torch]"}
+"""The core with extras."""
 EMPTY = f'pip install "{TORCH}" ./integrations/qdrant'
 """The command that the old pip runs in an empty environment, where it installs the dependencies itself."""
 UV_PYTEST = "uv run pytest"
@@ -121,17 +123,17 @@ def targets_of(command: str) -> list[str]:
     if unavailable:
         raise CheckError(f"{', '.join(unavailable)}: the packages of this repository are on no public index")
     targets = [word for word in arguments if word.startswith(".")]
-    unknown = [word for word in targets if word != TORCH and word not in MODULES]
+    unknown = [word for word in targets if word not in CORES and word not in MODULES]
     if unknown or not targets:
         raise CheckError(f"{', '.join(unknown) or 'nothing'} is not a directory of this repository")
-    if not {".", TORCH}.intersection(targets):
+    if not {".", *CORES}.intersection(targets):
         raise CheckError("pip would look for qwen3vl on the index: name `.` too")
     return targets
 
 
 def module_of(target: str) -> tuple[str, str]:
     """Return the distribution and the modules of a directory."""
-    return MODULES["." if target == TORCH else target]
+    return MODULES["." if target in CORES else target]
 
 
 def run(
@@ -188,7 +190,7 @@ class Environment:
                 f"assert 'torch' not in sys.modules, 'importing {name} loads torch'",
                 f"assert version({name!r}) == qwen3vl.__version__, 'versions differ'",
             ]
-        if not {TORCH, SERVER}.intersection(targets):
+        if not {*CORES, SERVER}.intersection(targets):
             lines.append(
                 "from importlib.util import find_spec; assert find_spec('torch') is None, 'torch is installed'"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from qwen3vl.media.preview import data_uri, preview
 
 SIGNIFICANT = 0.05
 """Means with a smaller p-value are coloured."""
+_AXIS_START, _AXIS_LENGTH = 4, 100
+"""Position of a plot's axis in its image."""
 NUM_MISSES = 12
 HITS_SHOWN = 5
 NOT_FOUND_SHOWN = 3
@@ -56,14 +59,23 @@ def write_eval_page(
     )
 
 
-def _rows(settings: Sequence[Mapping[str, Any]], cells: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the rows of a table; each cell says whether it differs from the first row."""
+def _rows(
+    settings: Sequence[Mapping[str, Any]], cells: Sequence[Sequence[Mapping[str, Any]]]
+) -> tuple[list[dict[str, Any]], tuple[float, float]]:
+    """Return the rows of a table, with what its plots need, and the ends of the plots' axis."""
+    start = floor(10 * min(figures["low"] for row in cells for figures in row)) / 10
+    end = max(ceil(10 * max(figures["high"] for row in cells for figures in row)) / 10, start + 0.1)
     rows = []
     for setting, row in zip(settings, cells, strict=True):
-        changes = [_change(figures, first) for figures, first in zip(row, cells[0], strict=True)]
-        shown = [{**figures, "change": change} for figures, change in zip(row, changes, strict=True)]
+        shown = []
+        for figures, first in zip(row, cells[0], strict=True):
+            x, low, high = (
+                round(_AXIS_START + _AXIS_LENGTH * (figures[name] - start) / (end - start), 2)
+                for name in ("mean", "low", "high")
+            )
+            shown.append({**figures, "change": _change(figures, first), "x": x, "x_low": low, "x_high": high})
         rows.append({"name": setting["name"], "cells": shown})
-    return rows
+    return rows, (start, end)
 
 
 def _change(figures: Mapping[str, Any], first: Mapping[str, Any]) -> str:

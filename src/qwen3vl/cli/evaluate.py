@@ -166,27 +166,28 @@ def _store_names(locations: Sequence[str]) -> list[str]:
 
 def _print_tables(console: Console, summary: Mapping[str, Any]) -> None:
     """Print all measures of all queries, and the main measure of each group of queries."""
-    settings, measures = summary["settings"], summary["measures"]
-    table = Table(
-        title=f"{len(summary['queries'])} queries: mean, 95 % interval, and p of the difference from the first setting",
-        title_justify="left",
-    )
-    for column in ("", "setting", *measures):
-        table.add_column(column, overflow="fold")
+    settings, measures, groups = summary["settings"], summary["measures"], summary["groups"]
     for number, setting in enumerate(settings, start=1):
-        figures = setting["groups"]["all"]
-        table.add_row(str(number), Text(one_line(setting["name"])), *(_cell(figures[name]) for name in measures))
-    console.print(table)
-    groups = {name: count for name, count in summary["groups"].items() if name != "all"}
-    if not groups:
-        return
-    table = Table(title=f"{measures[0]} by kind, for the settings above", title_justify="left")
-    for column in ("", "queries", *map(str, range(1, len(settings) + 1))):
-        table.add_column(column, justify="right" if column else "left", overflow="fold")
-    for group, count in groups.items():
-        means = [setting["groups"][group][measures[0]]["mean"] for setting in settings]
-        table.add_row(group, str(count), *(f"{mean:.3f}" for mean in means))
-    console.print(table)
+        console.print(Text(f"{number:3d}  {one_line(setting['name'])}"))
+    title = f"{len(summary['queries'])} queries: mean, 95 % interval, and p of the difference from the first setting"
+    # So many fit into 80 columns; the page and the JSON have nDCG at the other cutoffs as well.
+    shown = [name for name in measures if name == measures[0] or not name.startswith("ndcg")]
+    cells = [[_cell(setting["groups"]["all"][name]) for name in shown] for setting in settings]
+    console.print(_table(title, shown, cells))
+    if len(groups) > 1:
+        cells = [[f"{setting['groups'][name][measures[0]]['mean']:.3f}" for name in groups] for setting in settings]
+        console.print(_table(f"{measures[0]} by kind", [f"{name} ({count})" for name, count in groups.items()], cells))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table with a row for each setting, by its number."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("", justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column, overflow="fold", min_width=len("0.000"))
+    for number, row in enumerate(rows, start=1):
+        table.add_row(str(number), *row)
+    return table
 
 
 def _cell(figures: Mapping[str, float | None]) -> str:

@@ -76,7 +76,7 @@ def _pytrec_eval() -> Any:
         import pytrec_eval
     except ImportError as error:
         raise Qwen3VLError(
-            'an evaluation needs pytrec-eval-terrier, which is not installed: pip install ".[eval]" at the root of a '
-            "clone of the repository"
+            "an evaluation needs pytrec-eval-terrier, which is not installed; at the root of a clone of the repository "
+            'run: pip install ".[eval]"'
         ) from error
     return pytrec_eval
