@@ -13,17 +13,18 @@ LLAMA_INDEX ?= ==0.13.0
 
 PACKAGES := qwen3vl:qwen3vl qwen3vl-qdrant:qwen3vl_qdrant qwen3vl-chroma:qwen3vl_chroma \
 	langchain-qwen3-vl:langchain_qwen3_vl llama-index-qwen3-vl:llama_index.embeddings.qwen3_vl \
-	qwen3vl-server:qwen3vl_server
-LOCAL := . ./integrations/qdrant ./integrations/chroma ./integrations/langchain ./integrations/llama-index ./integrations/server
+	qwen3vl-server:qwen3vl_server qwen3vl-ray:qwen3vl_ray
+LOCAL := . ./integrations/qdrant ./integrations/chroma ./integrations/langchain ./integrations/llama-index ./integrations/server \
+	./integrations/ray
 
 # The core: no framework, no store of an integration, nothing marked slow.
-CORE_TESTS := tests -m 'not slow' --ignore=tests/langchain --ignore=tests/llama_index --ignore=tests/server --ignore=tests/test_docs.py \
+CORE_TESTS := tests -m 'not slow' --ignore=tests/langchain --ignore=tests/llama_index --ignore=tests/server --ignore=tests/ray --ignore=tests/test_docs.py \
 	--ignore=tests/test_stores.py --ignore=tests/test_store_ingest.py --ignore=tests/test_async_stores.py \
 	--ignore=tests/test_copy.py --ignore=tests/test_copy_cli.py \
 	--ignore=tests/test_network_faults.py --ignore=tests/test_quantization.py
 STORE_TESTS := tests/test_stores.py tests/test_store_ingest.py tests/test_async_stores.py tests/test_copy.py
 PARITY_TESTS := tests/test_golden.py tests/test_model.py tests/test_attention.py tests/test_packing.py \
-	tests/test_geometry.py tests/test_config.py tests/llama_index
+	tests/test_geometry.py tests/test_config.py tests/test_lora.py tests/test_merged_checkpoint.py tests/llama_index
 
 .DEFAULT_GOAL := help
 .PHONY: help install fix lint imports types test test-core test-by-url test-qdrant test-haystack parity packages docs docs-serve \

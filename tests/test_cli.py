@@ -254,7 +254,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("search", "store collection image limit kind instruction rerank reranker candidates model device dtype html"),
         ("search", "json verbose"),
         ("demo", "out json verbose"),
-        ("doctor", "json verbose"),
+        ("doctor", "url json verbose"),
     ],
 )
 def test_help_lists_every_option(command: str, options: str, capsys: pytest.CaptureFixture[str]) -> None:

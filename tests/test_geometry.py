@@ -13,8 +13,15 @@ from PIL import Image
 
 from qwen3vl.errors import MediaError
 from qwen3vl.processing import geometry
-from qwen3vl.processing.geometry import IMAGE_FACTOR, Limits, sample_frame_list, sample_video_frames, smart_resize
-from qwen3vl.processing.pixels import IMAGE_MAX_TOKEN_NUM, patches, resize_frame_array, resize_frames
+from qwen3vl.processing.geometry import (
+    IMAGE_FACTOR,
+    IMAGE_MAX_TOKEN_NUM,
+    Limits,
+    sample_frame_list,
+    sample_video_frames,
+    smart_resize,
+)
+from qwen3vl.processing.pixels import patches, resize_frame_array, resize_frames
 
 vision_process = pytest.importorskip("qwen_vl_utils.vision_process")
 sides = st.integers(1, 6000)

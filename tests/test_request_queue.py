@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-import torch
 
 from qwen3vl.engine.calls import Call, CallEvent, QueuedRequest, next_call_number
 from qwen3vl.engine.fairness import FairClock, FairShare, Turn
@@ -218,7 +217,7 @@ def submit_images(device: Device, call: Call, count: int) -> None:
         device.queue.submit(call, Request(index, "an image", Sequence, has_media=True))
     while admitted := device.queue.admit(has_media=True):
         request = admitted.request
-        media = (SizedMedia("an image", VisionPart(request.index, (1, 2, 2)), lambda: torch.zeros(0), 5),)
+        media = (SizedMedia("an image", VisionPart(request.index, (1, 2, 2)), lambda: np.zeros(0, np.uint8), 5),)
         prompt = prepare(request, 10).fitted.prompt
         device.queue.mark_prepared(admitted.call, PreparedRequest(request, FittedPrompt(prompt, media)))
 

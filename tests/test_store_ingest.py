@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl import Document, Point, Report, Store, StoreError, aingest, ingest
+from qwen3vl import Document, Point, Report, Store, StoreError, aingest, ingest, open_store
+from qwen3vl.documents import LoadFailure
 from qwen3vl.ingestion import MAX_UNWRITTEN_POINTS
 from qwen3vl.ingestion.pipeline import LOOKUP_BATCH
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
@@ -182,3 +183,13 @@ def test_error_of_the_stream_is_raised_after_writing_what_came_before(store: Sto
         with pytest.raises(error, match="the source is gone"):
             asyncio.run(aingest(failing_async(), FakeEmbedder(), store))
     assert ingest(documents, FakeEmbedder(), store).unchanged == 200
+
+
+def test_a_bucket_that_cannot_be_listed_keeps_its_points(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "library"))
+    documents = passages(4, "s3://bucket/scans")
+    ingest([*documents, *passages(2, "s3://bucket/other")], FakeEmbedder(), store)
+    failures = [LoadFailure("s3://bucket/scans/", "no credentials")]
+    report = ingest([*failures, *passages(1)], FakeEmbedder(), store, sync=True)
+    assert (report.added, report.deleted) == (1, 2)
+    assert {point.source for point in store.scan()} == {*(each.source for each in documents), "notes/0.md"}

@@ -36,6 +36,7 @@ MODULES = {
     "./integrations/qdrant": ("qwen3vl-qdrant", "qwen3vl_qdrant"),
     "./integrations/chroma": ("qwen3vl-chroma", "qwen3vl_chroma"),
     "./integrations/server": ("qwen3vl-server", "qwen3vl_server"),
+    "./integrations/ray": ("qwen3vl-ray", "qwen3vl_ray"),
     "./integrations/langchain": ("langchain-qwen3-vl", "langchain_qwen3_vl"),
     "./integrations/llama-index": (
         "llama-index-qwen3-vl",
@@ -46,8 +47,9 @@ MODULES = {
 OLD_PIP, NEW_PIP = "pip==23.2", "pip"
 TORCH, SERVER = ".[torch]", "./integrations/server"
 """What installs torch."""
-CORES = {TORCH, ".[eval,torch]"}
-"""The core with extras."""
+EVAL = ".[eval,torch]"
+CORES = (".", TORCH, EVAL, ".[vllm]")
+"""The core with each of its extras."""
 EMPTY = f'pip install "{TORCH}" ./integrations/qdrant'
 """The command that the old pip runs in an empty environment, where it installs the dependencies itself."""
 UV_PYTEST = "uv run pytest"
@@ -123,10 +125,10 @@ def targets_of(command: str) -> list[str]:
     if unavailable:
         raise CheckError(f"{', '.join(unavailable)}: the packages of this repository are on no public index")
     targets = [word for word in arguments if word.startswith(".")]
-    unknown = [word for word in targets if word not in CORES and word not in MODULES]
+    unknown = [word for word in targets if word not in MODULES and word not in CORES]
     if unknown or not targets:
         raise CheckError(f"{', '.join(unknown) or 'nothing'} is not a directory of this repository")
-    if not {".", *CORES}.intersection(targets):
+    if not set(CORES).intersection(targets):
         raise CheckError("pip would look for qwen3vl on the index: name `.` too")
     return targets
 
@@ -190,7 +192,7 @@ class Environment:
                 f"assert 'torch' not in sys.modules, 'importing {name} loads torch'",
                 f"assert version({name!r}) == qwen3vl.__version__, 'versions differ'",
             ]
-        if not {*CORES, SERVER}.intersection(targets):
+        if not {TORCH, EVAL, SERVER}.intersection(targets):
             lines.append(
                 "from importlib.util import find_spec; assert find_spec('torch') is None, 'torch is installed'"
             )

@@ -169,3 +169,23 @@ def torch_required(model: object) -> Iterator[None]:
             f"{model} cannot be run in this process, because {error.name} is not installed: install qwen3vl[torch], "
             'or give the URL of a server (`qwen3vl serve`) in place of the model: "http://localhost:8000"'
         ) from error
+
+
+@contextmanager
+def tokenizer_required() -> Iterator[None]:
+    """Return a context for imports of what makes prompts for vLLM, for which `tokenizers` may not be installed.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ModelError: It is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "tokenizers":
+            raise
+        raise ModelError(
+            "prompts for vLLM are tokenized here, and tokenizers is not installed: install qwen3vl[vllm]"
+        ) from error

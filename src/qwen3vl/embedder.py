@@ -10,7 +10,7 @@ from typing import Literal, Unpack, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.backends import BackendOwner, EmbeddingBackend, torch_required
+from qwen3vl.backends import BackendOwner, EmbeddingBackend, tokenizer_required, torch_required
 from qwen3vl.errors import ItemError
 from qwen3vl.inputs import Input, check_text
 from qwen3vl.processing.templates import normalize_instruction
@@ -23,7 +23,7 @@ from qwen3vl.results import (
     iterate_inputs,
     raise_errors,
 )
-from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls
+from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls, vllm_urls
 
 
 class Embedder(BackendOwner[EmbeddingBackend]):
@@ -35,18 +35,18 @@ class Embedder(BackendOwner[EmbeddingBackend]):
     Args:
         model: A hub id, a local folder, or `"tiny"` (the small model that comes with this package), which run in this
             process; or the URL of a server that `qwen3vl serve` has started, or URLs of several that serve the same
-            model, as a sequence or with commas between them.
+            model, as a sequence or with commas between them; or such URLs of vLLM's servers, `vllm+http://…`.
         dimensions: Truncate vectors to this many values (Matryoshka representation), then normalize them. None
             keeps all.
         instruction: Instruction for inputs that have none of their own. A full stop is added if it does not end
             with punctuation, as in the official script. None is that of the official script, or of the server.
-        **settings: The fields of `EngineSettings` (revision, device, dtype, limits, media policy, caches), or for a
-            server those of `ClientSettings` (api_key, timeout_s, max_retries, media policy). Limits of a server's
-            client have to be the server's.
+        **settings: The fields of `EngineSettings` (revision, adapter, device, dtype, limits, media policy, caches), or
+            for a server those of `ClientSettings` (api_key, timeout_s, max_retries, media policy). Limits of a server's
+            client have to be the server's, unless that is vLLM.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded, its files say that it is a reranker, or a server
-            has no embedding model.
+        ModelError: The model or adapter cannot be found, downloaded or loaded, its files say that it is a reranker, or
+            a server has no embedding model.
         ServerError: No server can be reached, or one refuses the key.
         RecipeError: Several servers have different models or settings.
         ValueError: A setting is out of range, the device cannot be used, or a server has other limits.
@@ -219,9 +219,13 @@ def _open_backend(
     model: ModelName, dimensions: int | None, instruction: str | None, settings: BackendArguments
 ) -> EmbeddingBackend:
     if urls := server_urls(model):
+        client = client_settings(urls, settings)
+        if addresses := vllm_urls(urls):
+            with tokenizer_required():
+                from qwen3vl.vllm import VllmEmbedder
+            return VllmEmbedder(addresses, client, settings, dimensions=dimensions, instruction=instruction)
         from qwen3vl.client import RemoteEmbedder  # httpx would delay the start of every process
 
-        client = client_settings(urls, settings)
         return RemoteEmbedder(urls, client, settings, dimensions=dimensions, instruction=instruction)
     engine = engine_settings(model, settings)
     with torch_required(model):

@@ -12,7 +12,7 @@ from typing import Any
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.errors import RecipeError
 
-_ORIGIN_FIELDS = ("model", "revision")
+_ORIGIN_FIELDS = ("model", "revision", "adapter")
 """Where the weights came from; the same weights from elsewhere make the same vectors."""
 _DIGEST_LENGTH = 32
 """Hexadecimal digits."""
@@ -27,7 +27,7 @@ class Recipe:
     Attributes:
         model: Hub id or folder of the model.
         revision: Commit of the model on the hub; None for a folder.
-        weights: Fingerprint of the checkpoint.
+        weights: Fingerprint of the checkpoint, and of the adapter that is merged into it.
         prompt_version: Version of the prompt templates.
         instruction: Default instruction.
         max_length: Maximum number of tokens of a prompt.
@@ -39,6 +39,7 @@ class Recipe:
         exif: Whether images are rotated by their EXIF orientation.
         dimensions: Number of values of a vector.
         normalised: Whether vectors have length 1.
+        adapter: Hub id with its commit, or folder, of the LoRA adapter that is merged into the model; None without.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Recipe:
     exif: bool
     dimensions: int
     normalised: bool = True
+    adapter: str | None = None
 
     def __post_init__(self) -> None:
         # 1 and 1.0 are equal settings but different JSON, and the digest is made from JSON.
@@ -65,18 +67,21 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Digest of all fields but `model` and `revision`: 32 hexadecimal digits."""
+        """Digest of all fields but `model`, `revision` and `adapter`: 32 hexadecimal digits."""
         return _digest(self)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Keyword arguments, besides the model, with which an `Embedder` has this recipe."""
         not_settings = {"model", "weights", "prompt_version", "normalised"}
-        return {name: value for name, value in asdict(self).items() if name not in not_settings}
+        return {name: value for name, value in self.to_dict().items() if name not in not_settings}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name, as they are stored."""
-        return asdict(self)
+        """Return the fields by name, as they are stored: `adapter` only if there is one, as earlier versions expect."""
+        stored = asdict(self)
+        if self.adapter is None:
+            del stored["adapter"]
+        return stored
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Recipe:
@@ -92,8 +97,8 @@ class Recipe:
             RecipeError: Fields are missing or unknown.
         """
         names = {field.name for field in fields(cls)}
-        if set(stored) != names:
-            differing = sorted(set(stored) ^ names)
+        if set(stored) | {"adapter"} != names:
+            differing = sorted((set(stored) | {"adapter"}) ^ names)
             raise RecipeError(
                 f"the stored recipe is of another version: it differs in {', '.join(differing)}. Use the version of "
                 "qwen3vl that wrote it, or index the documents again."
@@ -129,14 +134,18 @@ class Recipe:
         """
         own_fields, other_fields = self.to_dict(), other.to_dict()
         differing = [
-            name for name in own_fields if own_fields[name] != other_fields[name] and name not in _ORIGIN_FIELDS
+            name for name in own_fields if name not in _ORIGIN_FIELDS and own_fields[name] != other_fields[name]
         ]
         differences = "; ".join(
             f"{name} is {other_fields[name]!r} there and {own_fields[name]!r} here" for name in differing
         )
         if "weights" in differing:
-            differences += f" (model {other.model!r} there, {self.model!r} here)"
+            differences += f" (model {other._origin} there, {self._origin} here)"
         return differences
+
+    @property
+    def _origin(self) -> str:
+        return repr(self.model) if self.adapter is None else f"{self.model!r} with the adapter {self.adapter!r}"
 
 
 @lru_cache(maxsize=64)

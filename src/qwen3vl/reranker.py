@@ -11,7 +11,7 @@ from typing import Literal, Unpack, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.backends import BackendOwner, RerankingBackend, torch_required
+from qwen3vl.backends import BackendOwner, RerankingBackend, tokenizer_required, torch_required
 from qwen3vl.errors import query_error
 from qwen3vl.inputs import Input, Item, aparse, as_item, check_text
 from qwen3vl.results import (
@@ -25,7 +25,7 @@ from qwen3vl.results import (
     raise_errors,
     rank_scores,
 )
-from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls
+from qwen3vl.settings import BackendArguments, ModelName, client_settings, engine_settings, server_urls, vllm_urls
 
 
 class Reranker(BackendOwner[RerankingBackend]):
@@ -38,12 +38,12 @@ class Reranker(BackendOwner[RerankingBackend]):
         model: A hub id, a local folder, or `"tiny"` (the small model that comes with this package), which run in this
             process; or the URL of a server, or URLs of several, as for `Embedder`.
         instruction: What makes a document relevant; None is the instruction of the official script, or of the server.
-        **settings: The fields of `EngineSettings` (revision, device, dtype, limits, media policy, caches), or for a
-            server those of `ClientSettings`, as for `Embedder`.
+        **settings: The fields of `EngineSettings` (revision, adapter, device, dtype, limits, media policy, caches), or
+            for a server those of `ClientSettings`, as for `Embedder`.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded, its files say that it is an embedding model, or a
-            server has no reranker.
+        ModelError: The model or adapter cannot be found, downloaded or loaded, its files say that it is an embedding
+            model, or a server has no reranker.
         ServerError: No server can be reached, or one refuses the key.
         RecipeError: Several servers have different models or settings.
         ValueError: A setting is out of range, the device cannot be used, or a server has other limits.
@@ -259,9 +259,14 @@ class Reranker(BackendOwner[RerankingBackend]):
 
 def _open_backend(model: ModelName, instruction: str | None, settings: BackendArguments) -> RerankingBackend:
     if urls := server_urls(model):
+        client = client_settings(urls, settings)
+        if addresses := vllm_urls(urls):
+            with tokenizer_required():
+                from qwen3vl.vllm import VllmReranker
+            return VllmReranker(addresses, client, settings, instruction=instruction)
         from qwen3vl.client import RemoteReranker  # httpx would delay the start of every process
 
-        return RemoteReranker(urls, client_settings(urls, settings), settings, instruction=instruction)
+        return RemoteReranker(urls, client, settings, instruction=instruction)
     engine = engine_settings(model, settings)
     with torch_required(model):
         from qwen3vl.local.reranker import LocalReranker

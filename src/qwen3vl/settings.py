@@ -15,6 +15,8 @@ from qwen3vl.processing.geometry import Limits
 
 ModelName = str | Path | Sequence[str]
 """A hub id, a folder, `"tiny"`, the URL of a server, or URLs of several."""
+VLLM_PREFIX = "vllm+"
+"""What stands before the URL of a server that is vLLM's: `vllm+http://…`."""
 API_KEY_VARIABLE = "QWEN3VL_API_KEY"
 """Environment variable with the key for servers; `qwen3vl serve` reads its keys from there as well."""
 SERVER_SETTINGS = ("max_length", "min_pixels", "max_pixels", "total_pixels", "fps", "max_frames", "exif")
@@ -29,6 +31,8 @@ class EngineSettings:
 
     Attributes:
         revision: Branch, tag or (best) commit of the model's repository on the hub.
+        adapter: A LoRA adapter that is merged into the model: a folder as peft saves it, or a hub id, perhaps with a
+            branch, tag or commit (`"owner/name@commit"`).
         device: `"auto"` (the first CUDA device, else Apple's GPU, else the CPU), `"cpu"`, `"cuda"`, `"cuda:1"` or
             `"mps"`. Several devices share the work: `"cuda:0,cuda:1"` or `"cuda:all"`.
         dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"` or `"float16"`; `"int8"` or
@@ -56,6 +60,7 @@ class EngineSettings:
     """
 
     revision: str | None = None
+    adapter: str | Path | None = None
     device: str = "auto"
     dtype: str = "auto"
     max_length: int | None = None
@@ -100,6 +105,7 @@ class EngineArguments(TypedDict, total=False):
     """The fields of `EngineSettings` as typed keyword arguments; see there."""
 
     revision: str | None
+    adapter: str | Path | None
     device: str
     dtype: str
     max_length: int | None
@@ -129,7 +135,10 @@ class ClientSettings:
         max_retries: How often a request is repeated that found no server, or one that answered with status 502, 503 or
             504, after pauses that grow from a quarter of a second to eight seconds. A server that is busy (status 429)
             is asked again until `timeout_s`.
-        policy: Which files and addresses media references may reach. What may be decoded is decided by the server.
+        policy: Which files and addresses media references may reach. What may be decoded is decided by the server,
+            unless it is vLLM: media are then decoded here.
+        tokenizer: For vLLM only: a folder with the `tokenizer.json` of the model that it serves, or the hub id to
+            download it from. None is the name under which vLLM has loaded the model.
 
     Raises:
         ValueError: A setting is out of range.
@@ -139,6 +148,7 @@ class ClientSettings:
     timeout_s: float = 600.0
     max_retries: int = 5
     policy: MediaPolicy = DEFAULT_POLICY
+    tokenizer: str | Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.timeout_s < math.inf:
@@ -155,6 +165,7 @@ class BackendArguments(EngineArguments, total=False):
     api_key: str | None
     timeout_s: float
     max_retries: int
+    tokenizer: str | Path | None
 
 
 def server_urls(model: ModelName) -> tuple[str, ...]:
@@ -164,10 +175,12 @@ def server_urls(model: ModelName) -> tuple[str, ...]:
         model: A model's name. Several URLs are a sequence, or a str with commas.
 
     Returns:
-        The URLs, without a slash at their end; none if the model is to run in this process.
+        The URLs, without a slash at their end; none if the model is to run in this process. Those of vLLM's servers
+        keep `VLLM_PREFIX`.
 
     Raises:
-        ValueError: Only some of several names are URLs, or a URL has a user, a query or a fragment.
+        ValueError: Only some of several names are URLs, or of vLLM's servers, or a URL has a user, a query or a
+            fragment.
 
     Example:
         ```python
@@ -183,14 +196,29 @@ def server_urls(model: ModelName) -> tuple[str, ...]:
             raise ValueError(f"{model!r} is no model: several names are the URLs of servers, http://… or https://…")
         return ()
     for name in names:
-        parts = urlsplit(name)
+        parts = urlsplit(_without_prefix(name))
         if not _is_url(name) or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
             raise ValueError(
                 f"{name.rpartition('@')[2]!r} is no URL of a server; write http://HOST:PORT, with a path if there is "
                 "one, and nothing else; pass a key as api_key"
             )
         _ = parts.port  # raises a ValueError that names it, if it is no port
-    return tuple(dict.fromkeys(name.rstrip("/") for name in names))
+    urls = tuple(dict.fromkeys(name.rstrip("/") for name in names))
+    if vllm_urls(urls) and len(vllm_urls(urls)) < len(urls):
+        raise ValueError(f"{', '.join(urls)}: some are vLLM's servers, and others are not; pass those of one kind")
+    return urls
+
+
+def vllm_urls(urls: Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses of vLLM's servers.
+
+    Args:
+        urls: What `server_urls` returned.
+
+    Returns:
+        Those with `VLLM_PREFIX`, without it.
+    """
+    return tuple(_without_prefix(url) for url in urls if url.lower().startswith(VLLM_PREFIX))
 
 
 def client_settings(urls: Sequence[str], arguments: Mapping[str, Any]) -> ClientSettings:
@@ -208,6 +236,10 @@ def client_settings(urls: Sequence[str], arguments: Mapping[str, Any]) -> Client
     """
     own = {name: arguments[name] for name in (each.name for each in fields(ClientSettings)) if name in arguments}
     others = arguments.keys() - own.keys() - set(SERVER_SETTINGS)
+    if vllm_urls(urls):
+        others -= {"revision", "check_model"}
+    elif own.get("tokenizer") is not None:
+        raise ValueError(f"tokenizer is for vLLM's servers ({VLLM_PREFIX}http://…); leave it out for {', '.join(urls)}")
     defaults = {each.name: each.default for each in fields(EngineSettings)}
     if unknown := sorted(others - defaults.keys()):
         raise TypeError(f"unknown settings: {', '.join(unknown)}")
@@ -232,13 +264,17 @@ def engine_settings(model: object, arguments: Mapping[str, Any]) -> EngineSettin
     Raises:
         ValueError: A setting concerns only servers.
     """
-    if for_servers := sorted(arguments.keys() & {"api_key", "timeout_s", "max_retries"}):
+    if for_servers := sorted(arguments.keys() & {"api_key", "timeout_s", "max_retries", "tokenizer"}):
         raise ValueError(f"{', '.join(for_servers)}: for a server, and {model} runs in this process; leave it out")
     return EngineSettings(**arguments)
 
 
 def _is_url(name: str) -> bool:
-    return name.lower().startswith(("http://", "https://"))
+    return _without_prefix(name).lower().startswith(("http://", "https://"))
+
+
+def _without_prefix(name: str) -> str:
+    return name[len(VLLM_PREFIX) :] if name.lower().startswith(VLLM_PREFIX) else name
 
 
 def default_max_pixels(model: str | Path) -> int:

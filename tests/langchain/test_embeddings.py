@@ -219,8 +219,11 @@ def test_document_is_named_by_its_source_in_errors(embeddings: Qwen3VLEmbeddings
 
 def test_every_argument_of_the_core_is_a_field_or_in_model_kwargs() -> None:
     for core, fields in (
-        (Embedder, {"model", "revision", "dimensions", "instruction", "device", "dtype", "policy", "api_key"}),
-        (Reranker, {"model", "revision", "instruction", "device", "dtype", "policy", "api_key"}),
+        (
+            Embedder,
+            {"model", "revision", "adapter", "dimensions", "instruction", "device", "dtype", "policy", "api_key"},
+        ),
+        (Reranker, {"model", "revision", "adapter", "instruction", "device", "dtype", "policy", "api_key"}),
     ):
         arguments = set(inspect.signature(core).parameters) - {"settings"} | set(BackendArguments.__annotations__)
         assert arguments == fields | set(MODEL_KWARGS)

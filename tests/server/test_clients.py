@@ -120,10 +120,50 @@ async def test_voyage(tiny_server: ModelServer, tiny_embedder: Embedder, media: 
         client.embed([""], model="embedding")
 
 
-def test_langchain_cohere(tiny_server: ModelServer, tiny_reranker: Reranker) -> None:
+async def test_voyage_rerank(tiny_server: ModelServer, tiny_reranker: Reranker) -> None:
+    voyageai = pytest.importorskip("voyageai")
+    options: dict[str, Any] = {"api_key": "none", "base_url": f"{tiny_server.url}/v1"}
+    client = voyageai.Client(**options)
+    expected = tiny_reranker.rank(QUERY, DOCUMENTS)
+    answer = client.rerank(QUERY, DOCUMENTS, model="reranker")
+    assert [result.index for result in answer.results] == [ranked.index for ranked in expected]
+    assert [result.document for result in answer.results] == [DOCUMENTS[ranked.index] for ranked in expected]
+    assert_close([result.relevance_score for result in answer.results], [score for _, score in expected])
+    assert answer.total_tokens == tiny_reranker.score(QUERY, DOCUMENTS, on_error="collect").num_tokens
+    answer = await voyageai.AsyncClient(**options).rerank(QUERY, DOCUMENTS, model="reranker", top_k=2)
+    assert [result.index for result in answer.results] == [ranked.index for ranked in expected[:2]]
+    too_long = [DOCUMENTS[0], "word " * 9000]
+    assert len(client.rerank(QUERY, too_long, model="reranker").results) == 2
+    with pytest.raises(voyageai.error.InvalidRequestError, match=r"item 1 .* it is too long"):
+        client.rerank(QUERY, too_long, model="reranker", truncation=False)
+
+
+def test_cohere_version_1(tiny_server: ModelServer, tiny_embedder: Embedder, media: dict[str, Path]) -> None:
+    cohere = pytest.importorskip("cohere")
+    client = cohere.Client(api_key="none", base_url=tiny_server.url)
+    texts = [f"{text} {number}" for number in range(40) for text in TEXTS]  # the client sends two requests
+    answer = client.embed(model="embedding", texts=texts, input_type="search_document")
+    assert_close(answer.embeddings, tiny_embedder.embed(texts))
+    assert answer.texts == texts
+    answer = client.embed(model="embedding", images=[data_uri(media["photo"])], input_type="image")
+    assert_close(answer.embeddings, tiny_embedder.embed([{"image": media["photo"]}]))
+    answer = client.embed(model="embedding", texts=TEXTS, input_type="search_query", embedding_types=["float", "int8"])
+    vectors = np.array(answer.embeddings.float_, dtype=np.float32)
+    assert_close(vectors, tiny_embedder.embed(TEXTS))
+    assert answer.embeddings.int8 == quantize_vectors(vectors, "int8").tolist()
+    answer = client.rerank(model="reranker", query=QUERY, documents=DOCUMENTS, top_n=1)
+    assert len(answer.results) == 1
+
+
+async def test_langchain_cohere(tiny_server: ModelServer, tiny_embedder: Embedder, tiny_reranker: Reranker) -> None:
     langchain_cohere = pytest.importorskip("langchain_cohere")
     from langchain_core.documents import Document
 
+    embeddings = langchain_cohere.CohereEmbeddings(
+        model="embedding", base_url=tiny_server.url, cohere_api_key="none", truncate="END"
+    )
+    assert_close(embeddings.embed_documents(TEXTS), tiny_embedder.embed(TEXTS))
+    assert_close(await embeddings.aembed_query(QUERY), tiny_embedder.embed(QUERY)[0])
     compressor = langchain_cohere.CohereRerank(
         model="reranker", base_url=tiny_server.url, cohere_api_key="none", top_n=2
     )

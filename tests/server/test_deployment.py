@@ -64,6 +64,14 @@ def test_files_that_the_image_copies_are_in_its_context() -> None:
         assert f"!{path}" in kept
 
 
+def test_version_of_qdrant_is_pinned() -> None:
+    """To one that has everything that a store uses; `latest` would change with every pull."""
+    name, _, version = compose("compose.yaml")["services"]["qdrant"]["image"].partition(":v")
+    assert name == "qdrant/qdrant"
+    major, minor = map(int, version.split("."))
+    assert (major, minor) >= (1, 18)
+
+
 def test_services_of_the_gpu_file_are_those_of_the_other() -> None:
     services = compose("compose.yaml")["services"]
     assert set(compose("compose.gpu.yaml")["services"]) <= set(services)

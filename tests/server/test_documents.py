@@ -18,6 +18,7 @@ from qwen3vl_server.library import media_folder
 from qwen3vl import AsyncStore, Reranker, Store, open_store
 from qwen3vl.hashing import file_digest
 from tests.support.drawn_scenes import draw_scenes
+from tests.support.engines import busy_embedder
 from tests.support.library_server import LibraryServer, open_embedder, serve_library
 from tests.support.model_server import ModelServer, data_uri, wait_until
 
@@ -76,6 +77,18 @@ def test_new_version_of_a_source_replaces_the_former(library: LibraryServer) -> 
     assert (broken["status"], broken["added"], broken["replaced"]) == ("done", 0, 0)
     assert broken["failed"][0]["source"] == "photo.png"
     assert [path.stem for path in library.media_files()] == [file_digest(library.files / "0.png")]
+
+
+def test_versions_of_a_source_that_wait_for_each_other(library: LibraryServer) -> None:
+    names = ("star.png", "0.png", "star.png")
+    with busy_embedder(Path("tiny")):
+        jobs = [
+            library.server.client.post("/v1/documents", files={"file": ("photo.png", read(library, name))}).json()["id"]
+            for name in names
+        ]
+    finished = [library.finished(job) for job in jobs]
+    assert [(job["added"], job["replaced"], job["failed"]) for job in finished] == [(1, 0, []), (1, 1, []), (1, 1, [])]
+    assert [path.stem for path in library.media_files()] == [file_digest(library.files / names[-1])]
 
 
 @pytest.mark.parametrize("kind", ["edge", "chroma", "async"])
@@ -228,7 +241,7 @@ def test_malformed_and_cut_uploads_leave_nothing(untouched: LibraryServer) -> No
         )
         assert response.status_code == 400, content
         assert_nothing_kept(untouched)
-    request = b"POST /v1/documents HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    request = b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with create_connection(("127.0.0.1", untouched.server.port)) as connection:
         connection.sendall(request + b"Content-Length: 200000\r\n\r\n" + head + b"1" * 50_000)
         wait_until(lambda: list((untouched.media / "incoming").iterdir()))
@@ -245,7 +258,7 @@ def test_oversized_upload_is_cut_off(untouched: LibraryServer) -> None:
     assert "300000 bytes" in announced.json()["message"]
     with create_connection(("127.0.0.1", untouched.server.port), timeout=60) as connection:
         connection.sendall(
-            b"POST /v1/documents HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         for data in (head, *[b"1" * 100_000] * 3):  # and no end
@@ -256,7 +269,7 @@ def test_oversized_upload_is_cut_off(untouched: LibraryServer) -> None:
 
 
 def test_slow_and_too_many_uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = b"POST /v1/documents HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    request = b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     with serve_library(tmp_path, settings=ServerSettings(timeout_s=0.5)) as library:
         with create_connection(("127.0.0.1", library.server.port), timeout=60) as connection:
             connection.sendall(request + b"Content-Length: 100\r\n\r\n--x")

@@ -153,7 +153,7 @@ def test_client_that_leaves_is_cancelled_in_the_engine(
 ) -> None:
     body = b'{"input": ["left", "alone"]}'
     head = (
-        "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Authorization: Bearer first-key\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     scheduler = models["embedder"].engine._scheduler
@@ -175,7 +175,7 @@ def test_time_limit_of_answers_and_uploads(models: dict[str, Any], busy: GatedFo
         assert response.json()["error"]["code"] == "timeout"
         assert server.waiting_items == 0
         with create_connection(("127.0.0.1", server.port)) as connection:
-            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
             assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 

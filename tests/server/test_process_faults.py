@@ -68,7 +68,7 @@ def served() -> Iterator[Served]:
 def send_part(connection: socket, body: bytes, sent: int, announced: int | None = None) -> None:
     """Send the head of a request and the first bytes of its body."""
     head = (
-        "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Connection: close\r\nContent-Length: {announced or len(body)}\r\n\r\n"
     )
     connection.sendall(head.encode() + body[:sent])

@@ -62,6 +62,21 @@ def test_what_cannot_be_served_is_an_error(capsys: pytest.CaptureFixture[str]) -
     assert "neither a folder nor a hub id" in out
 
 
+@needs_entry_point
+@pytest.mark.parametrize(
+    ("store", "reason"),
+    [(":memory:", "Collection name cannot contain '/' char"), ("chroma::memory:", "Expected a name containing")],
+)
+def test_name_that_the_database_refuses_is_an_error_of_the_command(
+    store: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--store", store, "--collection", "a/b", "--embedder", "tiny", "--device", "cpu", "--port", "0"]
+    assert main(["serve", *options]) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "collection 'a/b'" in out
+    assert reason in out
+
+
 def test_command_of_an_integration_that_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ def test_code_of_the_page_runs(
     assert re.search(r"^\[(-?\d+, ){7}-?\d+\]$", output, re.MULTILINE)
     assert re.search(r"^64 values, \d+ tokens$", output, re.MULTILINE)
     assert "\na round red shape\n" in output
+    assert "\nbest: a round red shape\n" in output
     assert len(re.findall(r"^\d [\d.e-]+$", output, re.MULTILINE)) == 3
     assert "(3, 128) [{'index': 1, 'source': \"''\", 'reason': 'it is empty" in output
     with ModelServer(namespace["app"]) as mounted:

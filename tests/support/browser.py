@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,15 +12,16 @@ import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium; apt-get install chromium")
-TIMEOUT_MS = 60_000
+TIMEOUT_MS = 180_000
+"""Generous, since other processes may take the processors."""
 
 
 @contextmanager
-def open_browser() -> Iterator[Any]:
-    """Start Chromium."""
+def open_browser(*arguments: str) -> Iterator[Any]:
+    """Start Chromium, with arguments of its command line."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(arguments), timeout=TIMEOUT_MS)
         yield browser
         browser.close()
 
@@ -46,9 +47,14 @@ def open_page(browser: Any, **options: Any) -> Iterator[Any]:
 
 def wait_for(page: Any, expression: str) -> None:
     """Wait until an expression is true. Playwright's own `wait_for_function` needs a policy that allows `eval`."""
+    wait_until(lambda: page.evaluate(expression), page, expression)
+
+
+def wait_until(condition: Callable[[], Any], page: Any, name: str = "") -> None:
+    """Wait until a condition holds, while the page's events are handled."""
     give_up = time.monotonic() + TIMEOUT_MS / 1000
-    while not page.evaluate(expression):
-        assert time.monotonic() < give_up, expression
+    while not condition():
+        assert time.monotonic() < give_up, name
         page.wait_for_timeout(30)
 
 

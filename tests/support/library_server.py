@@ -45,7 +45,7 @@ class LibraryServer:
         return self.finished(response.json()["id"])
 
     def finished(self, job_id: str) -> Any:
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + 300
         while (job := self.server.client.get(f"/v1/documents/jobs/{job_id}").json())["status"] in (
             "waiting",
             "running",
@@ -66,6 +66,7 @@ def serve_library(
     layout: Any = None,
     policy: MediaPolicy = SERVER_POLICY,
     reranked: bool = True,
+    uploads: bool = True,
 ) -> Iterator[LibraryServer]:
     """Write and ingest the sample library below a folder, and serve it with the tiny models."""
     files, media = folder / "files", folder / "media"
@@ -76,7 +77,11 @@ def serve_library(
         store = open_store(":memory:", layout=layout)
         ingest(Loader().load([files]), embedder, store)
         app = create_app(
-            embedder=embedder, reranker=reranker if reranked else None, store=store, media=media, settings=settings
+            embedder=embedder,
+            reranker=reranker if reranked else None,
+            store=store,
+            media=media if uploads else None,
+            settings=settings,
         )
         with ModelServer(app) as server:
             yield LibraryServer(server, store, files, media)

@@ -22,13 +22,15 @@ class RestRoutes:
     def __init__(self) -> None:
         self.client = QdrantClient(":memory:")
         self.lock = threading.Lock()
+        self.hnsw: dict[str, Any] = {}
+        """What clients have set, by collection."""
 
     def answer(self, method: str, path: str, body: Any) -> Any:
         parts = path.partition("?")[0].strip("/").split("/")
         name, action = parts[1] if len(parts) > 1 else "", "/".join(parts[2:])
         routes: dict[tuple[str, str], Callable[[], Any]] = {
             ("GET", "exists"): lambda: {"exists": self.client.collection_exists(name)},
-            ("GET", ""): lambda: self.client.get_collection(name),
+            ("GET", ""): lambda: self._collection(name),
             ("PUT", ""): lambda: self.client.create_collection(
                 name,
                 **_arguments(
@@ -38,6 +40,7 @@ class RestRoutes:
                     metadata="metadata",
                 ),
             ),
+            ("PATCH", ""): lambda: self._update(name, body),
             ("PUT", "index"): lambda: _completed(),
             ("PUT", "points"): lambda: self._upsert(name, body),
             ("POST", "points"): lambda: self.client.retrieve(
@@ -53,6 +56,17 @@ class RestRoutes:
         }
         with self.lock:
             return routes[method, action]()
+
+    def _update(self, name: str, body: Any) -> bool:
+        """Record a change of the HNSW graph, which the embedded engine does not have."""
+        self.hnsw[name] = body["hnsw_config"]
+        return True
+
+    def _collection(self, name: str) -> Any:
+        info = self.client.get_collection(name)
+        changes = self.hnsw.get(name, {})
+        hnsw = info.config.hnsw_config.model_copy(update=changes)
+        return info.model_copy(update={"config": info.config.model_copy(update={"hnsw_config": hnsw})})
 
     def _upsert(self, name: str, body: Any) -> Any:
         return self.client.upsert(name, [models.PointStruct(**point) for point in body["points"]])
@@ -121,7 +135,7 @@ def serve() -> Iterator[int]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = do_DELETE = respond  # noqa: N815
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = respond  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -57,7 +57,11 @@ def build_replica(size: str, weight_format: WeightFormat | None) -> Replica:
     """Load a replica in bfloat16 whose weights have no values, under `fake_cuda`. Only the reading is replaced."""
 
     def load_model(
-        folder: Path, device: torch.device, dtype: torch.dtype, weight_format: WeightFormat | None
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        weight_format: WeightFormat | None,
+        adapter: Path | None,
     ) -> Qwen3VL:
         with unset_fake_temporarily(), torch.device("meta"):
             model = Qwen3VL(CONFIGS[size]).to(dtype)

@@ -14,7 +14,7 @@ from qwen3vl.adapters.once import OnceLogger
 from qwen3vl.media import UNTRUSTED_POLICY, MediaPolicy, policy_for_documents
 from qwen3vl.settings import ClientSettings, EngineSettings, server_urls
 
-_OWN_FIELDS = frozenset({"revision", "device", "dtype", "policy", "api_key"})
+_OWN_FIELDS = frozenset({"revision", "adapter", "device", "dtype", "policy", "api_key"})
 MODEL_KWARGS = tuple(
     field.name for field in (*fields(EngineSettings), *fields(ClientSettings)) if field.name not in _OWN_FIELDS
 )
@@ -29,6 +29,7 @@ class ModelArguments(TypedDict, total=False):
     """The fields of `ModelSettings` as keyword arguments, for type checkers."""
 
     revision: str | None
+    adapter: str | None
     device: str
     dtype: str
     policy: MediaPolicy
@@ -42,6 +43,7 @@ class ModelSettings(BaseModel):
 
     Attributes:
         revision: Branch, tag or (best) commit of the model's repository on the hub.
+        adapter: A LoRA adapter that is merged into the model: folder, or hub id, perhaps with a commit.
         device: `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`. The default is the environment variable
             QWEN3VL_DEVICE, or `"auto"`.
         dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"`, `"float16"`, `"int8"` or `"fp8"`.
@@ -55,6 +57,7 @@ class ModelSettings(BaseModel):
     """
 
     revision: str | None = Field(default=None, description="Branch, tag or commit of the model's repository.")
+    adapter: str | None = Field(default=None, description="A LoRA adapter to merge: folder, hub id, or hub id@commit.")
     device: str = Field(default_factory=_default_device, description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
     dtype: str = Field(
         default="auto",
@@ -111,6 +114,7 @@ class ModelSettings(BaseModel):
         arguments = {
             "model": model,
             "revision": self.revision,
+            "adapter": self.adapter,
             "device": self.device,
             "dtype": self.dtype,
             "policy": self.policy,

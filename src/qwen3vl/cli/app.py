@@ -1,4 +1,7 @@
-"""The commands and their options. What a command does is imported when it runs, so that `--help` stays fast."""
+"""The program, and its commands that are not about stores.
+
+What a command does is imported when it runs, so that `--help` stays fast.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +15,17 @@ import typer
 from qwen3vl.cli.eval_command import eval_command
 from qwen3vl.cli.extensions import ExtensibleGroup
 from qwen3vl.cli.options import (
-    DOCUMENTS_PANEL,
-    MODEL_PANEL,
     OUTPUT_PANEL,
-    QUERY_PANEL,
-    RERANK_PANEL,
-    STORE_PANEL,
-    CollectionOption,
-    DeviceOption,
-    DtypeOption,
-    HybridOption,
-    IsolatedOption,
     JsonOption,
-    KindName,
-    LanguageOption,
-    ModeOption,
     PortOption,
-    QuantizationOption,
-    RerankerOption,
+    RevisionOption,
     ServeOption,
-    ShortOption,
-    StoreModelOption,
-    StoreOption,
+    UrlOption,
     VerboseOption,
     expand_home,
-    layout_fields,
-    positive_seconds,
 )
 from qwen3vl.cli.output import command_output
+from qwen3vl.cli.store_commands import copy, index, search
 
 app = typer.Typer(
     name="qwen3vl",
@@ -88,216 +74,29 @@ def _root(
     context.obj = verbose
 
 
-@app.command()
-def index(
-    context: typer.Context,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Folders, glob patterns or files.")],
-    *,
-    store: StoreOption,
-    collection: CollectionOption = "qwen3vl",
-    segment: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS",
-            help="Length of the parts that a video is cut into.",
-            callback=positive_seconds,
-            rich_help_panel=DOCUMENTS_PANEL,
-        ),
-    ] = 30.0,
-    fuse_page_text: Annotated[
-        bool,
-        typer.Option(
-            "--fuse-page-text",
-            help="Embed a PDF page's text together with its image.",
-            rich_help_panel=DOCUMENTS_PANEL,
-        ),
-    ] = False,
-    hybrid: HybridOption = False,
-    language: LanguageOption = None,
-    keep: Annotated[
-        bool,
-        typer.Option(
-            "--keep",
-            help="Keep vectors of files that were deleted or changed below the given paths.",
-            rich_help_panel=DOCUMENTS_PANEL,
-        ),
-    ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Hub id, folder, 'tiny' or the URL of a server.",
-            callback=expand_home,
-            show_default="the store's, else Qwen/Qwen3-VL-Embedding-2B",
-            rich_help_panel=MODEL_PANEL,
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
-    ] = None,
-    dimensions: Annotated[
-        int | None, typer.Option(help="Cut vectors to this many values.", rich_help_panel=MODEL_PANEL)
-    ] = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    isolated: IsolatedOption = False,
-    json: JsonOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Embed files into a store. A second run embeds only what is new."""
-    with command_output(as_json=json, verbose=verbose or context.obj) as console:
-        from qwen3vl.cli.index import run_index
-        from qwen3vl.cli.models import ModelChoice
-        from qwen3vl.media.policy import MediaPolicy
-
-        code = run_index(
-            paths,
-            location=store,
-            collection=collection,
-            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated)),
-            revision=revision,
-            dimensions=dimensions,
-            segment_seconds=segment,
-            fuse_page_text=fuse_page_text,
-            hybrid=language or hybrid,
-            sync=not keep,
-            console=console,
-            as_json=json,
-        )
-    raise typer.Exit(code)
-
-
-@app.command()
-def search(
-    context: typer.Context,
-    query: Annotated[str, typer.Argument(help="Words to search by.", show_default=False)] = "",
-    *,
-    store: StoreOption,
-    collection: CollectionOption = "qwen3vl",
-    image: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="An image to search by, alone or with the words.",
-            callback=expand_home,
-            rich_help_panel=QUERY_PANEL,
-        ),
-    ] = None,
-    kind: Annotated[
-        list[KindName] | None,
-        typer.Option(
-            metavar="|".join(KindName),
-            help="Only hits of this kind. May be given several times.",
-            rich_help_panel=QUERY_PANEL,
-        ),
-    ] = None,
-    mode: ModeOption = None,
-    limit: Annotated[int, typer.Option(help="How many hits are shown.", rich_help_panel=QUERY_PANEL)] = 10,
-    instruction: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="The query's instruction, if it is not that of the documents.",
-            rich_help_panel=QUERY_PANEL,
-        ),
-    ] = None,
-    rerank: Annotated[
-        bool,
-        typer.Option(
-            "--rerank", help="Let the reranker score and sort the nearest hits.", rich_help_panel=RERANK_PANEL
-        ),
-    ] = False,
-    reranker: RerankerOption = None,
-    candidates: Annotated[
-        int, typer.Option(help="How many hits the reranker scores.", rich_help_panel=RERANK_PANEL)
-    ] = 20,
-    model: StoreModelOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "auto",
-    isolated: IsolatedOption = False,
-    html: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write a page with previews of the hits.",
-            callback=expand_home,
-            rich_help_panel=OUTPUT_PANEL,
-        ),
-    ] = None,
-    json: JsonOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Find what matches a text, an image, or both."""
-    with command_output(as_json=json, verbose=verbose or context.obj) as console:
-        from qwen3vl.cli.models import ModelChoice
-        from qwen3vl.cli.search import run_search
-        from qwen3vl.media.policy import MediaPolicy
-
-        code = run_search(
-            query,
-            image=image,
-            location=store,
-            collection=collection,
-            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated)),
-            rerank=rerank or bool(reranker),
-            reranker=reranker,
-            candidates=candidates,
-            limit=limit,
-            kinds=[name.value for name in kind or ()],
-            mode=None if mode is None else mode.value,
-            instruction=instruction,
-            html=html,
-            console=console,
-            as_json=json,
-        )
-    raise typer.Exit(code)
-
-
+for _command in (index, search, copy):
+    app.command()(_command)
 app.command("eval")(eval_command)
 
 
 @app.command()
-def copy(
+def merge(
     context: typer.Context,
-    source: Annotated[
-        str, typer.Argument(metavar="SRC", help="The store to copy from, as for --store.", callback=expand_home)
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The model: hub id or folder.", callback=expand_home)],
+    adapter: Annotated[
+        str, typer.Argument(metavar="ADAPTER", help="The LoRA adapter: hub id or folder.", callback=expand_home)
     ],
-    destination: Annotated[
-        str, typer.Argument(metavar="DST", help="The store to copy to, as for --store.", callback=expand_home)
-    ],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.", callback=expand_home)],
     *,
-    collection: CollectionOption = "qwen3vl",
-    new_name: Annotated[
-        str | None,
-        typer.Option(
-            "--to-collection",
-            metavar="NAME",
-            help="The collection in DST.",
-            show_default="the same name",
-            rich_help_panel=STORE_PANEL,
-        ),
-    ] = None,
-    short: ShortOption = None,
-    quantization: QuantizationOption = None,
-    hybrid: HybridOption = False,
-    language: LanguageOption = None,
+    revision: RevisionOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Copy a collection into another store, without embedding it again. A second run copies only what is missing."""
+    """Write a model with a LoRA adapter merged into it, for programs that load no adapters."""
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
-        from qwen3vl.cli.copy import run_copy
+        from qwen3vl.cli.merge import run_merge
 
-        code = run_copy(
-            source,
-            destination,
-            collection=collection,
-            new_name=new_name or collection,
-            layout=layout_fields(short, quantization, language or hybrid),
-            console=console,
-            as_json=json,
-        )
+        code = run_merge(base, adapter, out, revision=revision, console=console, as_json=json)
     raise typer.Exit(code)
 
 
@@ -328,10 +127,12 @@ def demo(
 
 
 @app.command()
-def doctor(context: typer.Context, *, json: JsonOption = False, verbose: VerboseOption = False) -> None:
+def doctor(
+    context: typer.Context, *, url: UrlOption = None, json: JsonOption = False, verbose: VerboseOption = False
+) -> None:
     """Report what is installed, what runs where, and what is wrong."""
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.doctor import run_doctor
 
-        code = run_doctor(console=console, as_json=json)
+        code = run_doctor(url, console=console, as_json=json)
     raise typer.Exit(code)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, print_json, printable
+from qwen3vl.cli.findings import Finding, print_findings
+from qwen3vl.cli.server_doctor import check_server
 
 PACKAGES = (
     *("qwen3vl", "qwen3vl-qdrant", "torch", "tokenizers", "safetensors", "huggingface-hub"),
@@ -24,56 +21,34 @@ OPTIONAL_PACKAGES = frozenset({"qwen3vl-qdrant", "qdrant-client"})
 TORCH_PACKAGES = frozenset({"torch", "tokenizers", "safetensors", "huggingface-hub"})
 """What `qwen3vl[torch]` installs."""
 _INSTALL = 'at the root of a clone run: pip install ".[torch]" ./integrations/qdrant'
-_STYLES = {"ok": "green", "note": "yellow", "wrong": "red"}
-
-State = Literal["ok", "note", "wrong"]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check.
-
-    Attributes:
-        subject: What was checked.
-        state: `"ok"`, `"note"` (works, but worth knowing) or `"wrong"`.
-        details: What was found, and how to repair it if it is wrong.
-    """
-
-    subject: str
-    state: State
-    details: str
-
-    def to_dict(self) -> dict[str, str]:
-        """Return the finding as `qwen3vl doctor --json` prints it; `what` and `told` are former names of two keys."""
-        fields = {"subject": self.subject, "state": self.state, "details": self.details}
-        return {**fields, "what": self.subject, "told": self.details}
-
-
-def run_doctor(*, console: Console, as_json: bool) -> int:
+def run_doctor(url: str | None, *, console: Console, as_json: bool) -> int:
     """Run all checks and print what they found.
 
     Args:
+        url: The server to check; None checks this installation.
         console: Where the table goes.
         as_json: Whether the findings are printed as JSON.
 
     Returns:
         The exit code: 1 if something is wrong.
+
+    Raises:
+        ValueError: The URL is none.
     """
+    findings = _check_installation() if url is None else check_server(url)
+    return print_findings(findings, console=console, as_json=as_json)
+
+
+def _check_installation() -> list[Finding]:
     findings = [*_check_packages(), *_check_decoders(), _check_stores()]
     if find_spec("torch") is None:
         details = f"only in servers, by their URLs, since torch is not installed; for models here, {_INSTALL}"
         findings.append(Finding("models run", "note", details))
     else:
         findings += [*_check_devices(), _check_hub_cache(), _check_model_runs()]
-    if as_json:
-        print_json([finding.to_dict() for finding in findings])
-    else:
-        table = Table(show_header=False)
-        for finding in findings:
-            state = Text(finding.state, style=_STYLES[finding.state])
-            table.add_row(finding.subject, state, Text(printable(finding.details)))
-        console.print(table)
-    return EXIT_FAILED if any(finding.state == "wrong" for finding in findings) else EXIT_OK
+    return findings
 
 
 def _check_packages() -> list[Finding]:

@@ -76,6 +76,7 @@ def run_eval(
     choice: ModelChoice,
     grid_choice: GridChoice,
     reranker: str | None,
+    reranker_adapter: str | None,
     cutoffs: Sequence[int] | None,
     allow_missing: bool,
     html: str | None,
@@ -92,6 +93,7 @@ def run_eval(
         choice: Model, device, dtype and media policy.
         grid_choice: What is varied.
         reranker: The reranker's name; None means the one that goes with the store's model.
+        reranker_adapter: The reranker's LoRA adapter.
         cutoffs: Numbers of hits that are looked at; None is `DEFAULT_CUTOFFS`.
         allow_missing: Whether relevant names that no document has are counted, instead of being an error.
         html: File to write a page with plots and the worst misses to.
@@ -118,7 +120,7 @@ def run_eval(
             stores,
             grid_choice.settings(stores),
             open_embedder(choice, recipes[0]),
-            open_reranker(reranker, choice, recipes[0]) if grid_choice.rerank else None,
+            open_reranker(reranker, choice, recipes[0], adapter=reranker_adapter) if grid_choice.rerank else None,
             cutoffs=cutoffs or DEFAULT_CUTOFFS,
             allow_missing=allow_missing,
             progress=console.is_terminal,

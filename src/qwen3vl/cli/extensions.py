@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 from typer.main import get_command
 
 from qwen3vl.cli.usage import EscapingGroup
 
+if TYPE_CHECKING:
+    from qwen3vl.ingestion import Report
+
 ENTRY_POINT_GROUP = "qwen3vl.commands"
 """Group under which integrations register a `typer.Typer` with one command, by the command's name."""
+CLUSTER_GROUP = "qwen3vl.clusters"
+"""Group under which an integration registers the function that `load_cluster_index` returns, as `ray`."""
 INTEGRATIONS = {"serve": "server"}
 """The commands of this project's integrations, and the directory of each below `integrations/`."""
 
@@ -52,6 +58,24 @@ def load_command(name: str, ctx: Any = None) -> Any:
             ctx=ctx,
         )
     return None
+
+
+def load_cluster_index() -> Callable[..., Report]:
+    """Return the function of an integration that ingests files on a cluster.
+
+    Returns:
+        A function `(address, paths, location, *, collection, loader, sync, layout, **arguments) -> Report`; the further
+        arguments are those of `Embedder`.
+
+    Raises:
+        typer.BadParameter: The integration is not installed.
+    """
+    for entry in entry_points(group=CLUSTER_GROUP, name="ray"):
+        return cast("Callable[..., Report]", entry.load())
+    raise typer.BadParameter(
+        "--ray needs the integration 'ray', which is not installed; at the root of a clone of the repository run: "
+        "pip install . ./integrations/ray"
+    )
 
 
 def _entry_points() -> dict[str, EntryPoint]:

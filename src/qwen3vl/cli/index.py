@@ -14,7 +14,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from qwen3vl.cli.models import ModelChoice, open_embedder
+from qwen3vl.cli.extensions import load_cluster_index
+from qwen3vl.cli.models import ModelChoice, embedder_arguments
 from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
 from qwen3vl.ingestion import Report, Sync, ingest
 from qwen3vl.loaders import Loader
@@ -37,6 +38,7 @@ def run_index(
     fuse_page_text: bool,
     hybrid: bool | str,
     sync: bool,
+    cluster: str | None,
     console: Console,
     as_json: bool,
 ) -> int:
@@ -53,17 +55,19 @@ def run_index(
         fuse_page_text: Whether a PDF page's text is embedded together with its image.
         hybrid: Whether a new collection can be searched by words; a str is the language of the texts.
         sync: Whether vectors of files that are gone from below the paths are removed.
+        cluster: The address of the Ray cluster that does the work; None means this process.
         console: Where progress and tables go.
         as_json: Whether the summary is printed as JSON.
 
     Returns:
         The exit code.
     """
-    store = open_store(location, collection, layout={"hybrid": hybrid} if hybrid else None)
+    layout = {"hybrid": hybrid} if hybrid else None
+    store = open_store(location, collection, layout=layout)
     try:
         options = {"revision": revision, "dimensions": dimensions}
         settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        embedder = open_embedder(choice, store.recipe(), **settings)
+        arguments = embedder_arguments(choice, store.recipe(), **settings)
         folder = Path(parse_location(location)[1])
         # A store inside of an indexed folder is not one of its documents.
         exclude = (folder,) if folder.is_dir() else ()
@@ -71,9 +75,18 @@ def run_index(
             segment_seconds=segment_seconds, fuse_page_text=fuse_page_text, exclude=exclude, policy=choice.policy
         )
         start = time.monotonic()
-        with _progress_line(console) as show_progress:
-            scope: Sync = _is_below(paths) if sync else False
-            report = ingest(loader.load(paths), embedder, store, sync=scope, progress=show_progress)
+        scope: Sync = _is_below(paths) if sync else False
+        if cluster is not None:
+            index = load_cluster_index()
+            report = index(
+                cluster, paths, location, collection=collection, loader=loader, sync=scope, layout=layout, **arguments
+            )
+        else:
+            from qwen3vl.embedder import Embedder
+
+            embedder = Embedder(**arguments)
+            with _progress_line(console) as show_progress:
+                report = ingest(loader.load(paths), embedder, store, sync=scope, progress=show_progress)
         summary = _summary(report, store.count(), time.monotonic() - start)
         if as_json:
             print_json(summary)

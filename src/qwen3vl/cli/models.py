@@ -27,12 +27,14 @@ class ModelChoice:
         device: As `Embedder` accepts it.
         dtype: As `Embedder` accepts it.
         policy: Limits on the media that are opened.
+        adapter: LoRA adapter of the model, folder or hub id; None means the one of the store, if its model is used.
     """
 
     model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
     policy: MediaPolicy = DEFAULT_POLICY
+    adapter: str | None = None
 
 
 def open_embedder(choice: ModelChoice, stored: Recipe | None, **settings: Any) -> Embedder:
@@ -48,14 +50,30 @@ def open_embedder(choice: ModelChoice, stored: Recipe | None, **settings: Any) -
     """
     from qwen3vl.embedder import Embedder
 
+    return Embedder(**embedder_arguments(choice, stored, **settings))
+
+
+def embedder_arguments(choice: ModelChoice, stored: Recipe | None, **settings: Any) -> dict[str, Any]:
+    """Return the arguments of the `Embedder` of a command.
+
+    Args:
+        choice: As for `open_embedder`.
+        stored: As for `open_embedder`.
+        **settings: As for `open_embedder`.
+
+    Returns:
+        Keyword arguments.
+    """
     if stored is not None:
-        revision = stored.revision if choice.model is None else None
-        settings = {**stored.settings, "revision": revision, **settings}
+        origin = {"revision": stored.revision, "adapter": stored.adapter} if choice.model is None else {}
+        settings = {**stored.settings, "revision": None, "adapter": None, **origin, **settings}
+    if choice.adapter is not None:
+        settings["adapter"] = choice.adapter
     name = choice.model or (stored.model if stored else DEFAULT_EMBEDDER)
-    return Embedder(name, device=choice.device, dtype=choice.dtype, policy=choice.policy, **settings)
+    return {"model": name, "device": choice.device, "dtype": choice.dtype, "policy": choice.policy, **settings}
 
 
-def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Reranker:
+def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe, *, adapter: str | None = None) -> Reranker:
     """Load the reranker of a command.
 
     Args:
@@ -64,6 +82,7 @@ def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Rera
             "Reranker" in place of "Embedding" if it exists; 8B for 8B; otherwise 2B.
         choice: The model options of the command, of which device, dtype and policy are used.
         stored: The recipe of the store's collection.
+        adapter: The reranker's LoRA adapter, folder or hub id.
 
     Returns:
         The model.
@@ -73,7 +92,7 @@ def open_reranker(name: str | None, choice: ModelChoice, stored: Recipe) -> Rera
     if name is None:
         model = choice.model or ""
         name = model if server_urls(model) else _matching_reranker(stored.model)
-    return Reranker(name, device=choice.device, dtype=choice.dtype, policy=choice.policy)
+    return Reranker(name, device=choice.device, dtype=choice.dtype, policy=choice.policy, adapter=adapter)
 
 
 def _matching_reranker(embedder: str) -> str:

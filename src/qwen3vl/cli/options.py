@@ -77,6 +77,15 @@ ServeOption: TypeAlias = Annotated[
 PortOption: TypeAlias = Annotated[
     int, typer.Option(min=0, max=65535, help="Port for --serve; 0 takes a free one.", rich_help_panel=OUTPUT_PANEL)
 ]
+UrlOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        help="Check the server at this address instead of this installation.",
+        show_default=False,
+    ),
+]
 StoreOption: TypeAlias = Annotated[
     str,
     typer.Option(
@@ -125,6 +134,15 @@ LanguageOption: TypeAlias = Annotated[
         rich_help_panel=LAYOUT_PANEL,
     ),
 ]
+KindOption: TypeAlias = Annotated[
+    list[KindName] | None,
+    typer.Option(
+        "--kind",
+        metavar="|".join(KindName),
+        help="Only hits of this kind. May be given several times.",
+        rich_help_panel=QUERY_PANEL,
+    ),
+]
 ModeOption: TypeAlias = Annotated[
     ModeName | None,
     typer.Option(
@@ -145,6 +163,16 @@ RerankerOption: TypeAlias = Annotated[
         rich_help_panel=RERANK_PANEL,
     ),
 ]
+RerankerAdapterOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker-adapter",
+        metavar="NAME",
+        help="LoRA adapter of the reranker: folder or hub id. Implies --rerank.",
+        callback=expand_home,
+        rich_help_panel=RERANK_PANEL,
+    ),
+]
 StoreModelOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -152,6 +180,21 @@ StoreModelOption: TypeAlias = Annotated[
         metavar="NAME",
         help="Another name or folder of the store's model, or the URL of a server that has it.",
         callback=expand_home,
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+RevisionOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--revision", help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),
+]
+AdapterOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME",
+        help="LoRA adapter to merge into the model: folder or hub id.",
+        callback=expand_home,
+        show_default="the store's",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -170,6 +213,16 @@ DtypeOption: TypeAlias = Annotated[
         "--dtype",
         metavar="DTYPE",
         help="auto, float32, bfloat16 or float16; int8 or fp8 store the weights in 8 bits.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+RayOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster, into a store that is a server: 'auto' is that of this machine, 'local' a new "
+        "one; or ray://HOST:PORT.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

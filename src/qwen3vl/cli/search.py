@@ -28,6 +28,7 @@ def run_search(
     choice: ModelChoice,
     rerank: bool,
     reranker: str | None,
+    reranker_adapter: str | None,
     candidates: int,
     limit: int,
     kinds: Sequence[str],
@@ -47,6 +48,7 @@ def run_search(
         choice: Model, device, dtype and media policy.
         rerank: Whether the reranker sorts the nearest hits.
         reranker: The reranker's name; None means the one that goes with the store's model.
+        reranker_adapter: The reranker's LoRA adapter.
         candidates: How many hits the reranker scores.
         limit: How many hits are shown.
         kinds: Kinds of documents to search; empty for all.
@@ -77,7 +79,7 @@ def run_search(
         retriever = Retriever(
             open_embedder(choice, stored),
             store,
-            open_reranker(reranker, choice, stored) if rerank else None,
+            open_reranker(reranker, choice, stored, adapter=reranker_adapter) if rerank else None,
             candidates=candidates,
             instruction=instruction,
         )

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
 
 from qwen3vl.client.answers import decode_outputs
 from qwen3vl.client.chunks import Chunk
 from qwen3vl.client.contents import Content
 from qwen3vl.client.groups import Call, Group
 from qwen3vl.client.items import EncodedItem, EncodingRules, check_size, encode_item
+from qwen3vl.client.threads import in_thread
 from qwen3vl.client.transport import Transport
 from qwen3vl.concurrency.fork_safety import init_in_each_process
-from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 from qwen3vl.errors import RecipeError, ServerError
 from qwen3vl.inputs import Item
 from qwen3vl.recipe import Recipe
 from qwen3vl.results import ItemOutput, failed_output
 from qwen3vl.wire import MEDIA_TYPE, MISSING_CONTENTS, OTHER_RECIPE, encode_request
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 REQUEST_BYTES = 16 * 2**20
 """Size that requests with several items do not exceed."""
 UNASKED_BYTES = 64 * 2**10
 """Size of contents that are sent along without asking whether the server has them."""
-_THREADS = ForkSafeThreadPool(8, "qwen3vl-client")
-"""They read files, fetch URLs and encode images. They wait for nothing that runs in the background loop."""
 
 
 class LostContentError(Exception):
@@ -75,7 +69,7 @@ class RequestSender:
         """
         if not (item.images or item.videos):
             return encode_item(item, self._rules, role)
-        return await _in_thread(encode_item, item, self._rules, role)
+        return await in_thread(encode_item, item, self._rules, role)
 
     async def send_chunk(self, call: Call, chunk: Chunk) -> list[ItemOutput]:
         """Send a chunk in one or several requests.
@@ -185,7 +179,7 @@ async def _load(contents: Mapping[str, Content]) -> list[bytes]:
     Raises:
         LostContentError: One cannot be read any more.
     """
-    return await _in_thread(_load_all, contents) if contents else []
+    return await in_thread(_load_all, contents) if contents else []
 
 
 def _load_all(contents: Mapping[str, Content]) -> list[bytes]:
@@ -196,7 +190,3 @@ def _load_all(contents: Mapping[str, Content]) -> list[bytes]:
         except Exception as error:
             raise LostContentError(digest, error) from error
     return loaded
-
-
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    return await asyncio.wrap_future(_THREADS.submit(function, *args, **kwargs))

@@ -43,7 +43,8 @@ MAX_MEDIA_QUERIES = 32
 class Engine:
     """Runs prompts through a model. Any number of threads may use one object at once.
 
-    Engines whose checkpoint, dtype and `compiled` are equal share the weights on each device; see `ReplicaPool`.
+    Engines whose checkpoint, adapter, dtype and `compiled` are equal share the weights on each device; see
+    `ReplicaPool`.
 
     Args:
         checkpoint: The model's folder and name.
@@ -57,12 +58,12 @@ class Engine:
         checkpoint: As above.
         settings: As above.
         limits: As above.
-        fingerprint: Digest of the checkpoint's files.
+        fingerprint: Digest of the checkpoint's files, and of the adapter's.
         replicas: The model on each device; empty after `close`.
         budget: Maximum number of tokens of a batch. It shrinks when memory runs out, and recovers.
 
     Raises:
-        ModelError: The checkpoint is incomplete, damaged or of another architecture.
+        ModelError: The checkpoint is incomplete, damaged or of another architecture, or the adapter does not fit it.
         ValueError: A device or dtype cannot be used.
     """
 
@@ -79,11 +80,17 @@ class Engine:
         self.checkpoint = checkpoint
         self.settings = settings
         self.limits = limits
-        self.fingerprint = fingerprint(checkpoint.folder)
+        self.fingerprint = fingerprint(checkpoint.folder, checkpoint.adapter_folder)
         devices = choose_devices(settings.device)
         dtype, weight_format = choose_dtype(settings.dtype, devices[0])
         load_spec = LoadSpec(
-            checkpoint.folder, self.fingerprint, dtype, weight_format, settings.compiled, settings.cuda_graphs
+            checkpoint.folder,
+            self.fingerprint,
+            dtype,
+            weight_format,
+            compiled=settings.compiled,
+            cuda_graphs=settings.cuda_graphs,
+            adapter=checkpoint.adapter_folder,
         )
         self.replicas = REPLICAS.get(load_spec, devices)
         cache_bytes = settings.vision_cache

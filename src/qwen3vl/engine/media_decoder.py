@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from qwen3vl.concurrency.fork_safety import init_in_each_process
@@ -28,7 +29,7 @@ def load_pixels(media: SizedMedia) -> Tensor:
     Returns:
         (num_frames, height, width, 3) uint8.
     """
-    return media.load()
+    return torch.from_numpy(media.load())
 
 
 class MediaDecoder:

@@ -72,11 +72,12 @@ class LoadSpec:
 
     Attributes:
         folder: The checkpoint's folder.
-        digest: Digest of its files; see `qwen3vl.model.fingerprint`.
+        digest: Digest of its files and of the adapter's; see `qwen3vl.model.fingerprint`.
         dtype: Dtype of weights and computations.
         weight_format: `"int8"` or `"fp8"` if weights are quantized, else None.
         compiled: Whether `torch.compile` fuses elementwise operations.
         cuda_graphs: Whether small packs of texts are run by CUDA graphs, on CUDA.
+        adapter: Folder of the LoRA adapter that is merged into the weights, or None.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class LoadSpec:
     weight_format: WeightFormat | None = None
     compiled: bool = False
     cuda_graphs: bool = False
+    adapter: Path | None = None
 
 
 class Replica:
@@ -127,9 +129,9 @@ class Replica:
             A replica with a model of its own, and a vision feature cache of its own that stores nothing as yet.
 
         Raises:
-            ModelError: The checkpoint is incomplete, damaged or of another architecture.
+            ModelError: The checkpoint is incomplete, damaged or of another architecture, or the adapter does not fit.
         """
-        model = load_model(load_spec.folder, worker.device, load_spec.dtype, load_spec.weight_format)
+        model = load_model(load_spec.folder, worker.device, load_spec.dtype, load_spec.weight_format, load_spec.adapter)
         if worker.device.type == "cuda":
             fuse_text_layers(model.language_model)
         if load_spec.compiled:

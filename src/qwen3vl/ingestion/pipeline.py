@@ -16,9 +16,10 @@ from qwen3vl.ingestion.buffer import PipelineStopped, WriteBuffer
 from qwen3vl.ingestion.dedup import Claim, ContentDeduplicator
 from qwen3vl.ingestion.failures import describe_error, name_of, source_of
 from qwen3vl.ingestion.report import IngestError, Report
-from qwen3vl.ingestion.sync import Sync, SyncTracker
+from qwen3vl.ingestion.sync import Sync, SyncTracker, delete_stale
 from qwen3vl.ingestion.types import LoaderItem, StreamingEmbedder
 from qwen3vl.ingestion.validation import check_storable
+from qwen3vl.ingestion.writing import upsert_valid
 from qwen3vl.loaders import Skipped
 from qwen3vl.media.policy import DEFAULT_POLICY
 from qwen3vl.media.preview import data_uri, preview
@@ -29,8 +30,6 @@ LOOKUP_BATCH = 512
 """Maximum number of documents whose ids are looked up in one request."""
 MAX_LOOKUP_DELAY_S = 0.5
 """Seconds after which fewer documents are looked up."""
-DELETE_BATCH = 512
-"""Maximum number of points that are deleted in one request."""
 MAX_FAILED_WRITES = 3
 """Number of consecutive failed writes after which the run ends: the store is unreachable."""
 POLL_INTERVAL_S = 0.1
@@ -114,7 +113,7 @@ class IngestionPipeline:
             self._reraise(self._errors[0])
         if self._sync_tracker.enabled and not stopped:
             try:
-                self._delete_stale()
+                delete_stale(self._sync_tracker, self._store, self.report)
             except StoreError as error:
                 self._reraise(error)
         if not stopped:
@@ -259,21 +258,12 @@ class IngestionPipeline:
                 self._add_unwritten(points, error)
 
     def _upsert(self, points: list[Point]) -> None:
-        """Write points. If the store rejects their content, bisect to find those at fault, which become failures."""
-        try:
-            self._store.upsert(points)
-        except Exception as error:  # clients raise anything for values that they cannot serialize
-            if isinstance(error, StoreError) and not error.invalid_request:
-                raise
-            if len(points) == 1:
-                self._add_unwritten(points, error)
-                return
-            middle = len(points) // 2
-            self._upsert(points[:middle])
-            self._upsert(points[middle:])
-        else:
-            self._deduplicator.mark_written(points)
-            self.report.added += len(points)
+        """Write points; those that the store rejects become failures."""
+        upsert_valid(self._store, points, self._add_written, lambda point, error: self._add_unwritten([point], error))
+
+    def _add_written(self, points: list[Point]) -> None:
+        self._deduplicator.mark_written(points)
+        self.report.added += len(points)
 
     def _add_unwritten(self, points: list[Point], error: Exception) -> None:
         """Record points as failures; equal contents of later documents are embedded again."""
@@ -316,18 +306,3 @@ class IngestionPipeline:
     def _add_failure(self, item: Document | LoadFailure, reason: str) -> None:
         self.report.failed.append((name_of(item), reason))
         self._sync_tracker.add_failed(source_of(item))
-
-    def _delete_stale(self) -> None:
-        """Delete the points that the stream no longer contains, unless it is not certain which these are."""
-        if self._sync_tracker.empty:
-            log.warning("the stream contained no document: nothing is deleted from %s", self._store.name)
-            return
-        if self._sync_tracker.has_unknown_failure:
-            log.warning("an item of unknown source failed: nothing is deleted from %s", self._store.name)
-            return
-        stale_points = self._sync_tracker.stale_points(self._store)
-        ids = list(stale_points)
-        for start in range(0, len(ids), DELETE_BATCH):
-            self._store.delete(ids[start : start + DELETE_BATCH])
-        self.report.replaced = sum(stale_points.values())
-        self.report.deleted = len(stale_points) - self.report.replaced

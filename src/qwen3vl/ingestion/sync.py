@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Literal
 from uuid import UUID
 
 from qwen3vl.documents import Document
+from qwen3vl.ingestion.report import Report
 from qwen3vl.stores import Store
 
+log = logging.getLogger(__name__)
+DELETE_BATCH = 512
+"""Maximum number of points that are deleted in one request."""
 Sync = bool | Literal["sources"] | Callable[[str], bool]
 """Which points `ingest` deletes if the stream did not contain them: those of all sources, of the stream's sources
 (`"sources"`), or of sources for which a function returns true."""
@@ -70,7 +75,7 @@ class SyncTracker:
         if source is None:
             self.has_unknown_failure = True
         else:
-            self._failed_sources.add(source)
+            self._failed_sources.add(source.rstrip("/") if "://" in source else source)
 
     def stale_points(self, store: Store) -> dict[str, bool]:
         """Return the points to delete.
@@ -96,6 +101,36 @@ class SyncTracker:
 
     def _has_failed(self, source: str) -> bool:
         """Return whether the source, or a folder above it, failed in this run."""
-        return source in self._failed_sources or any(
-            str(parent) in self._failed_sources for parent in PurePath(source).parents
-        )
+        return source in self._failed_sources or any(parent in self._failed_sources for parent in _parents(source))
+
+
+def _parents(source: str) -> Iterator[str]:
+    """Yield the folders above a file, or the URLs above that of a file."""
+    if "://" not in source:
+        yield from map(str, PurePath(source).parents)
+        return
+    parts = source.split("/")
+    for end in range(len(parts) - 1, 2, -1):
+        yield "/".join(parts[:end])
+
+
+def delete_stale(tracker: SyncTracker, store: Store, report: Report) -> None:
+    """Delete the points that a stream no longer contains, unless it is not certain which these are.
+
+    Args:
+        tracker: What the stream contained.
+        store: The store.
+        report: Where the deleted points are counted.
+    """
+    if tracker.empty:
+        log.warning("the stream contained no document: nothing is deleted from %s", store.name)
+        return
+    if tracker.has_unknown_failure:
+        log.warning("an item of unknown source failed: nothing is deleted from %s", store.name)
+        return
+    stale_points = tracker.stale_points(store)
+    ids = list(stale_points)
+    for start in range(0, len(ids), DELETE_BATCH):
+        store.delete(ids[start : start + DELETE_BATCH])
+    report.replaced = sum(stale_points.values())
+    report.deleted = len(stale_points) - report.replaced

@@ -65,10 +65,32 @@ class Loader:
         Yields:
             Documents, and failures and skipped files where they occur.
         """
+        for found in self.find(paths):
+            if isinstance(found, Path):
+                yield from self.load_file(found)
+            else:
+                yield found
+
+    def find(
+        self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+    ) -> Iterator[Path | LoadFailure | Skipped]:
+        """Find the files that `load` loads, without opening them.
+
+        Args:
+            paths: As for `load`.
+
+        Yields:
+            Absolute paths, each once; failures and skipped links where they occur.
+        """
         seen: set[Path] = set()
         for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
             expanded = expand_user(os.fspath(path))
-            yield from attempt(absolute_name(expanded), self._load_path, expanded, seen)
+            for found in attempt(absolute_name(expanded), find_files, expanded, self.exclude):
+                if not isinstance(found, Path):
+                    yield found
+                elif found not in seen:
+                    seen.add(found)
+                    yield found
 
     def load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
         """Load one file.
@@ -80,15 +102,6 @@ class Loader:
             The file's documents, a failure if it cannot be loaded, or that it is skipped.
         """
         yield from attempt(str(path), self._load_file, path)
-
-    def _load_path(self, path: str, seen: set[Path]) -> Iterator[Document | LoadFailure | Skipped]:
-        """Load a path or pattern, except for the files in `seen`, to which its files are added."""
-        for file in find_files(path, self.exclude):
-            if not isinstance(file, Path):
-                yield file
-            elif file not in seen:
-                seen.add(file)
-                yield from self.load_file(file)
 
     def _load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
         name = storable_name(str(path))

@@ -58,6 +58,7 @@ class LocalBackend:
             exif=self.engine.settings.exif,
             dimensions=dimensions,
             normalised=normalised,
+            adapter=None if checkpoint.adapter is None else checkpoint.adapter.name,
         )
 
     @property

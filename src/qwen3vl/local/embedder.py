@@ -41,7 +41,7 @@ class LocalEmbedder(LocalBackend):
         instruction: Instruction for inputs that have none of their own; None is that of the official script.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded, or its files say that it is a reranker.
+        ModelError: The model or adapter cannot be found, downloaded or loaded, or its files say that it is a reranker.
         ValueError: A setting is out of range, or the device cannot be used.
     """
 
@@ -49,7 +49,7 @@ class LocalEmbedder(LocalBackend):
         self, model: str | Path, settings: EngineSettings, *, dimensions: int | None, instruction: str | None
     ) -> None:
         limits = settings.limits(max_length=Limits.max_length, max_pixels=default_max_pixels(model))
-        checkpoint = resolve_checkpoint(model, "embedding", settings.revision)
+        checkpoint = resolve_checkpoint(model, "embedding", settings.revision, settings.adapter)
         check_model_kind(checkpoint, "embedding", refuse=settings.check_model)
         super().__init__(
             Engine(checkpoint, settings, limits), normalize_instruction(instruction or "") or EMBED_INSTRUCTION

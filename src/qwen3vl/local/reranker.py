@@ -19,15 +19,18 @@ from qwen3vl.model.hub import resolve_checkpoint
 from qwen3vl.model.kind import check_model_kind
 from qwen3vl.model.weights import yes_no_weight
 from qwen3vl.processing.sizing import UnsizedMedia
-from qwen3vl.processing.templates import RERANK_INSTRUCTION, ControlToken, PromptContent, TextPart, rerank_prompt
+from qwen3vl.processing.templates import (
+    RERANK_INSTRUCTION,
+    RERANK_MAX_LENGTH,
+    RERANK_SUFFIX_TOKENS,
+    ControlToken,
+    PromptContent,
+    TextPart,
+    rerank_prompt,
+)
 from qwen3vl.recipe import Recipe
 from qwen3vl.results import ItemOutput
 from qwen3vl.settings import EngineSettings, default_max_pixels
-
-MAX_LENGTH = 10240
-"""Maximum tokens of a prompt in the official reranking script."""
-_SUFFIX_TOKENS = 5
-"""Tokens that end a reranking prompt. The official script adds them after it has truncated to `max_length`."""
 
 
 class LocalReranker(LocalBackend):
@@ -39,25 +42,26 @@ class LocalReranker(LocalBackend):
         instruction: What makes a document relevant; None is that of the official script.
 
     Raises:
-        ModelError: The model cannot be found, downloaded or loaded, or its files say that it is an embedding model.
+        ModelError: The model or adapter cannot be found, downloaded or loaded, or its files say that it is an embedding
+            model.
         ValueError: A setting is out of range, or the device cannot be used.
     """
 
     def __init__(self, model: str | Path, settings: EngineSettings, *, instruction: str | None) -> None:
-        limits = settings.limits(max_length=MAX_LENGTH, max_pixels=default_max_pixels(model))
-        limits = replace(limits, max_length=limits.max_length + _SUFFIX_TOKENS)
-        checkpoint = resolve_checkpoint(model, "reranker", settings.revision)
+        limits = settings.limits(max_length=RERANK_MAX_LENGTH, max_pixels=default_max_pixels(model))
+        limits = replace(limits, max_length=limits.max_length + RERANK_SUFFIX_TOKENS)
+        checkpoint = resolve_checkpoint(model, "reranker", settings.revision, settings.adapter)
         check_model_kind(checkpoint, "reranker", refuse=settings.check_model)
         super().__init__(Engine(checkpoint, settings, limits), instruction or RERANK_INSTRUCTION)
         tokenizer = self.engine.tokenizer
         yes, no = tokenizer.token_id("yes"), tokenizer.token_id("no")
-        weight = yes_no_weight(checkpoint.folder, self.engine.model, yes, no)
+        weight = yes_no_weight(checkpoint.folder, self.engine.model, yes, no, checkpoint.adapter_folder)
         self._yes_no_weight: NDArray[np.float32] = weight.float().cpu().numpy()
 
     @property
     def recipe(self) -> Recipe:
         """Everything that decides the scores, which count as vectors of one value."""
-        max_length = self.engine.limits.max_length - _SUFFIX_TOKENS
+        max_length = self.engine.limits.max_length - RERANK_SUFFIX_TOKENS
         return self.recipe_of(max_length=max_length, dimensions=1, normalised=False)
 
     def score(self, query: Item, documents: Iterator[Input], instruction: str) -> Generator[ItemOutput]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qwen3vl.errors import ModelError
-from qwen3vl.model.hub import Checkpoint
+from qwen3vl.model.hub import Adapter, Checkpoint
+from qwen3vl.model.lora.config import read_raw_config
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ _NAME = re.compile(r"Qwen3-VL-(Embedding|Reranker)", re.IGNORECASE)
 
 
 def check_model_kind(checkpoint: Checkpoint, expected: ModelKind, *, refuse: bool) -> None:
-    """Check that the files of a checkpoint do not say that it is a model of the other kind.
+    """Check that the files of a checkpoint and its adapter do not say that they are of the other kind.
 
     An embedding model used as a reranker gives scores without meaning, and a reranker such vectors.
 
@@ -37,13 +38,18 @@ def check_model_kind(checkpoint: Checkpoint, expected: ModelKind, *, refuse: boo
         refuse: Whether a model of the other kind is an error; otherwise it is a warning in the log.
 
     Raises:
-        ModelError: The files say that it is the other kind, and `refuse` is set.
+        ModelError: The files say that it is the other kind, and `refuse` is set; or the adapter has no settings.
     """
-    evidence = find_evidence(checkpoint)
-    if evidence is None or evidence[0] == expected:
-        return
-    kind, reason = evidence
-    message = f"{checkpoint.name} is {_NOUNS[kind]}, not {_NOUNS[expected]}: {reason}. "
+    found = [(checkpoint.name, find_evidence(checkpoint))]
+    if checkpoint.adapter is not None:
+        found.append((f"the adapter {checkpoint.adapter.name}", _from_base_of_adapter(checkpoint.adapter)))
+    for name, evidence in found:
+        if evidence is not None and evidence[0] != expected:
+            _report(name, *evidence, expected, refuse=refuse)
+
+
+def _report(name: str, kind: ModelKind, reason: str, expected: ModelKind, *, refuse: bool) -> None:
+    message = f"{name} is {_NOUNS[kind]}, not {_NOUNS[expected]}: {reason}. "
     if refuse:
         raise ModelError(
             f"{message}Load it as {_CLASSES[kind]}, or name {_NOUNS[expected]}, such as "
@@ -133,6 +139,11 @@ def _from_model_card(folder: Path) -> Evidence | None:
     base = re.search(r"^base_model:.*(?:\n\s*- .*)*", header[1], re.MULTILINE) if header else None
     lines = [match[0] for match in (title, base) if match is not None]
     return _from_names(lines, "its model card names {}")
+
+
+def _from_base_of_adapter(adapter: Adapter) -> Evidence | None:
+    base = Path(str(read_raw_config(adapter.folder).get("base_model_name_or_path"))).name
+    return _from_names([base], f"it was trained on {base}")
 
 
 def _from_names(texts: list[str], reason: str) -> Evidence | None:

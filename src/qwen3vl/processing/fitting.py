@@ -22,11 +22,13 @@ class FittedPrompt:
         prompt: Token ids, positions and vision spans.
         media: The images and videos it shows, at their final sizes.
         notice: What was shrunk or truncated to make it fit; empty if nothing was.
+        num_truncated_tokens: Number of tokens of the caller's text that were cut.
     """
 
     prompt: EncodedPrompt
     media: tuple[SizedMedia, ...]
     notice: str = ""
+    num_truncated_tokens: int = 0
 
 
 def fit(parts: Sequence[ControlToken | TextPart | UnsizedMedia], tokenizer: Tokenizer, max_length: int) -> FittedPrompt:
@@ -68,7 +70,7 @@ def fit(parts: Sequence[ControlToken | TextPart | UnsizedMedia], tokenizer: Toke
         notices.append(f"its text was cut from {num_all} to {tokenized.num_text_tokens} tokens")
     media = tuple(part for part in sized_parts if isinstance(part, SizedMedia))
     notice = f"{' and '.join(notices)} to fit max_length {max_length}" if notices else ""
-    return FittedPrompt(tokenized.prompt, media, notice)
+    return FittedPrompt(tokenized.prompt, media, notice, tokenized.num_truncated_tokens)
 
 
 def _resolve_sizes(

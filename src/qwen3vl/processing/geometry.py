@@ -32,6 +32,12 @@ VIDEO_MIN_TOKEN_NUM = 128
 VIDEO_MAX_TOKEN_NUM = 768
 VIDEO_FRAME_MIN_PIXELS = VIDEO_MIN_TOKEN_NUM * PIXELS_PER_TOKEN
 VIDEO_FRAME_MAX_PIXELS = VIDEO_MAX_TOKEN_NUM * PIXELS_PER_TOKEN
+FRAME_LIST_FACTOR = 2 * IMAGE_FACTOR
+"""Frames of a list are first resized to multiples of this many pixels: qwen-vl-utils' `fetch_video` passes
+`image_factor` where `fetch_image` expects a patch size, which it doubles again."""
+IMAGE_MAX_TOKEN_NUM = 16384
+"""Maximum tokens of an image in `fetch_image` of qwen-vl-utils 0.0.14, `vision_process.py`, by default. For frames
+of a list, each token counts as `FRAME_LIST_FACTOR ** 2` pixels."""
 FRAME_LIST_FPS = 2.0
 """Frame rate at which a list of frames counts as recorded: `sample_fps` in `fetch_video`."""
 MIN_MAX_LENGTH = 64
@@ -113,6 +119,24 @@ def smart_resize(
         grow = math.sqrt(min_pixels / (height * width))
         sides = [math.ceil(side * grow / factor) * factor for side in (height, width)]
     return sides[0], sides[1]
+
+
+def frame_list_size(width: int, height: int) -> tuple[int, int]:
+    """Return the size to which `fetch_video` of qwen-vl-utils first resizes each frame of a list.
+
+    Args:
+        width: Pixels per row.
+        height: Number of rows.
+
+    Returns:
+        Height and width.
+
+    Raises:
+        MediaError: One side is too long in relation to the other.
+    """
+    min_pixels = IMAGE_MIN_TOKEN_NUM * FRAME_LIST_FACTOR**2
+    max_pixels = IMAGE_MAX_TOKEN_NUM * FRAME_LIST_FACTOR**2
+    return smart_resize(width, height, min_pixels, max_pixels, factor=FRAME_LIST_FACTOR)
 
 
 def video_frame_size(width: int, height: int, num_frames: int, total_pixels: float | None) -> tuple[int, int]:

@@ -15,40 +15,14 @@ from torch.nn.functional import interpolate
 from qwen3vl.processing.geometry import (
     FRAME_FACTOR,
     IMAGE_FACTOR,
-    IMAGE_MIN_TOKEN_NUM,
     PATCH_SIZE,
     SPATIAL_MERGE_SIZE,
-    smart_resize,
 )
 
-FRAME_LIST_FACTOR = 2 * IMAGE_FACTOR
-"""Frames of a list are first resized to multiples of this many pixels: qwen-vl-utils' `fetch_video` passes
-`image_factor` where `fetch_image` expects a patch size, which it doubles again."""
-IMAGE_MAX_TOKEN_NUM = 16384
-"""Maximum tokens of an image in `fetch_image` of qwen-vl-utils 0.0.14, `vision_process.py`, by default. For frames
-of a list, each token counts as `FRAME_LIST_FACTOR ** 2` pixels."""
 _STRIP_ROWS = 512
 """Rows of a frame that are in float32 at once while it is resized."""
 _MEAN = _STD = 127.5
 """`image_mean` and `image_std` of Qwen3-VL's `preprocessor_config.json`, 0.5, for values from 0 to 255."""
-
-
-def frame_list_size(width: int, height: int) -> tuple[int, int]:
-    """Return the size to which `fetch_video` of qwen-vl-utils first resizes each frame of a list.
-
-    Args:
-        width: Pixels per row.
-        height: Number of rows.
-
-    Returns:
-        Height and width.
-
-    Raises:
-        MediaError: One side is too long in relation to the other.
-    """
-    min_pixels = IMAGE_MIN_TOKEN_NUM * FRAME_LIST_FACTOR**2
-    max_pixels = IMAGE_MAX_TOKEN_NUM * FRAME_LIST_FACTOR**2
-    return smart_resize(width, height, min_pixels, max_pixels, factor=FRAME_LIST_FACTOR)
 
 
 def resize_frames(frames: Tensor, height: int, width: int) -> Tensor:

@@ -8,8 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from qwen3vl.errors import MediaError, error_source
 from qwen3vl.inputs import ImageReference, Item, VideoReference
@@ -20,6 +19,7 @@ from qwen3vl.processing.geometry import (
     FRAME_LIST_FPS,
     PIXELS_PER_TOKEN,
     Limits,
+    frame_list_size,
     num_tokens,
     pair_timestamps,
     patch_grid,
@@ -28,7 +28,6 @@ from qwen3vl.processing.geometry import (
     smart_resize,
     video_frame_size,
 )
-from qwen3vl.processing.pixels import frame_list_size, resize_frame_array
 from qwen3vl.processing.templates import PromptContent, VisionPart
 
 if TYPE_CHECKING:  # imports PyAV, which would delay the start of every process
@@ -49,7 +48,7 @@ class SizedMedia:
 
     name: str
     vision: VisionPart
-    load: Callable[[], Tensor]
+    load: Callable[[], NDArray[np.uint8]]
     buffered_bytes: int
 
     @property
@@ -91,8 +90,8 @@ class UnsizedImage:
         height, width = smart_resize(self.header.width, self.header.height, min_pixels, max_pixels)
         vision = VisionPart((self.header.identity, height, width), patch_grid(height, width))
 
-        def load() -> Tensor:
-            return torch.from_numpy(self.header.load((height, width))).unsqueeze(0)
+        def load() -> NDArray[np.uint8]:
+            return self.header.load((height, width))[None]
 
         return SizedMedia(self.name, vision, load, self.header.buffered_bytes)
 
@@ -138,9 +137,10 @@ class UnsizedVideo:
             pair_timestamps(self.frame_indices, timeline.frame_rate),
         )
 
-        def load() -> Tensor:
-            resize = partial(resize_frame_array, height=height, width=width)
-            return torch.from_numpy(self.header.load(self.frame_indices, resize))
+        def load() -> NDArray[np.uint8]:
+            from qwen3vl.processing.pixels import resize_frame_array  # imports torch
+
+            return self.header.load(self.frame_indices, partial(resize_frame_array, height=height, width=width))
 
         return SizedMedia(self.name, vision, load, self.header.buffered_bytes)
 
@@ -184,10 +184,12 @@ class UnsizedFrames:
             pair_timestamps(range(len(self.frames)), FRAME_LIST_FPS),
         )
 
-        def load() -> Tensor:
+        def load() -> NDArray[np.uint8]:
+            from qwen3vl.processing.pixels import resize_frame_array  # imports torch
+
             # One frame at a time: the first size may be far larger than the second.
             frames = (frame.load((image_height, image_width)) for frame in self.frames)
-            return torch.from_numpy(np.stack([resize_frame_array(frame, height, width) for frame in frames]))
+            return np.stack([resize_frame_array(frame, height, width) for frame in frames])
 
         return SizedMedia(self.name, vision, load, sum(frame.buffered_bytes for frame in self.frames))
 

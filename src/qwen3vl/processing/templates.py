@@ -24,6 +24,10 @@ RERANK_SYSTEM = (
     'Note that the answer can only be "yes" or "no".'
 )
 """System message of the official reranking script."""
+RERANK_MAX_LENGTH = 10240
+"""Maximum tokens of a prompt in the official reranking script."""
+RERANK_SUFFIX_TOKENS = 5
+"""Tokens that end a reranking prompt. The official script adds them after it has truncated to its `max_length`."""
 PROMPT_VERSION = 1
 """Part of every recipe. Increase it when a change here changes the tokens of an input."""
 
@@ -108,6 +112,18 @@ def normalize_instruction(instruction: str) -> str:
     if instruction and not unicodedata.category(instruction[-1]).startswith("P"):
         instruction += "."
     return instruction
+
+
+def timestamp_text(seconds: float) -> str:
+    """Return the text that stands before a frame pair of a video.
+
+    Args:
+        seconds: The pair's time.
+
+    Returns:
+        The text, with one decimal.
+    """
+    return f"<{seconds:.1f} seconds>"
 
 
 def embed_prompt(content: PromptContent[Media_co], instruction: str) -> list[ControlToken | TextPart | Media_co]:

@@ -16,7 +16,7 @@ from qwen3vl.errors import InputError, ModelError
 from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
 from qwen3vl.processing.geometry import SPATIAL_MERGE_SIZE
 from qwen3vl.processing.mrope import mrope_positions
-from qwen3vl.processing.templates import ControlToken, PromptPart, TextPart, VisionPart
+from qwen3vl.processing.templates import ControlToken, PromptPart, TextPart, VisionPart, timestamp_text
 
 _TEMPLATE = -1
 """Owner of tokens that are never truncated."""
@@ -61,6 +61,19 @@ class Tokenizer:
         self.suffix: tuple[int, ...] = tuple(self._tokenizer.encode("", add_special_tokens=True).ids)
         self._tokenizer.encode_special_tokens = True
         self._token_ids: dict[str, int] = {}
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self._control_tokens = tuple(token.content for token in added if token.special)
+
+    def find_control_token(self, text: str) -> str | None:
+        """Find the name of a control token in a text.
+
+        Args:
+            text: Any text.
+
+        Returns:
+            The name; None if there is none.
+        """
+        return next((token for token in self._control_tokens if token in text), None)
 
     def token_id(self, token: str) -> int:
         """Return the id of a control token, or of a word that is one token, such as "yes".
@@ -148,7 +161,7 @@ class _PromptBuilder:
                 self._add_vision(part, "<|image_pad|>", offset=0)
             case VisionPart():
                 for number, timestamp in enumerate(part.timestamps):
-                    self._pending_texts.append(TextPart(f"<{timestamp:.1f} seconds>"))
+                    self._pending_texts.append(TextPart(timestamp_text(timestamp)))
                     self._add_vision(part, "<|video_pad|>", offset=number * _tokens_per_frame_pair(part))
 
     def build(self, max_length: int) -> TokenizedPrompt:

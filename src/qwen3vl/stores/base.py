@@ -199,6 +199,10 @@ class AsyncStore:
         """Return the number of stored points."""
         return await self._arun(self.core.count())
 
+    async def adefer_index(self) -> None:
+        """Prepare the existing collection, if it is empty, for many points; see `Store.defer_index`."""
+        await self._arun(self.core.defer_index())
+
     async def abuild_index(self, progress: Callable[[float], None] | None = None) -> None:
         """Build the index if many points were written since; `aingest` does so at its end. Servers do so by themselves.
 

@@ -161,6 +161,14 @@ class Store(AsyncStore):
         """Return the number of stored points."""
         return self._run(self.core.count())
 
+    def defer_index(self) -> None:
+        """Prepare the existing collection, if it is empty, for many points: they are not indexed until `build_index`.
+
+        A server of Qdrant then takes points faster, and searches compare all of them meanwhile. Other databases, and
+        collections that have points, are not changed.
+        """
+        self._run(self.core.defer_index())
+
     def build_index(self, progress: Callable[[float], None] | None = None) -> None:
         """Build the index if many points were written since; `ingest` does so at its end. Servers do so by themselves.
 

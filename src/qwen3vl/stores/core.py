@@ -242,6 +242,9 @@ class StoreCore(CopyCore):
     async def create_indexes(self) -> None:
         """Create payload indexes that are missing. Called for new and existing collections."""
 
+    async def defer_index(self) -> None:
+        """Do not index points of an empty collection until `build_index` is called, if the database can do so."""
+
     async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
         """Build what makes searches fast, if many points are new; `progress` gets the seconds that have passed."""
 

@@ -22,7 +22,7 @@ from qwen3vl.stores.copy_core import CopyCore
 from qwen3vl.stores.core import FLOAT_JSON_BYTES, RECIPE_KEY
 from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
-from qwen3vl_qdrant import failures
+from qwen3vl_qdrant import failures, graph
 from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.embedded import back_up, storage_of
 from qwen3vl_qdrant.filters import TENANT_KEY, payload_path, to_filter
@@ -198,8 +198,14 @@ class QdrantCore(QdrantReader):
                 await self.recipe()
             await super().upsert(points)
 
+    async def defer_index(self) -> None:
+        """Let a server build no HNSW graph of an empty collection until `build_index`; see `StoreCore.defer_index`."""
+        if not (await self._load_layout()).tenants and await self.count_points() == 0:
+            await graph.defer(self)
+
     async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
-        """Index new points of a folder if there are enough; see `StoreCore.build_index`. A server does so by itself."""
+        """Index new points of a folder if there are enough; a server does so itself, but for `defer_index`."""
+        await graph.resume(self)
         if hasattr(self.client, "build_index") and await self.request(self.client.collection_exists, self.collection):
             await self.request(self.client.build_index, self.collection, progress)
 

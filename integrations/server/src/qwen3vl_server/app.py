@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from qwen3vl_server.page import routes as page
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.service import Kind, ModelService
 from qwen3vl_server.settings import ServerSettings
+from qwen3vl_server.sites import SiteGuard
 
 _ROUTERS = (
     openai.router,
@@ -49,6 +51,8 @@ def create_app(
     *,
     embedder: Embedder | None = None,
     reranker: Reranker | None = None,
+    embedders: Mapping[str, Embedder] | None = None,
+    rerankers: Mapping[str, Reranker] | None = None,
     store: AsyncStore | None = None,
     media: str | Path | None = None,
     settings: ServerSettings | None = None,
@@ -58,6 +62,8 @@ def create_app(
     Args:
         embedder: The embedding model.
         reranker: The reranker.
+        embedders: Further embedding models, by what requests call them: the same model with LoRA adapters.
+        rerankers: Further rerankers.
         store: A store of either kind, to be searched and written, with a page for people at `/`. The media policy
             of the models decides which files its documents may show.
         media: Folder for the files of documents that clients send, which the media policy of the models must allow;
@@ -68,8 +74,8 @@ def create_app(
         The application. It does not close the models and the store.
 
     Raises:
-        ValueError: There is no model, or the media policy of one allows every file; there is a store and no embedding
-            model, or a folder for files that the policy does not allow.
+        ValueError: There is no model, two have one name, or the media policy of one allows every file; there is a store
+            and no embedding model, or a folder for files that the policy does not allow.
 
     Example:
         ```python
@@ -85,9 +91,16 @@ def create_app(
         models["embedder"] = embedder
     if reranker is not None:
         models["reranker"] = reranker
-    _check_models(models)
+    further: dict[Kind, Mapping[str, BackendOwner[Any]]] = {"embedder": embedders or {}, "reranker": rerankers or {}}
+    labelled: dict[str, BackendOwner[Any]] = {}
+    labelled.update(models.items())
+    for kind, named in further.items():
+        if named and kind not in models:
+            raise ValueError(f"{', '.join(named)}: further models need a first one; pass {kind}")
+        labelled |= {f"{kind}/{name}": model for name, model in named.items()}
+    _check_models(labelled)
 
-    service = ModelService(models, settings)
+    service = ModelService(models, settings, further)
     library = None if store is None else Library(service, store, None if media is None else Path(media), settings)
     routers = _ROUTERS if library is None else (*_ROUTERS, *_LIBRARY_ROUTERS)
     lifespan = None if library is None else library.lifespan
@@ -100,7 +113,7 @@ def create_app(
 
     waiting_bytes = Quota(settings.max_waiting_bytes, "bytes of requests waiting")
     paths = [route.path for router in routers for route in router.routes if isinstance(route, APIRoute)]
-    metrics = Metrics(models, service.waiting_items, waiting_bytes, paths)
+    metrics = Metrics(labelled, service.waiting_items, waiting_bytes, paths)
     app.state.service, app.state.metrics, app.state.library = service, metrics, library
     # The last one is the outermost.
     app.add_middleware(
@@ -110,18 +123,18 @@ def create_app(
         timeout_s=settings.timeout_s,
         is_streamed=is_upload,
     )
+    if not settings.api_keys:
+        app.add_middleware(SiteGuard, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(ApiKeys, keys=settings.api_keys, is_open=LibraryAccess(library))
     app.add_middleware(Observability, observe=metrics.observe)
     return app
 
 
-def _check_models(models: dict[Kind, BackendOwner[Any]]) -> None:
+def _check_models(models: dict[str, BackendOwner[Any]]) -> None:
     if not models:
         raise ValueError("there is no model to serve; pass embedder, reranker, or both")
     for kind, model in models.items():
-        if not hasattr(model, "engine"):
-            raise ValueError(f"the {kind} is in another server; serve a model that runs in this process")
-        if model.engine.settings.policy.folders is None:
+        if model.policy.folders is None:
             raise ValueError(
                 f"the media policy of the {kind} is meant for references of the application itself: it allows every "
                 "file. Load the model with policy=qwen3vl_server.SERVER_POLICY, or a policy with folders=()"

@@ -40,6 +40,20 @@ def serve(
             rich_help_panel=MODEL_PANEL,
         ),
     ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PLACE",
+            help="LoRA adapter of the embedding model, a folder or hub id, which requests call NAME. May be repeated.",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = None,
+    reranker_adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PLACE", help="The same for the reranker. May be repeated.", rich_help_panel=MODEL_PANEL
+        ),
+    ] = None,
     embedder_name: Annotated[
         str | None,
         typer.Option(
@@ -124,6 +138,14 @@ def serve(
             rich_help_panel=_SERVER_PANEL,
         ),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which a server without keys is reached, such as a proxy's. May be given several times.",
+            rich_help_panel=_SERVER_PANEL,
+        ),
+    ] = None,
     media_urls: Annotated[
         bool,
         typer.Option(
@@ -171,11 +193,12 @@ def serve(
         from dataclasses import replace
 
         from qwen3vl_server.library.opening import ServedStore
-        from qwen3vl_server.serving import ServedModels, run_server
+        from qwen3vl_server.serving import ServedModels, parse_adapters, run_server
         from qwen3vl_server.settings import SERVER_POLICY, ServerSettings
 
         settings = ServerSettings(
             api_keys=tuple(api_key or ()),
+            allowed_hosts=tuple(allowed_host or ()),
             embedder_name=embedder_name,
             reranker_name=reranker_name,
             query_instruction=query_instruction,
@@ -189,6 +212,8 @@ def serve(
             timeout_s=timeout,
         )
         policy = replace(SERVER_POLICY, urls=media_urls, max_bytes=max_media * _MIB)
-        models = ServedModels(embedder, reranker, device, dtype, policy)
+        models = ServedModels(
+            embedder, reranker, device, dtype, policy, parse_adapters(adapter), parse_adapters(reranker_adapter)
+        )
         served_store = None if store is None else ServedStore(store, collection, tuple(folder or ()), media)
         run_server(models, settings, served_store=served_store, host=host, port=port, console=console)

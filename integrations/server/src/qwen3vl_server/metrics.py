@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
@@ -13,9 +13,6 @@ from prometheus_client.registry import Collector
 
 from qwen3vl.backends import BackendOwner
 from qwen3vl_server.quotas import Quota
-
-if TYPE_CHECKING:
-    from qwen3vl_server.service import Kind
 
 OTHER_PATH = "other"
 """Label of paths that do not exist: clients must not be able to create labels."""
@@ -26,14 +23,14 @@ class Metrics:
     """Metrics of one application, in a registry of its own.
 
     Args:
-        models: The models by kind, whose engines' statistics are shown.
+        models: The models by their labels, whose engines' statistics are shown.
         waiting_items: Counts the items of the requests that are being answered.
         waiting_bytes: Counts their bodies.
         paths: Paths that exist.
     """
 
     def __init__(
-        self, models: Mapping[Kind, BackendOwner[Any]], waiting_items: Quota, waiting_bytes: Quota, paths: Iterable[str]
+        self, models: Mapping[str, BackendOwner[Any]], waiting_items: Quota, waiting_bytes: Quota, paths: Iterable[str]
     ) -> None:
         self._paths = frozenset(paths)
         self._registry = CollectorRegistry()
@@ -77,15 +74,16 @@ def _used(quota: Quota) -> float:
 class _EngineCollector(Collector):
     """Reads the statistics of engines when the metrics are rendered."""
 
-    def __init__(self, models: Mapping[Kind, BackendOwner[Any]]) -> None:
+    def __init__(self, models: Mapping[str, BackendOwner[Any]]) -> None:
         self._models = models
 
     def collect(self) -> Iterable[CounterMetricFamily]:
-        stats = {kind: model.engine.stats for kind, model in self._models.items()}
-        for field in fields(next(iter(stats.values()))):
+        # A model without an engine is in another process, which has its statistics.
+        stats = {label: model.engine.stats for label, model in self._models.items() if hasattr(model, "engine")}
+        for field in fields(next(iter(stats.values()))) if stats else ():
             family = CounterMetricFamily(
                 f"qwen3vl_engine_{field.name}", f"`{field.name}` of qwen3vl.engine.Stats.", labels=("model",)
             )
-            for kind, values in stats.items():
-                family.add_metric((kind,), getattr(values, field.name))
+            for label, values in stats.items():
+                family.add_metric((label,), getattr(values, field.name))
             yield family

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -59,17 +59,32 @@ class ModelService:
     Args:
         models: The models by kind.
         settings: Names and limits.
+        further: Further models by kind and name: adapters of the same base.
 
     Attributes:
-        models: The models by kind, with their names.
+        models: The models by kind that answer requests without a name, with their names.
         settings: As above.
         waiting_items: Counts the items of the requests that are being answered.
         contents: Contents of media from earlier requests.
+
+    Raises:
+        ValueError: Two models of one kind have the same name.
     """
 
-    def __init__(self, models: Mapping[Kind, BackendOwner[Any]], settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        models: Mapping[Kind, BackendOwner[Any]],
+        settings: ServerSettings,
+        further: Mapping[Kind, Mapping[str, BackendOwner[Any]]],
+    ) -> None:
         names = {"embedder": settings.embedder_name, "reranker": settings.reranker_name}
-        self.models = {kind: ServedModel(names[kind] or _default_name(model), model) for kind, model in models.items()}
+        self.models = {kind: ServedModel(names[kind] or public_name(model), model) for kind, model in models.items()}
+        self._further = {
+            kind: {name: ServedModel(name, model) for name, model in named.items()} for kind, named in further.items()
+        }
+        for kind, served in self.models.items():
+            if served.name in further.get(kind, {}):
+                raise ValueError(f"two models of the server have the name {served.name!r}; rename one")
         self.waiting_items = Quota(settings.max_waiting_items, "items waiting")
         self.contents = ContentCache(settings.max_cached_bytes)
         self.settings = settings
@@ -83,7 +98,47 @@ class ModelService:
     @property
     def ready(self) -> bool:
         """Whether all models can be used."""
-        return not any(served.model.closed for served in self.models.values())
+        return not any(served.model.closed for _, served in self.all_models())
+
+    def all_models(self) -> Iterator[tuple[Kind, ServedModel]]:
+        """Return all models with their kinds, those first that answer requests without a name."""
+        yield from self.models.items()
+        for kind, named in self._further.items():
+            for served in named.values():
+                yield kind, served
+
+    def find(self, kind: Kind, name: str | None) -> ServedModel:
+        """Find the model that a request asks for.
+
+        Args:
+            kind: What it is to do.
+            name: Its name; None is the one of `models`.
+
+        Returns:
+            The model.
+
+        Raises:
+            RequestError: It is not served, or closed.
+        """
+        served = self.models.get(kind)
+        if served is None:
+            raise RequestError(
+                404, f"this server has no {kind}; start it with --{kind} MODEL", param="model", code="model_not_found"
+            )
+        if name not in (None, served.name):
+            further = self._further.get(kind, {})
+            if name not in further:
+                names = ", ".join(repr(known) for known in (served.name, *further))
+                raise RequestError(
+                    404,
+                    f"the model {name!r} does not exist; the {kind} of this server is {names}",
+                    param="model",
+                    code="model_not_found",
+                )
+            served = further[name]
+        if served.model.closed:
+            raise RequestError(503, f"the {kind} is closed; the server is shutting down")
+        return served
 
     async def embed(
         self,
@@ -117,7 +172,7 @@ class ModelService:
         Raises:
             RequestError: The model is not served, a limit is exceeded, or inputs failed and `collect` is False.
         """
-        served = self._served("embedder", model)
+        served = self.find("embedder", model)
         embedder = cast("Embedder", served.model)
         if dimensions is not None and not 1 <= dimensions <= embedder.dimension:
             raise RequestError(
@@ -147,6 +202,7 @@ class ModelService:
         *,
         model: str | None,
         instruction: str | None = None,
+        truncate: bool = True,
         params: tuple[str, str] = ("query", "documents"),
         collect: bool = False,
     ) -> Answer:
@@ -157,6 +213,7 @@ class ModelService:
             documents: Inputs as JSON has them.
             model: Name of the model; None is the one that is served.
             instruction: What makes a document relevant; None is the model's.
+            truncate: As for `embed`.
             params: Fields of the body that have the query and the documents, for errors.
             collect: Whether errors of documents are returned beside the scores of the others.
 
@@ -164,10 +221,9 @@ class ModelService:
             The scores, in the order of the documents.
 
         Raises:
-            RequestError: The model is not served, a limit is exceeded, the query failed, or documents failed and
-                `collect` is False.
+            RequestError: As for `embed`, or the query failed.
         """
-        served = self._served("reranker", model)
+        served = self.find("reranker", model)
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(documents, params[1]))
@@ -175,6 +231,8 @@ class ModelService:
             inputs = await _parse_items(documents)
             _raise_errors(inputs.errors, params[1], collect=collect)
             batch = await _score(served.model, query_item, inputs.items, instruction, params[0])
+        if not truncate:
+            _raise_errors(_truncation_errors(inputs.items, batch), params[1])
         batch = replace(batch, errors=inputs.merge(batch.errors))
         _raise_errors(batch.errors, params[1], collect=collect)
         return Answer(served.name, batch)
@@ -203,7 +261,7 @@ class ModelService:
         Raises:
             RequestError: As for `score`.
         """
-        served = self._served("reranker", model)
+        served = self.find("reranker", model)
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(documents, params[1]))
@@ -222,23 +280,6 @@ class ModelService:
         _raise_errors([error.at(index) for index, batch in enumerate(batches) for error in batch.errors], params[1])
         values = np.concatenate([batch.values for batch in batches])
         return Answer(served.name, Batch(values, num_tokens=sum(batch.num_tokens for batch in batches)))
-
-    def _served(self, kind: Kind, name: str | None) -> ServedModel:
-        served = self.models.get(kind)
-        if served is None:
-            raise RequestError(
-                404, f"this server has no {kind}; start it with --{kind} MODEL", param="model", code="model_not_found"
-            )
-        if name is not None and name != served.name:
-            raise RequestError(
-                404,
-                f"the model {name!r} does not exist; the {kind} of this server is {served.name!r}",
-                param="model",
-                code="model_not_found",
-            )
-        if served.model.closed:
-            raise RequestError(503, f"the {kind} is closed; the server is shutting down")
-        return served
 
     def _checked_count(self, values: Sequence[Any], param: str) -> int:
         if not values:
@@ -302,8 +343,18 @@ def _raise_errors(errors: Sequence[ItemError], param: str, *, collect: bool = Fa
         raise items_error(errors, param)
 
 
-def _default_name(model: BackendOwner[Any]) -> str:
-    """Return a hub id as it is, and the last part of a folder's path, which is nobody else's business."""
+def public_name(model: BackendOwner[Any]) -> str:
+    """Return the name of a model in requests, where the settings have none.
+
+    Args:
+        model: The model.
+
+    Returns:
+        A hub id as it is, and the last part of a folder's path, which is nobody else's business. A model in another
+        process has the name that is in its recipe.
+    """
+    if not hasattr(model, "engine"):
+        return model.recipe.model
     checkpoint = model.engine.checkpoint
     is_folder = checkpoint.name == str(checkpoint.folder)
     return checkpoint.folder.name if is_folder else checkpoint.name

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import signal
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from socket import socket
 from typing import TYPE_CHECKING
 
@@ -16,13 +16,16 @@ from rich.console import Console
 
 from qwen3vl.cli.models import ModelChoice, open_embedder
 from qwen3vl.media.policy import MediaPolicy
-from qwen3vl.stores import Store, open_store
+from qwen3vl.stores import open_store
 from qwen3vl_server.app import create_app
 from qwen3vl_server.library.opening import ServedStore
 from qwen3vl_server.settings import ServerSettings
+from qwen3vl_server.sites import is_loopback
 
-if TYPE_CHECKING:  # it imports torch
-    from qwen3vl.embedder import Embedder
+if TYPE_CHECKING:
+    from qwen3vl.embedder import Embedder  # it imports torch
+    from qwen3vl.reranker import Reranker
+    from qwen3vl.stores import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class ServedModels:
         device: As `Embedder` accepts it.
         dtype: As `Embedder` accepts it.
         policy: What references to media may reach.
+        adapters: LoRA adapters of the embedding model that are served beside it, by what requests call them.
+        reranker_adapters: The same for the reranker.
     """
 
     embedder: str | None
@@ -42,6 +47,31 @@ class ServedModels:
     device: str
     dtype: str
     policy: MediaPolicy
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    reranker_adapters: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_adapters(options: Sequence[str] | None) -> dict[str, str]:
+    """Read the options `--adapter` or `--reranker-adapter`.
+
+    Args:
+        options: Each `NAME=PLACE`.
+
+    Returns:
+        The places by name.
+
+    Raises:
+        ValueError: An option has no name or no place, or a name is there twice.
+    """
+    adapters: dict[str, str] = {}
+    for option in options or ():
+        name, _, place = option.partition("=")
+        if not name or not place:
+            raise ValueError(f"{option} names no adapter; write NAME=FOLDER or NAME=HUB_ID, as invoices=./my-adapter")
+        if name in adapters:
+            raise ValueError(f"two adapters have the name {name}; rename one")
+        adapters[name] = place
+    return adapters
 
 
 def run_server(
@@ -70,30 +100,38 @@ def run_server(
         RecipeError: The store was made with another embedding model.
         OSError: The address cannot be used.
     """
-    from qwen3vl.reranker import Reranker
-
     if models.embedder is None and models.reranker is None and served_store is None:
         raise ValueError("name a model to serve: --embedder MODEL, --reranker MODEL, or both")
-    if not settings.api_keys and not _is_loopback(host):
+    if models.adapters and models.embedder is None and served_store is None:
+        raise ValueError("--adapter needs the model that it belongs to: --embedder MODEL")
+    if models.reranker_adapters and models.reranker is None:
+        raise ValueError("--reranker-adapter needs the model that it belongs to: --reranker MODEL")
+    if not settings.api_keys and not is_loopback(host):
         console.print(f"[yellow]everybody who reaches {host} may use the server: --api-key KEY restricts it[/yellow]")
     logging.getLogger("qwen3vl_server").setLevel(logging.INFO)  # one line for each request
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(host, port))  # before minutes of loading, in case it is in use
-        embedder = reranker = store = None
+        if is_loopback(listening.getsockname()[0]):  # the machine's name may be one of the loopback address
+            settings = replace(settings, allowed_hosts=(*settings.allowed_hosts, host))
+        store = None
         policy = models.policy
         if served_store is not None:
             store = open_store(served_store.location, served_store.collection)
             stack.callback(store.close)
             policy = served_store.extend(policy, settings)
-        if models.embedder is not None or store is not None:
-            embedder = stack.enter_context(_open_embedder(models, policy, store))
-        if models.reranker is not None:
-            reranker = stack.enter_context(
-                Reranker(models.reranker, device=models.device, dtype=models.dtype, policy=policy)
-            )
+        embedders = _open_embedders(models, policy, store, stack)
+        rerankers = _open_rerankers(models, policy, stack)
         media = None if served_store is None else served_store.media_folder
         config = uvicorn.Config(
-            create_app(embedder=embedder, reranker=reranker, store=store, media=media, settings=settings),
+            create_app(
+                embedder=embedders.pop("", None),
+                reranker=rerankers.pop("", None),
+                embedders=embedders,
+                rerankers=rerankers,
+                store=store,
+                media=media,
+                settings=settings,
+            ),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -107,17 +145,38 @@ def run_server(
             console.print("stopped")
 
 
-def _open_embedder(models: ServedModels, policy: MediaPolicy, store: Store | None) -> Embedder:
-    """Load the embedding model, with the settings of the store's collection if there is one."""
+def _open_embedders(
+    models: ServedModels, policy: MediaPolicy, store: Store | None, stack: ExitStack
+) -> dict[str, Embedder]:
+    """Load the embedding models by name; "" is the one for requests without a name, and that of the store."""
+    embedders: dict[str, Embedder] = {}
+    if models.embedder is None and store is None:
+        return embedders
     stored = None if store is None else store.recipe()
-    embedder = open_embedder(ModelChoice(models.embedder, models.device, models.dtype, policy), stored)
-    if store is not None and stored is not None:
-        try:
-            embedder.recipe.check(stored, store.name)
-        except BaseException:
-            embedder.close()
-            raise
-    return embedder
+    adapters: dict[str, str | None] = {"": None, **models.adapters}
+    for name, adapter in adapters.items():
+        choice = ModelChoice(models.embedder, models.device, models.dtype, policy, adapter)
+        embedders[name] = stack.enter_context(open_embedder(choice, stored))
+    if store is not None:
+        if stored is None:
+            store.create(embedders[""].recipe)  # a name that the database refuses is an error of the command here
+        else:
+            embedders[""].recipe.check(stored, store.name)
+    return embedders
+
+
+def _open_rerankers(models: ServedModels, policy: MediaPolicy, stack: ExitStack) -> dict[str, Reranker]:
+    """Load the rerankers by name; "" is the one for requests without a name."""
+    from qwen3vl.reranker import Reranker
+
+    rerankers: dict[str, Reranker] = {}
+    if models.reranker is None:
+        return rerankers
+    adapters: dict[str, str | None] = {"": None, **models.reranker_adapters}
+    for name, adapter in adapters.items():
+        reranker = Reranker(models.reranker, device=models.device, dtype=models.dtype, policy=policy, adapter=adapter)
+        rerankers[name] = stack.enter_context(reranker)
+    return rerankers
 
 
 class _Server(uvicorn.Server):
@@ -150,10 +209,3 @@ def _listen(host: str, port: int) -> socket:
         listening.close()
         raise OSError(f"cannot listen on {host}, port {port}: {error}; choose others with --host and --port") from error
     return listening
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

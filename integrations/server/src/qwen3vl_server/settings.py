@@ -14,6 +14,8 @@ SERVER_POLICY = replace(UNTRUSTED_POLICY, urls=False)
 opened, and media are decoded in processes of their own."""
 
 _KEY = re.compile(r"[!-~]+")
+_HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:]+", re.ASCII)
+"""A name, or an address of IPv4 or IPv6."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,9 @@ class ServerSettings:
 
     Attributes:
         api_keys: Keys of which a client sends one, as `Authorization: Bearer KEY`. Without any, everybody is served.
+        allowed_hosts: Names by which clients reach a server without keys, such as that of a proxy before it; requests
+            for other names get status 421. The address of a connection and the names of the loopback address need not
+            be among them. Without any, names are checked only on connections to the loopback address.
         embedder_name: Name of the embedding model in requests. None is the hub id, the last part of a folder's path, or
             `"tiny"`.
         reranker_name: Name of the reranker in requests; None is as for `embedder_name`.
@@ -40,8 +45,8 @@ class ServerSettings:
             ingest. A slow upload gets status 408, a slow answer status 503.
 
     Raises:
-        ValueError: A limit is not positive, a limit for all requests is below that for one, or a key cannot
-            be sent in a header.
+        ValueError: A limit is not positive, a limit for all requests is below that for one, a key cannot be sent in a
+            header, or a host is no name.
 
     Example:
         ```python
@@ -50,6 +55,7 @@ class ServerSettings:
     """
 
     api_keys: Sequence[str] = ()
+    allowed_hosts: Sequence[str] = ()
     embedder_name: str | None = None
     reranker_name: str | None = None
     query_instruction: str | None = None
@@ -71,6 +77,11 @@ class ServerSettings:
                 "ServerSettings.api_keys has a key that is empty, or has spaces or characters beyond ASCII, which not "
                 "every client can send; use letters and digits"
             )
+        hosts = (self.allowed_hosts,) if isinstance(self.allowed_hosts, str) else tuple(self.allowed_hosts)
+        object.__setattr__(self, "allowed_hosts", hosts)
+        for host in hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"ServerSettings.allowed_hosts has {host!r}; give names without scheme and port")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name == "max_cached_bytes" and value == 0:

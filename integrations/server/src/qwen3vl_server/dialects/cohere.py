@@ -1,4 +1,7 @@
-"""Cohere's `/v2/embed`, https://docs.cohere.com/reference/embed; its `/v2/rerank` is in `rerank`."""
+"""Cohere's `/v2/embed`, https://docs.cohere.com/reference/embed; `/v1/embed`, which LangChain's classes use.
+
+Its `/v2/rerank` is in `rerank`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.input_types import role_of
 from qwen3vl_server.dialects.quantization import VectorType, check_vector_types, quantize_vectors
 from qwen3vl_server.errors import RequestError
-from qwen3vl_server.service import Answer
+from qwen3vl_server.service import Answer, ModelService
 
 router = APIRouter(tags=["Cohere"])
 
@@ -79,9 +82,29 @@ class EmbedByTypeAnswer(BaseModel):
     meta: dict[str, Any]
 
 
+class EmbedFloatsAnswer(BaseModel):
+    """The vectors of a request to `/v1/embed` that names no types."""
+
+    id: str
+    response_type: Literal["embeddings_floats"] = "embeddings_floats"
+    embeddings: list[list[float]]
+    texts: list[str]
+    meta: dict[str, Any]
+
+
 @router.post("/v2/embed", response_model=EmbedByTypeAnswer, summary="Embed inputs")
 async def embed(body: EmbedByTypeBody, service: ServiceDependency, request_id: RequestId) -> Response:
     """Embed texts, images, videos and mixtures of them; vectors in several types."""
+    return await _embed(body, service, request_id, version=2)
+
+
+@router.post("/v1/embed", response_model=EmbedFloatsAnswer | EmbedByTypeAnswer, summary="Embed inputs, version 1")
+async def embed_v1(body: EmbedByTypeBody, service: ServiceDependency, request_id: RequestId) -> Response:
+    """Embed as `/v2/embed` does. Without `embedding_types`, the answer has a list of vectors."""
+    return await _embed(body, service, request_id, version=1)
+
+
+async def _embed(body: EmbedByTypeBody, service: ModelService, request_id: str, *, version: int) -> Response:
     if body.truncate == "START":
         raise RequestError(
             400, "truncate is START, and the beginning is always kept; send END or NONE", param="truncate"
@@ -98,14 +121,17 @@ async def embed(body: EmbedByTypeBody, service: ServiceDependency, request_id: R
         truncate=body.truncate != "NONE",
         param=param,
     )
-    num_tokens = answer.batch.num_tokens
+    is_list = version == 1 and body.embedding_types is None
     head = {
         "id": request_id,
-        "response_type": "embeddings_by_type",
-        "texts": body.texts,
-        "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": num_tokens}},
+        "response_type": "embeddings_floats" if is_list else "embeddings_by_type",
+        "texts": body.texts or [] if is_list else body.texts,
+        "meta": {
+            "api_version": {"version": str(version)},
+            "billed_units": {"input_tokens": answer.batch.num_tokens},
+        },
     }
-    content = await asyncio.to_thread(_write, head, answer, types)
+    content = await asyncio.to_thread(_write, head, answer, None if is_list else types)
     return Response(content, media_type="application/json")
 
 
@@ -122,9 +148,18 @@ def _inputs(body: EmbedByTypeBody) -> tuple[str, list[Any]]:
     return found[0]
 
 
-def _write(head: dict[str, Any], answer: Answer, types: list[EmbeddingType]) -> str:
-    embeddings = ",".join(f'"{name}":[{",".join(_rows(answer, name))}]' for name in dict.fromkeys(types))
-    return f'{{"embeddings":{{{embeddings}}},{json.dumps(head)[1:]}'
+def _write(head: dict[str, Any], answer: Answer, types: list[EmbeddingType] | None) -> str:
+    """Write the answer, with the vectors by type, or with a list of them if there are no types."""
+    if types is None:
+        embeddings = _write_list(answer, "float")
+    else:
+        embeddings = ",".join(f'"{name}":{_write_list(answer, name)}' for name in dict.fromkeys(types))
+        embeddings = f"{{{embeddings}}}"
+    return f'{{"embeddings":{embeddings},{json.dumps(head)[1:]}'
+
+
+def _write_list(answer: Answer, embedding_type: EmbeddingType) -> str:
+    return f"[{','.join(_rows(answer, embedding_type))}]"
 
 
 def _rows(answer: Answer, embedding_type: EmbeddingType) -> list[str]:

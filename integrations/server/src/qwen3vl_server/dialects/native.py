@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -106,6 +107,7 @@ class ModelsAnswer(BaseModel):
     embedder: ModelDescription | None = None
     reranker: ModelDescription | None = None
     limits: Limits
+    version: str = Field(description="Version of qwen3vl in the server.")
 
 
 @router.get("/models", response_model_exclude_none=True, summary="What decides vectors and scores")
@@ -119,10 +121,10 @@ async def models(service: ServiceDependency) -> ModelsAnswer:
     limits = Limits(
         max_items=settings.max_items,
         max_body_bytes=settings.max_body_bytes,
-        max_media_bytes=min(served.model.policy.max_bytes for served in service.models.values()),
+        max_media_bytes=min(served.model.policy.max_bytes for _, served in service.all_models()),
         timeout_s=settings.timeout_s,
     )
-    return ModelsAnswer(**described, limits=limits)
+    return ModelsAnswer(**described, limits=limits, version=version("qwen3vl"))
 
 
 @router.post(
@@ -134,7 +136,8 @@ async def models(service: ServiceDependency) -> ModelsAnswer:
 async def embed(request: Request, service: ServiceDependency) -> JSONResponse:
     """Embed inputs. One that cannot be used is an error beside the vectors of the others."""
     read = await read_request(request, EmbedBody)
-    _check_recipe(service.models.get("embedder"), read.body.digest)
+    served = service.find("embedder", read.body.model)
+    _check_recipe(served, read.body.digest)
     contents = read.find_contents(read.body.inputs, service.contents)
     answer = await service.embed(
         [resolve_item(item, contents) for item in read.body.inputs],
@@ -144,7 +147,7 @@ async def embed(request: Request, service: ServiceDependency) -> JSONResponse:
         param="inputs",
         collect=True,
     )
-    recipe = _recipe(service.models["embedder"])
+    recipe = _recipe(served)
     content = await asyncio.to_thread(_to_dict, answer.model, answer.batch, recipe)
     recipe = replace(recipe, dimensions=answer.batch.values.shape[1])
     return AsciiJSONResponse({**content, "recipe": recipe.to_dict()})
@@ -159,7 +162,8 @@ async def embed(request: Request, service: ServiceDependency) -> JSONResponse:
 async def score(request: Request, service: ServiceDependency) -> JSONResponse:
     """Score documents against a query. A document that cannot be used is an error beside the scores of the others."""
     read = await read_request(request, ScoreDocumentsBody)
-    _check_recipe(service.models.get("reranker"), read.body.digest)
+    served = service.find("reranker", read.body.model)
+    _check_recipe(served, read.body.digest)
     contents = read.find_contents([read.body.query, *read.body.documents], service.contents)
     query = resolve_item(read.body.query, contents, QUERY_ROLE)
     documents = [resolve_item(document, contents) for document in read.body.documents]
@@ -169,17 +173,17 @@ async def score(request: Request, service: ServiceDependency) -> JSONResponse:
         )
     except RequestError as error:
         raise _with_failure(error) from error
-    return AsciiJSONResponse(_to_dict(answer.model, answer.batch, _recipe(service.models["reranker"])))
+    return AsciiJSONResponse(_to_dict(answer.model, answer.batch, _recipe(served)))
 
 
 def _recipe(served: ServedModel) -> Recipe:
-    """Return the recipe, with the served name in place of the model's folder, which is not part of its digest."""
-    return replace(served.model.recipe, model=served.name)
+    """Return the recipe, with the served name in place of the places of model and adapter, which its digest ignores."""
+    return replace(served.model.recipe, model=served.name, adapter=None)
 
 
-def _check_recipe(served: ServedModel | None, digest: str | None) -> None:
+def _check_recipe(served: ServedModel, digest: str | None) -> None:
     """Refuse a request that another model, or the same one with other settings, is meant to answer."""
-    if served is not None and digest not in (None, _recipe(served).digest):
+    if digest not in (None, _recipe(served).digest):
         raise RequestError(
             409,
             "the model has another recipe than the request says; /qwen3vl/models has it",

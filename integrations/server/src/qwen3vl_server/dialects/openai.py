@@ -106,14 +106,14 @@ async def embed(body: EmbeddingsBody, service: ServiceDependency) -> Response:
 async def models(service: ServiceDependency) -> ModelsAnswer:
     """List the models of this server."""
     kinds: dict[str, list[Kind]] = {}
-    for kind, served in service.models.items():
+    for kind, served in service.all_models():
         kinds.setdefault(served.name, []).append(kind)
     return ModelsAnswer(
         data=[
             Model(
                 id=name,
                 kinds=kinds_of_name,
-                max_model_len=min(service.models[kind].model.engine.limits.max_length for kind in kinds_of_name),
+                max_model_len=min(service.find(kind, name).model.recipe.max_length for kind in kinds_of_name),
             )
             for name, kinds_of_name in kinds.items()
         ]

@@ -15,7 +15,7 @@ from qwen3vl_server.library.failures import store_failures
 from qwen3vl_server.library.ingestion import Ingestion
 from qwen3vl_server.library.jobs import Job
 from qwen3vl_server.library.library import Library
-from qwen3vl_server.library.requests import DOCUMENTS_PATH, is_form, read_json, refuse_other_sites, validate
+from qwen3vl_server.library.requests import DOCUMENTS_PATH, is_form, read_json, validate
 from qwen3vl_server.library.shapes import HitShaper, StoredDocument
 from qwen3vl_server.library.uploads import Reference, receive_files, resolve_references
 from qwen3vl_server.responses import AsciiJSONResponse
@@ -120,7 +120,6 @@ async def add(request: Request, library: LibraryDependency) -> AsciiJSONResponse
     with library.uploads.lease() as lease:
         lease.add(1)
         if is_form(request.headers.get("content-type")):
-            refuse_other_sites(request)
             files = await receive_files(request, library, ingestion.folder)
         else:
             files = await resolve_references(await _read_references(request), library, ingestion.folder)

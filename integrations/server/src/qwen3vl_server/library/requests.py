@@ -89,19 +89,6 @@ def validate(model: type[Model], values: Any) -> Model:
         raise RequestValidationError(errors) from error
 
 
-def refuse_other_sites(request: Request) -> None:
-    """Refuse a form that another site's page has sent: browsers send those without asking the server first.
-
-    Args:
-        request: A request with a form.
-
-    Raises:
-        RequestError: It comes from another site's page: status 403.
-    """
-    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise RequestError(403, "forms of other sites are refused; send JSON, or the form from a page of this server")
-
-
 async def limited_chunks(request: Request, max_bytes: int, timeout_s: float) -> AsyncIterator[bytes]:
     """Yield a body that is read as it arrives, and end the request when it is too large or too slow.
 

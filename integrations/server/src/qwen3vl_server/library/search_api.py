@@ -15,7 +15,7 @@ from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.dependencies import LibraryDependency
 from qwen3vl_server.library.failures import store_failures
 from qwen3vl_server.library.multipart import Part, read_parts
-from qwen3vl_server.library.requests import is_form, read_json, refuse_other_sites, validate
+from qwen3vl_server.library.requests import is_form, read_json, validate
 from qwen3vl_server.library.search import MAX_LIMIT, SearchRequest, search
 from qwen3vl_server.library.shapes import FoundDocument, HitShaper
 from qwen3vl_server.responses import AsciiJSONResponse
@@ -131,7 +131,6 @@ async def _read_body(request: Request) -> tuple[SearchBody, dict[str, bytes]]:
     content_type = request.headers.get("content-type", "")
     if not is_form(content_type):
         return validate(SearchBody, await read_json(request)), {}
-    refuse_other_sites(request)
     fields, media = await _read_form(request.stream(), content_type)
     return validate(SearchBody, fields), media
 

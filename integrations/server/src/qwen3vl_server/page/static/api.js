@@ -6,29 +6,52 @@ const KEY = "qwen3vl-api-key";
 
 export class ServerError extends Error {}
 
-export async function request(path, options = {}) {
+export const request = (path, options = {}) => answerOf(() => send(path, options));
+
+// Posts a form, and reports which part of it has been sent, from 0 to 1. `fetch` cannot tell.
+export const upload = (path, form, onProgress) => answerOf(() => sendForm(path, form, onProgress));
+
+async function answerOf(send) {
   for (;;) {
-    const response = await send(path, options);
-    if (response.status === 401) {
+    const { status, body } = await send();
+    if (status === 401) {
       await askForKey(sessionStorage.getItem(KEY) !== null);
       continue;
     }
-    const body = await readBody(response);
-    if (!response.ok) throw new ServerError(body?.message ?? `The server answers with status ${response.status}.`);
+    if (status >= 400) throw new ServerError(body?.message ?? `The server answers with status ${status}.`);
     return body;
   }
 }
 
-async function send(path, options) {
-  const headers = new Headers(options.headers);
+function authorization() {
   const key = sessionStorage.getItem(KEY);
-  if (key !== null) headers.set("Authorization", `Bearer ${key}`);
+  return key === null ? {} : { Authorization: `Bearer ${key}` };
+}
+
+async function send(path, options) {
+  const headers = { ...options.headers, ...authorization() };
   try {
-    return await fetch(new URL(path, document.baseURI), { ...options, headers });
+    const response = await fetch(new URL(path, document.baseURI), { ...options, headers });
+    return { status: response.status, body: await readBody(response) };
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ServerError("The server cannot be reached. Check that it runs, and try again.");
   }
+}
+
+function sendForm(path, form, onProgress) {
+  const sending = new XMLHttpRequest();
+  sending.open("POST", new URL(path, document.baseURI));
+  for (const [name, value] of Object.entries(authorization())) sending.setRequestHeader(name, value);
+  sending.responseType = "json";
+  sending.upload.addEventListener("progress", (event) => onProgress(event.loaded / (event.total || 1)));
+  return new Promise((resolve, reject) => {
+    sending.addEventListener("load", () => resolve({ status: sending.status, body: sending.response }));
+    sending.addEventListener("error", () => {
+      reject(new ServerError("It could not be sent. Check that the file can be read and that the server runs."));
+    });
+    sending.send(form);
+  });
 }
 
 async function readBody(response) {

@@ -1,5 +1,6 @@
 // The page: what the address bar says is searched, shown, and changed by the user.
 
+import { addDocuments, listenToAdding } from "./add.js";
 import { request } from "./api.js";
 import { addIcons, byId, icon, showError } from "./dom.js";
 import { isHybrid, isReranked, listenToFilters, showFilters } from "./filters.js";
@@ -173,7 +174,12 @@ function listen() {
   });
   byId("open-help").addEventListener("click", () => byId("help").showModal());
   listenToFilters((change) => search({ words: state.like ? "" : byId("words").value, ...change }));
-  listenForPictures((file) => search({ like: "", words: byId("words").value }, keepPicture(file)));
+  listenForPictures((file) => search({ like: "", words: byId("words").value }, keepPicture(file)), addDocuments);
+  listenToAdding(server, async () => {
+    await describeLibrary();
+    searched = ""; // what was added may be among the hits
+    show(false);
+  });
   listenToViewer({
     onClose: closeHit,
     onStep: stepHit,
@@ -208,18 +214,24 @@ function onKey(event) {
   }
 }
 
-async function start() {
-  addIcons();
-  byId("open-help").append(icon("help"));
+// Asks the server what it has; returns whether it answers.
+async function describeLibrary() {
   try {
     server = await request("v1/search");
   } catch (error) {
     showError(error.message);
-    return;
+    return false;
   }
   const documents = server.points === 1 ? "1 document" : `${server.points.toLocaleString("en")} documents`;
   byId("library").textContent = documents;
   byId("library").title = [server.embedder, server.reranker].filter(Boolean).join(" and ");
+  return true;
+}
+
+async function start() {
+  addIcons();
+  byId("open-help").append(icon("help"));
+  if (!(await describeLibrary())) return;
   history.replaceState({ picture: 0, opened: false }, "");
   listen();
   await show();

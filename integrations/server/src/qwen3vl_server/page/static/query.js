@@ -13,11 +13,19 @@ export function keepPicture(file) {
 
 export const pictureOf = (number) => pictures.get(number) ?? null;
 
-export function listenForPictures(onPicture) {
+// While the dialog for adding documents is open, what is dropped and pasted is for it.
+export function listenForPictures(onPicture, onDocuments) {
   const use = (files) => {
+    if (byId("add").open) {
+      onDocuments([...files]);
+      return;
+    }
     const file = [...files].find((candidate) => candidate.type.startsWith("image/"));
     if (file) onPicture(file);
-    else if (files.length > 0) showError("That is no picture. Drop a PNG, JPEG, WebP, GIF, AVIF or BMP file.");
+    else if (files.length > 0) {
+      const hint = byId("open-add").hidden ? "" : " To add it to the library, use the button Add.";
+      showError(`That is no picture. Drop a PNG, JPEG, WebP, GIF, AVIF or BMP file.${hint}`);
+    }
   };
   byId("pick").addEventListener("click", () => byId("file").click());
   byId("file").addEventListener("change", () => {
@@ -31,7 +39,10 @@ export function listenForPictures(onPicture) {
   });
   let depth = 0; // entering a child is reported before leaving its parent
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
-  const show = () => (byId("drop").hidden = depth <= 0);
+  const show = () => {
+    byId("drop").hidden = depth <= 0 || byId("add").open;
+    byId("add-drop").classList.toggle("over", depth > 0);
+  };
   document.addEventListener("dragenter", (event) => {
     if (hasFiles(event)) depth += 1;
     show();

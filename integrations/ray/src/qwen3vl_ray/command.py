@@ -1,0 +1,78 @@
+"""What `qwen3vl index --ray` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from qwen3vl.ingestion import Report, Sync
+from qwen3vl.loaders import Loader
+from qwen3vl.settings import server_urls
+from qwen3vl_ray.ingestion import ingest
+from qwen3vl_ray.writing import find_cause
+
+
+def index_on_cluster(
+    address: str,
+    paths: Sequence[str],
+    location: str,
+    *,
+    collection: str,
+    loader: Loader,
+    sync: Sync,
+    layout: Mapping[str, Any] | None,
+    **arguments: Any,
+) -> Report:
+    """Ingest files on a cluster, with a GPU for each worker if the cluster has any.
+
+    Args:
+        address: As for `ray.init`: `"auto"`, `"local"`, or `"ray://HOST:PORT"`.
+        paths: As for `ingest`.
+        location: The store.
+        collection: As for `ingest`.
+        loader: As for `ingest`.
+        sync: As for `ingest`.
+        layout: As for `ingest`.
+        **arguments: Those of `Embedder`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        Qwen3VLError: As for `ingest`.
+    """
+    for name in ("model", "adapter"):  # workers have other current folders
+        if (place := arguments.get(name)) and Path(place).is_dir():
+            arguments[name] = str(Path(place).resolve())
+    with _connected(address):
+        on_gpus = not server_urls(arguments["model"]) and arguments["device"] != "cpu"
+        num_gpus = min(1, ray.cluster_resources().get("GPU", 0)) if on_gpus else 0
+        options = {"collection": collection, "loader": loader, "sync": sync, "layout": layout, "num_gpus": num_gpus}
+        if not address.startswith("ray://"):
+            return ingest(paths, location, **options, **arguments)
+        # A client of Ray is no part of the cluster: the driver of the data set is a task there.
+        try:
+            driver = ray.remote(ingest).options(num_cpus=0)
+            return ray.get(driver.remote(paths, location, **options, **arguments))
+        except RayTaskError as error:
+            if (reason := find_cause(error)) is not None:
+                raise reason from error
+            raise
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """Connect to a cluster, unless this process is connected to one already."""
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(address, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,103 @@
+"""Manifests: lists of documents and files in Parquet and in lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import PurePath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qwen3vl.documents import LoadFailure
+from qwen3vl.errors import InputError
+from qwen3vl_ray.documents import DOCUMENT_SCHEMA, document_of, documents_table, file_of, metadata_of
+from qwen3vl_ray.objects import open_filesystem
+
+MANIFEST_SUFFIXES = frozenset({".parquet", ".jsonl", ".ndjson"})
+"""Suffixes of paths that are read as manifests."""
+ENTRY_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("path", pa.string()))
+"""Columns of rows that are documents, failures, or files to load."""
+_ROWS = 1024
+_ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*:|[/\\]", re.IGNORECASE)
+"""The beginning of absolute paths (also of Windows), URLs and data URIs."""
+
+
+def read_manifest(batch: pa.Table) -> Iterator[pa.Table]:
+    """Read manifests.
+
+    Args:
+        batch: Rows with the path or URL of a `manifest`.
+
+    Yields:
+        Rows with the columns of `ENTRY_SCHEMA`. A row that is no document, and a manifest that cannot be read, are rows
+        with an error.
+    """
+    for manifest in batch["manifest"].to_pylist():
+        rows = _entries(manifest)
+        while chunk := list(islice(rows, _ROWS)):
+            yield pa.Table.from_pylist(chunk, ENTRY_SCHEMA)
+
+
+def _entries(manifest: str) -> Iterator[dict[str, Any]]:
+    base = posixpath.dirname(manifest.replace("\\", "/"))
+    try:
+        for number, row in enumerate(_rows(manifest), 1):
+            yield to_entry(row, base, LoadFailure(manifest, "", f"row={number}"))
+    except Exception as error:  # libraries of stores and formats raise anything
+        reason = f"the manifest cannot be read: {type(error).__name__}: {error}; check the path and the file"
+        yield documents_table([LoadFailure(manifest, reason)]).to_pylist()[0]
+
+
+def _rows(manifest: str) -> Iterator[Any]:
+    filesystem, name = open_filesystem(manifest)
+    with filesystem.open(name, "rb") as file:
+        if PurePath(name).suffix.lower() == ".parquet":
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=_ROWS):
+                yield from batch.to_pylist()
+        else:
+            yield from _parse_lines(file)
+
+
+def _parse_lines(lines: Iterable[bytes]) -> Iterator[Any]:
+    for line in lines:
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                yield InputError(f"the line is no JSON: {error}")
+
+
+def to_entry(row: Any, base: str, failure: LoadFailure) -> dict[str, Any]:
+    """Return a row of a manifest, or of a dataset of others, as a row of `ENTRY_SCHEMA`.
+
+    Args:
+        row: A mapping of values by column.
+        base: Folder or URL to which relative references belong; empty if they stay as they are.
+        failure: The name of the row, for its error.
+
+    Returns:
+        A document, a file to load, or a failure.
+    """
+    try:
+        if isinstance(row, InputError):
+            raise row
+        if not isinstance(row, Mapping):
+            raise InputError('it is no mapping of values by column; write {"path": …} or the fields of a document')
+        if row.get("error"):
+            return {name: row.get(name) for name in ("source", "locator", "error")}
+        if (path := file_of(row)) is not None:
+            others = {key: value for key, value in row.items() if key != "path"}
+            return {"path": _join(base, path), "metadata": json.dumps(metadata_of(others))}
+        references = {key: _join(base, row[key]) for key in ("image", "video") if row.get(key)}
+        return documents_table([document_of({**row, **references})]).to_pylist()[0]  # type: ignore[no-any-return]
+    except (InputError, TypeError, ValueError, pa.ArrowException) as error:
+        return {"source": failure.source, "locator": failure.locator, "error": str(error)}
+
+
+def _join(base: str, reference: str) -> str:
+    return posixpath.join(base, reference) if base and not _ABSOLUTE.match(reference) else reference

@@ -1,0 +1,164 @@
+"""Files in object stores: s3://, gs://, hf:// and what else fsspec and PyArrow open."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import fsspec
+from fsspec.implementations.arrow import ArrowFSWrapper
+from pyarrow.fs import FileSystem
+
+from qwen3vl.documents import LoadFailure
+from qwen3vl.errors import InputError, MediaError, PolicyError
+from qwen3vl.media.policy import MediaPolicy
+
+_SCHEME = re.compile(r"(?P<name>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_OPENED_BY_THE_CORE = frozenset({"http", "https", "file"})
+_FRAGMENT = re.compile(r"#(?:page|t)=[\d.,]+$")
+
+
+def is_object(reference: Any) -> bool:
+    """Return whether a reference is the URL of a file in an object store.
+
+    Args:
+        reference: A reference of a medium, a path or URL.
+
+    Returns:
+        False for paths, and for http(s) and file URLs, which the models open themselves.
+    """
+    scheme = _SCHEME.match(reference) if isinstance(reference, str) else None
+    return scheme is not None and scheme["name"].lower() not in _OPENED_BY_THE_CORE
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """Open the file system of a URL or path: that of fsspec, or of PyArrow where that has no library for it.
+
+    Args:
+        url: The URL or path.
+
+    Returns:
+        A file system of fsspec, and the file's name in it.
+    """
+    try:
+        filesystem, name = fsspec.core.url_to_fs(url)
+    except ImportError:  # such as s3fs
+        arrow, name = FileSystem.from_uri(url)
+        filesystem = ArrowFSWrapper(arrow)
+    return filesystem, str(name)
+
+
+def find_objects(url: str) -> Iterator[str | LoadFailure]:
+    """Find the files of a URL: all below it, those that match a pattern, or itself.
+
+    Args:
+        url: The URL, perhaps with `*`, `?` or `[`.
+
+    Yields:
+        URLs, without files that are hidden or in hidden folders; a failure if there are none.
+    """
+    scheme = url[: url.index("://") + 3]
+    try:
+        filesystem, root = open_filesystem(url)
+        is_pattern = any(character in root for character in "*?[")
+        names = sorted(filesystem.glob(root) if is_pattern else filesystem.find(root))
+    except Exception as error:  # libraries of stores raise anything
+        yield LoadFailure(
+            url, f"it cannot be listed: {type(error).__name__}: {error}; check the URL and the credentials"
+        )
+        return
+    found = False
+    for name in names:
+        relative = (
+            PurePosixPath(name).relative_to(root) if not is_pattern and name != root else PurePosixPath(name).name
+        )
+        if not any(part.startswith(".") for part in PurePosixPath(relative).parts):
+            found = True
+            yield f"{scheme}{name}"
+    if not found:
+        yield LoadFailure(url, "there is no such file, and none below it; check the URL")
+
+
+class Downloads:
+    """A folder with the files of a batch that are in object stores, each downloaded once. A context manager.
+
+    Args:
+        policy: With `urls=False` nothing is downloaded; `max_bytes` limits each file.
+    """
+
+    def __init__(self, policy: MediaPolicy) -> None:
+        self._policy = policy
+        self._folder = TemporaryDirectory(prefix="qwen3vl-ray-")
+        self._files: dict[str, Path | MediaError] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def fetch(self, url: str) -> Path:
+        """Download a file.
+
+        Args:
+            url: Its URL, without a fragment.
+
+        Returns:
+            The file, with the suffix of the URL.
+
+        Raises:
+            MediaError: It cannot be downloaded, or the policy does not allow it.
+        """
+        if url not in self._files:
+            try:
+                self._files[url] = self._download(url)
+            except MediaError as error:
+                self._files[url] = error
+            except Exception as error:  # libraries of stores raise anything
+                reason = (
+                    f"{url} cannot be downloaded: {type(error).__name__}: {error}; check the URL and the credentials"
+                )
+                self._files[url] = MediaError(reason)
+        file = self._files[url]
+        if isinstance(file, MediaError):
+            raise file
+        return file
+
+    def _download(self, url: str) -> Path:
+        if not self._policy.urls:
+            raise PolicyError(f"{url} is not downloaded: the media policy forbids URLs (MediaPolicy.urls)")
+        filesystem, name = open_filesystem(url)
+        size = filesystem.size(name) or 0
+        if size > self._policy.max_bytes:
+            raise PolicyError(
+                f"{url} has {size} bytes and the media policy allows {self._policy.max_bytes} (MediaPolicy.max_bytes)"
+            )
+        path = Path(self._folder.name) / f"{len(self._files)}{PurePosixPath(name).suffix}"
+        filesystem.get_file(name, str(path))
+        return path
+
+    def localize(self, value: Mapping[str, Any]) -> Mapping[str, Any] | InputError:
+        """Return an input with the paths of downloaded files in place of URLs of object stores.
+
+        Args:
+            value: The input.
+
+        Returns:
+            The input, or why a file of it cannot be downloaded; a model takes that as the error of its item.
+        """
+        try:
+            return {key: self._localize(each) if key in ("image", "video") else each for key, each in value.items()}
+        except MediaError as error:
+            return error
+
+    def _localize(self, reference: Any) -> Any:
+        if isinstance(reference, list):
+            return [self._localize(each) for each in reference]
+        if not is_object(reference):
+            return reference
+        fragment = _FRAGMENT.search(reference)
+        url = reference[: fragment.start()] if fragment else reference
+        return f"{self.fetch(url)}{fragment[0] if fragment else ''}"

@@ -1,0 +1,151 @@
+"""`read`: a dataset of documents from folders, patterns, object stores and manifests."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path, PurePath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import Dataset
+
+from qwen3vl.documents import Document, LoadFailure
+from qwen3vl.errors import InputError
+from qwen3vl.loaders import Loader, Skipped
+from qwen3vl_ray.documents import DOCUMENT_SCHEMA, documents_table
+from qwen3vl_ray.manifests import ENTRY_SCHEMA, MANIFEST_SUFFIXES, read_manifest
+from qwen3vl_ray.objects import Downloads, find_objects, is_object
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+_MIN_FILES, _MAX_TASKS = 32, 4096
+"""A task loads at least so many files; and more, if there would be more tasks than this otherwise."""
+_ROWS = 1024
+"""Rows that a task collects before it gives them to Ray."""
+
+
+def read(paths: Paths, *, loader: Loader | None = None) -> Dataset:
+    """Return the documents of files as a dataset, without opening any file here.
+
+    The files are found in this process. Workers load them: a PDF as its pages, a video as its segments. Rows have
+    references to media, never pixels. A file that cannot be loaded is a row with an `error`.
+
+    Args:
+        paths: Folders, glob patterns and files, which all nodes must see under the same path; URLs of object stores
+            (`s3://bucket/folder`, `gs://`, `hf://` and others of fsspec, perhaps with a pattern); manifests, which are
+            named with their suffix: `.parquet` and `.jsonl`. A row of a manifest is a document (any fields of
+            `Document`), or names by `path` a file to load; further columns become metadata.
+        loader: How files are loaded; None is `Loader()`. Its policy is the workers'.
+
+    Returns:
+        The dataset. Its columns are `id`, `source`, `kind`, `content_hash`, `locator`, `text`, `image`, `video`,
+        `fused`, `metadata` (JSON) and `error`.
+
+    Example:
+        ```python
+        read(["scans", "s3://bucket/manuals/*.pdf", "manifest.parquet"])
+        ```
+    """
+    return read_files(paths, loader or Loader(), keep_skipped=False)
+
+
+def read_files(paths: Paths, loader: Loader, *, keep_skipped: bool) -> Dataset:
+    """Return the dataset of `read`, perhaps with rows for files that are not loaded.
+
+    Args:
+        paths: As for `read`.
+        loader: As for `read`.
+        keep_skipped: Whether files of types that are not loaded are rows, of kind `SKIPPED`.
+
+    Returns:
+        The dataset.
+    """
+    names = [os.fspath(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
+    manifests = [name for name in names if PurePath(name).suffix.lower() in MANIFEST_SUFFIXES]
+    entries = _find([name for name in names if name not in manifests], loader)
+    if manifests:
+        tables = [pa.table({"manifest": [found]}) for found in _find_manifests(manifests, loader)]
+        of_manifests = ray.data.from_arrow(tables).map_batches(read_manifest, batch_size=1, batch_format="pyarrow")
+        # A manifest is read by one task, and its files are loaded by many.
+        of_manifests = of_manifests.repartition(target_num_rows_per_block=_ROWS)
+        entries = of_manifests if len(names) == len(manifests) else entries.union(of_manifests)
+    load = partial(load_entries, loader=loader, keep_skipped=keep_skipped)
+    return entries.map_batches(load, batch_size=None, batch_format="pyarrow")
+
+
+def _find(names: list[str], loader: Loader) -> Dataset:
+    """Return the files to load as a dataset: a block for each task."""
+    found: list[dict[str, Any]] = []
+    for item in chain.from_iterable(find_objects(name) if is_object(name) else loader.find(name) for name in names):
+        if isinstance(item, (str, Path)):
+            found.append({"path": str(item)})
+        else:
+            found.extend(documents_table([item]).to_pylist())
+    size = max(_MIN_FILES, math.ceil(len(found) / _MAX_TASKS))
+    chunks = [found[start : start + size] for start in range(0, max(len(found), 1), size)]
+    return ray.data.from_arrow([pa.Table.from_pylist(chunk, ENTRY_SCHEMA) for chunk in chunks])
+
+
+def _find_manifests(names: list[str], loader: Loader) -> Iterator[str]:
+    """Yield manifests; what cannot be found fails when it is read."""
+    for name in names:
+        for found in find_objects(name) if is_object(name) else loader.find(name):
+            yield str(found) if isinstance(found, (str, Path)) else found.source
+
+
+def load_entries(batch: pa.Table, loader: Loader, keep_skipped: bool) -> Iterator[pa.Table]:
+    """Load the files of a batch.
+
+    Args:
+        batch: Rows with a `path`, and rows that are documents or failures already.
+        loader: Loads the files.
+        keep_skipped: As for `read_files`.
+
+    Yields:
+        Rows with the columns of `DOCUMENT_SCHEMA`.
+    """
+    done = batch.filter(pc.is_null(batch["path"])).select(DOCUMENT_SCHEMA.names)
+    yield done
+    files = batch.filter(pc.is_valid(batch["path"])).select(["path", "metadata"]).to_pylist()
+    loaded = chain.from_iterable(_load(row["path"], json.loads(row["metadata"] or "{}"), loader) for row in files)
+    items = (item for item in loaded if keep_skipped or not isinstance(item, Skipped))
+    while chunk := list(islice(items, _ROWS)):
+        yield documents_table(chunk)
+
+
+def _load(path: str, metadata: dict[str, Any], loader: Loader) -> Iterator[Document | LoadFailure | Skipped]:
+    items = _load_object(path, loader) if is_object(path) else loader.load_file(Path(path))
+    for item in items:
+        if metadata and isinstance(item, Document):
+            yield replace(item, metadata={**item.metadata, **metadata})
+        else:
+            yield item
+
+
+def _load_object(url: str, loader: Loader) -> Iterator[Document | LoadFailure | Skipped]:
+    """Load a file of an object store from a copy; the documents have its URL."""
+    with Downloads(loader.policy) as downloads:
+        try:
+            copy = downloads.fetch(url)
+        except InputError as error:
+            yield LoadFailure(url, str(error))
+            return
+        # The policy's folders are about files of this machine, and this one is a copy.
+        for item in replace(loader, policy=replace(loader.policy, folders=None)).load_file(copy):
+            yield _rename(item, str(copy), url)
+
+
+def _rename(item: Document | LoadFailure | Skipped, copy: str, url: str) -> Document | LoadFailure | Skipped:
+    if isinstance(item, LoadFailure):
+        return replace(item, source=url, reason=item.reason.replace(copy, url))
+    if isinstance(item, Skipped):
+        return replace(item, source=url)
+    image, video = (None if each is None else each.replace(copy, url, 1) for each in (item.image, item.video))
+    return replace(item, source=url, image=image, video=video)

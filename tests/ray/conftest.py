@@ -1,0 +1,59 @@
+"""A Ray of this machine that the tests start and stop themselves."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# The memory that others use on this machine must not make Ray kill workers.
+os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (Ray's own name)
+NUM_CPUS = 4
+"""Logical cores: a pool of actors, the tasks of a source and those of a sink have to fit beside one another."""
+OBJECT_STORE_BYTES = 128 * 2**20
+
+
+class _ModuleWithoutRay(pytest.Module):
+    """A module of tests that is not imported."""
+
+    def collect(self) -> Any:
+        pytest.skip("Ray is not installed: it has no wheel for every system and version of Python")
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
+    """Skip all modules of this folder where there is no Ray."""
+    return None if find_spec("ray") else _ModuleWithoutRay.from_parent(parent, path=module_path)
+
+
+@pytest.fixture(scope="session")
+def ray_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The current folder of the workers of `local_ray`."""
+    return tmp_path_factory.mktemp("ray")
+
+
+@pytest.fixture(scope="session")
+def local_ray(ray_folder: Path) -> Iterator[Any]:
+    """Ray with one node, for all tests that need no cluster."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it may have relative paths
+        patch.chdir(ray_folder)
+        ray.init(
+            "local",  # not one that runs on this machine already
+            num_cpus=NUM_CPUS,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    try:
+        yield ray
+    finally:
+        ray.shutdown()

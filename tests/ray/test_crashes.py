@@ -1,0 +1,100 @@
+"""Workers that are killed, stores that go away: the run is complete at the end, and nothing is stored twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qwen3vl_ray import ingest
+
+from qwen3vl import open_store
+from tests.ray.workers import model_workers, wait_for
+from tests.support import qdrant_rest, store_backends
+
+pytestmark = [
+    pytest.mark.usefixtures("local_ray"),
+    pytest.mark.skipif(sys.platform != "linux", reason="finds the processes to kill in /proc"),
+]
+NUM_TEXTS = 600
+CPU: dict[str, Any] = {"model": "tiny", "num_gpus": 0, "max_workers": 1, "device": "cpu", "batch_size": 8}
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """A manifest of texts."""
+    manifest = tmp_path / "texts.jsonl"
+    lines = (f'{{"source": "{number}", "text": "a red star and {number} rings"}}\n' for number in range(NUM_TEXTS))
+    manifest.write_text("".join(lines))
+    return manifest
+
+
+@pytest.fixture
+def place() -> Iterator[str]:
+    with qdrant_rest.serve() as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_stored_twice(place: str, texts: Path) -> None:
+    store = open_store(place)
+    killed: list[int] = []
+
+    def kill() -> None:
+        wait_for(lambda: store.count() > 0)
+        killed.append(store.count())
+        for pid in model_workers():
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+
+    with ThreadPoolExecutor() as pool:
+        killing = pool.submit(kill)
+        report = ingest(texts, place, **CPU)
+        killing.result()
+    assert len(killed) > 1, "no worker was found"
+    assert killed[0] < NUM_TEXTS, "the run was over before a worker was killed"
+    assert (report.added, report.unchanged, report.failed) == (NUM_TEXTS, 0, [])
+    assert store.count() == NUM_TEXTS
+
+
+def test_a_store_that_restarts_does_not_end_the_run(texts: Path, tmp_path: Path) -> None:
+    port = store_backends.free_port()
+    place = f"chroma:http://127.0.0.1:{port}"
+    folder = tmp_path / "chroma"
+    stopped: list[int] = []
+    restart = threading.Event()
+    over = threading.Event()
+
+    def serve_again() -> None:
+        restart.wait()
+        with store_backends.chroma_server(folder, port):
+            over.wait()
+
+    def stop_in_the_middle() -> None:
+        with store_backends.chroma_server(folder, port):
+            started.set()
+            store = open_store(place)
+            wait_for(lambda: store.count() > 0)
+            stopped.append(store.count())
+        restart.set()
+
+    started = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        servers = [pool.submit(stop_in_the_middle), pool.submit(serve_again)]
+        started.wait()
+        try:
+            report = ingest(texts, place, **CPU)
+            count = open_store(place).count()
+        finally:
+            restart.set()
+            over.set()
+        for server in servers:
+            server.result()
+    assert stopped[0] < NUM_TEXTS, "the run was over before the server was stopped"
+    assert (report.added, report.unchanged, report.failed) == (NUM_TEXTS, 0, [])
+    assert count == NUM_TEXTS

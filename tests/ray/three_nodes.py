@@ -1,0 +1,58 @@
+"""A program that ingests a folder on a cluster of three nodes: `python -m tests.ray.three_nodes PLACE PATH…`.
+
+A node is killed when the first points are stored. The report is printed as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+import ray
+from qwen3vl_ray import ingest
+from ray.cluster_utils import Cluster
+
+from qwen3vl import Loader, open_store
+from tests.ray.workers import wait_for
+
+NODE = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+
+
+def main(place: str, *paths: str) -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    try:
+        nodes = [cluster.add_node(**NODE) for _ in range(2)]
+        ray.init(cluster.address, log_to_driver=False, configure_logging=False)
+        store = open_store(place)
+
+        def kill_node() -> int:
+            wait_for(lambda: store.count() > 0)
+            stored = store.count()
+            cluster.remove_node(nodes[1], allow_graceful=False)
+            return stored
+
+        with ThreadPoolExecutor() as pool:
+            killing = pool.submit(kill_node)
+            report = ingest(
+                paths,
+                place,
+                model="tiny",
+                device="cpu",
+                loader=Loader(segment_seconds=1),
+                num_gpus=0,
+                min_workers=2,
+                max_workers=2,
+                batch_size=4,
+            )
+            stored = killing.result()
+        num_nodes = sum(node["Alive"] for node in ray.nodes())
+        sys.stdout.write(json.dumps({"report": asdict(report), "stored_when_killed": stored, "nodes": num_nodes}))
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
