@@ -20,7 +20,12 @@ DOCUMENTS = sorted(
 )
 EXECUTED = (
     *("docs/ingestion.md", "docs/qdrant.md", "docs/chroma.md", "docs/langchain.md"),
-    *("docs/llama-index.md", "integrations/langchain/README.md", "integrations/llama-index/README.md"),
+    *(
+        "docs/evaluation.md",
+        "docs/llama-index.md",
+        "integrations/langchain/README.md",
+        "integrations/llama-index/README.md",
+    ),
 )
 _LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\(([^)\s]+)[^)]*\)")
 _FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
@@ -60,7 +65,7 @@ def test_relative_links_resolve(name: str) -> None:
             assert anchor in anchors(target.read_text(encoding="utf-8")), link
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/cli.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/cli.md", "docs/evaluation.md"])
 def test_documented_commands_and_options_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each `qwen3vl` command of a page exists and has the options that the page shows."""
     commands = [

@@ -12,7 +12,7 @@ import pytest
 WITHOUT_TORCH = (
     *("types", "errors", "hashing", "inputs", "media", "recipe", "documents", "settings", "results"),
     *("processing.geometry", "processing.templates", "processing.mrope", "processing.tokenizer", "processing.fitting"),
-    *("stores", "ingestion", "loaders", "retriever", "adapters"),
+    *("stores", "ingestion", "loaders", "retriever", "adapters", "evaluation"),
     *("wire", "backends", "client", "vllm", "embedder", "reranker"),
 )
 

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from qwen3vl.cli.eval_command import eval_command
 from qwen3vl.cli.extensions import ExtensibleGroup
 from qwen3vl.cli.options import (
     OUTPUT_PANEL,
@@ -75,6 +76,7 @@ def _root(
 
 for _command in (index, search, copy):
     app.command()(_command)
+app.command("eval")(eval_command)
 
 
 @app.command()

@@ -152,6 +152,37 @@ ModeOption: TypeAlias = Annotated[
         rich_help_panel=QUERY_PANEL,
     ),
 ]
+RerankerOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker",
+        metavar="NAME",
+        help="Hub id, folder, 'tiny' or the URL of a server. Implies --rerank.",
+        callback=expand_home,
+        show_default="the one that goes with the store's model",
+        rich_help_panel=RERANK_PANEL,
+    ),
+]
+RerankerAdapterOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker-adapter",
+        metavar="NAME",
+        help="LoRA adapter of the reranker: folder or hub id. Implies --rerank.",
+        callback=expand_home,
+        rich_help_panel=RERANK_PANEL,
+    ),
+]
+StoreModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Another name or folder of the store's model, or the URL of a server that has it.",
+        callback=expand_home,
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 RevisionOption: TypeAlias = Annotated[
     str | None,
     typer.Option("--revision", help="Branch, tag or commit of the model's repository.", rich_help_panel=MODEL_PANEL),

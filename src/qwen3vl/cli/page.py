@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from qwen3vl.cli.describe import describe_part
 from qwen3vl.cli.output import printable
+from qwen3vl.documents import Document
 from qwen3vl.inputs import shorten
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.media.preview import data_uri, preview, thumbnail
@@ -53,6 +54,17 @@ def write_page(
         note: A paragraph below the title.
         policy: Limits on the media that are shown.
     """
+    render_page(path, "results.html", title=title, note=note, sections=[_section(result, policy) for result in results])
+
+
+def render_page(path: Path, template: str, **values: object) -> None:
+    """Write a page from a template; texts are escaped, their control characters too.
+
+    Args:
+        path: The file to write; missing folders are created.
+        template: Name of the template.
+        **values: What the template shows.
+    """
     environment = Environment(
         loader=PackageLoader("qwen3vl.cli"),
         autoescape=True,
@@ -61,14 +73,14 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template("results.html")
-    html = template.render(title=title, note=note, sections=[_section(result, policy) for result in results])
+    html = environment.get_template(template).render(**values)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html + "\n", encoding="utf-8")
 
 
 def _printable(value: object) -> object:
-    return printable(value) if isinstance(value, str) else value
+    # The output of a macro is markup, whose texts were escaped inside the macro.
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _section(result: QueryResult, policy: MediaPolicy) -> dict[str, object]:
@@ -78,13 +90,40 @@ def _section(result: QueryResult, policy: MediaPolicy) -> dict[str, object]:
         "image": None if image is None else data_uri(thumbnail(image, policy)),
         "text": result.query.get("text"),
         "note": result.note,
-        "hits": [_figure(hit, policy, is_match=hit.id == result.match_id) for hit in result.hits],
+        "hits": [hit_figure(hit, policy, is_match=hit.id == result.match_id) for hit in result.hits],
     }
 
 
-def _figure(hit: Hit, policy: MediaPolicy, *, is_match: bool) -> dict[str, object]:
-    """Return what the template shows of a hit."""
-    document = hit.document
+def hit_figure(hit: Hit, policy: MediaPolicy, *, is_match: bool) -> dict[str, object]:
+    """Return what a template shows of a hit.
+
+    Args:
+        hit: A hit of a search.
+        policy: Limits on the media that are shown.
+        is_match: Whether it is known to be right.
+
+    Returns:
+        The variables of `figure.html`.
+    """
+    return {
+        **document_figure(hit.document, policy),
+        "score": hit.score,
+        "rerank_score": hit.rerank_score,
+        "rerank_error": hit.rerank_error,
+        "is_match": is_match,
+    }
+
+
+def document_figure(document: Document, policy: MediaPolicy) -> dict[str, object]:
+    """Return what a template shows of a document that is no hit.
+
+    Args:
+        document: A document.
+        policy: Limits on the media that are shown.
+
+    Returns:
+        The variables of `figure.html`; there is no score.
+    """
     image = preview(document, policy)
     return {
         "image": None if image is None else data_uri(image),
@@ -93,8 +132,8 @@ def _figure(hit: Hit, policy: MediaPolicy, *, is_match: bool) -> dict[str, objec
         "file_name": Path(document.source).name or document.source,
         "kind": document.kind,
         "part": describe_part(document),
-        "score": hit.score,
-        "rerank_score": hit.rerank_score,
-        "rerank_error": hit.rerank_error,
-        "is_match": is_match,
+        "score": None,
+        "rerank_score": None,
+        "rerank_error": None,
+        "is_match": True,
     }

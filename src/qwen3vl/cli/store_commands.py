@@ -28,8 +28,11 @@ from qwen3vl.cli.options import (
     ModeOption,
     QuantizationOption,
     RayOption,
+    RerankerAdapterOption,
+    RerankerOption,
     RevisionOption,
     ShortOption,
+    StoreModelOption,
     StoreOption,
     VerboseOption,
     expand_home,
@@ -150,37 +153,12 @@ def search(
             "--rerank", help="Let the reranker score and sort the nearest hits.", rich_help_panel=RERANK_PANEL
         ),
     ] = False,
-    reranker: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Hub id, folder, 'tiny' or the URL of a server. Implies --rerank.",
-            callback=expand_home,
-            show_default="the one that goes with the store's model",
-            rich_help_panel=RERANK_PANEL,
-        ),
-    ] = None,
-    reranker_adapter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="LoRA adapter of the reranker: folder or hub id. Implies --rerank.",
-            callback=expand_home,
-            rich_help_panel=RERANK_PANEL,
-        ),
-    ] = None,
+    reranker: RerankerOption = None,
+    reranker_adapter: RerankerAdapterOption = None,
     candidates: Annotated[
         int, typer.Option(help="How many hits the reranker scores.", rich_help_panel=RERANK_PANEL)
     ] = 20,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Another name or folder of the store's model, or the URL of a server that has it.",
-            callback=expand_home,
-            rich_help_panel=MODEL_PANEL,
-        ),
-    ] = None,
+    model: StoreModelOption = None,
     adapter: AdapterOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",

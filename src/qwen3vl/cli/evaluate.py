@@ -1,0 +1,197 @@
+"""`qwen3vl eval`: measure how well queries with known answers find them, and compare settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from qwen3vl.cli.models import ModelChoice, open_embedder, open_reranker
+from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
+from qwen3vl.cli.stores import open_existing
+from qwen3vl.errors import InputError
+from qwen3vl.evaluation import DEFAULT_CUTOFFS, Evaluation, Setting, evaluate, grid, read_queries
+from qwen3vl.stores import Mode, Store
+
+DEFAULT_CANDIDATES = 20
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class GridChoice:
+    """The options of the grid; what is empty is not varied.
+
+    Attributes:
+        modes: Modes of search; empty for that of the first store.
+        dimensions: Numbers of values to compare, besides the whole vectors.
+        exact: Whether to search exactly as well.
+        instructions: Instructions of the queries, besides that of the documents.
+        rerank: Whether to rerank as well.
+        candidates: Numbers of hits that the reranker scores; empty for `DEFAULT_CANDIDATES`.
+        rerank_instructions: Instructions of the reranker, besides its own.
+    """
+
+    modes: Sequence[Mode] = ()
+    dimensions: Sequence[int] = ()
+    exact: bool = False
+    instructions: Sequence[str] = ()
+    rerank: bool = False
+    candidates: Sequence[int] = ()
+    rerank_instructions: Sequence[str] = ()
+
+    def settings(self, stores: Mapping[str, Store]) -> list[Setting]:
+        """Return the settings.
+
+        Args:
+            stores: The stores by name.
+
+        Returns:
+            All combinations; the first is that of the first store, without what the options add.
+        """
+        first = next(iter(stores.values()))
+        modes = self.modes or (("hybrid" if first.has_words() else "dense"),)
+        return grid(
+            list(stores),
+            modes,
+            dimensions=self.dimensions,
+            exact=self.exact,
+            instructions=(None, *self.instructions),
+            candidates=(None, *(self.candidates or (DEFAULT_CANDIDATES,))) if self.rerank else (None,),
+            rerank_instructions=(None, *self.rerank_instructions),
+        )
+
+
+def run_eval(
+    path: str,
+    *,
+    split: str | None,
+    locations: Sequence[str],
+    collection: str,
+    choice: ModelChoice,
+    grid_choice: GridChoice,
+    reranker: str | None,
+    reranker_adapter: str | None,
+    cutoffs: Sequence[int] | None,
+    allow_missing: bool,
+    html: str | None,
+    console: Console,
+    as_json: bool,
+) -> int:
+    """Evaluate the settings of a grid and print their figures.
+
+    Args:
+        path: The queries, as `read_queries` accepts them.
+        split: As for `read_queries`.
+        locations: The stores, as `open_store` accepts them.
+        collection: The collection in the stores.
+        choice: Model, device, dtype and media policy.
+        grid_choice: What is varied.
+        reranker: The reranker's name; None means the one that goes with the store's model.
+        reranker_adapter: The reranker's LoRA adapter.
+        cutoffs: Numbers of hits that are looked at; None is `DEFAULT_CUTOFFS`.
+        allow_missing: Whether relevant names that no document has are counted, instead of being an error.
+        html: File to write a page with plots and the worst misses to.
+        console: Where messages and tables go.
+        as_json: Whether the figures are printed as JSON.
+
+    Returns:
+        The exit code: 1 if a query cannot be used.
+
+    Raises:
+        InputError: A store is named twice, the queries cannot be read, or their answers are not in the store.
+    """
+    if len(set(locations)) < len(locations):
+        raise InputError("--store names the same store twice: leave one out")
+    queries = read_queries(path, split)
+    with ExitStack() as stack:
+        stores, recipes = {}, []
+        for name, location in zip(_store_names(locations), locations, strict=True):
+            stores[name], recipe = open_existing(location, collection)
+            stack.callback(stores[name].close)
+            recipes.append(recipe)
+        evaluation = evaluate(
+            queries,
+            stores,
+            grid_choice.settings(stores),
+            open_embedder(choice, recipes[0]),
+            open_reranker(reranker, choice, recipes[0], adapter=reranker_adapter) if grid_choice.rerank else None,
+            cutoffs=cutoffs or DEFAULT_CUTOFFS,
+            allow_missing=allow_missing,
+            progress=console.is_terminal,
+        )
+    summary, warnings = evaluation.to_dict(), _warnings(evaluation)
+    if html:  # before the figures: if it fails, the error is the only JSON
+        from qwen3vl.cli.eval_page import write_eval_page
+
+        write_eval_page(Path(html), evaluation, summary, warnings, choice.policy)
+    for line in warnings:
+        console.print(Text(one_line(line), style="yellow"))
+    if as_json:
+        print_json(summary)
+    else:
+        _print_tables(console, summary)
+    if html:
+        console.print(f"page written: {html}", markup=False)
+    return EXIT_FAILED if evaluation.failed else EXIT_OK
+
+
+def _warnings(evaluation: Evaluation) -> list[str]:
+    """Return a line about queries that cannot be used, and one about names that no document has."""
+    lines = []
+    if evaluation.failed:
+        reasons = [f"{query_id} ({reason})" for query_id, reason in evaluation.failed.items()]
+        lines.append(f"{len(reasons)} queries cannot be used and are in no figure: {_first(reasons)}")
+    missing = evaluation.relevance.missing
+    if missing:
+        lines.append(
+            f"{len(missing)} relevant names are of no document and count as not found: {_first(list(missing))}"
+        )
+    return lines
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return "; ".join(names[:_NAMES_SHOWN]) + more
+
+
+def _store_names(locations: Sequence[str]) -> list[str]:
+    """Return the last parts of locations, or the whole ones if these are equal."""
+    names = [Path(location).name or location for location in locations]
+    return names if len(set(names)) == len(names) else list(locations)
+
+
+def _print_tables(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print all measures of all queries, and the main measure of each group of queries."""
+    settings, measures, groups = summary["settings"], summary["measures"], summary["groups"]
+    for number, setting in enumerate(settings, start=1):
+        console.print(Text(f"{number:3d}  {one_line(setting['name'])}"))
+    title = f"{len(summary['queries'])} queries: mean, 95 % interval, and p of the difference from the first setting"
+    # So many fit into 80 columns; the page and the JSON have nDCG at the other cutoffs as well.
+    shown = [name for name in measures if name == measures[0] or not name.startswith("ndcg")]
+    cells = [[_cell(setting["groups"]["all"][name]) for name in shown] for setting in settings]
+    console.print(_table(title, shown, cells))
+    if len(groups) > 1:
+        cells = [[f"{setting['groups'][name][measures[0]]['mean']:.3f}" for name in groups] for setting in settings]
+        console.print(_table(f"{measures[0]} by kind", [f"{name} ({count})" for name, count in groups.items()], cells))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table with a row for each setting, by its number."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("", justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column, overflow="fold", min_width=len("0.000"))
+    for number, row in enumerate(rows, start=1):
+        table.add_row(str(number), *row)
+    return table
+
+
+def _cell(figures: Mapping[str, float | None]) -> str:
+    text = "{mean:.3f}\n{low:.2f}–{high:.2f}".format_map(figures)
+    return text if figures["p"] is None else f"{text}\np {figures['p']:.3f}"
