@@ -98,14 +98,16 @@ def test_unknown_paths_and_methods(server: ModelServer) -> None:
 
 
 def test_body_that_is_not_json(server: ModelServer) -> None:
-    for content, content_type in (
-        (b"{", "application/json"),
-        (b'{"input": "a"}', "text/plain"),
-        (b"\xff", "application/json"),
+    for content, content_type, reason in (
+        (b'{"input": "a", }', "application/json", "at character 15"),
+        (b'{"input": "a"}', "text/plain", "send it with Content-Type: application/json"),
+        (b"\xff", "application/json", ""),
     ):
         response = server.client.post("/v1/embeddings", content=content, headers={"Content-Type": content_type})
         assert response.status_code == 400, content
-        assert response.json()["error"]["type"] == "invalid_request_error"
+        error = response.json()["error"]
+        assert (error["type"], error["param"]) == ("invalid_request_error", None)
+        assert error["message"].endswith(reason)
 
 
 def test_metrics(server: ModelServer, embedder: Embedder) -> None:

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwen3vl import Embedder, ModelError, RecipeError, Reranker, ServerError
 from qwen3vl.client import requests
@@ -133,6 +135,52 @@ def test_requests_are_bounded_by_items_and_bytes(
     (error,) = batch.errors
     assert error.index == len(inputs) - 1
     assert "raise --max-body of `qwen3vl serve`" in error.reason
+
+
+class SlowServer:
+    """Middleware that gives up on requests with many items, as a server does after its time limit."""
+
+    def __init__(self, app: ASGIApp, max_items: int, num_items: list[int]) -> None:
+        self._app, self._max_items, self._num_items = app, max_items, num_items
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        messages = [await receive()]
+        while messages[-1].get("more_body"):
+            messages.append(await receive())
+        num_items = b"".join(message["body"] for message in messages).count(b"number ")
+        self._num_items.append(num_items)
+        if num_items > self._max_items:
+            error = {"message": "the answer took longer than 300 s; send smaller requests", "code": "timeout"}
+            await JSONResponse({"error": error}, status_code=503)(scope, receive, send)
+            return
+
+        async def replay() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        await self._app(scope, replay, send)
+
+
+def test_requests_that_take_a_server_too_long_are_halved(models: dict[str, Any], tiny_embedder: Embedder) -> None:
+    texts = [f"number {number}" for number in range(11)]
+    num_items: list[int] = []
+    app = create_app(**models)
+    app.add_middleware(SlowServer, max_items=3, num_items=num_items)
+    with ModelServer(app) as server, Embedder(server.url) as embedder:
+        assert_close(embedder.embed(texts), tiny_embedder.embed(texts))
+    assert num_items == [11, 6, 3, 3, 5, 3, 2]
+
+
+def test_item_that_takes_a_server_too_long_is_an_error(models: dict[str, Any]) -> None:
+    num_items: list[int] = []
+    app = create_app(**models)
+    app.add_middleware(SlowServer, max_items=0, num_items=num_items)
+    message = "status 503: the answer took longer than 300 s"
+    with ModelServer(app) as server, Embedder(server.url) as embedder, pytest.raises(ServerError, match=message):
+        embedder.embed("number 1")
+    assert num_items == [1]
 
 
 def test_file_that_changes_before_it_is_sent(

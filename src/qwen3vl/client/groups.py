@@ -78,6 +78,13 @@ class Group:
         self.items.append(item)
         self.contents |= item.contents
 
+    def halves(self) -> tuple[Group, Group]:
+        """Return a group with the first half of the items, and one with the others."""
+        halves = Group(self.call), Group(self.call)
+        for number, (index, item) in enumerate(zip(self.indices, self.items, strict=True)):
+            halves[2 * number >= len(self.items)].add(index, item)
+        return halves
+
     def body(self) -> str:
         """Return the JSON of the request, in one line; items are JSON already."""
         call = self.call

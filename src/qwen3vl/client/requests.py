@@ -18,7 +18,7 @@ from qwen3vl.errors import RecipeError, ServerError
 from qwen3vl.inputs import Item
 from qwen3vl.recipe import Recipe
 from qwen3vl.results import ItemOutput, failed_output
-from qwen3vl.wire import MEDIA_TYPE, MISSING_CONTENTS, OTHER_RECIPE, encode_request
+from qwen3vl.wire import MEDIA_TYPE, MISSING_CONTENTS, OTHER_RECIPE, TIMED_OUT, encode_request
 
 REQUEST_BYTES = 16 * 2**20
 """Size that requests with several items do not exceed."""
@@ -106,11 +106,20 @@ class RequestSender:
         return sorted(outputs, key=lambda output: output.index)
 
     async def _send(self, group: Group) -> list[ItemOutput]:
-        """Send a group. Items whose contents cannot be read any more fail, and the others are sent."""
+        """Send a group.
+
+        Items whose contents cannot be read any more fail, and the others are sent. A group that takes the server too
+        long is sent in halves.
+        """
         failed: list[ItemOutput] = []
         while group.items:
             try:
                 return [*failed, *await self._request(group)]
+            except ServerError as error:
+                if error.details.get("code") != TIMED_OUT or len(group.items) == 1:
+                    raise
+                first, second = group.halves()
+                return [*failed, *await self._send(first), *await self._send(second)]
             except LostContentError as lost:
                 query = group.call.query
                 if query is not None and lost.digest in query.contents:

@@ -15,6 +15,7 @@ from qwen3vl.client.servers import Server, ServerPool
 from qwen3vl.concurrency.background_loop import BACKGROUND_LOOP
 from qwen3vl.errors import ServerError
 from qwen3vl.settings import API_KEY_VARIABLE, ClientSettings
+from qwen3vl.wire import TIMED_OUT
 
 MAX_REQUESTS = 64
 """Maximum number of requests, and thus of connections, of an object at once; others wait."""
@@ -214,7 +215,8 @@ def _read_answer(server: Server, response: httpx.Response, program: Program) -> 
     if status == _BUSY:
         server.pause(_retry_after(response) or BUSY_PAUSE_S)
         raise _BusyError(f"{server.url} is busy: {reason}")
-    if status in _UNAVAILABLE or (status == _FAILED and not details):
+    timed_out = details.get("code") == TIMED_OUT  # the same request would be too slow again
+    if (status in _UNAVAILABLE and not timed_out) or (status == _FAILED and not details):
         server.fail(_retry_after(response))
         raise _UnavailableError(f"{server.url} cannot answer: {reason}")
     server.succeed()

@@ -126,6 +126,9 @@ def body_error(error: RequestValidationError) -> RequestError:
     """
     if isinstance(error.body, bytes):  # it was not parsed
         return RequestError(400, "the body is no JSON, or not said to be; send it with Content-Type: application/json")
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return RequestError(400, f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
     problems = [(".".join(map(str, problem["loc"][1:])), str(problem["msg"])) for problem in error.errors()]
     messages = [f"{field}: {message}" if field else message for field, message in problems[:_ERRORS_IN_MESSAGE]]
     return RequestError(

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from qwen3vl.wire import TIMED_OUT
 from qwen3vl_server.asgi import header
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.quotas import Lease, Quota
@@ -57,7 +58,7 @@ class RequestLifetime:
                 raise
             status, subject = (408, "the upload of the body") if body is None else (503, "the answer")
             raise RequestError(
-                status, f"{subject} took longer than {self._timeout_s:g} s; send smaller requests", code="timeout"
+                status, f"{subject} took longer than {self._timeout_s:g} s; send smaller requests", code=TIMED_OUT
             ) from error
 
     async def _read_body(self, scope: Scope, receive: Receive, lease: Lease) -> bytes | None:
