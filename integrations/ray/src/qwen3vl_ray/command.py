@@ -52,7 +52,13 @@ def index_on_cluster(
     with _connected(address):
         on_gpus = not server_urls(arguments["model"]) and arguments["device"] != "cpu"
         num_gpus = min(1, ray.cluster_resources().get("GPU", 0)) if on_gpus else 0
-        options = {"collection": collection, "loader": loader, "sync": sync, "layout": layout, "num_gpus": num_gpus}
+        options: dict[str, Any] = {
+            "collection": collection,
+            "loader": loader,
+            "sync": sync,
+            "layout": layout,
+            "num_gpus": num_gpus,
+        }
         if not address.startswith("ray://"):
             return ingest(paths, location, **options, **arguments)
         # A client of Ray is no part of the cluster: the driver of the data set is a task there.
