@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import pickle
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl import BatchError, Embedder, InputError, Reranker
+from qwen3vl import BatchError, Embedder, InputError, ItemError, MediaError, Reranker
 from qwen3vl.inputs import Item
 from tests.support.engines import embedder_with
 from tests.support.hostile.png import png
@@ -260,3 +261,17 @@ def test_negative_top_n_is_refused(golden_reranker: Reranker) -> None:
 def test_unknown_device_is_refused(checkpoints: Path) -> None:
     with pytest.raises(ValueError, match="the device 'nonsense' cannot be used here"):
         Embedder(checkpoints / "embedding", device="nonsense")
+
+
+def test_pickled_errors_keep_what_is_wrong_with_the_input() -> None:
+    cause = MediaError("it is broken")
+    cause.source = "photo.png"
+    cause.__cause__ = OSError("not pickled")
+    error = ItemError(3, "photo.png", str(cause))
+    error.__cause__ = cause
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error)
+    assert (type(copy.__cause__), str(copy.__cause__), copy.__cause__.source) == (MediaError, str(cause), "photo.png")
+    assert copy.__cause__.__cause__ is None
+    error.__cause__ = OSError("may not be an error of the input")
+    assert pickle.loads(pickle.dumps(error)).__cause__ is None

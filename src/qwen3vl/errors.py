@@ -68,6 +68,9 @@ class InputError(Qwen3VLError):
 
     source: str | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {**self.__dict__, **_cause_of(self)}
+
 
 @contextmanager
 def error_source(name: str) -> Iterator[None]:
@@ -115,8 +118,8 @@ class ItemError(Qwen3VLError):
         copy.__cause__ = self.__cause__
         return copy
 
-    def __reduce__(self) -> tuple[type[ItemError], tuple[int, str, str]]:
-        return type(self), (self.index, self.source, self.reason)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.index, self.source, self.reason), _cause_of(self)
 
 
 class BatchError(Qwen3VLError):
@@ -140,6 +143,11 @@ class BatchError(Qwen3VLError):
 
     def __reduce__(self) -> tuple[type[BatchError], tuple[tuple[ItemError, ...], Any]]:
         return type(self), (self.errors, self.results)
+
+
+def _cause_of(error: Exception) -> dict[str, Any]:
+    """Return the state of a pickled error: its cause if that is an error of the input. Others may not be pickled."""
+    return {"__cause__": error.__cause__} if isinstance(error.__cause__, InputError) else {}
 
 
 def query_error(source: str, reason: object) -> InputError:

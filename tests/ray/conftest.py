@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# The memory that others use on this machine must not make Ray kill workers.
+os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (Ray's own name)
 NUM_CPUS = 4
 """Logical cores: a pool of actors, the tasks of a source and those of a sink have to fit beside one another."""
 OBJECT_STORE_BYTES = 128 * 2**20

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 
 from qwen3vl import Embedder, MediaPolicy, Reranker
-from tests.support.model_server import ModelServer
+from tests.support.model_server import ModelServer, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_models_of_one_name_are_listed_once(embedder: Embedder) -> None:
     with reranker, ModelServer(create_app(embedder=embedder, reranker=reranker, settings=settings)) as server:
         (model,) = server.client.get("/v1/models").json()["data"]
         assert (model["id"], model["kinds"]) == ("qwen", ["embedder", "reranker"])
-        assert model["max_model_len"] == min(embedder.engine.limits.max_length, reranker.engine.limits.max_length)
+        assert model["max_model_len"] == min(embedder.recipe.max_length, reranker.recipe.max_length)
         assert server.answer("/v1/embeddings", {"model": "qwen", "input": "a"})["model"] == "qwen"
         assert server.answer("/v1/rerank", {"model": "qwen", "query": "a", "documents": ["a"]})["model"] == "qwen"
 
@@ -85,6 +85,9 @@ def test_request_ids(server: ModelServer, caplog: pytest.LogCaptureFixture) -> N
     response = server.client.get("/health", headers={"X-Request-ID": "a b"})
     assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
     assert "request_id=trace-1 method=GET path=/health status=200" in caplog.text
+    server.client.get("/a%0Arequest_id=trace-2%20method=GET", headers={"X-Request-ID": "trace-3"})
+    wait_until(lambda: "request_id=trace-3" in caplog.text)
+    assert "path=/a%0Arequest_id%3Dtrace-2%20method%3DGET status=404" in caplog.text
 
 
 def test_unknown_paths_and_methods(server: ModelServer) -> None:

@@ -239,9 +239,20 @@ def test_abandoned_stream_is_cancelled_in_the_server() -> None:
             resume.set()
 
 
-def test_models_of_another_server_are_not_served(server: ModelServer) -> None:
-    with Embedder(server.url) as embedder, pytest.raises(ValueError, match="the embedder is in another server"):
-        create_app(embedder=embedder)
+def test_model_of_another_server_is_served(server: ModelServer, tiny_embedder: Embedder) -> None:
+    with Embedder(server.url) as behind, pytest.raises(ValueError, match="the media policy of the embedder"):
+        create_app(embedder=behind)
+    with (
+        Embedder(server.url, policy=SERVER_POLICY) as behind,
+        ModelServer(create_app(embedder=behind)) as gateway,
+        Embedder(gateway.url) as embedder,
+    ):
+        assert embedder.recipe.digest == tiny_embedder.recipe.digest
+        inputs: list[Any] = ["a text", Image.new("RGB", (64, 64), "red"), ""]
+        remote, local = (model.embed(inputs, on_error="collect") for model in (embedder, tiny_embedder))
+        assert_close(remote.values[:2], local.values[:2])
+        assert [str(error) for error in remote.errors] == [str(error) for error in local.errors]
+        assert "qwen3vl_engine" not in gateway.client.get("/metrics").text
 
 
 def test_closed_client(server: ModelServer) -> None:

@@ -100,5 +100,6 @@ def test_what_is_no_server(tiny_server: ModelServer, capsys: pytest.CaptureFixtu
     code, findings = run(capsys, other.url)
     assert (code, findings["server"]["state"]) == (1, "wrong")
     assert "cannot be reached" in findings["server"]["details"]
-    assert main(["doctor", "--url", "tiny"]) == 2
-    assert "not the URL of one server" in capsys.readouterr().out
+    for name in ("tiny", f"vllm+{other.url}", f"{other.url},http://127.0.0.1:1"):
+        assert main(["doctor", "--url", name]) == 2
+        assert "is not the URL of one server" in " ".join(capsys.readouterr().out.split())

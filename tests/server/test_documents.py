@@ -18,6 +18,7 @@ from qwen3vl_server.library import media_folder
 from qwen3vl import AsyncStore, Reranker, Store, open_store
 from qwen3vl.hashing import file_digest
 from tests.support.drawn_scenes import draw_scenes
+from tests.support.engines import busy_embedder
 from tests.support.library_server import LibraryServer, open_embedder, serve_library
 from tests.support.model_server import ModelServer, data_uri, wait_until
 
@@ -76,6 +77,18 @@ def test_new_version_of_a_source_replaces_the_former(library: LibraryServer) -> 
     assert (broken["status"], broken["added"], broken["replaced"]) == ("done", 0, 0)
     assert broken["failed"][0]["source"] == "photo.png"
     assert [path.stem for path in library.media_files()] == [file_digest(library.files / "0.png")]
+
+
+def test_versions_of_a_source_that_wait_for_each_other(library: LibraryServer) -> None:
+    names = ("star.png", "0.png", "star.png")
+    with busy_embedder(Path("tiny")):
+        jobs = [
+            library.server.client.post("/v1/documents", files={"file": ("photo.png", read(library, name))}).json()["id"]
+            for name in names
+        ]
+    finished = [library.finished(job) for job in jobs]
+    assert [(job["added"], job["replaced"], job["failed"]) for job in finished] == [(1, 0, []), (1, 1, []), (1, 1, [])]
+    assert [path.stem for path in library.media_files()] == [file_digest(library.files / names[-1])]
 
 
 @pytest.mark.parametrize("kind", ["edge", "chroma", "async"])

@@ -1,4 +1,4 @@
-"""The search page in Chromium: by mouse and by keys, on a screen and a phone, with hostile names and texts."""
+"""The search page in Chromium: by mouse and by keys, on a screen and a phone."""
 
 from __future__ import annotations
 
@@ -8,35 +8,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 from qwen3vl_server import ServerSettings
 
-from tests.support.browser import needs_chromium, open_browser, open_page, wait_for, wait_until
+from tests.support.browser import needs_chromium, open_browser, open_page, wait_for
 from tests.support.library_server import LibraryServer, serve_library
 from tests.support.sample_library import MOVER, SLIDE, STAR
 
 pytestmark = needs_chromium
 
-PAYLOADS = (
-    "<img src=x onerror=alert(1)>",
-    "<script>alert(2)</script>",
-    '"><svg onload=alert(3)>',
-    "javascript:alert(4)",
-    "'-alert(5)-'",
-    "{{7*7}}${alert(6)}",
-)
-
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LibraryServer]:
     with serve_library(tmp_path_factory.mktemp("page"), layout={"hybrid": True}) as library:
-        star = (library.files / "star.png").read_bytes()
-        files = [("x.png", star)] * len(PAYLOADS)
-        files += [("x.txt", f"hostile {payload}".encode()) for payload in PAYLOADS]
-        sources = [f"{payload}{suffix}" for suffix in (".png", ".txt") for payload in PAYLOADS]
-        assert library.upload(*files, data={"source": sources})["failed"] == []
-        library.upload(("captioned.png", star), data={"metadata": '{"<b>key</b>": "<script>alert(7)</script>"}'})
         yield library
 
 
@@ -77,7 +61,7 @@ def test_search_shows_the_hits_of_the_api(page: Any, library: LibraryServer) -> 
     assert page.locator("#welcome").is_visible()
     assert page.locator("#library").inner_text() == f"{library.store.count()} documents"
     search(page, STAR.caption())
-    # Seven documents have one picture, and scores that are equal but for rounding.
+    # Scores may be equal but for rounding.
     assert sorted(names(page)) == sorted(shown_names(library, text=STAR.caption(), mode="hybrid"))
     assert re.fullmatch(r"24 hits by vectors and words, reranked in \d+\.\d\d s", page.inner_text("#status"))
     assert page.locator(".card").first.locator(".pill").all_inner_texts()[0].endswith(" reranker")
@@ -135,8 +119,7 @@ def test_dropped_pasted_and_chosen_pictures(page: Any, library: LibraryServer) -
     page.evaluate(give, ["main", "drop", "star.png", content, "image/png"])
     page.wait_for_selector("body:not(.busy) .card")
     assert page.locator("#drop").is_hidden()
-    # Six more names have the same picture.
-    assert names(page)[0] in {"star.png", "captioned.png", *(f"{payload}.png" for payload in PAYLOADS)}
+    assert names(page)[0] == "star.png"
     page.wait_for_selector("#chip canvas")
     page.fill("#words", "a blue ring")
     page.press("#words", "Enter")
@@ -284,60 +267,6 @@ def test_media_that_are_not_shown(page: Any, library: LibraryServer) -> None:
     page.goto("/?q=a+star")
     page.click(".open:has(.missing)")
     page.wait_for_selector(".failure:has-text('not shown by this server')")
-
-
-@pytest.mark.parametrize("payload", PAYLOADS)
-def test_names_texts_and_queries_are_text(page: Any, payload: str) -> None:
-    """A script that ran, or a policy that had to stop one, would be among the problems of the page."""
-    page.goto(f"/?q={quote(payload)}&source={quote(payload)}&like=&kind={quote(payload)}&n={quote(payload)}")
-    page.wait_for_selector("#status:has-text('Nothing found')")
-    assert page.input_value("#words") == payload
-    assert page.input_value("#source") == payload
-    for suffix in (".png", ".txt"):
-        page.goto(f"/?q=hostile&source={quote(payload + suffix)}")
-        page.click(".card .open")
-        assert payload in page.inner_text("#viewer-name") + page.inner_text("#viewer-source")
-        if suffix == ".txt":
-            assert page.inner_text("#stage") == f"hostile {payload}"
-        page.click("#viewer-like")
-        page.wait_for_selector("#chip-name:has-text('like ')")
-        page.wait_for_selector("body:not(.busy) .card")
-        assert page.locator("main script, main svg[onload], [onerror]").count() == 0
-    page.goto(f"/?hit={quote(payload)}")
-    page.wait_for_selector("#error:not([hidden])")
-
-
-def test_metadata_and_errors_are_text(page: Any, library: LibraryServer) -> None:
-    page.goto("/?q=a&source=captioned.png")
-    page.click(".card .open")
-    assert page.inner_text("#viewer-metadata").split("\n") == ["<b>key</b>", "<script>alert(7)</script>"]
-    page.route("**/v1/search", lambda route: route.fulfill(status=400, json={"message": PAYLOADS[0]}))
-    page.goto("/?q=b")
-    page.wait_for_selector("#error:not([hidden])")
-    assert page.inner_text("#error") == PAYLOADS[0]
-
-
-def test_policy_stops_scripts(browser: Any, library: LibraryServer) -> None:
-    """What the other tests rely on: an injected script does not run, and is a problem."""
-    policy = httpx.get(library.server.url).headers["Content-Security-Policy"].split("; ")
-    assert policy[0] == "default-src 'none'"
-    assert "script-src 'self'" in policy
-    assert not re.search(r"unsafe|\*|http|blob:|data:", "; ".join(policy))
-    for script, message in (
-        ("document.body.innerHTML = '<p>'", "TrustedHTML"),
-        ("document.body.setAttribute('onclick', 'alert(1)')", "TrustedScript|Content Security Policy"),
-        ("document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:1/'}))", "Content Security Policy"),
-        ("document.body.append(Object.assign(new Image(), {src: 'data:image/png,'}))", "Content Security Policy"),
-    ):
-        with pytest.raises(AssertionError, match=message):
-            run_in_page(browser, library.server.url, script)
-
-
-def run_in_page(browser: Any, url: str, script: str) -> None:
-    with open_page(browser) as page:
-        page.goto(url)
-        page.evaluate(f"() => {{ try {{ {script}; }} catch (error) {{ console.error(String(error)); }} }}")
-        wait_until(lambda: page.problems, page)
 
 
 def test_page_asks_for_a_key(browser: Any, tmp_path: Path) -> None:

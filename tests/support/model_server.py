@@ -16,18 +16,12 @@ import uvicorn
 from fastapi import FastAPI
 
 
-class ModelServer:
-    """Serves an application at a free port of this machine."""
+class ServerClient:
+    """Sends requests to a server, wherever it runs."""
 
-    def __init__(self, app: FastAPI) -> None:
-        self.app = app
-        self._socket = socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self.port: int = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.client = httpx.Client(base_url=self.url, timeout=120)
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client = httpx.Client(base_url=url, timeout=120)
 
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         content = json.dumps(body)  # with escapes, as lone surrogates need
@@ -38,6 +32,19 @@ class ModelServer:
         response = self.post(path, body)
         assert response.status_code == 200, response.text
         return response.json()
+
+
+class ModelServer(ServerClient):
+    """Serves an application at a free port of this machine."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self._socket = socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        super().__init__(f"http://127.0.0.1:{self.port}")
+        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 
     @property
     def waiting_items(self) -> int:

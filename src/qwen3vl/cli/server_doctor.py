@@ -17,7 +17,7 @@ from qwen3vl.embedder import Embedder
 from qwen3vl.errors import Qwen3VLError
 from qwen3vl.recipe import Recipe
 from qwen3vl.reranker import Reranker
-from qwen3vl.settings import API_KEY_VARIABLE, ClientSettings, server_urls
+from qwen3vl.settings import API_KEY_VARIABLE, VLLM_PREFIX, ClientSettings, server_urls
 
 TIMEOUT_S = 60.0
 _REPETITIONS = 5
@@ -48,8 +48,8 @@ def check_server(url: str) -> list[Finding]:
         ValueError: It is no URL of one server.
     """
     urls = server_urls(url)
-    if len(urls) != 1:
-        raise ValueError(f"{url!r} is not the URL of one server; write http://HOST:PORT")
+    if len(urls) != 1 or urls[0].startswith(VLLM_PREFIX):
+        raise ValueError(f"{url!r} is not the URL of one server of `qwen3vl serve`; write http://HOST:PORT")
     findings: list[Finding] = []
     try:
         _Check(urls[0], findings.append).run()

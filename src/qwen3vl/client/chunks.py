@@ -12,7 +12,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeAlias
 
-from qwen3vl.client.transport import Transport
+from qwen3vl.client.background import BackgroundCalls
 from qwen3vl.inputs import Input, Item, aparse, as_item
 from qwen3vl.results import ItemOutput, failed_output
 
@@ -29,12 +29,12 @@ SendChunk: TypeAlias = Callable[[Chunk], Coroutine[Any, Any, list[ItemOutput]]]
 
 
 def run_chunks(
-    transport: Transport, inputs: Iterator[Input], send: SendChunk, max_items: int = CHUNK_ITEMS
+    calls: BackgroundCalls, inputs: Iterator[Input], send: SendChunk, max_items: int = CHUNK_ITEMS
 ) -> Generator[ItemOutput]:
     """Send inputs and yield their outputs.
 
     Args:
-        transport: Runs `send`.
+        calls: Runs `send`.
         inputs: Taken on the caller's thread, as they are needed.
         send: Sends a chunk, and returns an output for each of its inputs.
         max_items: Maximum number of inputs that `send` takes.
@@ -45,12 +45,12 @@ def run_chunks(
     under_way: deque[Future[list[ItemOutput]]] = deque()
     try:
         for chunk in _chunks(inputs, min(max_items, CHUNK_ITEMS)):
-            under_way.append(transport.submit(send, chunk))
+            under_way.append(calls.submit(send, chunk))
             while under_way and (len(under_way) >= CHUNKS_UNDER_WAY or under_way[0].done()):
-                yield from transport.result_of(under_way[0])
+                yield from calls.result_of(under_way[0])
                 under_way.popleft()
         while under_way:
-            yield from transport.result_of(under_way[0])
+            yield from calls.result_of(under_way[0])
             under_way.popleft()
     finally:
         for future in under_way:
@@ -58,12 +58,12 @@ def run_chunks(
 
 
 async def arun_chunks(
-    transport: Transport, inputs: Iterator[Input], send: SendChunk, max_items: int = CHUNK_ITEMS
+    calls: BackgroundCalls, inputs: Iterator[Input], send: SendChunk, max_items: int = CHUNK_ITEMS
 ) -> AsyncGenerator[ItemOutput]:
     """Send inputs as `run_chunks` does, from an event loop. Waiting occupies no thread.
 
     Args:
-        transport: Runs `send`.
+        calls: Runs `send`.
         inputs: Taken on the event loop's thread, as they are needed.
         send: As for `run_chunks`.
         max_items: As for `run_chunks`.
@@ -75,14 +75,14 @@ async def arun_chunks(
     try:
         async with aclosing(_achunks(inputs, min(max_items, CHUNK_ITEMS))) as chunks:
             async for chunk in chunks:
-                under_way.append(asyncio.wrap_future(transport.submit(send, chunk)))
+                under_way.append(asyncio.wrap_future(calls.submit(send, chunk)))
                 await asyncio.sleep(0)  # others may run between two chunks
                 while under_way and (len(under_way) >= CHUNKS_UNDER_WAY or under_way[0].done()):
-                    for output in await transport.aresult_of(under_way[0]):
+                    for output in await calls.aresult_of(under_way[0]):
                         yield output
                     under_way.popleft()
         while under_way:
-            for output in await transport.aresult_of(under_way[0]):
+            for output in await calls.aresult_of(under_way[0]):
                 yield output
             under_way.popleft()
     finally:

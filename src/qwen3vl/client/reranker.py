@@ -13,7 +13,7 @@ from qwen3vl.client.backend import RemoteBackend
 from qwen3vl.client.groups import Call
 from qwen3vl.client.items import EncodedItem
 from qwen3vl.client.requests import LostContentError
-from qwen3vl.errors import ServerError, query_error
+from qwen3vl.errors import InputError, ServerError, query_error
 from qwen3vl.inputs import Input, Item
 from qwen3vl.results import ItemOutput
 from qwen3vl.settings import ClientSettings
@@ -53,7 +53,9 @@ class RemoteReranker(RemoteBackend):
         try:
             encoded = self._transport.result_of(encoding)
         except Exception as error:
-            raise self._query_error(query, error) from error
+            if self.closed:
+                raise
+            raise _query_error(query, error) from error
         with _answers_to(encoded):
             yield from self._run(self._call(encoded, instruction), documents)
 
@@ -63,7 +65,9 @@ class RemoteReranker(RemoteBackend):
         try:
             encoded = await self._transport.aresult_of(encoding)
         except Exception as error:
-            raise self._query_error(query, error) from error
+            if self.closed:
+                raise
+            raise _query_error(query, error) from error
         with _answers_to(encoded):
             async with aclosing(self._arun(self._call(encoded, instruction), documents)) as outputs:
                 async for output in outputs:
@@ -78,8 +82,9 @@ class RemoteReranker(RemoteBackend):
             query=query,
         )
 
-    def _query_error(self, query: Item, error: Exception) -> Exception:
-        return error if self.closed else query_error(getattr(error, "source", None) or query.name, error)
+
+def _query_error(query: Item, error: Exception) -> InputError:
+    return query_error(getattr(error, "source", None) or query.name, error)
 
 
 @contextmanager

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import httpx
 
+from qwen3vl.client.background import BackgroundCalls
 from qwen3vl.client.servers import Server, ServerPool
 from qwen3vl.concurrency.background_loop import BACKGROUND_LOOP
-from qwen3vl.concurrency.fork_safety import init_in_each_process
-from qwen3vl.errors import CLOSED, ServerError
+from qwen3vl.errors import ServerError
 from qwen3vl.settings import API_KEY_VARIABLE, ClientSettings
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 MAX_REQUESTS = 64
 """Maximum number of requests, and thus of connections, of an object at once; others wait."""
@@ -31,6 +27,8 @@ BUSY_PAUSE_S = 1.0
 """Seconds before a server that is busy is asked again, if it does not say how many."""
 _BUSY = 429
 _UNAVAILABLE = (502, 503, 504)
+_FAILED = 500
+"""What a proxy, such as that of Ray Serve, answers if the server behind it dies. Failures of a server have details."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +62,10 @@ class _Connections:
     http: httpx.AsyncClient
     servers: ServerPool
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_REQUESTS))
-    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
 
-class Transport:
-    """Sends requests. Any number of threads and event loops may use one object at once.
-
-    All of it runs in the process's background loop. Work is given to it by `submit`; the coroutines are for that work.
+class Transport(BackgroundCalls):
+    """Sends requests. The coroutines are for work that is given to `submit`.
 
     Args:
         urls: Addresses of servers of the same model.
@@ -79,102 +74,24 @@ class Transport:
 
     Attributes:
         urls: As above.
-        closed: Whether `close` was called.
         answer_timeout_s: Seconds after which a server that does not answer is taken for dead.
     """
 
     def __init__(self, urls: Sequence[str], settings: ClientSettings, program: Program = QWEN3VL_SERVER) -> None:
         self.urls = tuple(urls)
-        self.closed = False
         self.answer_timeout_s = DESCRIBE_TIMEOUT_S
         self._settings = settings
         self._program = program
-        init_in_each_process(self)
+        super().__init__()
 
     def init_process_state(self) -> None:
-        """Forget the connections of the process that forked."""
+        """Forget the calls and connections of the process that forked."""
+        super().init_process_state()
         self._connections: _Connections | None = None
 
-    def submit(self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call an asynchronous function in the background loop.
-
-        Args:
-            work: The function.
-            *args: Its positional arguments.
-            **kwargs: Its keyword arguments.
-
-        Returns:
-            The future of its result, for `result_of`. Cancelling it cancels the function's requests.
-
-        Raises:
-            RuntimeError: This object is closed.
-        """
-        if self.closed:
-            raise RuntimeError(CLOSED)
-        return BACKGROUND_LOOP.submit(self._run(work, *args, **kwargs))
-
-    def result_of(self, future: Future[T]) -> T:
-        """Wait for the result of a future of `submit`.
-
-        Args:
-            future: The future.
-
-        Returns:
-            Its result.
-
-        Raises:
-            RuntimeError: This object was closed meanwhile.
-        """
-        try:
-            return future.result()
-        except CancelledError as error:
-            if self.closed:
-                raise RuntimeError(CLOSED) from error
-            raise
-
-    async def aresult_of(self, future: asyncio.Future[T]) -> T:
-        """Wait for the result of a wrapped future of `submit`, from another event loop.
-
-        Args:
-            future: What `asyncio.wrap_future` has made of it.
-
-        Returns:
-            Its result.
-
-        Raises:
-            RuntimeError: This object was closed meanwhile.
-        """
-        try:
-            return await future
-        except asyncio.CancelledError as error:
-            if self.closed:
-                raise RuntimeError(CLOSED) from error
-            raise
-
-    def close(self) -> None:
-        """Cancel all work and close the connections. Closing again does nothing."""
-        if not self.closed:
-            self.closed = True
-            BACKGROUND_LOOP.submit(self._close()).result()
-
-    async def _run(self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (for mypy: a coroutine runs in a task)
-        tasks = self._connect().tasks
-        tasks.add(task)
-        try:
-            return await work(*args, **kwargs)
-        except asyncio.CancelledError:
-            if self.closed:
-                raise RuntimeError(CLOSED) from None
-            raise
-        finally:
-            tasks.discard(task)
-
-    async def _close(self) -> None:
+    async def release(self) -> None:
+        """Close the connections."""
         if self._connections is not None:
-            for task in self._connections.tasks:
-                task.cancel()
             await self._connections.http.aclose()
 
     def _connect(self) -> _Connections:
@@ -284,7 +201,7 @@ def _read_answer(server: Server, response: httpx.Response, program: Program) -> 
     if status == _BUSY:
         server.pause(_retry_after(response) or BUSY_PAUSE_S)
         raise _BusyError(f"{server.url} is busy: {reason}")
-    if status in _UNAVAILABLE:
+    if status in _UNAVAILABLE or (status == _FAILED and not details):
         server.fail(_retry_after(response))
         raise _UnavailableError(f"{server.url} cannot answer: {reason}")
     server.succeed()

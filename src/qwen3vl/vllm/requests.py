@@ -138,7 +138,7 @@ class PromptSender:
         texts = [(index, item) for index, item in items if not (_has_media(item) or call.num_query_media)]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._send_texts(call, texts))]
+                tasks = [group.create_task(self._send_texts(call, texts))] if texts else []
                 for index, item in items:
                     if _has_media(item) or call.num_query_media:
                         tasks.append(group.create_task(self._send_media(call, index, item, slots)))

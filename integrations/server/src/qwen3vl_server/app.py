@@ -134,9 +134,7 @@ def _check_models(models: dict[str, BackendOwner[Any]]) -> None:
     if not models:
         raise ValueError("there is no model to serve; pass embedder, reranker, or both")
     for kind, model in models.items():
-        if not hasattr(model, "engine"):
-            raise ValueError(f"the {kind} is in another server; serve a model that runs in this process")
-        if model.engine.settings.policy.folders is None:
+        if model.policy.folders is None:
             raise ValueError(
                 f"the media policy of the {kind} is meant for references of the application itself: it allows every "
                 "file. Load the model with policy=qwen3vl_server.SERVER_POLICY, or a policy with folders=()"

@@ -168,7 +168,7 @@ def _parse_chat(messages: Any) -> Item:
     for message in messages:
         role = message.get("role")
         if not isinstance(role, str) or role not in contents:
-            raise InputError(f"the role of a message is system, user or assistant; this is {role!r}")
+            raise InputError(f"the role of a message is system, user or assistant; this is {reprlib.repr(role)}")
         contents[role].append(message.get("content"))
     if len(contents["user"]) != 1 or len(contents["system"]) > 1:
         raise InputError(

@@ -78,8 +78,9 @@ class _EngineCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterable[CounterMetricFamily]:
-        stats = {label: model.engine.stats for label, model in self._models.items()}
-        for field in fields(next(iter(stats.values()))):
+        # A model without an engine is in another process, which has its statistics.
+        stats = {label: model.engine.stats for label, model in self._models.items() if hasattr(model, "engine")}
+        for field in fields(next(iter(stats.values()))) if stats else ():
             family = CounterMetricFamily(
                 f"qwen3vl_engine_{field.name}", f"`{field.name}` of qwen3vl.engine.Stats.", labels=("model",)
             )

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable
 from time import perf_counter
+from urllib.parse import quote
 from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -62,7 +63,8 @@ class Observability:
             seconds = perf_counter() - started_s
             # A route with parameters is one path.
             self._observe(getattr(scope.get("route"), "path", local_path(scope)), status, seconds)
+            path = quote(local_path(scope), errors="replace")  # a decoded one may have line breaks
             log.info(
                 "request_id=%s method=%s path=%s status=%d seconds=%.4f",
-                *(request_id, scope["method"], local_path(scope), status, seconds),
+                *(request_id, scope["method"], path, status, seconds),
             )

@@ -78,7 +78,7 @@ class ModelService:
         further: Mapping[Kind, Mapping[str, BackendOwner[Any]]],
     ) -> None:
         names = {"embedder": settings.embedder_name, "reranker": settings.reranker_name}
-        self.models = {kind: ServedModel(names[kind] or _default_name(model), model) for kind, model in models.items()}
+        self.models = {kind: ServedModel(names[kind] or public_name(model), model) for kind, model in models.items()}
         self._further = {
             kind: {name: ServedModel(name, model) for name, model in named.items()} for kind, named in further.items()
         }
@@ -221,8 +221,7 @@ class ModelService:
             The scores, in the order of the documents.
 
         Raises:
-            RequestError: The model is not served, a limit is exceeded, the query failed, or documents failed and
-                `collect` is False.
+            RequestError: As for `embed`, or the query failed.
         """
         served = self.find("reranker", model)
         _check_instruction(instruction)
@@ -344,8 +343,18 @@ def _raise_errors(errors: Sequence[ItemError], param: str, *, collect: bool = Fa
         raise items_error(errors, param)
 
 
-def _default_name(model: BackendOwner[Any]) -> str:
-    """Return a hub id as it is, and the last part of a folder's path, which is nobody else's business."""
+def public_name(model: BackendOwner[Any]) -> str:
+    """Return the name of a model in requests, where the settings have none.
+
+    Args:
+        model: The model.
+
+    Returns:
+        A hub id as it is, and the last part of a folder's path, which is nobody else's business. A model in another
+        process has the name that is in its recipe.
+    """
+    if not hasattr(model, "engine"):
+        return model.recipe.model
     checkpoint = model.engine.checkpoint
     is_folder = checkpoint.name == str(checkpoint.folder)
     return checkpoint.folder.name if is_folder else checkpoint.name

@@ -113,7 +113,7 @@ async def models(service: ServiceDependency) -> ModelsAnswer:
             Model(
                 id=name,
                 kinds=kinds_of_name,
-                max_model_len=min(service.find(kind, name).model.engine.limits.max_length for kind in kinds_of_name),
+                max_model_len=min(service.find(kind, name).model.recipe.max_length for kind in kinds_of_name),
             )
             for name, kinds_of_name in kinds.items()
         ]

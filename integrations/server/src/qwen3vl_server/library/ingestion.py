@@ -106,17 +106,24 @@ class Ingestion:
         Returns:
             True while a job with it waits or runs.
         """
-        return any(job.status in ("waiting", "running") and source in job.sources for job in self._jobs.values())
+        return any(source in job.sources for job in self._pending_jobs())
 
-    async def prune(self, source: str) -> None:
-        """Delete the files of a source that none of its points shows.
+    async def prune(self, source: str, finished: Job | None = None) -> None:
+        """Delete the files of a source that none of its points shows, and that no job has to load.
 
         Args:
             source: The source.
+            finished: A job that has loaded its files, although its status is not yet that of a finished one.
         """
         points = await points_of(self._store, self._embedder.dimension, source)
         references = [point.document.image or point.document.video or "" for point in points]
+        for job in self._pending_jobs():
+            if job is not finished:
+                references += [str(self.folder.path / file.path) for file in job.files if file.source == source]
         await asyncio.to_thread(self.folder.prune, source, references)
+
+    def _pending_jobs(self) -> list[Job]:
+        return [job for job in self._jobs.values() if job.status in ("waiting", "running")]
 
     def _enqueue(self, job: Job) -> None:
         self._jobs[job.id] = job
@@ -139,7 +146,10 @@ class Ingestion:
                 log.exception("ingestion %s failed", job.id)
                 if isinstance(error, StoreError):
                     continue  # its record stays: the next process tries again
-            await asyncio.to_thread(self._records.remove, job)
+            try:
+                await asyncio.to_thread(self._records.remove, job)
+            except OSError:  # the other jobs must not wait for it
+                log.exception("the record of ingestion %s cannot be deleted; the next process repeats it", job.id)
 
     async def _run(self, job: Job) -> None:
         stored = {source: await points_of(self._store, self._embedder.dimension, source) for source in job.sources}
@@ -163,7 +173,7 @@ class Ingestion:
             if stale and not any(_is_of(name, source) for name, _ in job.failed):
                 await self._store.adelete(stale)
                 job.replaced += len(stale)
-            await self.prune(source)
+            await self.prune(source, finished=job)
 
 
 def _is_of(name: str, source: str) -> bool:

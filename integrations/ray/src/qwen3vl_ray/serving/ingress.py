@@ -1,0 +1,77 @@
+"""The ingress: the application of `qwen3vl-server`, whose models are deployments."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import FastAPI
+from qwen3vl_server.app import create_app
+from qwen3vl_server.settings import ServerSettings
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle
+
+from qwen3vl.recipe import Recipe
+from qwen3vl.settings import API_KEY_VARIABLE
+from qwen3vl_ray.serving.backends import DeployedEmbedder, DeployedReranker, HandleEmbedder, HandleReranker
+from qwen3vl_ray.serving.replicas import ModelChoice
+
+_DESCRIBE_PAUSE_S = 0.5
+"""Seconds before replicas are asked again, while those of another version of the application answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedDeployment:
+    """A deployment of a model.
+
+    Attributes:
+        handle: The deployment.
+        choice: What its replicas load.
+    """
+
+    handle: DeploymentHandle[Any]
+    choice: ModelChoice
+
+    async def recipe(self) -> Recipe:
+        """Return the recipe of its replicas, once one of this version of the application is there."""
+        while True:
+            try:
+                recipe: Recipe | None = await self.handle.describe.remote(self.choice)
+            except RayActorError:
+                recipe = None
+            if recipe is not None:
+                return recipe
+            await asyncio.sleep(_DESCRIBE_PAUSE_S)
+
+
+class Ingress:
+    """Parses requests and encodes answers; it loads no model, and needs no torch.
+
+    Args:
+        settings: Keys, names and limits. Without keys, those in the environment variable QWEN3VL_API_KEY are used.
+        embedder: The embedding model.
+        reranker: The reranker.
+    """
+
+    async def __init__(
+        self,
+        settings: ServerSettings,
+        *,
+        embedder: ServedDeployment | None = None,
+        reranker: ServedDeployment | None = None,
+    ) -> None:
+        keys = settings.api_keys or os.environ.get(API_KEY_VARIABLE, "").split()
+        self._settings = replace(settings, api_keys=keys)
+        self._embedder = self._reranker = None
+        if embedder is not None:
+            recipe = await embedder.recipe()
+            self._embedder = DeployedEmbedder(HandleEmbedder(embedder.handle, recipe, embedder.choice.policy))
+        if reranker is not None:
+            recipe = await reranker.recipe()
+            self._reranker = DeployedReranker(HandleReranker(reranker.handle, recipe, reranker.choice.policy))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Make the application; Ray Serve calls this after the constructor."""
+        return create_app(embedder=self._embedder, reranker=self._reranker, settings=self._settings)
