@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from qwen3vl.adapters.encoded_images import image_data_uri
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, Item, as_image, as_item, as_video
 from qwen3vl.inputs.items import ImageReference, VideoReference
+from qwen3vl_server.errors import RequestError
 
 _PART_KINDS = {
     "text": "text",
@@ -230,3 +232,41 @@ def _references(item: Item) -> Iterator[ImageReference | VideoReference]:
     for video in item.videos:
         yield video
         yield from video.frames
+
+
+async def parse_items_async(values: Sequence[Any], parse: Callable[[Any], Item] = parse_input) -> ParsedInputs:
+    """Parse the inputs of a request here if that is quick. Base64 is decoded on a thread, off the event loop.
+
+    Args:
+        values: Inputs as JSON has them.
+        parse: Parses one input.
+
+    Returns:
+        The inputs and errors.
+    """
+    if all(_is_text(value) for value in values):
+        return parse_inputs(values, parse)
+    return await asyncio.to_thread(parse_inputs, values, parse)
+
+
+async def parse_query_async(value: Any, param: str) -> Item:
+    """Parse the query of a request as `parse_items_async` does its documents.
+
+    Args:
+        value: An input as JSON has it.
+        param: Field of the body that has it, for the error.
+
+    Returns:
+        The query.
+
+    Raises:
+        RequestError: It cannot be parsed.
+    """
+    try:
+        return parse_input(value) if _is_text(value) else await asyncio.to_thread(parse_input, value)
+    except InputError as error:
+        raise RequestError(400, f"the query: {error}", param=param) from error
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not is_data_uri(value)

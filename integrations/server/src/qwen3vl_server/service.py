@@ -18,7 +18,7 @@ from qwen3vl.reranker import Reranker
 from qwen3vl.results import Batch, truncate_vectors
 from qwen3vl_server.content_cache import ContentCache
 from qwen3vl_server.errors import RequestError, items_error
-from qwen3vl_server.inputs import ParsedInputs, is_data_uri, parse_input, parse_inputs
+from qwen3vl_server.inputs import parse_input, parse_items_async, parse_query_async
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.settings import ServerSettings
 
@@ -183,7 +183,7 @@ class ModelService:
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(values, param))
-            inputs = await _parse_items(values, parse)
+            inputs = await parse_items_async(values, parse)
             _raise_errors(inputs.errors, param, collect=collect)
             instruction = instruction or self._instructions[role]
             batch = await embedder.aembed(inputs.items, instruction=instruction, on_error="collect")
@@ -227,8 +227,8 @@ class ModelService:
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(documents, params[1]))
-            query_item = await _parse_query(query, params[0])
-            inputs = await _parse_items(documents)
+            query_item = await parse_query_async(query, params[0])
+            inputs = await parse_items_async(documents)
             _raise_errors(inputs.errors, params[1], collect=collect)
             batch = await _score(served.model, query_item, inputs.items, instruction, params[0])
         if not truncate:
@@ -265,7 +265,7 @@ class ModelService:
         _check_instruction(instruction)
         with self.waiting_items.lease() as lease:
             lease.add(self._checked_count(documents, params[1]))
-            query_inputs, inputs = await _parse_items(queries), await _parse_items(documents)
+            query_inputs, inputs = await parse_items_async(queries), await parse_items_async(documents)
             for parsed, param in ((query_inputs, params[0]), (inputs, params[1])):
                 _raise_errors(parsed.errors, param)
             try:
@@ -292,24 +292,6 @@ class ModelService:
                 code="too_many_items",
             )
         return len(values)
-
-
-async def _parse_items(values: Sequence[Any], parse: Callable[[Any], Item] = parse_input) -> ParsedInputs:
-    """Parse here if that is quick. Media are decoded from base64, which must not block the event loop."""
-    if all(_is_text(value) for value in values):
-        return parse_inputs(values, parse)
-    return await asyncio.to_thread(parse_inputs, values, parse)
-
-
-async def _parse_query(value: Any, param: str) -> Item:
-    try:
-        return parse_input(value) if _is_text(value) else await asyncio.to_thread(parse_input, value)
-    except InputError as error:
-        raise RequestError(400, f"the query: {error}", param=param) from error
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not is_data_uri(value)
 
 
 def _truncation_errors(items: Sequence[Input], batch: Batch) -> list[ItemError]:
