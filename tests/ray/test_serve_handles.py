@@ -125,9 +125,9 @@ def test_concurrent_calls_for_one_request_are_all_sent(embedder: DeployedEmbedde
 
 
 def test_query_that_cannot_be_used(handle: Any) -> None:
+    some_documents: list[list[Any]] = [["one", {"image": png(1)}], [""]]
     with DeployedReranker(HandleReranker(handle, RECIPE, SERVER_POLICY)) as reranker:
-        documents: list[Any]
-        for documents in (["one", {"image": png(1)}], [""]):
+        for documents in some_documents:
             with pytest.raises(InputError, match=r"the query \(photo.png\): it is broken") as caught:
                 reranker.score("broken", documents)
             assert isinstance(caught.value.__cause__, MediaError)

@@ -141,9 +141,8 @@ def build_app(args: ServeArguments) -> Application:
             **arguments.deployment,
         }
         deployment: Any = serve.deployment(replica, name=kind.capitalize(), **options)
-        models[kind] = ServedDeployment(
-            deployment.bind(choice), choice
-        )  # Ray Serve puts a handle in place of the application
+        # Ray Serve puts a handle in place of what `bind` returns.
+        models[kind] = ServedDeployment(deployment.bind(choice), choice)
     options = {
         "max_ongoing_requests": MAX_ONGOING_REQUESTS,
         "graceful_shutdown_timeout_s": settings.timeout_s + _SHUTDOWN_MARGIN_S,
