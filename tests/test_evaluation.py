@@ -108,7 +108,7 @@ def test_every_measure_equals_its_definition(evaluation: Evaluation) -> None:
 def test_measures_of_random_rankings_equal_their_definitions() -> None:
     random = Random(6)
     sources = [f"{number}.pdf" for number in range(12)]
-    seen = set()
+    seen: set[float] = set()
     for number in range(100):
         pages = [
             Document(random.choice(sources), "page", locator=f"page={page}") for page in range(random.randrange(15))
