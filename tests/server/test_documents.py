@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from socket import create_connection
@@ -14,6 +16,8 @@ from qdrant_client import AsyncQdrantClient
 from qwen3vl_qdrant import AsyncQdrantStore
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 from qwen3vl_server.library import media_folder
+from qwen3vl_server.library.ingestion import Ingestion
+from qwen3vl_server.library.jobs import Job, JobRecords
 
 from qwen3vl import AsyncStore, Reranker, Store, open_store
 from qwen3vl.hashing import file_digest
@@ -89,6 +93,32 @@ def test_versions_of_a_source_that_wait_for_each_other(library: LibraryServer) -
     finished = [library.finished(job) for job in jobs]
     assert [(job["added"], job["replaced"], job["failed"]) for job in finished] == [(1, 0, []), (1, 1, []), (1, 1, [])]
     assert [path.stem for path in library.media_files()] == [file_digest(library.files / names[-1])]
+
+
+def test_file_that_arrives_while_its_source_is_deleted(library: LibraryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, pruning, resume = (threading.Event() for _ in range(3))
+    add, prune = JobRecords.add, Ingestion.prune
+
+    def add_later(self: JobRecords, job: Job) -> None:
+        writing.set()
+        assert resume.wait(60)
+        add(self, job)
+
+    async def prune_now(self: Ingestion, source: str, finished: Job | None = None) -> None:
+        pruning.set()
+        await prune(self, source, finished)
+
+    monkeypatch.setattr(JobRecords, "add", add_later)
+    monkeypatch.setattr(Ingestion, "prune", prune_now)
+    with ThreadPoolExecutor(2) as threads:
+        upload = threads.submit(library.upload, ("photo.png", read(library, "star.png")))
+        assert writing.wait(60)
+        deletion = threads.submit(library.server.client.delete, "/v1/documents", params={"source": "photo.png"})
+        assert pruning.wait(60)
+        wait([deletion], timeout=0.5)  # it has to wait for the upload
+        resume.set()
+        assert upload.result()["failed"] == []
+        assert deletion.result().json() == {"deleted": 0}
 
 
 def test_record_that_cannot_be_deleted_stops_no_other_ingestion(library: LibraryServer) -> None:

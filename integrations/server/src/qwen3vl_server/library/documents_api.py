@@ -17,7 +17,7 @@ from qwen3vl_server.library.jobs import Job
 from qwen3vl_server.library.library import Library
 from qwen3vl_server.library.requests import DOCUMENTS_PATH, is_form, read_json, validate
 from qwen3vl_server.library.shapes import HitShaper, StoredDocument
-from qwen3vl_server.library.uploads import Reference, receive_files, resolve_references
+from qwen3vl_server.library.uploads import Reference, ingest_form, ingest_references
 from qwen3vl_server.responses import AsciiJSONResponse
 
 router = APIRouter(prefix=DOCUMENTS_PATH, tags=["Library"])
@@ -120,10 +120,9 @@ async def add(request: Request, library: LibraryDependency) -> AsciiJSONResponse
     with library.uploads.lease() as lease:
         lease.add(1)
         if is_form(request.headers.get("content-type")):
-            files = await receive_files(request, library, ingestion.folder)
+            job = await ingest_form(request, library, ingestion)
         else:
-            files = await resolve_references(await _read_references(request), library, ingestion.folder)
-        job = await ingestion.submit(files)
+            job = await ingest_references(await _read_references(request), library, ingestion)
     return AsciiJSONResponse(job.to_dict(), 202)
 
 

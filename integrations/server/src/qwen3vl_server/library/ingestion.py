@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,8 @@ class Ingestion:
         self._jobs: dict[str, Job] = {}
         self._waiting: asyncio.Queue[Job] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
+        self._files_lock = asyncio.Lock()
+        """Held from when files are written until their job is known, and while files that no job needs are deleted."""
 
     @property
     def jobs(self) -> list[Job]:
@@ -83,18 +85,19 @@ class Ingestion:
         if self._waiting.qsize() >= MAX_WAITING_JOBS:
             raise RequestError(429, f"{MAX_WAITING_JOBS} ingestions are waiting; try again later", code="overloaded")
 
-    async def submit(self, files: Sequence[NewFile]) -> Job:
+    async def submit(self, write_files: Callable[[], Sequence[NewFile]]) -> Job:
         """Accept files. They are ingested even if the server is killed before.
 
         Args:
-            files: What to load; those in the media folder are there already.
+            write_files: Writes those that are not fetched into the media folder, and returns all. It runs in a thread.
 
         Returns:
             The job.
         """
-        job = Job(tuple(files))
-        await asyncio.to_thread(self._records.add, job)
-        self._enqueue(job)
+        async with self._files_lock:
+            job = Job(tuple(await asyncio.to_thread(write_files)))
+            await asyncio.to_thread(self._records.add, job)
+            self._enqueue(job)
         return job
 
     def is_pending(self, source: str) -> bool:
@@ -115,12 +118,13 @@ class Ingestion:
             source: The source.
             finished: A job that has loaded its files, although its status is not yet that of a finished one.
         """
-        points = await points_of(self._store, self._embedder.dimension, source)
-        references = [point.document.image or point.document.video or "" for point in points]
-        for job in self._pending_jobs():
-            if job is not finished:
-                references += [str(self.folder.path / file.path) for file in job.files if file.source == source]
-        await asyncio.to_thread(self.folder.prune, source, references)
+        async with self._files_lock:
+            points = await points_of(self._store, self._embedder.dimension, source)
+            references = [point.document.image or point.document.video or "" for point in points]
+            for job in self._pending_jobs():
+                if job is not finished:
+                    references += [str(self.folder.path / file.path) for file in job.files if file.source == source]
+            await asyncio.to_thread(self.folder.prune, source, references)
 
     def _pending_jobs(self) -> list[Job]:
         return [job for job in self._jobs.values() if job.status in ("waiting", "running")]

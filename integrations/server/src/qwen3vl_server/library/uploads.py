@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -17,7 +18,8 @@ from qwen3vl.errors import InputError
 from qwen3vl.inputs import check_text
 from qwen3vl.inputs.data_uri import decode_data_uri
 from qwen3vl_server.errors import RequestError
-from qwen3vl_server.library.jobs import NewFile
+from qwen3vl_server.library.ingestion import Ingestion
+from qwen3vl_server.library.jobs import Job, NewFile
 from qwen3vl_server.library.library import Library
 from qwen3vl_server.library.media_folder import IncomingFile, MediaFolder
 from qwen3vl_server.library.media_types import suffix_for
@@ -47,8 +49,8 @@ class Reference:
     metadata: Mapping[str, Any]
 
 
-async def receive_files(request: Request, library: Library, folder: MediaFolder) -> list[NewFile]:
-    """Write the files of a form into the media folder, as they arrive.
+async def ingest_form(request: Request, library: Library, ingestion: Ingestion) -> Job:
+    """Receive the files of a form, and have them ingested.
 
     A form has files under any name, and perhaps a field `source` for each file, in their order, and a field `metadata`
     with a JSON object for all of them. A file without a source has its name as source.
@@ -56,15 +58,15 @@ async def receive_files(request: Request, library: Library, folder: MediaFolder)
     Args:
         request: The request.
         library: Its limits are applied.
-        folder: The media folder.
+        ingestion: Ingests the files; they are written into its media folder as they arrive.
 
     Returns:
-        The files.
+        The job.
 
     Raises:
         RequestError: The form is malformed, too large, too slow, or lacks files. Nothing is kept then.
     """
-    settings = library.settings
+    settings, folder = library.settings, ingestion.folder
     folder.require_space(settings.max_upload_bytes)
     chunks = limited_chunks(request, settings.max_upload_bytes, settings.timeout_s)
     with ExitStack() as stack:
@@ -81,19 +83,19 @@ async def receive_files(request: Request, library: Library, folder: MediaFolder)
             check_source(source)
         metadata = check_metadata(form.metadata)
         pairs = list(zip(sources, form.files, strict=True))
-        return await asyncio.to_thread(_keep, pairs, metadata, folder)
+        return await ingestion.submit(partial(_keep, pairs, metadata, folder))
 
 
-async def resolve_references(references: Sequence[Reference], library: Library, folder: MediaFolder) -> list[NewFile]:
-    """Check references, and write those that are data URIs into the media folder.
+async def ingest_references(references: Sequence[Reference], library: Library, ingestion: Ingestion) -> Job:
+    """Check references, and have them ingested.
 
     Args:
         references: What a client has sent.
         library: Its media policy is applied.
-        folder: The media folder.
+        ingestion: Ingests them. Those that are data URIs are written into its media folder, others are fetched later.
 
     Returns:
-        The files; those of URLs are fetched later.
+        The job.
 
     Raises:
         RequestError: A reference is no http(s) URL and no data URI, or URLs are not fetched.
@@ -108,7 +110,7 @@ async def resolve_references(references: Sequence[Reference], library: Library, 
             raise RequestError(400, "the server opens no files: send an http(s) URL, a data URI, or upload the file")
         elif not library.policy.urls:
             raise RequestError(400, "this server fetches no URLs; send the content, or start it with --media-urls")
-    return await asyncio.to_thread(_write_data_uris, references, folder)
+    return await ingestion.submit(partial(_write_data_uris, references, ingestion.folder))
 
 
 def check_source(source: str) -> None:
