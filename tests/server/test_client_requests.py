@@ -258,6 +258,20 @@ def test_abandoned_work_is_cancelled_in_the_server(server: ModelServer, busy: Ga
     assert not busy.resume.is_set()
 
 
+def test_cancelled_task_whose_model_is_closed(server: ModelServer, busy: GatedForward) -> None:
+    async def cancel_and_close() -> None:
+        embedder = Embedder(server.url)
+        call = asyncio.ensure_future(embedder.aembed(["a text"]))
+        await asyncio.to_thread(server.wait_for_items, 1)
+        call.cancel()
+        embedder.close()
+        await asyncio.wait([call])
+        assert call.cancelled()
+
+    asyncio.run(cancel_and_close())
+    assert not busy.resume.is_set()
+
+
 def test_abandoned_stream_is_cancelled_in_the_server() -> None:
     num_prompts, resume = [0], threading.Event()
 
@@ -447,3 +461,10 @@ def test_time_limit_of_a_server_that_wants_to_be_asked_later() -> None:
         server.pages["/qwen3vl/models"] = (503, {"Retry-After": "3600"}, b"")
         with pytest.raises(ServerError, match=r"no answer within 1 s \(timeout_s\); the last attempt.*status 503"):
             Embedder(f"http://127.0.0.1:{server.port}", timeout_s=1)
+
+
+def test_answer_that_cannot_be_decoded() -> None:
+    with Server() as server:
+        server.pages["/qwen3vl/models"] = (200, {"Content-Encoding": "gzip"}, b"not compressed")
+        with pytest.raises(ServerError, match=r"cannot be reached: .*\(1 attempts\)"):
+            Embedder(f"http://127.0.0.1:{server.port}", max_retries=0)

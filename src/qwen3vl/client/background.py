@@ -82,7 +82,8 @@ class BackgroundCalls:
         try:
             return await future
         except asyncio.CancelledError as error:
-            if self.closed:
+            task = asyncio.current_task()
+            if self.closed and not (task and task.cancelling()):
                 raise RuntimeError(CLOSED) from error
             raise
 

@@ -180,7 +180,7 @@ class Transport(BackgroundCalls):
             response = await self._connect().http.request(
                 method, server.url + path, content=content, headers=headers, timeout=timeout
             )
-        except (httpx.TransportError, OSError) as error:
+        except (httpx.RequestError, OSError) as error:  # a body that cannot be decoded is a RequestError, too
             server.fail()
             raise _UnavailableError(f"{server.url} cannot be reached: {str(error) or type(error).__name__}") from error
         finally:

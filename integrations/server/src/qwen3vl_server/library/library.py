@@ -120,9 +120,11 @@ class Library:
     async def lifespan(self, _app: Any) -> AsyncIterator[None]:
         """Return a context for the lifetime of the application."""
         await self.open()
-        yield
-        if self.ingestion is not None:
-            await self.ingestion.close()
+        try:
+            yield
+        finally:
+            if self.ingestion is not None:
+                await self.ingestion.close()
 
     async def document(self, point_id: str) -> Document:
         """Return a stored document.
