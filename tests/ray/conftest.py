@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Workers are started in this environment, and not by `uv run`, as this process may be.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 # The memory that others use on this machine must not make Ray kill workers.
 os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (Ray's own name)
 NUM_CPUS = 4
