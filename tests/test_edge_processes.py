@@ -153,7 +153,7 @@ def test_processes_that_take_turns_in_a_qdrant_folder_lose_no_collection(databas
     folder = str(make_store(database, tmp_path / "store"))
     processes = [subprocess.Popen([sys.executable, "-c", CREATE_COLLECTIONS, folder, name]) for name in "abc"]
     try:
-        assert [process.wait(120) for process in processes] == [0, 0, 0]
+        assert [process.wait(300) for process in processes] == [0, 0, 0]
     finally:
         for process in processes:
             process.kill()

@@ -20,6 +20,7 @@ from PIL import Image
 from qwen3vl import Embedder, Reranker
 from qwen3vl.engine import Engine, request_queue
 from qwen3vl.engine.devices import choose_devices
+from qwen3vl.engine.media_decoder import load_pixels
 from qwen3vl.engine.memory import RECOVERY_BATCHES, TokenBudget, bytes_per_token, token_budget
 from qwen3vl.engine.replica import Replica
 from tests.conftest import CASES, REFERENCE, resolve
@@ -174,7 +175,7 @@ def test_slow_media_of_one_caller_do_not_delay_others(checkpoints: Path, media: 
     def blocking_decode(sized: Any) -> Any:
         inside.set()
         resume.wait(60)
-        return sized.load()
+        return load_pixels(sized)
 
     embedder = embedder_with(checkpoints / "embedding", stages={"decode": blocking_decode}, vision_cache=0, threads=2)
     vectors: list[Any] = []
@@ -240,7 +241,7 @@ def test_number_of_batches_in_flight_is_bounded(checkpoints: Path) -> None:
 
     def counting_decode(sized: Any) -> Any:
         decoded.append(sized.name)
-        return sized.load()
+        return load_pixels(sized)
 
     def blocking_forward(replica: Replica, *args: Any, **options: Any) -> Any:
         resume.wait(60)
@@ -270,7 +271,7 @@ def test_number_of_batches_in_flight_is_bounded(checkpoints: Path) -> None:
 def test_waiting_for_media_is_counted(checkpoints: Path, media: dict[str, Path]) -> None:
     def slow_decode(sized: Any) -> Any:
         time.sleep(0.2)
-        return sized.load()
+        return load_pixels(sized)
 
     embedder = embedder_with(checkpoints / "embedding", stages={"decode": slow_decode}, vision_cache=0)
     embedder.embed([{"image": media["odd"]}])

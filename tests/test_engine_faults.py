@@ -28,13 +28,14 @@ import os, signal, sys, threading, time
 from PIL import Image
 from qwen3vl import Embedder
 from qwen3vl.engine import Engine
+from qwen3vl.engine.media_decoder import load_pixels
 
 decoding = threading.Event()
 
 def decode(media):
     decoding.set()
     time.sleep(1.0)
-    return media.load()
+    return load_pixels(media)
 
 embedder = Embedder("tiny", device="cpu")
 engine = embedder.engine

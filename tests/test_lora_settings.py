@@ -68,6 +68,7 @@ def test_command_line(
 ) -> None:
     """A store remembers the adapter of its vectors."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")  # paths are not wrapped
     draw_scenes(tmp_path / "photos", 3)
     assert main(["index", "photos", "--store", "library", "--model", "tiny", "--adapter", adapter]) == 0
     store = open_store("library", "qwen3vl")
