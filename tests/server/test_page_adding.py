@@ -59,7 +59,9 @@ def test_files_are_chosen_by_keys_and_found(page: Any, library: LibraryServer) -
     page.keyboard.press("Enter")
     wait_for(page, "document.activeElement.id === 'add-pick'")
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        while not chooser.is_done():  # under load, the first one can be shown before Playwright waits for it
+            page.keyboard.press("Enter")
+            page.wait_for_timeout(2000)
     chooser.value.set_files(files)
     page.wait_for_selector("#add-status:has-text('4 of 4 files added')")
     assert texts(page, "#add-list .add-name") == [file["name"] for file in files]
