@@ -19,6 +19,8 @@ os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (Ray's own nam
 NUM_CPUS = 4
 """Logical cores: a pool of actors, the tasks of a source and those of a sink have to fit beside one another."""
 OBJECT_STORE_BYTES = 128 * 2**20
+_NUM_ATTEMPTS = 3
+"""Ray gives a node 30 s to start, which are not enough on a busy machine at times."""
 
 
 class _ModuleWithoutRay(pytest.Module):
@@ -47,14 +49,21 @@ def local_ray(ray_folder: Path) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it may have relative paths
         patch.chdir(ray_folder)
-        ray.init(
-            "local",  # not one that runs on this machine already
-            num_cpus=NUM_CPUS,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        for attempt in range(_NUM_ATTEMPTS):
+            try:
+                ray.init(
+                    "local",  # not one that runs on this machine already
+                    num_cpus=NUM_CPUS,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                    configure_logging=False,
+                )
+                break
+            except Exception:
+                ray.shutdown()
+                if attempt == _NUM_ATTEMPTS - 1:
+                    raise
     try:
         yield ray
     finally:
