@@ -106,7 +106,7 @@ def test_names_and_queries_that_cannot_be_used(
     assert figures["missing"] == {"gone.png": "a"}
     assert main(["eval", str(path), "--store", str(store), "--allow-missing", "--at", "40"]) == 0
     table = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
-    assert "store0: dense" in table
+    assert f"{store.name}: dense" in table
     assert "0.50–0.50" in table
     assert figures["settings"][0]["groups"]["all"]["recall@40"]["mean"] == 0.5
     path.write_text(
