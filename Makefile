@@ -20,7 +20,7 @@ LOCAL := . ./integrations/qdrant ./integrations/chroma ./integrations/langchain 
 # The core: no framework, no store of an integration, nothing marked slow.
 CORE_TESTS := tests -m 'not slow' --ignore=tests/langchain --ignore=tests/llama_index --ignore=tests/server --ignore=tests/ray --ignore=tests/test_docs.py \
 	--ignore=tests/test_stores.py --ignore=tests/test_store_ingest.py --ignore=tests/test_async_stores.py \
-	--ignore=tests/test_copy.py --ignore=tests/test_copy_cli.py \
+	--ignore=tests/test_copy.py --ignore=tests/test_copy_cli.py --ignore=tests/test_examples.py --ignore=tests/test_example_rag.py \
 	--ignore=tests/test_network_faults.py --ignore=tests/test_quantization.py
 STORE_TESTS := tests/test_stores.py tests/test_store_ingest.py tests/test_async_stores.py tests/test_copy.py
 PARITY_TESTS := tests/test_golden.py tests/test_model.py tests/test_attention.py tests/test_packing.py \

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         cosines = embedder.embed(queries, instruction=INSTRUCTION) @ embedder.embed(images).T
     ranks = (cosines > cosines.diagonal()[:, None]).sum(axis=1) + 1  # of the right image
 
-    for query, row, rank in list(zip(queries, cosines, ranks, strict=True))[:3]:
+    for query, row, rank in list(zip(queries, cosines, ranks, strict=True))[:2]:
         print(f"query: {query}\n  the right image has rank {rank}")
         for index in (-row).argsort()[:3]:
             print(f"  {row[index]:.2f}  image {index}, {scenes[index].caption()}")

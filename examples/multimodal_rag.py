@@ -5,8 +5,8 @@
         --answer-url http://localhost:8001/v1 --answer-model Qwen/Qwen3-VL-8B-Instruct
 
 With --answer-url, any server answers that speaks OpenAI's chat completions (its key is read from OPENAI_API_KEY);
-without it, transformers runs --answer-model in this process. Without --answer-model, only the pages are printed. Without
-a PDF, slides are drawn, and the question is about the three that show the same scene.
+without it, transformers runs --answer-model in this process. Without --answer-model, only the pages are printed.
+Without a PDF, slides are drawn, and the question is about the three that show the same scene.
 """
 
 from __future__ import annotations

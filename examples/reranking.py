@@ -3,9 +3,8 @@
     python examples/reranking.py --dimensions 256 \
         --model Qwen/Qwen3-VL-Embedding-2B --reranker Qwen/Qwen3-VL-Reranker-2B
 
-The documents are drawn scenes that differ in details, as captions and as images. The vectors are cut to a few values,
-which makes the search coarse, as it is in a large store. With a network, take the data sets of text_retrieval.py and
-image_retrieval.py.
+The documents are drawn scenes that differ in details, as images and as captions. The vectors are cut to a few values,
+which makes the search coarse. With a network, take the data sets of text_retrieval.py and image_retrieval.py.
 """
 
 from __future__ import annotations
@@ -35,15 +34,14 @@ def main(arguments: list[str] | None = None) -> None:
     others = [near_miss(scene, random) for scene in asked for _ in range(4)]
     scenes = list({scene.key: scene for scene in asked + others}.values())
     right = [[scene.key for scene in scenes].index(scene.key) for scene in asked]
-    queries = [scene.caption(style=1) for scene in asked]
+    captions = [{"text": scene.caption()} for scene in scenes]
+    images = [{"image": scene.draw(random)} for scene in scenes]
 
-    print(f"{len(queries)} queries, {len(scenes)} documents, {NUM_CANDIDATES} of them reranked\n")
-    print(f"{'documents':12}{'order':12}recall@1  recall@5   MRR")
+    print(f"{len(right)} queries, {len(scenes)} documents, {NUM_CANDIDATES} of them reranked\n")
+    print(f"{'search':16}{'order':12}recall@1  recall@5   MRR")
     with Embedder(options.model, dimensions=options.dimensions) as embedder, Reranker(options.reranker) as reranker:
-        for kind, documents in [
-            ("texts", [{"text": scene.caption()} for scene in scenes]),
-            ("images", [{"image": scene.draw(random)} for scene in scenes]),
-        ]:
+        for task, inputs, documents in [("text to image", captions, images), ("image to text", images, captions)]:
+            queries = [inputs[index] for index in right]
             cosines = embedder.embed(queries) @ embedder.embed(documents).T
             found = (-cosines).argsort(axis=1)[:, :NUM_CANDIDATES].tolist()
             reranked = []
@@ -52,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
                 reranked.append([candidates[document.index] for document in ranking])
             for order, results in [("by vectors", found), ("reranked", reranked)]:
                 ranks = np.array([rank_of(index, result) for index, result in zip(right, results, strict=True)])
-                print(f"{kind:12}{order:12}", end="")
+                print(f"{task:16}{order:12}", end="")
                 print(f"{(ranks <= 1).mean():8.2f}{(ranks <= 5).mean():10.2f}{(1 / ranks).mean():6.2f}")
 
 

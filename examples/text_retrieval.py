@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         cosines = embedder.embed(queries, instruction=INSTRUCTION) @ embedder.embed(passages).T
     ranks = (cosines > cosines.diagonal()[:, None]).sum(axis=1) + 1  # of the right passage
 
-    for query, row, rank in list(zip(queries, cosines, ranks, strict=True))[:3]:
+    for query, row, rank in list(zip(queries, cosines, ranks, strict=True))[:2]:
         print(f"query: {query}\n  the right passage has rank {rank}")
         for index in (-row).argsort()[:3]:
             print(f"  {row[index]:.2f}  {passages[index]}")

@@ -1,0 +1,75 @@
+"""The scripts in `examples/`, run with the tiny models: their metrics against chance, and the output that is documented."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+BY_VECTORS = (
+    *("text_classification", "text_qa", "text_retrieval"),
+    *("image_classification", "visual_qa", "image_retrieval"),
+)
+NAMES = (*BY_VECTORS, "reranking", "multimodal_rag")
+_METRIC = re.compile(r"^(\d+) \w+.*(?:accuracy|recall@1) ([\d.]+),.* by chance ([\d.]+)$", re.MULTILINE)
+_DECIMAL = re.compile(r"\d+\.\d\d")
+
+
+def run(name: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a script in this process and return what it prints."""
+    capsys.readouterr()
+    importlib.import_module(f"examples.{name}").main(list(arguments))
+    return capsys.readouterr().out
+
+
+def beats_chance(output: str) -> bool:
+    """Whether a printed metric is five standard deviations above that of guesses."""
+    match = _METRIC.search(output)
+    assert match is not None, output
+    count, metric, chance = int(match[1]), float(match[2]), float(match[3])
+    return metric > chance + 5 * math.sqrt(chance * (1 - chance) / count)
+
+
+def test_every_script_is_tested_and_documented() -> None:
+    assert sorted(path.stem for path in (ROOT / "examples").glob("*.py")) == sorted(NAMES)
+    assert re.findall(r"^python examples/(\w+)\.py$", PAGE, re.MULTILINE) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_is_the_documented_one(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """All words and whole numbers are equal; decimals, such as a cosine, may differ a little between machines."""
+    documented = re.search(rf"python examples/{name}\.py\n```\n\n```text\n(.*?)```", PAGE, re.DOTALL)
+    assert documented is not None
+    output = run(name, capsys)
+    assert _DECIMAL.sub("#", output) == _DECIMAL.sub("#", documented[1])
+    numbers = [float(number) for number in _DECIMAL.findall(output)]
+    assert numbers == pytest.approx([float(number) for number in _DECIMAL.findall(documented[1])], abs=0.05)
+    assert name not in BY_VECTORS or beats_chance(output)
+
+
+@pytest.mark.parametrize("name", ["image_classification", "visual_qa", "image_retrieval"])
+def test_random_weights_do_not_beat_chance(name: str, checkpoints: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not beats_chance(run(name, capsys, "--model", str(checkpoints / "embedding")))
+
+
+def test_reranking_improves_what_the_vectors_find(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = re.findall(r"^(\w+) +(?:by vectors|reranked) +([\d.]+) +([\d.]+) +([\d.]+)$", run("reranking", capsys), re.M)
+    before, after = ([float(cell) for cell in row[1:]] for row in rows)
+    assert after[0] > before[0]
+    assert after[2] > before[2]
+    assert after[1] >= before[1]
+
+
+def test_a_script_runs_as_a_process() -> None:
+    process = subprocess.run(
+        [sys.executable, "examples/text_qa.py"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert beats_chance(process.stdout)
