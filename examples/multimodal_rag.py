@@ -30,7 +30,7 @@ from qwen3vl.media.preview import data_uri, thumbnail
 
 NUM_CANDIDATES, NUM_PAGES = 10, 3  # pages that the reranker scores, and that the vision model sees
 PAGE_PIXELS = 1024  # longer side of a page, as the vision model sees it
-MAX_TOKENS = 256  # of the answer
+MAX_TOKENS = 256  # of the answer of a model in this process
 TASK = (
     "Answer the question from these pages of a document and from nothing else. After each statement, name the page "
     "that it is from, as [page 3]. If the pages do not answer the question, say so."
@@ -45,9 +45,8 @@ def draw_slides(path: Path) -> tuple[str, list[int]]:
     slides = [Scene(scene.things, background) for scene in scenes for background in range(3)]
     random.shuffle(slides)
     write_slides(path, slides, random)
-    return f"Which pages show {asked.caption()}?", [
-        number for number, slide in enumerate(slides, start=1) if slide.key == asked.key
-    ]
+    answering = [number for number, slide in enumerate(slides, start=1) if slide.key == asked.key]
+    return f"Which pages show {asked.caption()}?", answering
 
 
 def write_prompt(question: str, pages: dict[int, Image.Image], image_part: Callable[[Image.Image], Any]) -> Any:
@@ -64,12 +63,13 @@ def ask_server(url: str, model: str, question: str, pages: dict[int, Image.Image
 
     messages = write_prompt(question, pages, lambda image: {"type": "image_url", "image_url": {"url": data_uri(image)}})
     client = OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"))
-    completion = client.chat.completions.create(model=model, messages=messages, max_tokens=MAX_TOKENS)
+    completion = client.chat.completions.create(model=model, messages=messages)
     return completion.choices[0].message.content or ""
 
 
 def ask_transformers(model: str, question: str, pages: dict[int, Image.Image]) -> str:
     """Return the answer of a model that runs in this process."""
+    import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     messages = write_prompt(question, pages, lambda image: {"type": "image", "image": image})
@@ -77,8 +77,9 @@ def ask_transformers(model: str, question: str, pages: dict[int, Image.Image]) -
     inputs = processor.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
-    vision_model = AutoModelForImageTextToText.from_pretrained(model, dtype="auto")
-    tokens = vision_model.generate(**inputs.to(vision_model.device), max_new_tokens=MAX_TOKENS)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    vision_model = AutoModelForImageTextToText.from_pretrained(model, dtype="auto").to(device)
+    tokens = vision_model.generate(**inputs.to(device), max_new_tokens=MAX_TOKENS)
     return str(processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
