@@ -73,13 +73,13 @@ def ask_transformers(model: str, question: str, pages: dict[int, Image.Image]) -
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     messages = write_prompt(question, pages, lambda image: {"type": "image", "image": image})
-    processor = AutoProcessor.from_pretrained(model)
+    processor: Any = AutoProcessor.from_pretrained(model)  # type: ignore[no-untyped-call]
     inputs = processor.apply_chat_template(
         messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    vision_model = AutoModelForImageTextToText.from_pretrained(model, dtype="auto").to(device)
-    tokens = vision_model.generate(**inputs.to(device), max_new_tokens=MAX_TOKENS)
+    vision_model: Any = AutoModelForImageTextToText.from_pretrained(model, dtype="auto")
+    tokens = vision_model.to(device).generate(**inputs.to(device), max_new_tokens=MAX_TOKENS)
     return str(processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 
 

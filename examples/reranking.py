@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     others = [near_miss(scene, random) for scene in asked for _ in range(4)]
     scenes = list({scene.key: scene for scene in asked + others}.values())
     right = [[scene.key for scene in scenes].index(scene.key) for scene in asked]
-    captions = [{"text": scene.caption()} for scene in scenes]
-    images = [{"image": scene.draw(random)} for scene in scenes]
+    captions: list[Any] = [{"text": scene.caption()} for scene in scenes]
+    images: list[Any] = [{"image": scene.draw(random)} for scene in scenes]
 
     print(f"{len(right)} queries, {len(scenes)} documents, {NUM_CANDIDATES} of them reranked\n")
     print(f"{'search':16}{'order':12}recall@1  recall@5   MRR")

@@ -144,7 +144,7 @@ def test_local_model_gets_the_pages_in_order_with_their_numbers(
     multimodal_rag.main([str(pdf), question, "--answer-model", folder])
 
     ((inputs, tokens),) = calls
-    processor = AutoProcessor.from_pretrained(folder)
+    processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
     prompt = re.sub(r"(<\|image_pad\|>)+", "<image>", processor.decode(inputs["input_ids"][0]))
     expected = "".join(f"Page {number}:<|vision_start|><image><|vision_end|>" for number in pages)
     assert prompt.startswith(f"<|im_start|>user\n{expected}")
