@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
+
+from qwen3vl.durable import write_file
 
 Status = Literal["waiting", "running", "done", "failed"]
 
@@ -89,13 +90,7 @@ class JobRecords:
         Args:
             job: The job.
         """
-        path = self._path(job.id)
-        temporary = path.with_suffix(".new")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump([asdict(new_file) for new_file in job.files], file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_file(self._path(job.id), json.dumps([asdict(new_file) for new_file in job.files]).encode())
 
     def remove(self, job: Job) -> None:
         """Delete the record of a job.
