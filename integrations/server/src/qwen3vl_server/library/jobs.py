@@ -101,7 +101,12 @@ class JobRecords:
         self._path(job.id).unlink(missing_ok=True)
 
     def load(self) -> Iterable[Job]:
-        """Read the jobs that a former process has not finished, oldest first."""
+        """Read the jobs that a former process has not finished, oldest first.
+
+        Files that it had not written completely are deleted, because their jobs were not accepted.
+        """
+        for path in self._folder.glob("*.tmp"):
+            path.unlink(missing_ok=True)
         for path in sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
             files = json.loads(path.read_text(encoding="utf-8"))
             yield Job(tuple(NewFile(**file) for file in files), path.stem)
