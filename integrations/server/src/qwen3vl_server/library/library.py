@@ -14,8 +14,8 @@ from qwen3vl.errors import InputError, PolicyError
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.retriever import AsyncRetriever
 from qwen3vl.stores import AsyncStore
+from qwen3vl_server.byte_cache import ByteCache
 from qwen3vl_server.errors import RequestError
-from qwen3vl_server.library.cache import ByteCache
 from qwen3vl_server.library.failures import store_failures
 from qwen3vl_server.library.ingestion import Ingestion
 from qwen3vl_server.library.media_folder import MediaFolder
