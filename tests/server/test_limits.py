@@ -1,4 +1,4 @@
-"""Keys, limits, clients that leave, and a server that is told to stop: in front of a device that is busy."""
+"""Keys, limits, clients that leave, and a server that shuts down: in front of a device that is busy."""
 
 from __future__ import annotations
 

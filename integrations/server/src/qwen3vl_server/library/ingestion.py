@@ -39,7 +39,7 @@ class Ingestion:
         embedder: Embeds the documents.
         store: Where they are written.
         folder: Where their files are.
-        counts: Is told when the store was changed.
+        counts: Counts of the store, which are forgotten when a job has changed it.
     """
 
     def __init__(self, embedder: Embedder, store: AsyncStore, folder: MediaFolder, counts: SourceCounts) -> None:
