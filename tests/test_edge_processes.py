@@ -131,7 +131,7 @@ def test_forked_process_is_refused_and_disturbs_nothing(tmp_path: Path) -> None:
 
 
 CREATE_COLLECTIONS = """
-import sys, time
+import sys
 from qwen3vl import StoreError, open_store
 from tests.support.fake_embedder import fake_recipe
 
@@ -142,7 +142,6 @@ for number in range(12):
             break
         except StoreError as error:
             assert "open in another process" in str(error), error
-            time.sleep(0.05)
     store.create(fake_recipe())
     store.close()
 """

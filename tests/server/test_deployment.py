@@ -64,6 +64,15 @@ def test_files_that_the_image_copies_are_in_its_context() -> None:
         assert f"!{path}" in kept
 
 
+def test_build_arguments_that_are_named_exist() -> None:
+    named: set[str] = set()
+    for file in (DEPLOY / "Dockerfile", ROOT / "docs" / "deployment.md"):
+        of_file = set(re.findall(r"--build-arg (\w+)", file.read_text(encoding="utf-8")))
+        assert of_file
+        named |= of_file
+    assert named <= {rest.partition("=")[0] for name, rest in instructions() if name == "ARG"}
+
+
 def test_version_of_qdrant_is_pinned() -> None:
     """To one that has everything that a store uses; `latest` would change with every pull."""
     name, _, version = compose("compose.yaml")["services"]["qdrant"]["image"].partition(":v")
