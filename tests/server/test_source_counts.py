@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ async def test_count_before_former_documents_are_deleted(
 
     ingestion.start()
     for text in (b"a red circle", b"a blue square"):
-        job = await ingestion.submit(lambda text=text: write_file(text))  # type: ignore[misc]
+        job = await ingestion.submit(partial(write_file, text))
         while job.status in ("waiting", "running"):
             await asyncio.sleep(0.01)
         assert (job.status, job.error) == ("done", None)
