@@ -30,7 +30,7 @@ def bootstrap_interval(
     Returns:
         The lower and the upper ends, (...) float64 each. Of a single query, both are its measure.
     """
-    from scipy.special import ndtr, stdtrit  # installed with pytrec_eval
+    from scipy.special import ndtr, stdtrit  # slow to import, and only installed with the extra eval
 
     random = np.random.default_rng(seed)
     count = scores.shape[-1]
