@@ -151,7 +151,7 @@ def _warnings(evaluation: Evaluation) -> list[str]:
         reasons = [f"{name} ({reason})" for name, reason in evaluation.unscored.items()]
         lines.append(
             f"{len(reasons)} documents cannot be reranked and come after the others, so that the figures with the "
-            f"reranker are too low: {_first(reasons)}"
+            f"reranker are wrong: {_first(reasons)}"
         )
     missing = evaluation.relevance.missing
     if missing:
