@@ -125,7 +125,8 @@ def test_names_and_queries_that_cannot_be_used(
 @pytest.mark.parametrize("width", [80, 60])
 def test_tables_fit_into_narrow_terminals(width: int) -> None:
     """Headings and figures are whole; columns that do not fit come in another part below."""
-    console = Console(file=StringIO(), width=width)
+    printed = StringIO()
+    console = Console(file=printed, width=width)
     document = Document("/tmp/1.png", "picture", image="/tmp/1.png")
     kinds = ({"text": "a"}, {"text": "a", "image": "b"}, {"text": "a", "video": "b"})
     queries = [EvalQuery(str(number), kind, {"/tmp/1.png": 1}) for number, kind in enumerate(kinds)]
@@ -135,7 +136,7 @@ def test_tables_fit_into_narrow_terminals(width: int) -> None:
     results = [SettingResult(Setting("library", candidates=100 + number), hits, scores) for number in range(12)]
     relevance = Relevance([query.relevant for query in queries], {"/tmp/1.png": document}, {})
     print_tables(console, Evaluation(queries, relevance, results, {}).to_dict())
-    output = console.file.getvalue()
+    output = printed.getvalue()
     assert max(map(len, output.splitlines())) <= width
     words = re.sub(r"[│┃]", " ", output).split()
     for name in ("ndcg@100", "mrr@100", *(f"recall@{cutoff}" for cutoff in cutoffs)):

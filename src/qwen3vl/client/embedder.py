@@ -60,5 +60,9 @@ class RemoteEmbedder(RemoteBackend):
         return self._arun(self._call(instruction), inputs)
 
     def _call(self, instruction: str) -> Call:
-        fields = {**self._model_fields, "instruction": instruction, "dimensions": self.recipe.dimensions}
+        fields: dict[str, Any] = {
+            **self._model_fields,
+            "instruction": instruction,
+            "dimensions": self.recipe.dimensions,
+        }
         return Call(path="/qwen3vl/embed", items_field="inputs", recipe=self._served_recipe, fields=fields)
