@@ -29,7 +29,6 @@ _REFUSED = (400, 413, 422)
 """Statuses of an answer that finds fault with the request."""
 
 Value = NDArray[np.float32]
-PreparedItem = tuple[int, Item, VllmPrompt]
 
 
 @dataclass(frozen=True, slots=True)

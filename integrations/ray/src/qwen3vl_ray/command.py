@@ -51,11 +51,12 @@ def index_on_cluster(
     Raises:
         Qwen3VLError: As for `ingest`.
     """
-    for name in ("model", "adapter"):  # workers have other current folders
-        if (place := arguments.get(name)) and Path(place).is_dir():
-            arguments[name] = str(Path(place).resolve())
+    urls = server_urls(arguments["model"])
+    for name in () if urls else ("model", "adapter"):  # workers have other current folders
+        if (folder := arguments.get(name)) and Path(folder).is_dir():
+            arguments[name] = str(Path(folder).resolve())
     with _connected(address):
-        on_gpus = not server_urls(arguments["model"]) and arguments["device"] != "cpu"
+        on_gpus = not urls and arguments["device"] != "cpu"
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         num_gpus = min(1, resources.get("GPU", 0)) if on_gpus else 0
         options: dict[str, Any] = {
