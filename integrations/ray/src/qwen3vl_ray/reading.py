@@ -137,8 +137,7 @@ def _load_object(url: str, loader: Loader) -> Iterator[Document | LoadFailure | 
         except InputError as error:
             yield LoadFailure(url, str(error))
             return
-        # The policy's folders are about files of this machine, and this one is a copy.
-        for item in replace(loader, policy=replace(loader.policy, folders=None)).load_file(copy):
+        for item in loader.load_file(copy):
             yield _rename(item, str(copy), url)
 
 
