@@ -20,7 +20,7 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.settings import ModelName
 from qwen3vl_ray.contents import EmbedNew
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, to_entry
-from qwen3vl_ray.pools import BATCH_SIZE, check_arguments, map_on_models
+from qwen3vl_ray.pools import BATCH_SIZE, check_arguments, check_connection, map_on_models
 from qwen3vl_ray.reading import Paths, load_entries, read_files
 from qwen3vl_ray.target import Target
 from qwen3vl_ray.writing import MAX_WRITERS, StoreDatasink, find_cause, run
@@ -76,6 +76,7 @@ def ingest(
         StoreError: The store cannot be reached for two minutes, or refuses everything.
         ModelError: The model cannot be loaded on a worker.
         IngestError: All points are written, and those that `sync` deletes cannot be deleted.
+        RuntimeError: This process is connected by Ray Client.
         ValueError: `sync` has another value, there is an `api_key`, or Ray restores a checkpoint, with which a run does
             not see all documents.
 
@@ -84,6 +85,7 @@ def ingest(
         report = ingest(["scans", "s3://bucket/manuals"], "http://localhost:6333", max_workers=8)
         ```
     """
+    check_connection()
     target = Target(location, collection, None if layout is None else tuple(layout.items()), timeout_s)
     tracker = SyncTracker(sync)
     if tracker.enabled and ray.data.DataContext.get_current().checkpoint_config is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+import ray.util.client
 from ray.data import ActorPoolStrategy, Dataset
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,9 @@ def map_on_models(
 
     Raises:
         ValueError: There is an `api_key` among the arguments.
+        RuntimeError: This process is connected by Ray Client.
     """
+    check_connection()
     check_arguments(arguments, num_gpus)
     pool = ActorPoolStrategy(
         min_size=min_workers,
@@ -61,6 +64,20 @@ def map_on_models(
         fn_constructor_kwargs=arguments,
         num_gpus=num_gpus,
     )
+
+
+def check_connection() -> None:
+    """Check that Ray Data can run from this process.
+
+    Raises:
+        RuntimeError: It is connected by Ray Client, which has no streaming results of tasks.
+    """
+    if ray.util.client.ray.is_connected():
+        raise RuntimeError(
+            "this process is connected by Ray Client (ray://), through which Ray Data does not run: run "
+            "`qwen3vl index --ray ray://HOST:PORT`, which moves its work to the cluster, submit the script with `ray "
+            'job submit`, or run it on a node with ray.init("auto")'
+        )
 
 
 def check_arguments(arguments: Mapping[str, Any], num_gpus: float) -> None:

@@ -23,6 +23,7 @@ from qwen3vl.loaders import Loader, Skipped
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, documents_table
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, MANIFEST_SUFFIXES, read_manifest
 from qwen3vl_ray.objects import Downloads, find_objects, is_object
+from qwen3vl_ray.pools import check_connection
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 _MIN_FILES, _MAX_TASKS = 32, 4096
@@ -66,7 +67,11 @@ def read_files(paths: Paths, loader: Loader, *, keep_skipped: bool) -> Dataset:
 
     Returns:
         The dataset.
+
+    Raises:
+        RuntimeError: This process is connected by Ray Client.
     """
+    check_connection()
     names = [os.fspath(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     manifests = [name for name in names if PurePath(name).suffix.lower() in MANIFEST_SUFFIXES]
     entries = _find([name for name in names if name not in manifests], loader)
