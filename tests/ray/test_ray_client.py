@@ -1,4 +1,4 @@
-"""`ray://` addresses: `qwen3vl index` moves its work to the cluster; Ray Data, which cannot run from there, is refused."""
+"""`ray://` addresses: `qwen3vl index` moves its work to the cluster; what cannot run from here is refused."""
 
 from __future__ import annotations
 

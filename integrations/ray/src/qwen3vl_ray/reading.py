@@ -87,15 +87,16 @@ def read_files(paths: Paths, loader: Loader, *, keep_skipped: bool) -> Dataset:
 
 def _find(names: list[str], loader: Loader) -> Dataset:
     """Return the files to load as a dataset: a block for each task."""
-    found: list[dict[str, Any]] = []
-    for item in chain.from_iterable(find_objects(name) if is_object(name) else loader.find(name) for name in names):
-        if isinstance(item, (str, Path)):
-            found.append({"path": str(item)})
-        else:
-            found.extend(documents_table([item]).to_pylist())
+    items = chain.from_iterable(find_objects(name) if is_object(name) else loader.find(name) for name in names)
+    found = [str(item) if isinstance(item, Path) else item for item in items]
     size = max(_MIN_FILES, math.ceil(len(found) / _MAX_TASKS))
-    chunks = [found[start : start + size] for start in range(0, max(len(found), 1), size)]
-    return ray.data.from_arrow([pa.Table.from_pylist(chunk, ENTRY_SCHEMA) for chunk in chunks])
+    chunks = (found[start : start + size] for start in range(0, max(len(found), 1), size))
+    return ray.data.from_arrow([_to_table(chunk) for chunk in chunks])
+
+
+def _to_table(found: Iterable[str | LoadFailure | Skipped]) -> pa.Table:
+    rows = [{"path": item} if isinstance(item, str) else documents_table([item]).to_pylist()[0] for item in found]
+    return pa.Table.from_pylist(rows, ENTRY_SCHEMA)
 
 
 def _find_manifests(names: list[str], loader: Loader) -> Iterator[str]:
