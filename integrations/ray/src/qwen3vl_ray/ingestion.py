@@ -93,7 +93,7 @@ def ingest(
             "sync needs to see all documents, and a run with a checkpoint of Ray does not: leave one of them out. A "
             "run without a checkpoint continues as well"
         )
-    target.reach()
+    target.read_recipe()
     arguments = {"model": model, **settings}
     recipe = model_recipe(arguments, num_gpus)
     store = target.prepare(recipe)

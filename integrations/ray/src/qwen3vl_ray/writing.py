@@ -220,7 +220,7 @@ def write(
         ```
     """
     target = Target(location, collection, None if layout is None else tuple(layout.items()), timeout_s)
-    target.reach()
+    target.read_recipe()
     return run(dataset, StoreDatasink(target, recipe), max_writers).report
 
 
