@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -98,18 +97,6 @@ def test_another_recipe_is_refused_before_any_work(place: str, collection: str, 
     with pytest.raises(RecipeError, match="max_frames is 8 there and 64 here"):
         ingest(library, place, collection=collection, **CPU)
     assert store.count() == 1
-
-
-def test_a_worker_with_another_recipe_ends_the_run(
-    qdrant_port: int, collection: str, library: Path, tiny_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As if the files of the model were changed after the run had begun."""
-    recipe = replace(tiny_embedder.recipe, max_frames=8)
-    monkeypatch.setattr("qwen3vl_ray.ingestion.model_recipe", lambda *_: recipe)
-    location = f"http://127.0.0.1:{qdrant_port}"
-    with pytest.raises(RecipeError, match="max_frames is 8 there and 64 here"):
-        ingest(library, location, collection=collection, **CPU)
-    assert open_store(location, collection).count() == 0
 
 
 def test_a_dataset_of_others_is_ingested_and_its_broken_rows_are_named(

@@ -166,15 +166,6 @@ def test_ingress_has_no_torch_and_its_names_are_public(golden_server: ServerClie
         assert ["libtorch" in each.read_text() for each in maps] == [False, True]
 
 
-def test_time_that_is_up_is_answered_through_the_proxy(golden_server: ServerClient, checkpoints: Path) -> None:
-    """The deployment of this test stays until the next test replaces it."""
-    deploy(checkpoints, timeout_s=2)
-    wait_until(lambda: golden_server.client.get("/qwen3vl/models").json()["limits"]["timeout_s"] == 2, 180)
-    texts = [f"{'word ' * 3000} {number}" for number in range(2000)]
-    response = golden_server.post("/v1/embeddings", {"input": texts})
-    assert (response.status_code, response.json()["error"]["code"]) == (503, "timeout"), response.text
-
-
 def test_model_that_is_replaced_by_another(
     golden_server: ServerClient, checkpoints: Path, media: dict[str, Path]
 ) -> None:

@@ -13,13 +13,13 @@ from PIL import Image
 from qwen3vl_ray.serve import ROUTER
 from qwen3vl_ray.serving.backends import DeployedEmbedder, DeployedReranker, HandleEmbedder, HandleReranker
 from qwen3vl_ray.serving.routing import content_key
-from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
+from qwen3vl_server import SERVER_POLICY
 from qwen3vl_server.errors import RequestError
 from ray import serve
 
 from qwen3vl import InputError, MediaError, ServerError
 from qwen3vl.inputs import as_item
-from tests.support.model_server import ModelServer, wait_until
+from tests.support.model_server import wait_until
 from tests.support.serve_replicas import RECIPE, ProcessReplica
 
 NUM_REPLICAS = 3
@@ -160,32 +160,6 @@ async def test_cancelled_call_is_cancelled_in_the_replica(embedder: DeployedEmbe
     with pytest.raises(asyncio.CancelledError):
         await call
     await asyncio.to_thread(wait_until, (folder / "cancelled").exists)
-
-
-def test_time_that_is_up_is_answered_as_by_the_server_and_the_calls_end(
-    handle: Any, embedder: DeployedEmbedder, folder: Path
-) -> None:
-    for name in ("waiting", "cancelled"):
-        (folder / name).unlink(missing_ok=True)
-    requests: list[tuple[str, dict[str, Any]]] = [
-        ("/v1/embeddings", {"input": "wait"}),
-        ("/v2/embed", {"texts": ["wait"], "input_type": "search_document", "embedding_types": ["float"]}),
-        ("/v1/rerank", {"query": "a text", "documents": ["wait"]}),
-    ]
-    with DeployedReranker(HandleReranker(handle, RECIPE, SERVER_POLICY)) as reranker:
-        app = create_app(embedder=embedder, reranker=reranker, settings=ServerSettings(timeout_s=1))
-        with ModelServer(app) as server:
-            for path, body in requests:
-                response = server.post(path, body)
-                assert response.status_code == 503, response.text
-                answer = response.json()
-                assert (answer["error"]["type"], answer["error"]["code"]) == ("server_error", "timeout")
-                message = "the answer took longer than 1 s; send smaller requests"
-                assert answer["error"]["message"] == answer["message"] == answer["detail"] == message
-                assert "retry-after" in response.headers
-                wait_until((folder / "cancelled").exists)
-                (folder / "cancelled").unlink()
-            assert server.waiting_items == 0
 
 
 def test_replicas_with_another_recipe_are_passed_over(local_ray: Any, handle: Any, folder: Path) -> None:
