@@ -25,7 +25,7 @@ def main(location: str, *paths: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={**head, "include_dashboard": False})
     address = f"ray://127.0.0.1:{port}"
     arguments: dict[str, Any] = {"collection": "qwen3vl", "loader": Loader(), "sync": False, "layout": None}
-    model = {"model": "tiny", "device": "cpu"}
+    model: dict[str, Any] = {"model": "tiny", "device": "cpu"}
     answers: dict[str, Any] = {}
     try:
         answers["report"] = asdict(index_on_cluster(address, paths, location, **arguments, **model))

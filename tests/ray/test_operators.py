@@ -50,7 +50,7 @@ def test_what_the_store_has_is_not_embedded_again(target: Target, tiny_embedder:
     rows, tally = read_tallies(operator(documents_table([*texts(1, 2, 3, 13), LoadFailure("gone", "it is gone")])))
     assert rows["source"].to_pylist() == ["3", "13"]
     assert rows["vector"].to_pylist()[0] == rows["vector"].to_pylist()[1]
-    assert (tally.unchanged, tally.failed, len(tally.seen)) == (2, [["gone", "", "it is gone"]], 4)
+    assert (tally.unchanged, list(map(tuple, tally.failed)), len(tally.seen)) == (2, [("gone", "", "it is gone")], 4)
     rows, tally = read_tallies(operator(documents_table(texts(1, 2))))
     assert (rows.num_rows, tally.unchanged) == (0, 2)
 
@@ -139,7 +139,7 @@ def test_documents_that_are_no_list_are_refused() -> None:
 
 
 def test_keys_are_not_passed_through_ray(local_ray: Any) -> None:
-    arguments = {"model": "http://127.0.0.1:1", "api_key": "secret"}
+    arguments: dict[str, Any] = {"model": "http://127.0.0.1:1", "api_key": "secret"}
     with pytest.raises(ValueError, match="QWEN3VL_API_KEY"):
         embed(local_ray.data.range(1), num_gpus=0, **arguments)
     with pytest.raises(ValueError, match="QWEN3VL_API_KEY"):

@@ -72,7 +72,7 @@ def check_connection() -> None:
     Raises:
         RuntimeError: It is connected by Ray Client, which has no streaming results of tasks.
     """
-    if ray.util.client.ray.is_connected():
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
         raise RuntimeError(
             "this process is connected by Ray Client (ray://), through which Ray Data does not run: run "
             "`qwen3vl index --ray ray://HOST:PORT`, which moves its work to the cluster, submit the script with `ray "

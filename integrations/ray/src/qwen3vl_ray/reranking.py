@@ -92,7 +92,7 @@ class Rerank:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_null(kind)
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_null(kind))
 
 
 def _localize(row: dict[str, Any], downloads: Downloads) -> dict[str, Any]:
