@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 import time
+import warnings
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +18,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qwen3vl_chroma import AsyncChromaStore, ChromaStore
 from qwen3vl_qdrant import AsyncQdrantStore, QdrantStore
 
-from qwen3vl import Document, Store, aingest, ingest
+from qwen3vl import Document, Store, aingest, ingest, open_store
 from tests.support.fake_embedder import FakeEmbedder, passages, query_vector
 from tests.support.store_backends import OpenStore, open_async_store
 
@@ -167,3 +170,24 @@ async def test_blocking_store_has_async_methods_too(store: Store) -> None:
     await store.adelete(ids[:2])
     await store.adelete_where({"source": "nowhere"})
     assert await store.acount() == 3
+
+
+def test_cancelled_call_that_has_not_begun_leaves_no_coroutine() -> None:
+    store, executor, resume = open_store(":memory:"), ThreadPoolExecutor(1), threading.Event()
+
+    async def cancel() -> None:
+        asyncio.get_running_loop().set_default_executor(executor)
+        executor.submit(resume.wait, 60)
+        task = asyncio.create_task(store.acount())
+        await asyncio.sleep(0)  # it waits for the thread
+        task.cancel()
+        await asyncio.wait([task])
+        resume.set()
+        assert task.cancelled()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        asyncio.run(cancel())
+        gc.collect()
+    assert [str(warning.message) for warning in caught if warning.category is RuntimeWarning] == []
+    store.close()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from qwen3vl import Document, Embedder, Reranker, open_store
 from qwen3vl.cli import main
 from qwen3vl.cli.eval_page import write_eval_page
+from qwen3vl.cli.evaluate import print_tables
 from qwen3vl.demo.scenes import Scene
 from qwen3vl.evaluation import EvalQuery, Evaluation, Relevance, Setting, SettingResult, evaluate, grid, read_queries
 from qwen3vl.evaluation.measures import measure
@@ -117,6 +120,31 @@ def test_names_and_queries_that_cannot_be_used(
     assert list(figures["failed"]) == ["b"]
     assert "1 queries cannot be used" in messages
     assert figures["queries"] == ["a"]
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_tables_fit_into_narrow_terminals(width: int) -> None:
+    """Headings and figures are whole; columns that do not fit come in another part below."""
+    printed = StringIO()
+    console = Console(file=printed, width=width)
+    document = Document("/tmp/1.png", "picture", image="/tmp/1.png")
+    kinds = ({"text": "a"}, {"text": "a", "image": "b"}, {"text": "a", "video": "b"})
+    queries = [EvalQuery(str(number), kind, {"/tmp/1.png": 1}) for number, kind in enumerate(kinds)]
+    hits = [[Hit("1", document, 0.5)]] * len(queries)
+    cutoffs = (1, 5, 10, 20, 50, 100)
+    scores = measure(hits, [query.relevant for query in queries], cutoffs)
+    results = [SettingResult(Setting("library", candidates=100 + number), hits, scores) for number in range(12)]
+    relevance = Relevance([query.relevant for query in queries], {"/tmp/1.png": document}, {})
+    print_tables(console, Evaluation(queries, relevance, results, {}).to_dict())
+    output = printed.getvalue()
+    assert max(map(len, output.splitlines())) <= width
+    words = re.sub(r"[│┃]", " ", output).split()
+    for name in ("ndcg@100", "mrr@100", *(f"recall@{cutoff}" for cutoff in cutoffs)):
+        assert words.count(name) == 1 + (name == "ndcg@100")
+    assert words.count("1.00–1.00") == len(results) * 8
+    for name in ("all (3)", "query: text (1)", "query: text + image (1)", "query: text + video (1)"):
+        assert output.count(f"│ {name} ") >= 2
+    assert output.count(" 12 ┃") == 1
 
 
 @pytest.mark.parametrize(

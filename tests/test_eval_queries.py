@@ -68,6 +68,16 @@ def test_json_lines(tmp_path: Path) -> None:
     assert [each.kind for each in (text, both, video, images)] == ["text", "text + image", "video", "image"]
 
 
+def test_separators_in_strings_and_byte_order_marks(tmp_path: Path) -> None:
+    """JSON may have U+2028 and U+0085 in its strings; editors on Windows write a mark before the first line."""
+    path = tmp_path / "queries.jsonl"
+    text = "two\u2028lines\u0085and more"
+    line = json.dumps({"id": "1", "text": text, "relevant": ["a.png"]}, ensure_ascii=False)
+    path.write_text(f"{line}\r\n\r\n", encoding="utf-8-sig", newline="")
+    (query,) = read_queries(path)
+    assert query.input == {"text": text}
+
+
 def test_documented_lines(tmp_path: Path) -> None:
     (block,) = blocks("docs/evaluation.md", "json")
     path = tmp_path / "queries.jsonl"

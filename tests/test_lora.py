@@ -140,6 +140,10 @@ def test_other_dtypes_of_the_model(
         ("reranker", {"target_modules": ["embed_tokens"], "ensure_weight_tying": True}),
         ("reranker", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
         ("reranker", {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
+        (
+            "reranker",
+            {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+        ),
         ("reranker-untied", {"target_modules": ["lm_head", "q_proj"]}),
     ],
 )
@@ -298,7 +302,7 @@ def test_missing_and_damaged_files(checkpoints: Path, text_adapter: TrainedAdapt
     with pytest.raises(ModelError, match="has no adapter weights"):
         Embedder(base, adapter=adapter, device="cpu")
     with pytest.raises(ValueError, match=r"adapter: for a model that runs in this process"):
-        Embedder("http://localhost:1", adapter=adapter)
+        Embedder("vllm+http://localhost:1", adapter=adapter)
 
 
 def test_one_pair_of_matrices_by_hand(tmp_path: Path) -> None:

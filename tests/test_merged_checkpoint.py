@@ -13,7 +13,7 @@ import torch
 
 from qwen3vl import Embedder
 from qwen3vl.cli import main
-from tests.support.lora_adapters import TEXT_LAYERS, draw, load, train
+from tests.support.lora_adapters import TEXT_LAYERS, draw, load, train, write_adapter
 
 pytest.importorskip("peft", reason="the adapters are made by peft, which is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -71,6 +71,7 @@ def test_shards_dtypes_and_other_files(checkpoints: Path, tmp_path: Path) -> Non
     (base / "1_Pooling").mkdir()
     (base / "1_Pooling" / "config.json").write_text("{}")
     (base / "optimizer.bin").write_bytes(b"of the training")
+    (base / "adapter_config.json").write_text("{}")  # transformers would look for the adapter's weights
     trained = train(checkpoints / "embedding", tmp_path, target_modules=["q_proj"])
     merge(base, trained.folder, tmp_path / "out")
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
@@ -78,6 +79,7 @@ def test_shards_dtypes_and_other_files(checkpoints: Path, tmp_path: Path) -> Non
     assert len(set(index["weight_map"].values())) > 1
     assert (tmp_path / "out" / "1_Pooling" / "config.json").is_file()
     assert not (tmp_path / "out" / "optimizer.bin").exists()
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
     tensors: dict[str, torch.Tensor] = {}
     for name in set(index["weight_map"].values()):
         tensors |= load_file(tmp_path / "out" / name)
@@ -90,6 +92,15 @@ def test_wrong_arguments(checkpoints: Path, tmp_path: Path, capsys: pytest.Captu
     base = str(checkpoints / "embedding")
     assert main(["merge", base, base, str(tmp_path / "out")]) == 2
     assert "is no adapter" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    adapter = write_adapter(checkpoints / "embedding", tmp_path / "adapter")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "Qwen/Qwen3-VL-Reranker-2B"
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    assert main(["merge", base, str(adapter), str(tmp_path / "out")]) == 2
+    message = " ".join(capsys.readouterr().out.split())
+    assert "is of a reranker: it was trained on Qwen3-VL-Reranker-2B; and" in message
+    assert "is an embedding model" in message
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").write_text("")
     assert main(["merge", base, base, str(tmp_path)]) == 2

@@ -34,7 +34,7 @@ class EngineSettings:
     Attributes:
         revision: Branch, tag or (best) commit of the model's repository on the hub.
         adapter: A LoRA adapter that is merged into the model: a folder as peft saves it, or a hub id, perhaps with a
-            branch, tag or commit (`"owner/name@commit"`).
+            branch, tag or commit (`"owner/name@commit"`). With the URL of a server, the name of one that it serves.
         device: `"auto"` (the first CUDA device, else Apple's GPU, else the CPU), `"cpu"`, `"cuda"`, `"cuda:1"` or
             `"mps"`. Several devices share the work: `"cuda:0,cuda:1"` or `"cuda:all"`.
         dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"` or `"float16"`; `"int8"` or
@@ -245,7 +245,9 @@ def client_settings(urls: Sequence[str], arguments: Mapping[str, Any]) -> Client
     others = arguments.keys() - own.keys() - set(SERVER_SETTINGS)
     if vllm_urls(urls):
         others -= {"revision", "check_model"}
-    elif own.get("tokenizer") is not None:
+    elif own.get("tokenizer") is None:
+        others -= {"adapter"}
+    else:
         raise ValueError(f"tokenizer is for vLLM's servers ({VLLM_PREFIX}http://…); leave it out for {', '.join(urls)}")
     defaults = {each.name: each.default for each in fields(EngineSettings)}
     if unknown := sorted(others - defaults.keys()):

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray has cluster
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run(*arguments: str) -> Any:
-    """Run the program, whose Ray is not that of the other tests."""
-    command = [sys.executable, "-m", "tests.ray.three_nodes", *arguments]
+def run_program(module: str, *arguments: str) -> Any:
+    """Run a program, whose Ray is not that of the other tests; return what it prints as JSON."""
+    command = [sys.executable, "-m", module, *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-4000:]
@@ -41,7 +41,7 @@ def test_three_nodes_leave_what_one_process_leaves_although_one_is_killed(
     manifest.write_text("".join(f"{json.dumps({'source': text.source, 'text': text.text})}\n" for text in texts))
     with qdrant_rest.serve() as port:
         place = f"http://127.0.0.1:{port}"
-        outcome = run(place, str(library_folder), str(manifest))
+        outcome = run_program("tests.ray.three_nodes", place, str(library_folder), str(manifest))
         found = contents(open_store(place))
     assert_equal(found, contents(alone))
     assert outcome["nodes"] == 2, "no node was killed"

@@ -149,6 +149,18 @@ def test_embedded_rows_are_written_with_the_ids_of_ingest(
     assert other.count() == 0
 
 
+def test_a_manifest_that_cannot_be_read_deletes_nothing(qdrant_port: int, collection: str, tmp_path: Path) -> None:
+    place = f"http://127.0.0.1:{qdrant_port}"
+    names = [tmp_path / name for name in ("one.jsonl", "two.jsonl")]
+    for name in names:
+        name.write_text(f'{{"source": "{name.stem}", "text": "a text"}}\n')
+    assert ingest(names, place, collection=collection, sync=True, **CPU).added == 2
+    names[1].unlink()
+    report = ingest(names, place, collection=collection, sync=True, **CPU)
+    assert [name for name, _ in report.failed] == [str(names[1])]
+    assert (counts(report), open_store(place, collection).count()) == ((0, 1, 0, 0), 2)
+
+
 def test_an_empty_folder_deletes_nothing(qdrant_port: int, collection: str, tmp_path: Path) -> None:
     place = f"http://127.0.0.1:{qdrant_port}"
     store = open_store(place, collection)

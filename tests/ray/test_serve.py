@@ -169,7 +169,7 @@ def test_ingress_has_no_torch_and_its_names_are_public(golden_server: ServerClie
 def test_model_that_is_replaced_by_another(
     golden_server: ServerClient, checkpoints: Path, media: dict[str, Path]
 ) -> None:
-    """Vectors of two models are never mixed: a client of the former one is told."""
+    """Vectors of two models are never mixed: a client of the former one gets an error."""
     with Embedder(golden_server.url) as former, Reranker(golden_server.url) as former_reranker:
         serve.run(
             build_app(

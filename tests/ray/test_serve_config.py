@@ -22,6 +22,7 @@ from tests.test_docs import ROOT
         ({"embedder": {"model": "tiny", "settings": {"policy": None}}}, "media_urls"),
         ({"embedder": "tiny", "server": {"max_item": 1}}, "max_item"),
         ({"embedder": "tiny", "server": {"max_items": 0}}, "more than 0"),
+        ({"embedder": "tiny", "server": {"api_keys": ["key"]}}, "QWEN3VL_API_KEY"),
         ({"embedder": "tiny", "embeder": "tiny"}, "embeder"),
     ],
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 
 from qwen3vl import Embedder, Reranker
+from tests.support.engines import GatedForward, busy_embedder
 from tests.support.model_server import ModelServer
 
 
@@ -30,3 +32,27 @@ def tiny_server() -> Iterator[ModelServer]:
     app = create_app(embedder=embedder, reranker=reranker, settings=settings)
     with embedder, reranker, ModelServer(app) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[dict[str, Any]]:
+    """The tiny models, as arguments of `create_app`."""
+    with (
+        Embedder("tiny", device="cpu", policy=SERVER_POLICY) as embedder,
+        Reranker("tiny", device="cpu", policy=SERVER_POLICY) as reranker,
+    ):
+        yield {"embedder": embedder, "reranker": reranker}
+
+
+@pytest.fixture
+def server(models: dict[str, Any]) -> Iterator[ModelServer]:
+    """A server that has no contents yet."""
+    with ModelServer(create_app(**models)) as server:
+        yield server
+
+
+@pytest.fixture
+def busy() -> Iterator[GatedForward]:
+    """The CPU is busy until the test sets `resume`."""
+    with busy_embedder(Path("tiny")) as (_, forward):
+        yield forward

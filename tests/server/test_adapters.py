@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -10,15 +11,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from langchain_qwen3_vl import Qwen3VLEmbeddings
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
+from qwen3vl_server.serving import parse_adapters
 
-from qwen3vl import Embedder, Reranker
+from qwen3vl import Embedder, ModelError, Reranker
 from qwen3vl.cli import extensions, main
 from qwen3vl.model.hub import resolve_checkpoint
+from tests.support.drawn_scenes import draw_scenes
 from tests.support.engines import assert_close
 from tests.support.lora_adapters import write_adapter
 from tests.support.model_server import ModelServer
 from tests.support.server_process import ServerProcess
+from tests.test_docs import read
 
 needs_entry_point = pytest.mark.skipif(
     not entry_points(group=extensions.ENTRY_POINT_GROUP, name="serve"), reason="qwen3vl-server is not installed"
@@ -96,6 +101,63 @@ def test_names_are_listed_and_others_refused(server: ModelServer) -> None:
         assert "of this server is 'base" in answer.json()["error"]["message"]
     metrics = httpx.get(f"{server.url}/metrics").text
     assert 'qwen3vl_engine_items_total{model="embedder/photos"}' in metrics
+
+
+@pytest.mark.parametrize("name", [None, "invoices", "photos"])
+def test_client_chooses_an_adapter(name: str | None, server: ModelServer, adapters: dict[str, Path]) -> None:
+    local = Embedder("tiny", adapter=adapters.get(name or ""), device="cpu")
+    with local, Embedder(server.url, adapter=name) as remote:
+        assert_close(remote.embed(QUERY), local.embed(QUERY))
+        assert remote.recipe.digest == local.recipe.digest
+        assert (remote.recipe.model, remote.recipe.adapter) == ("base", name)
+
+
+@pytest.mark.parametrize("name", [None, "strict"])
+def test_client_chooses_an_adapter_of_the_reranker(
+    name: str | None, server: ModelServer, adapters: dict[str, Path]
+) -> None:
+    local = Reranker("tiny", adapter=adapters.get(name or ""), device="cpu")
+    with local, Reranker(server.url, adapter=name) as remote:
+        assert_close(remote.score(QUERY, DOCUMENTS), local.score(QUERY, DOCUMENTS))
+
+
+def test_client_names_the_adapters_of_a_server_without_the_wanted_one(server: ModelServer) -> None:
+    message = r"no adapter 'strict' of its embedding model, it serves 'invoices', 'photos': .* --adapter NAME=LOCATION"
+    with pytest.raises(ModelError, match=message):
+        Embedder(server.url, adapter="strict")
+    with pytest.raises(
+        ModelError, match=r"no adapter 'photos' of its reranker, it serves 'strict': .* --reranker-adapter"
+    ):
+        Reranker(server.url, adapter="photos")
+    with pytest.raises(ValueError, match="adapter: for a model that runs in this process"):
+        Embedder("vllm+http://localhost:1", adapter="photos")
+
+
+def test_adapters_by_name_on_the_command_line_and_in_frameworks(
+    server: ModelServer, adapters: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_scenes(tmp_path / "photos", 2)
+    store, model = ["--store", str(tmp_path / "store")], ["--model", server.url]
+    assert main(["index", str(tmp_path / "photos"), *store, *model, "--adapter", "invoices"]) == 0
+    search = ["search", QUERY, *store, *model]
+    assert main([*search, "--adapter", "invoices", "--rerank", "--reranker-adapter", "strict"]) == 0
+    capsys.readouterr()
+    assert main(search) == 2
+    assert "'base' with the adapter 'invoices' there" in " ".join(capsys.readouterr().out.split())
+    with Embedder("tiny", adapter=adapters["photos"], device="cpu") as embedder:
+        embeddings = Qwen3VLEmbeddings(model=server.url, adapter="photos")
+        assert_close(embeddings.embed_query(QUERY), embedder.embed(QUERY)[0])
+
+
+def test_documented_code_runs(adapters: dict[str, Path], server: ModelServer) -> None:
+    """The section of docs/adapters.md about servers: its names are those of this server."""
+    section = read("docs/adapters.md").partition("## In a server")[2].partition("\n## ")[0]
+    command, code = re.findall(r"```(?:sh|python)\n(.*?)```", section, re.DOTALL)
+    assert parse_adapters(re.findall(r"--adapter (\S+)", command)).keys() <= adapters.keys()
+    namespace: dict[str, Any] = {}
+    exec(compile(code.replace("http://localhost:8000", server.url), "docs/adapters.md", "exec"), namespace)
+    with Embedder("tiny", adapter=adapters["invoices"], device="cpu") as embedder:
+        assert_close(namespace["vectors"], embedder.embed("a red circle"))
 
 
 def test_two_models_of_one_name_are_refused(adapters: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Keys, limits, clients that leave, and a server that is told to stop: in front of a device that is busy."""
+"""Keys, limits, clients that leave, and a server that shuts down: in front of a device that is busy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.quotas import Quota
 
-from qwen3vl import Embedder, Reranker
-from tests.support.engines import GatedForward, busy_embedder, embedder_with
+from qwen3vl import Reranker
+from tests.support.engines import GatedForward, embedder_with
 from tests.support.model_server import ModelServer, wait_until
 
 KEYS = ("first-key", "second-key")
@@ -26,26 +26,10 @@ LIMITS = ServerSettings(
 
 
 @pytest.fixture(scope="module")
-def models() -> Iterator[dict[str, Any]]:
-    with (
-        Embedder("tiny", device="cpu", policy=SERVER_POLICY) as embedder,
-        Reranker("tiny", device="cpu", policy=SERVER_POLICY) as reranker,
-    ):
-        yield {"embedder": embedder, "reranker": reranker}
-
-
-@pytest.fixture(scope="module")
 def limited(models: dict[str, Any]) -> Iterator[ModelServer]:
     with ModelServer(create_app(**models, settings=LIMITS)) as server:
         server.client.headers.update(AUTHORIZATION)
         yield server
-
-
-@pytest.fixture
-def busy() -> Iterator[GatedForward]:
-    """The CPU is busy until the test sets `resume`."""
-    with busy_embedder(Path("tiny")) as (_, forward):
-        yield forward
 
 
 def embed_in_thread(server: ModelServer, inputs: list[str], threads: ThreadPoolExecutor) -> Any:

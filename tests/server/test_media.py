@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 from qwen3vl_server.library import ranges
-from qwen3vl_server.library.cache import ByteCache
 from qwen3vl_server.library.media_types import detect, suffix_for
 from qwen3vl_server.library.signing import MediaSigner
 
@@ -286,15 +285,3 @@ def test_types_of_files() -> None:
     names = {"a.PNG": ".png", "b.exe": ".jpg", "c": ".jpg", "d.txt": ".txt", "e/../f.md": ".md", "g.html": ".jpg"}
     assert {name: suffix_for(name, b"\xff\xd8\xff\xe0") for name in names} == names
     assert suffix_for("page.html", b"<html>") == ""
-
-
-def test_cache_is_bounded() -> None:
-    cache = ByteCache(10)
-    for key in "abc":
-        cache.put(key, b"1234")
-    assert [cache.get(key) for key in "abc"] == [None, b"1234", b"1234"]
-    cache.put("b", b"12")
-    cache.put("d", b"1234")
-    assert [cache.get(key) for key in "bcd"] == [b"12", b"1234", b"1234"]
-    cache.put("e", b"12345678901")
-    assert cache.get("e") is None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from qwen3vl_server.content_cache import ContentCache
 
 from qwen3vl import Embedder, Reranker
 from qwen3vl.recipe import Recipe
@@ -114,16 +113,6 @@ def test_bodies_that_are_no_requests(tiny_server: ModelServer) -> None:
         "/qwen3vl/embed", content=b'{"inputs": ["a"]}', headers={"Content-Type": "text/plain"}
     )
     assert response.status_code == 400
-
-
-def test_contents_that_were_not_used_for_longest_are_dropped() -> None:
-    cache = ContentCache(10)
-    for digest, content in (("a", b"123"), ("b", b"4567"), ("too large", b"0" * 11), ("a", b"123")):
-        cache.add(digest, content)
-    assert cache.get("a") == b"123"
-    cache.add("c", b"89012")
-    assert (cache.get("b"), cache.get("a"), cache.get("c"), cache.get("too large")) == (None, b"123", b"89012", None)
-    assert cache.used_bytes == 8
 
 
 def test_recipe_and_instruction_of_the_models(

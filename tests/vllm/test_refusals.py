@@ -5,13 +5,25 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 
 from qwen3vl import BatchError, Embedder, InputError, ModelError, RecipeError, Reranker, ServerError
+from qwen3vl.client.transport import Transport
+from qwen3vl.inputs import Item
+from qwen3vl.media.policy import DEFAULT_POLICY
+from qwen3vl.processing.geometry import Limits
+from qwen3vl.processing.sizing import read_headers
+from qwen3vl.processing.templates import EMBED_INSTRUCTION, embed_prompt
+from qwen3vl.processing.tokenizer import Tokenizer
+from qwen3vl.settings import ClientSettings
+from qwen3vl.vllm.probe import Probe, ServedModel
+from qwen3vl.vllm.prompts import PromptParts
 from tests.conftest import CASES, resolve
 from tests.golden.inputs import scene
 from tests.test_golden import check
@@ -128,6 +140,29 @@ def test_prompts_longer_than_the_server_takes(vllm_server: VllmServer, checkpoin
         Embedder(vllm_server("embedder"), tokenizer=checkpoints / "embedding", max_length=20000)
     with pytest.raises(ValueError, match=r"dimensions is 97; it must be between 1 and 96"):
         Embedder(vllm_server("embedder"), tokenizer=checkpoints / "embedding", dimensions=97)
+
+
+class _ServerThatIsDown(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.send_error(503)
+
+
+def test_server_that_goes_down_is_not_one_that_takes_no_media(checkpoints: Path) -> None:
+    """It would be refused media as long as the object lives."""
+    limits = Limits()
+
+    def to_parts(item: Item) -> PromptParts:
+        return embed_prompt(read_headers(item, limits, DEFAULT_POLICY, exif=False), EMBED_INSTRUCTION)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), _ServerThatIsDown) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        transport = Transport([f"http://127.0.0.1:{server.server_port}"], ClientSettings(max_retries=0))
+        tokenizer = Tokenizer(checkpoints / "embedding" / "tokenizer.json")
+        probe = Probe(transport, ServedModel("embedding", "embedding", 10400), tokenizer)
+        with pytest.raises(ServerError, match="503"):
+            transport.submit(probe.find_refusals, to_parts).result()
+        transport.close()
+        server.shutdown()
 
 
 def test_addresses_and_settings(vllm_server: VllmServer) -> None:

@@ -43,7 +43,8 @@ class ModelSettings(BaseModel):
 
     Attributes:
         revision: Branch, tag or (best) commit of the model's repository on the hub.
-        adapter: A LoRA adapter that is merged into the model: folder, or hub id, perhaps with a commit.
+        adapter: A LoRA adapter that is merged into the model: folder, or hub id, perhaps with a commit; with the URL of
+            a server, the name of one that it serves.
         device: `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`. The default is the environment variable
             QWEN3VL_DEVICE, or `"auto"`.
         dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"`, `"float16"`, `"int8"` or `"fp8"`.
@@ -57,7 +58,9 @@ class ModelSettings(BaseModel):
     """
 
     revision: str | None = Field(default=None, description="Branch, tag or commit of the model's repository.")
-    adapter: str | None = Field(default=None, description="A LoRA adapter to merge: folder, hub id, or hub id@commit.")
+    adapter: str | None = Field(
+        default=None, description="A LoRA adapter: folder, hub id, hub id@commit, or name in a server."
+    )
     device: str = Field(default_factory=_default_device, description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
     dtype: str = Field(
         default="auto",

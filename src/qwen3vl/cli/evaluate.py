@@ -101,7 +101,7 @@ def run_eval(
         as_json: Whether the figures are printed as JSON.
 
     Returns:
-        The exit code: 1 if a query cannot be used.
+        The exit code: 1 if a query cannot be used, or a document cannot be reranked.
 
     Raises:
         InputError: A store is named twice, the queries cannot be read, or their answers are not in the store.
@@ -135,18 +135,24 @@ def run_eval(
     if as_json:
         print_json(summary)
     else:
-        _print_tables(console, summary)
+        print_tables(console, summary)
     if html:
         console.print(f"page written: {html}", markup=False)
-    return EXIT_FAILED if evaluation.failed else EXIT_OK
+    return EXIT_FAILED if evaluation.failed or evaluation.unscored else EXIT_OK
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:
-    """Return a line about queries that cannot be used, and one about names that no document has."""
+    """Return lines about queries that cannot be used, documents without a score, and names that no document has."""
     lines = []
     if evaluation.failed:
         reasons = [f"{query_id} ({reason})" for query_id, reason in evaluation.failed.items()]
         lines.append(f"{len(reasons)} queries cannot be used and are in no figure: {_first(reasons)}")
+    if evaluation.unscored:
+        reasons = [f"{name} ({reason})" for name, reason in evaluation.unscored.items()]
+        lines.append(
+            f"{len(reasons)} documents cannot be reranked and come after the others, so that the figures with the "
+            f"reranker are wrong: {_first(reasons)}"
+        )
     missing = evaluation.relevance.missing
     if missing:
         lines.append(
@@ -166,32 +172,62 @@ def _store_names(locations: Sequence[str]) -> list[str]:
     return names if len(set(names)) == len(names) else list(locations)
 
 
-def _print_tables(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print all measures of all queries, and the main measure of each group of queries."""
+def print_tables(console: Console, summary: Mapping[str, Any]) -> None:
+    """Print all measures of all queries, and the main measure of each group of queries.
+
+    Args:
+        console: Where to print; its width is kept.
+        summary: The figures, from `Evaluation.to_dict`.
+    """
     settings, measures, groups = summary["settings"], summary["measures"], summary["groups"]
     for number, setting in enumerate(settings, start=1):
         console.print(Text(f"{number:3d}  {one_line(setting['name'])}"))
-    title = f"{len(summary['queries'])} queries: mean, 95 % interval, and p of the difference from the first setting"
-    # So many fit into 80 columns; the page and the JSON have nDCG at the other cutoffs as well.
+    numbers = [str(number) for number in range(1, len(settings) + 1)]
+    # The page and the JSON have nDCG at the other cutoffs as well.
     shown = [name for name in measures if name == measures[0] or not name.startswith("ndcg")]
-    cells = [[_cell(setting["groups"]["all"][name]) for name in shown] for setting in settings]
-    console.print(_table(title, shown, cells))
+    _print_table(
+        console,
+        f"{len(summary['queries'])} queries: mean, 95 % interval, and p of the difference from the first setting",
+        numbers,
+        {name: [_cell(setting["groups"]["all"][name]) for setting in settings] for name in shown},
+    )
     if len(groups) > 1:
-        cells = [[f"{setting['groups'][name][measures[0]]['mean']:.3f}" for name in groups] for setting in settings]
-        console.print(_table(f"{measures[0]} by kind", [f"{name} ({count})" for name, count in groups.items()], cells))
+        means = [[setting["groups"][name][measures[0]]["mean"] for name in groups] for setting in settings]
+        _print_table(
+            console,
+            f"{measures[0]} of each setting, by kind of query and of relevant documents",
+            [f"{name} ({count})" for name, count in groups.items()],
+            {number: [f"{mean:.3f}" for mean in column] for number, column in zip(numbers, means, strict=True)},
+        )
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a table with a row for each setting, by its number."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("", justify="right", no_wrap=True)
-    for column in columns:
-        table.add_column(column, overflow="fold", min_width=len("0.000"))
-    for number, row in enumerate(rows, start=1):
-        table.add_row(str(number), *row)
+def _print_table(console: Console, title: str, rows: Sequence[str], columns: Mapping[str, Sequence[str]]) -> None:
+    """Print a table, in several parts if its columns do not fit into the width of the console."""
+    console.print(Text(title, style="italic"))
+    total = console.width - max(map(len, rows)) - 4  # the names with a space at each side, and two borders
+    available, part = total, dict[str, Sequence[str]]()
+    for name, cells in columns.items():
+        width = 3 + max(len(line) for text in (name, *cells) for line in text.split("\n"))
+        if part and width > available:
+            console.print(_table(rows, part))
+            available, part = total, {}
+        part[name], available = cells, available - width
+    console.print(_table(rows, part))
+
+
+def _table(rows: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Table:
+    table = Table()
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name, *cells in zip(rows, *columns.values(), strict=True):
+        table.add_row(name, *cells)
     return table
 
 
 def _cell(figures: Mapping[str, float | None]) -> str:
     text = "{mean:.3f}\n{low:.2f}–{high:.2f}".format_map(figures)
-    return text if figures["p"] is None else f"{text}\np {figures['p']:.3f}"
+    p_value = figures["p"]
+    if p_value is None:
+        return text
+    return f"{text}\np {p_value:.3f}" if p_value >= 0.001 else f"{text}\np < .001"

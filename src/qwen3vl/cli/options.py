@@ -168,7 +168,7 @@ RerankerAdapterOption: TypeAlias = Annotated[
     typer.Option(
         "--reranker-adapter",
         metavar="NAME",
-        help="LoRA adapter of the reranker: folder or hub id. Implies --rerank.",
+        help="LoRA adapter of the reranker: folder, hub id, or name in its server. Implies --rerank.",
         callback=expand_home,
         rich_help_panel=RERANK_PANEL,
     ),
@@ -192,7 +192,7 @@ AdapterOption: TypeAlias = Annotated[
     typer.Option(
         "--adapter",
         metavar="NAME",
-        help="LoRA adapter to merge into the model: folder or hub id.",
+        help="LoRA adapter of the model: folder, hub id, or name in the model's server.",
         callback=expand_home,
         show_default="the store's",
         rich_help_panel=MODEL_PANEL,

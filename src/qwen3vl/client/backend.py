@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from qwen3vl.client.chunks import arun_chunks, run_chunks
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["embedder", "reranker"]
 _NOUNS: dict[Kind, str] = {"embedder": "embedding model", "reranker": "reranker"}
+_ADAPTER_OPTIONS: dict[Kind, str] = {"embedder": "--adapter", "reranker": "--reranker-adapter"}
 _ANSWER_MARGIN_S = 10.0
 """Seconds beyond a server's own time limit after which it is taken for dead."""
 _HEADER_BYTES = 64 * 2**10
@@ -36,14 +38,15 @@ class RemoteBackend:
     Args:
         urls: The servers.
         settings: Key, time limits, media policy.
-        arguments: What the caller has set; `SERVER_SETTINGS` among it are compared with the servers'.
+        arguments: What the caller has set; `SERVER_SETTINGS` among it are compared with the servers', and `adapter` is
+            the name of one that they serve.
         kind: Which of their models is used.
 
     Attributes:
         recipe: Everything that decides the servers' values.
 
     Raises:
-        ModelError: A server has no such model.
+        ModelError: A server has no such model or adapter.
         RecipeError: The servers have different models or settings.
         ServerError: No server can be reached, or one refuses the key.
         ValueError: A setting is not that of the servers.
@@ -51,10 +54,13 @@ class RemoteBackend:
 
     def __init__(self, urls: Sequence[str], settings: ClientSettings, arguments: Mapping[str, Any], kind: Kind) -> None:
         self._settings = settings
+        adapter = arguments.get("adapter")
+        self._model_fields = {} if adapter is None else {"model": str(adapter)}
         self._transport = Transport(urls, settings)
         try:
             described = self._transport.submit(self._transport.describe_servers, "/qwen3vl/models").result()
-            self.recipe = _common_recipe({url: _read_recipe(url, answer, kind) for url, answer in described.items()})
+            recipes = {url: _read_recipe(url, answer, kind, adapter) for url, answer in described.items()}
+            self.recipe = _common_recipe(recipes)
             _check_settings(", ".join(urls), self.recipe, arguments)
             limits = [_read_limits(url, answer) for url, answer in described.items()]
         except BaseException:
@@ -112,11 +118,21 @@ class _Limits:
     timeout_s: float
 
 
-def _read_recipe(url: str, answer: Mapping[str, Any], kind: Kind) -> Recipe:
+def _read_recipe(url: str, answer: Mapping[str, Any], kind: Kind, adapter: str | Path | None) -> Recipe:
     if kind not in answer:
         raise ModelError(f"{url} has no {_NOUNS[kind]}; start it with `qwen3vl serve --{kind} MODEL`")
     try:
-        return Recipe.from_dict(answer[kind]["recipe"])
+        base = answer[kind]
+        if adapter is None:
+            return Recipe.from_dict(base["recipe"])
+        name, adapters = str(adapter), answer.get("adapters", {}).get(kind, {})
+        if name in adapters:
+            return replace(Recipe.from_dict(adapters[name]["recipe"]), model=base["name"], adapter=name)
+        served = f"it serves {', '.join(map(repr, adapters))}" if adapters else "it serves none"
+        raise ModelError(
+            f"{url} has no adapter {name!r} of its {_NOUNS[kind]}, {served}: with the URL of a server, adapter is a "
+            f"name that `qwen3vl serve {_ADAPTER_OPTIONS[kind]} NAME=LOCATION` has set"
+        )
     except (KeyError, TypeError, AttributeError, RecipeError) as error:
         raise _other_version(url, error) from error
 

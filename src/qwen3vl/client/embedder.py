@@ -20,12 +20,12 @@ class RemoteEmbedder(RemoteBackend):
     Args:
         urls: The servers.
         settings: Key, time limits, media policy.
-        arguments: What the caller has set; limits among it are compared with the servers'.
+        arguments: What the caller has set; see `RemoteBackend`.
         dimensions: Truncate vectors to this many values; None keeps all.
         instruction: Instruction for inputs that have none of their own; None is that of the servers.
 
     Raises:
-        ModelError: A server has no embedding model.
+        ModelError: A server has no embedding model, or not this adapter.
         RecipeError: The servers have different models or settings.
         ServerError: No server can be reached, or one refuses the key.
         ValueError: A setting is not that of the servers, or there are fewer dimensions.
@@ -60,5 +60,9 @@ class RemoteEmbedder(RemoteBackend):
         return self._arun(self._call(instruction), inputs)
 
     def _call(self, instruction: str) -> Call:
-        fields = {"instruction": instruction, "dimensions": self.recipe.dimensions}
+        fields: dict[str, Any] = {
+            **self._model_fields,
+            "instruction": instruction,
+            "dimensions": self.recipe.dimensions,
+        }
         return Call(path="/qwen3vl/embed", items_field="inputs", recipe=self._served_recipe, fields=fields)

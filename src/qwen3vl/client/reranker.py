@@ -26,11 +26,11 @@ class RemoteReranker(RemoteBackend):
     Args:
         urls: The servers.
         settings: Key, time limits, media policy.
-        arguments: What the caller has set; limits among it are compared with the servers'.
+        arguments: What the caller has set; see `RemoteBackend`.
         instruction: What makes a document relevant; None is the instruction of the servers.
 
     Raises:
-        ModelError: A server has no reranker.
+        ModelError: A server has no reranker, or not this adapter.
         RecipeError: The servers have different models or settings.
         ServerError: No server can be reached, or one refuses the key.
         ValueError: A setting is not that of the servers.
@@ -78,7 +78,7 @@ class RemoteReranker(RemoteBackend):
             path="/qwen3vl/score",
             items_field="documents",
             recipe=self._served_recipe,
-            fields={"instruction": instruction},
+            fields={**self._model_fields, "instruction": instruction},
             query=query,
         )
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qwen3vl.errors import InputError
 from qwen3vl.evaluation.measures import Scores, measure
-from qwen3vl.evaluation.queries import EvalQuery
+from qwen3vl.evaluation.queries import EvalQuery, check_queries
 from qwen3vl.evaluation.relevance import Relevance, resolve_relevance
 from qwen3vl.evaluation.searcher import Searcher
 from qwen3vl.evaluation.settings import Setting
@@ -48,12 +48,14 @@ class Evaluation:
         relevance: What is relevant to each of them.
         results: The results in the order of the settings; the others are compared with the first.
         failed: Why a query cannot be used, by its id. Such queries are in no result.
+        unscored: Why the reranker cannot score a document, by its name. Such documents come after the others.
     """
 
     queries: Sequence[EvalQuery]
     relevance: Relevance
     results: Sequence[SettingResult]
     failed: Mapping[str, str]
+    unscored: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def measures(self) -> list[str]:
@@ -118,6 +120,7 @@ class Evaluation:
             "groups": {name: len(indices) for name, indices in self.groups()},
             "settings": settings,
             "failed": dict(self.failed),
+            "unscored": dict(self.unscored),
             "missing": dict(self.relevance.missing),
         }
 
@@ -171,7 +174,8 @@ def evaluate(
         The results.
 
     Raises:
-        InputError: A name of a relevant document means none or several, or no query can be used.
+        InputError: A name of a relevant document means none or several, a query has no relevant document, two have the
+            same id, or no query can be used.
         ValueError: The settings do not fit the stores, the cutoffs or the models.
 
     Example:
@@ -180,6 +184,7 @@ def evaluate(
         evaluation = evaluate(read_queries("queries.jsonl"), {"library": store}, settings, embedder)
         ```
     """
+    check_queries(queries, "the evaluation")
     _check(settings, stores, embedder.recipe.dimensions, cutoffs, has_reranker=reranker is not None)
     relevance = resolve_relevance(queries, next(iter(stores.values())), allow_missing=allow_missing)
     searcher = Searcher(queries, stores, embedder, reranker, limit=max(cutoffs), progress=progress)
@@ -195,7 +200,7 @@ def evaluate(
         kept_hits = [setting_hits[index] for index in kept]
         results.append(SettingResult(setting, kept_hits, measure(kept_hits, grades, cutoffs)))
     kept_relevance = Relevance(grades, relevance.documents, relevance.missing)
-    return Evaluation([queries[index] for index in kept], kept_relevance, results, failed)
+    return Evaluation([queries[index] for index in kept], kept_relevance, results, failed, searcher.unscored)
 
 
 def _check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -23,8 +23,8 @@ class EvalQuery:
     """A query and what should be found.
 
     Attributes:
-        id: Name of the query, unique in its file.
-        input: The query, as `Retriever.search` accepts it.
+        id: Name of the query, unique among the queries of an evaluation.
+        input: The query: a mapping with any of the keys text, image and video, as `Embedder.embed` accepts it.
         relevant: Grades, from 1, by the name of what is relevant: a source (all of its documents), `SOURCE#LOCATOR`
             such as `report.pdf#page=3`, or the id of a hit.
         kinds: Kinds of documents that are searched; empty for all.
@@ -75,18 +75,36 @@ def read_queries(path: str | Path, split: str | None = None) -> list[EvalQuery]:
         raise InputError(f"there are no queries at {path}: name a file of JSON lines, or a folder in BEIR's layout")
     if not queries:
         raise InputError(f"{path} has no query with a relevant document")
-    seen: set[str] = set()
-    for query in queries:
-        if query.id in seen:
-            raise InputError(f"{path} has two queries with the id {query.id!r}: give each its own")
-        seen.add(query.id)
+    check_queries(queries, str(path))
     return queries
 
 
+def check_queries(queries: Sequence[EvalQuery], name: str) -> None:
+    """Check that queries can be measured.
+
+    Args:
+        queries: The queries.
+        name: Where they come from, for the error message.
+
+    Raises:
+        InputError: There are none, two have the same id, or one has no relevant document.
+    """
+    if not queries:
+        raise InputError(f"{name}: there is no query; an evaluation needs at least one")
+    seen: set[str] = set()
+    for query in queries:
+        if query.id in seen:
+            raise InputError(f"{name} has two queries with the id {query.id!r}: give each its own")
+        if not any(grade > 0 for grade in query.relevant.values()):
+            raise InputError(f"{name}: the query {query.id!r} has no relevant document: name one, or leave it out")
+        seen.add(query.id)
+
+
 def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the place and the fields of each line that is not empty."""
+    """Yield the file and number of each line that is not empty, for error messages, and its fields."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(), which also splits at U+2028 and U+0085: JSON may have them in its strings.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: {error.reason}") from error
     for number, line in enumerate(lines, start=1):
@@ -144,7 +162,7 @@ def _qrels_path(folder: Path, split: str | None) -> Path:
 def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Return the positive grades of each query that has any."""
     grades: dict[str, dict[str, int]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         for number, row in enumerate(rows, start=1):
             if not row or (number == 1 and not row[-1].lstrip("-").isdigit()):  # the header

@@ -62,6 +62,12 @@ class Searcher:
         self._reranked: dict[tuple[str | None, int], dict[str, Hit]] = {}
         self.failed: dict[int, str] = {}
 
+    @property
+    def unscored(self) -> dict[str, str]:
+        """Why the reranker could not score a document, by its name."""
+        hits = (hit for scored in self._reranked.values() for hit in scored.values())
+        return {hit.document.name: hit.rerank_error for hit in hits if hit.rerank_error is not None}
+
     def search(self, setting: Setting) -> list[list[Hit]]:
         """Return the hits of each query, as a `Retriever` with the same settings returns them.
 

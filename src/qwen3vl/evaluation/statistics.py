@@ -16,23 +16,31 @@ _TOLERANCE = 1e-9
 def bootstrap_interval(
     scores: NDArray[np.float64], *, confidence: float = 0.95, seed: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return confidence intervals of means, by the percentile bootstrap over queries.
+    """Return confidence intervals of means, by the percentile bootstrap over queries, expanded for few of them.
+
+    The plain percentile interval is too narrow for few queries: resampled means vary by a standard deviation with n in
+    place of n - 1, and their shape is taken for normal where Student's t has longer tails. The expanded one (Hesterberg
+    2015, arXiv 1411.5279) takes percentiles further out: for 10 queries and 95 %, 0.9 and 99.1 %.
 
     Args:
         scores: Measures of each query, (..., num_queries) float64. All are resampled with the same queries.
-        confidence: Share of the resampled means that lie in the interval.
+        confidence: Share of such intervals that have the mean of all possible queries in them.
         seed: Seed of the resampling.
 
     Returns:
-        The lower and the upper ends, (...) float64 each.
+        The lower and the upper ends, (...) float64 each. Of a single query, both are its measure.
     """
+    from scipy.special import ndtr, stdtrit  # slow to import, and only installed with the extra eval
+
     random = np.random.default_rng(seed)
     count = scores.shape[-1]
     shares = np.full(count, 1 / count)
     means = np.concatenate(
         [scores @ random.multinomial(count, shares, _CHUNK).T / count for _ in range(NUM_RESAMPLES // _CHUNK)], axis=-1
     )
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=-1)
+    degrees = max(count - 1, 1)
+    tail = float(ndtr(stdtrit(degrees, (1 - confidence) / 2) * np.sqrt((degrees + 1) / degrees)))
+    low, high = np.quantile(means, [tail, 1 - tail], axis=-1)
     return low, high
 
 

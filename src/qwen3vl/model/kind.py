@@ -48,6 +48,27 @@ def check_model_kind(checkpoint: Checkpoint, expected: ModelKind, *, refuse: boo
             _report(name, *evidence, expected, refuse=refuse)
 
 
+def check_kind_of_base(checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint is not of the other kind than the one that its adapter was trained on.
+
+    Args:
+        checkpoint: A checkpoint with an adapter.
+
+    Raises:
+        ModelError: The files say that one is an embedding model and the other a reranker, or the adapter has no
+            settings.
+    """
+    if checkpoint.adapter is None:
+        return
+    base, trained_on = find_evidence(checkpoint), _from_base_of_adapter(checkpoint.adapter)
+    if base is not None and trained_on is not None and base[0] != trained_on[0]:
+        raise ModelError(
+            f"the adapter {checkpoint.adapter.name} is of {_NOUNS[trained_on[0]]}: {trained_on[1]}; and "
+            f"{checkpoint.name} is {_NOUNS[base[0]]}: {base[1]}. Name the model that the adapter was trained on; if "
+            "its adapter_config.json is wrong, correct base_model_name_or_path there"
+        )
+
+
 def _report(name: str, kind: ModelKind, reason: str, expected: ModelKind, *, refuse: bool) -> None:
     message = f"{name} is {_NOUNS[kind]}, not {_NOUNS[expected]}: {reason}. "
     if refuse:

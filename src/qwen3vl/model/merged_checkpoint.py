@@ -12,6 +12,8 @@ from torch import Tensor
 
 from qwen3vl.errors import ModelError
 from qwen3vl.model.hub import CHECKPOINT_FILES, Checkpoint
+from qwen3vl.model.kind import check_kind_of_base
+from qwen3vl.model.lora.config import CONFIG_FILE as ADAPTER_CONFIG_FILE
 from qwen3vl.model.lora.updates import WeightUpdate
 from qwen3vl.model.weights import (
     EMBEDDING,
@@ -35,7 +37,7 @@ def write_merged_checkpoint(checkpoint: Checkpoint, out: Path) -> int:
     """Write a model with its adapter merged, in float32, and then rounded to the dtype that each tensor is stored in.
 
     Files and names of tensors are those of the base model. If the output head is tied to the input embedding and the
-    adapter changes only one of them, the written model has a head of its own.
+    adapter changes either, the written model has a head of its own.
 
     Args:
         checkpoint: A model with an adapter.
@@ -45,13 +47,15 @@ def write_merged_checkpoint(checkpoint: Checkpoint, out: Path) -> int:
         How many tensors the adapter has changed.
 
     Raises:
-        ModelError: `out` has files, there is no adapter, or it or the model is damaged, or they do not fit each other.
+        ModelError: `out` has files, there is no adapter, it or the model is damaged, they do not fit each other, or the
+            adapter was trained on a model of the other kind.
         OSError: A file cannot be written.
     """
     if out.is_dir() and any(out.iterdir()):
         raise ModelError(f"{out} is not empty; name a new folder")
     if checkpoint.adapter is None:
         raise ModelError(f"there is no adapter to merge into {checkpoint.name}")
+    check_kind_of_base(checkpoint)
     folder = checkpoint.folder
     model = empty_model(folder)
     files = weight_files(folder)
@@ -96,7 +100,8 @@ def _merge(path: Path, sources: Mapping[str, str], updates: Mapping[str, WeightU
 
 
 def _copy_other_files(folder: Path, out: Path) -> None:
-    skipped = {"config.json", INDEX_FILE}
+    # A training's folder may have the settings of its adapter, which transformers would then look for in the new one.
+    skipped = {"config.json", INDEX_FILE, "pytorch_model.bin.index.json", ADAPTER_CONFIG_FILE}
     for path in sorted({path for pattern in _COPIED_FILES for path in folder.glob(pattern)}):
         name = path.relative_to(folder)
         if str(name) not in skipped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.documents import Document
@@ -12,6 +12,7 @@ from qwen3vl.stores.core import StoreCore
 from qwen3vl.stores.retry import Retry
 from qwen3vl.stores.types import Hit, Point, PointRef, Search, StoreSearchOptions, Vector
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -84,7 +85,7 @@ class AsyncStore:
 
     async def arecipe(self) -> Recipe | None:
         """Return the collection's recipe; None if there is no collection."""
-        return await self._arun(self.core.recipe())
+        return await self._arun(self.core.recipe)
 
     async def acreate(self, recipe: Recipe) -> None:
         """Create the collection, or check an existing one.
@@ -92,7 +93,7 @@ class AsyncStore:
         Args:
             recipe: The recipe of all its vectors. `RecipeError` names the fields in which an existing one differs.
         """
-        await self._arun(self.core.create(recipe))
+        await self._arun(self.core.create, recipe)
 
     async def aexisting(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are stored.
@@ -103,7 +104,7 @@ class AsyncStore:
         Returns:
             A subset of the ids.
         """
-        return await self._arun(self.core.existing(ids))
+        return await self._arun(self.core.existing, ids)
 
     async def avectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """Return the vectors of those of the ids that are stored.
@@ -114,7 +115,7 @@ class AsyncStore:
         Returns:
             (dimensions,) float32 by id.
         """
-        return await self._arun(self.core.vectors(ids))
+        return await self._arun(self.core.vectors, ids)
 
     async def adocuments(self, ids: Sequence[str]) -> dict[str, Document]:
         """Return the documents of those of the ids that are stored.
@@ -125,12 +126,12 @@ class AsyncStore:
         Returns:
             Documents by id.
         """
-        points = await self._arun(self.core.fetch_points(list(dict.fromkeys(ids)))) if ids else []
+        points = await self._arun(self.core.fetch_points, list(dict.fromkeys(ids))) if ids else []
         return {point.id: point.document for point in points}
 
     async def ahas_words(self) -> bool:
         """Return whether the collection can be searched by words, as modes `"text"` and `"hybrid"` do."""
-        return await self._arun(self.core.has_words())
+        return await self._arun(self.core.has_words)
 
     async def aupsert(self, points: Sequence[Point]) -> None:
         """Write points into the existing collection; see `acreate`. They are durable when this returns.
@@ -138,7 +139,7 @@ class AsyncStore:
         Args:
             points: Points; those whose id is stored already are replaced.
         """
-        await self._arun(self.core.upsert(points))
+        await self._arun(self.core.upsert, points)
 
     async def adelete(self, ids: Sequence[str]) -> None:
         """Delete points.
@@ -146,7 +147,7 @@ class AsyncStore:
         Args:
             ids: UUIDs of points; unknown ones are ignored.
         """
-        await self._arun(self.core.delete(ids))
+        await self._arun(self.core.delete, ids)
 
     async def adelete_where(self, where: Any) -> None:
         """Delete the points that match a filter, such as `{"source": "old.pdf"}`.
@@ -154,7 +155,7 @@ class AsyncStore:
         Args:
             where: A `Where`, or a filter of the database's own type; one without a condition is a `ValueError`.
         """
-        await self._arun(self.core.delete_where(where))
+        await self._arun(self.core.delete_where, where)
 
     async def ascan(self) -> AsyncIterator[PointRef]:
         """Iterate over all points, in no particular order. Do not delete points meanwhile.
@@ -164,7 +165,7 @@ class AsyncStore:
         """
         offset: Any = None
         while True:
-            page, offset = await self._arun(self.core.scan_page(offset))
+            page, offset = await self._arun(self.core.scan_page, offset)
             for point in page:
                 yield point
             if offset is None:
@@ -193,15 +194,15 @@ class AsyncStore:
         Returns:
             The hits of each search, best first.
         """
-        return await self._arun(self.core.search(searches))
+        return await self._arun(self.core.search, searches)
 
     async def acount(self) -> int:
         """Return the number of stored points."""
-        return await self._arun(self.core.count())
+        return await self._arun(self.core.count)
 
     async def adefer_index(self) -> None:
         """Prepare the existing collection, if it is empty, for many points; see `Store.defer_index`."""
-        await self._arun(self.core.defer_index())
+        await self._arun(self.core.defer_index)
 
     async def abuild_index(self, progress: Callable[[float], None] | None = None) -> None:
         """Build the index if many points were written since; `aingest` does so at its end. Servers do so by themselves.
@@ -209,11 +210,11 @@ class AsyncStore:
         Args:
             progress: Called now and then with the seconds that have passed.
         """
-        await self._arun(self.core.build_index(progress))
+        await self._arun(self.core.build_index, progress)
 
     async def aclose(self) -> None:
         """Release files and connections. The client is closed for everything that uses it."""
-        await self._arun(self.core.close())
+        await self._arun(self.core.close)
 
-    async def _arun(self, work: Coroutine[Any, Any, T]) -> T:
-        return await work
+    async def _arun(self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await work(*args, **kwargs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from qwen3vl._deprecation import renamed_arguments
 from qwen3vl.documents import Document
@@ -14,6 +14,7 @@ from qwen3vl.stores.core import StoreCore
 from qwen3vl.stores.run_sync import run_sync
 from qwen3vl.stores.types import Hit, Point, PointRef, Search, StoreSearchOptions, Vector
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -185,5 +186,6 @@ class Store(AsyncStore):
         with self.core.lock:
             return run_sync(work)
 
-    async def _arun(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.to_thread(self._run, work)
+    async def _arun(self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        # The thread creates the coroutine: if the task is cancelled before, nobody would await it.
+        return await asyncio.to_thread(lambda: self._run(work(*args, **kwargs)))

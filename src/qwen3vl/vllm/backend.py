@@ -90,8 +90,9 @@ class VllmBackend:
         for other in connected[1:]:
             if other.identity != first.identity:
                 raise RecipeError(
-                    f"{other.url} serves {other.identity}, and {first.url} {first.identity} (name, place, number of "
-                    "values of an answer); the servers of one object must have the same model under the same name"
+                    f"{other.url} serves {other.identity}, and {first.url} {first.identity} (name, hub id or folder, "
+                    "number of values of an answer); the servers of one object must have the same model under the same "
+                    "name"
                 )
         refusals = reduce(Refusals.combine, (each.refusals for each in connected))
         self._maker = PromptMaker(first.checkpoint.tokenizer, self._limits.max_length, refusals)

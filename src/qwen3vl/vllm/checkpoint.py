@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +41,10 @@ def open_checkpoint(name: str, tokenizer: str | Path | None, revision: str | Non
     Raises:
         ModelError: There is none.
     """
-    place = name if tokenizer is None else str(tokenizer)
-    folder = Path(place)
+    source = name if tokenizer is None else str(tokenizer)
+    folder = Path(os.path.expanduser(source))  # noqa: PTH111 (Path.expanduser raises an error for an unknown user)
     if not folder.is_dir():
-        return ServedCheckpoint(Tokenizer(_download(place, revision, name)), f"vllm:{name}")
+        return ServedCheckpoint(Tokenizer(_download(source, revision, name)), f"vllm:{name}")
     if not (folder / _TOKENIZER_FILE).is_file():
         raise ModelError(f"{folder} has no {_TOKENIZER_FILE}; pass a folder that has that of {name} as tokenizer")
     has_weights = any((folder / file).is_file() for file in _WEIGHTS)
@@ -62,14 +63,14 @@ def _fingerprint(folder: Path) -> str:
     return fingerprint(folder)
 
 
-def _download(place: str, revision: str | None, name: str) -> Path:
+def _download(source: str, revision: str | None, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(place, _TOKENIZER_FILE, revision=revision))
+        return Path(hf_hub_download(source, _TOKENIZER_FILE, revision=revision))
     except Exception as error:  # the hub client raises its own errors, those of its HTTP library, and OSError
         raise ModelError(
-            f"the tokenizer of {name} is needed to make prompts for vLLM, and {place} is neither a folder here nor can "
-            f"it be downloaded from the model hub: {error}. Pass a folder that has the model's {_TOKENIZER_FILE} as "
-            "tokenizer"
+            f"the tokenizer of {name} is needed to make prompts for vLLM, and {source} is neither a folder here nor "
+            f"can it be downloaded from the model hub: {error}. Pass a folder that has the model's {_TOKENIZER_FILE} "
+            "as tokenizer"
         ) from error

@@ -41,7 +41,7 @@ _TEXTS = ("Grüße, 世界!\n\nA list:", "1. one\n 2. two")
 """Joined by a line feed, as some templates do, they would have other tokens."""
 _SIDE = 512
 """Pixels along each side of the image: within the limits that any server has."""
-_CENTRE = 0.01
+_NORM_TOLERANCE = 0.01
 """Difference of a vector's length from 1 that half precision explains."""
 
 
@@ -124,7 +124,7 @@ class Probe:
         first, second = await self._ask(
             EMBED, [embed_prompt(PromptContent(texts=(text,)), EMBED_INSTRUCTION) for text in (_RELEVANT, _IRRELEVANT)]
         )
-        if abs(float(np.linalg.norm(first)) - 1) > _CENTRE or np.allclose(first, second, atol=1e-6):
+        if abs(float(np.linalg.norm(first)) - 1) > _NORM_TOLERANCE or np.allclose(first, second, atol=1e-6):
             raise ModelError(
                 f"{self._url} does not return the normalized vector of the last token: start vLLM without "
                 "--pooler-config"
@@ -176,6 +176,9 @@ class Probe:
 
         Returns:
             What the server cannot be sent.
+
+        Raises:
+            ServerError: The server cannot be reached any more.
         """
         image = as_item({"image": Image.new("RGB", (_SIDE, _SIDE), "teal"), "text": list(_TEXTS)})
         sizes = await self._find_difference(to_parts, image, Refusals())
@@ -195,6 +198,10 @@ class Probe:
             prompt = await in_thread(maker.make, Call(to_parts), item)
             theirs = await self._tokenize(prompt.fields or {})
         except (InputError, ServerError) as error:
+            if (
+                isinstance(error, ServerError) and error.status is None
+            ):  # it is down: that says nothing of its abilities
+                raise
             return str(error)
         except ModuleNotFoundError as error:
             return f"their frames are resized with {error.name}, which is not installed: install qwen3vl[torch]"

@@ -56,7 +56,7 @@ class Refusals:
     Attributes:
         images: Why none with images.
         videos: Why none with videos.
-        sizes: Why it is not told to keep the sizes of images, so that it may resize some.
+        sizes: Why it takes no options that keep the sizes of images, so that it may resize some.
     """
 
     images: str | None = None

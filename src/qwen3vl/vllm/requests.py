@@ -29,7 +29,6 @@ _REFUSED = (400, 413, 422)
 """Statuses of an answer that finds fault with the request."""
 
 Value = NDArray[np.float32]
-PreparedItem = tuple[int, Item, VllmPrompt]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +96,8 @@ async def ask(transport: Transport, model: str, task: Task, prompts: Sequence[Vl
         if prompts[0].fields is None:
             raise ServerError(f"{message}: it changes prompts that are token ids")
         raise InputError(
-            f"{message}: it resizes images of this size. Start it with --trust-request-mm-kwargs, so that it can be "
-            "told not to, or set max_pixels to what the model's preprocessor_config.json allows"
+            f"{message}: it resizes images of this size. Start it with --trust-request-mm-kwargs, so that "
+            "requests can forbid that, or set max_pixels to what the model's preprocessor_config.json allows"
         )
     return values
 

@@ -17,9 +17,9 @@ from typing import Any
 from qdrant_client import QdrantClient
 from qdrant_client.local.persistence import CollectionPersistence
 
+from qwen3vl.durable import write_file
 from qwen3vl.errors import StoreError
 from qwen3vl.stores.folders import check_folder, is_read_only, open_linked
-from qwen3vl_qdrant.durable import write_file
 
 logger = logging.getLogger(__name__)
 _METADATA = "meta.json"

@@ -51,19 +51,17 @@ def index_on_cluster(
     Raises:
         Qwen3VLError: As for `ingest`.
     """
-    for name in ("model", "adapter"):  # workers have other current folders
-        if (place := arguments.get(name)) and Path(place).is_dir():
-            arguments[name] = str(Path(place).resolve())
+    urls = server_urls(arguments["model"])
+    for name in () if urls else ("model", "adapter"):  # workers have other current folders
+        if (folder := arguments.get(name)) and Path(folder).is_dir():
+            arguments[name] = str(Path(folder).resolve())
     with _connected(address):
-        on_gpus = not server_urls(arguments["model"]) and arguments["device"] != "cpu"
-        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        num_gpus = min(1, resources.get("GPU", 0)) if on_gpus else 0
         options: dict[str, Any] = {
             "collection": collection,
             "loader": loader,
             "sync": sync,
             "layout": layout,
-            "num_gpus": num_gpus,
+            "num_gpus": 0 if urls else _num_gpus(arguments["device"]),
         }
         if not address.startswith("ray://"):
             return ingest(paths, location, **options, **arguments)
@@ -75,6 +73,13 @@ def index_on_cluster(
             if (reason := find_cause(error)) is not None:
                 raise reason from error
             raise
+
+
+def _num_gpus(device: str) -> float:
+    """Return the GPUs of a worker: one if the device is a GPU, or if it is not said and the cluster has some."""
+    if device != "auto":
+        return 1 if device.startswith("cuda") else 0
+    return min(1, ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call,no-any-return]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`EmbedContents`: the vectors of documents, each content once on a worker."""
+"""`EmbedNew`: the vectors of documents that a store does not have, each content once on a worker."""
 
 from __future__ import annotations
 
@@ -10,54 +10,66 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from qwen3vl_ray.documents import document_of
+from qwen3vl.recipe import Recipe
+from qwen3vl_ray.documents import documents_table
 from qwen3vl_ray.embedding import Embed
-from qwen3vl_ray.rows import ERROR, RECIPE, VECTOR, rows_of, set_column, vector_column
-from qwen3vl_ray.tally import read_tallies, take_failures, with_tally
+from qwen3vl_ray.lookup import find_new
+from qwen3vl_ray.rows import ERROR, RECIPE, VECTOR, set_column, vector_column
+from qwen3vl_ray.tally import take_failures, with_tally
+from qwen3vl_ray.target import Target
 
 MAX_CONTENTS = 8192
 """Contents whose vectors a worker remembers: 64 MiB for vectors of 2048 values."""
 
 
-class EmbedContents:
-    """Embeds the documents of batches as `Embed` does, and passes tallies on.
+class EmbedNew:
+    """Embeds the documents of batches that a store does not have.
+
+    The store is asked here, and in no operator before: Ray divides blocks into batches by the numbers of their rows,
+    and computes a block that is lost with its node again. Rows that are left out because they are stored meanwhile
+    would shift the others out of the batches that are still to be done.
 
     Documents with equal content are embedded once in a batch, and once on a worker as long as it remembers them.
 
     Args:
-        **arguments: Those of `Embed`.
+        target: The collection.
+        recipe: The recipe of the collection, which the worker's model has to have.
+        for_sync: Whether the tallies have the ids of all documents.
+        **arguments: Further ones of `Embed`.
     """
 
-    def __init__(self, **arguments: Any) -> None:
-        self._embed = Embed(**arguments)
+    def __init__(self, target: Target, recipe: Recipe, for_sync: bool, **arguments: Any) -> None:
+        self._target = target
+        self._recipe = recipe
+        self._for_sync = for_sync
+        self._embed = Embed(recipe=recipe, **arguments)
         self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Embed the documents of a batch.
+        """Embed the new documents of a batch.
 
         Args:
-            table: Rows of documents and tallies.
+            table: Rows of documents, failures and skipped files.
 
         Returns:
-            Rows of documents with `vector` and `recipe`, and a tally with the failures.
+            Rows of the new documents with `vector` and `recipe`, and a tally of the other rows and of failures.
         """
-        documents, tally = read_tallies(table)
-        keys = [document_of(row).content_key for row in rows_of(documents, documents.column_names)]
+        documents, tally = find_new(table, self._target.open(), self._recipe, for_sync=self._for_sync)
+        keys = [document.content_key for document in documents]
         with self._lock:
             vectors = {key: self._vectors[key] for key in keys if key in self._vectors}
-        first_rows = {key: index for index, key in reversed(list(enumerate(keys))) if key not in vectors}
-        embedded = self._embed(documents.take(pa.array(first_rows.values(), pa.int64())))
-        errors = dict(zip(first_rows, embedded[ERROR].to_pylist(), strict=True))
-        for key, vector in zip(first_rows, embedded[VECTOR].combine_chunks(), strict=True):
+        firsts = {key: document for key, document in zip(keys, documents, strict=True) if key not in vectors}
+        embedded = self._embed(documents_table(firsts.values()))
+        errors = dict(zip(firsts, embedded[ERROR].to_pylist(), strict=True))
+        for key, vector in zip(firsts, embedded[VECTOR].combine_chunks(), strict=True):
             if errors[key] is None:
                 vectors[key] = np.asarray(vector.values)
         with self._lock:
             self._remember(vectors)
-        result = set_column(
-            documents, VECTOR, vector_column([vectors.get(key) for key in keys], self._embed.embedder.dimension)
-        )
+        column = vector_column([vectors.get(key) for key in keys], self._embed.embedder.dimension)
         recipes = [self._embed.recipe_json if key in vectors else None for key in keys]
+        result = set_column(documents_table(documents), VECTOR, column)
         result = set_column(result, RECIPE, pa.array(recipes, pa.string()))
         result = set_column(result, ERROR, pa.array([errors.get(key) for key in keys], pa.string()))
         result, failures = take_failures(result)

@@ -89,8 +89,9 @@ class Embed:
         todo = [index for index, error in enumerate(errors) if error is None]
         rows = rows_of(table, (*INPUT_KEYS, "fused"))
         with Downloads(self.embedder.policy) as downloads:
-            inputs = [downloads.localize(input_of(rows[index])) for index in todo]
-            result = self.embedder.embed(inputs, on_error="collect")
+            inputs = [input_of(rows[index]) for index in todo]
+            downloads.fetch_all(inputs)
+            result = self.embedder.embed(list(map(downloads.localize, inputs)), on_error="collect")
         vectors = [None] * len(errors)
         for index, vector in zip(todo, result.values, strict=True):
             vectors[index] = vector

@@ -12,15 +12,15 @@ from ray.data import Dataset
 
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.embedder import Embedder
-from qwen3vl.ingestion import Report, Sync
+from qwen3vl.errors import StoreError
+from qwen3vl.ingestion import IngestError, Report, Sync
 from qwen3vl.ingestion.sync import SyncTracker, delete_stale
 from qwen3vl.loaders import Loader
 from qwen3vl.recipe import Recipe
 from qwen3vl.settings import ModelName
-from qwen3vl_ray.contents import EmbedContents
-from qwen3vl_ray.lookup import keep_new
+from qwen3vl_ray.contents import EmbedNew
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, to_entry
-from qwen3vl_ray.pools import BATCH_SIZE, map_on_models
+from qwen3vl_ray.pools import BATCH_SIZE, check_arguments, check_connection, map_on_models
 from qwen3vl_ray.reading import Paths, load_entries, read_files
 from qwen3vl_ray.target import Target
 from qwen3vl_ray.writing import MAX_WRITERS, StoreDatasink, find_cause, run
@@ -28,7 +28,7 @@ from qwen3vl_ray.writing import MAX_WRITERS, StoreDatasink, find_cause, run
 
 def ingest(
     documents: Paths | Dataset,
-    place: str,
+    location: str,
     *,
     collection: str = "qwen3vl",
     model: ModelName = "Qwen/Qwen3-VL-Embedding-2B",
@@ -52,12 +52,13 @@ def ingest(
 
     Args:
         documents: Paths as for `read`, or a dataset whose rows are documents or name a `path` to load.
-        place: The URL of a server, perhaps with `qdrant:` or `chroma:` in front.
+        location: The URL of a server, perhaps with `qdrant:` or `chroma:` in front.
         collection: Name of the collection; it is created if it does not exist.
         model: As for `Embedder`.
         loader: As for `read`.
         sync: As for `qwen3vl.ingest`: which points are deleted at the end if the run did not see them. The driver keeps
-            the ids of all documents then.
+            the ids of all documents then. If it is not known which documents a failure has, as of a manifest that
+            cannot be read, nothing is deleted.
         layout: As for `open_store`.
         timeout_s: As for `open_store`.
         num_gpus: GPUs of a worker; 0 runs it on a CPU, or asks servers.
@@ -74,21 +75,25 @@ def ingest(
         RecipeError: The collection has another recipe or layout; nothing was read then.
         StoreError: The store cannot be reached for two minutes, or refuses everything.
         ModelError: The model cannot be loaded on a worker.
-        ValueError: `sync` has another value, or Ray restores a checkpoint, with which a run does not see all documents.
+        IngestError: All points are written, and those that `sync` deletes cannot be deleted.
+        RuntimeError: This process is connected by Ray Client.
+        ValueError: `sync` has another value, there is an `api_key`, or Ray restores a checkpoint, with which a run does
+            not see all documents.
 
     Example:
         ```python
         report = ingest(["scans", "s3://bucket/manuals"], "http://localhost:6333", max_workers=8)
         ```
     """
-    target = Target(place, collection, None if layout is None else tuple(layout.items()), timeout_s)
+    check_connection()
+    target = Target(location, collection, None if layout is None else tuple(layout.items()), timeout_s)
     tracker = SyncTracker(sync)
     if tracker.enabled and ray.data.DataContext.get_current().checkpoint_config is not None:
         raise ValueError(
             "sync needs to see all documents, and a run with a checkpoint of Ray does not: leave one of them out. A "
             "run without a checkpoint continues as well"
         )
-    target.reach()
+    target.read_recipe()
     arguments = {"model": model, **settings}
     recipe = model_recipe(arguments, num_gpus)
     store = target.prepare(recipe)
@@ -97,15 +102,10 @@ def ingest(
         rows = _load_rows(documents, loader)
     else:
         rows = read_files(documents, loader, keep_skipped=True)
-    new = rows.map_batches(
-        partial(keep_new, target=target, recipe=recipe, for_sync=tracker.enabled),
-        batch_size=None,  # with a number, Ray would collect as many files for one task before it loads them
-        batch_format="pyarrow",
-    )
     embedded = map_on_models(
-        new,
-        EmbedContents,
-        {**arguments, "recipe": recipe},
+        rows,
+        EmbedNew,
+        {**arguments, "target": target, "recipe": recipe, "for_sync": tracker.enabled},
         num_gpus=num_gpus,
         min_workers=min_workers,
         max_workers=max_workers,
@@ -118,7 +118,11 @@ def ingest(
             tracker.add(point_id, Document(source, "text", locator=locator))
         for source, _, _ in tally.failed:
             tracker.add_failed(source or None)
-        delete_stale(tracker, store, report)
+        tracker.has_unknown_failure |= tally.has_unknown_failure
+        try:
+            delete_stale(tracker, store, report)
+        except StoreError as error:
+            raise IngestError(f"{error}. All points are written; the next run deletes what is left", report) from error
     return report
 
 
@@ -134,8 +138,11 @@ def model_recipe(arguments: Mapping[str, Any], num_gpus: float) -> Recipe:
 
     Raises:
         Qwen3VLError: The model cannot be loaded.
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or is an `api_key`.
     """
+    if not ray.is_initialized():
+        ray.init()
+    check_arguments(arguments, num_gpus)
     try:
         return ray.get(ray.remote(_load_recipe).options(num_gpus=num_gpus).remote(dict(arguments)))
     except ray.exceptions.RayTaskError as error:
@@ -156,5 +163,10 @@ def _load_rows(dataset: Dataset, loader: Loader) -> Dataset:
 
 
 def _to_entries(table: pa.Table) -> pa.Table:
-    failure = LoadFailure("", "")
-    return pa.Table.from_pylist([to_entry(row, "", failure) for row in table.to_pylist()], ENTRY_SCHEMA)
+    rows = table.to_pylist()
+    return pa.Table.from_pylist([to_entry(row, "", LoadFailure(_name(row), "")) for row in rows], ENTRY_SCHEMA)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """Return what a row is called if it is no document."""
+    return next((str(row[key]) for key in ("source", "path", "image", "video", "id") if row.get(key)), "")

@@ -6,6 +6,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import PurePath
 from typing import Any
@@ -17,6 +18,7 @@ from qwen3vl.documents import LoadFailure
 from qwen3vl.errors import InputError
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, document_of, documents_table, file_of, metadata_of
 from qwen3vl_ray.objects import open_filesystem
+from qwen3vl_ray.rows import MANIFEST
 
 MANIFEST_SUFFIXES = frozenset({".parquet", ".jsonl", ".ndjson"})
 """Suffixes of paths that are read as manifests."""
@@ -47,10 +49,10 @@ def _entries(manifest: str) -> Iterator[dict[str, Any]]:
     base = posixpath.dirname(manifest.replace("\\", "/"))
     try:
         for number, row in enumerate(_rows(manifest), 1):
-            yield to_entry(row, base, LoadFailure(manifest, "", f"row={number}"))
+            yield to_entry(row, base, LoadFailure(manifest, "", locator=f"row={number}"))
     except Exception as error:  # libraries of stores and formats raise anything
         reason = f"the manifest cannot be read: {type(error).__name__}: {error}; check the path and the file"
-        yield documents_table([LoadFailure(manifest, reason)]).to_pylist()[0]
+        yield _to_failure(LoadFailure(manifest, reason))
 
 
 def _rows(manifest: str) -> Iterator[Any]:
@@ -96,7 +98,11 @@ def to_entry(row: Any, base: str, failure: LoadFailure) -> dict[str, Any]:
         references = {key: _join(base, row[key]) for key in ("image", "video") if row.get(key)}
         return documents_table([document_of({**row, **references})]).to_pylist()[0]  # type: ignore[no-any-return]
     except (InputError, TypeError, ValueError, pa.ArrowException) as error:
-        return {"source": failure.source, "locator": failure.locator, "error": str(error)}
+        return _to_failure(replace(failure, reason=str(error)))
+
+
+def _to_failure(failure: LoadFailure) -> dict[str, Any]:
+    return {"source": failure.source, "locator": failure.locator, "error": failure.reason, "kind": MANIFEST}
 
 
 def _join(base: str, reference: str) -> str:

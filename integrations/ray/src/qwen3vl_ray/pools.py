@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
+import ray
+import ray.util.client
 from ray.data import ActorPoolStrategy, Dataset
 
+log = logging.getLogger(__name__)
 BATCH_SIZE = 64
 """Default number of rows of a batch: what a worker that crashes has to do again."""
 _CALLS_PER_WORKER = 2
@@ -35,7 +40,13 @@ def map_on_models(
 
     Returns:
         The dataset of the results. Nothing is computed yet.
+
+    Raises:
+        ValueError: There is an `api_key` among the arguments.
+        RuntimeError: This process is connected by Ray Client.
     """
+    check_connection()
+    check_arguments(arguments, num_gpus)
     pool = ActorPoolStrategy(
         min_size=min_workers,
         max_size=max_workers,
@@ -53,3 +64,42 @@ def map_on_models(
         fn_constructor_kwargs=arguments,
         num_gpus=num_gpus,
     )
+
+
+def check_connection() -> None:
+    """Check that Ray Data can run from this process.
+
+    Raises:
+        RuntimeError: It is connected by Ray Client, which has no streaming results of tasks.
+    """
+    if ray.util.client.ray.is_connected():  # type: ignore[no-untyped-call]
+        raise RuntimeError(
+            "this process is connected by Ray Client (ray://), through which Ray Data does not run: run "
+            "`qwen3vl index --ray ray://HOST:PORT`, which moves its work to the cluster, submit the script with `ray "
+            'job submit`, or run it on a node with ray.init("auto")'
+        )
+
+
+def check_arguments(arguments: Mapping[str, Any], num_gpus: float) -> None:
+    """Check what a worker is to be started with.
+
+    Args:
+        arguments: Those of `Embedder` or `Reranker`.
+        num_gpus: GPUs of the worker. If the cluster has none, the log says that the run waits for them.
+
+    Raises:
+        ValueError: There is an `api_key`.
+    """
+    if arguments.get("api_key") is not None:
+        raise ValueError(
+            "api_key would be in what Ray records of a dataset, for all who can read that: set the environment "
+            "variable QWEN3VL_API_KEY of the nodes instead"
+        )
+    num_in_cluster = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    if num_in_cluster < num_gpus:
+        log.warning(
+            "a worker needs num_gpus=%g, and the cluster has %g: the run waits until a node with GPUs joins. "
+            "With num_gpus=0, models run on CPUs",
+            num_gpus,
+            num_in_cluster,
+        )

@@ -23,6 +23,7 @@ from qwen3vl.loaders import Loader, Skipped
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, documents_table
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, MANIFEST_SUFFIXES, read_manifest
 from qwen3vl_ray.objects import Downloads, find_objects, is_object
+from qwen3vl_ray.pools import check_connection
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 _MIN_FILES, _MAX_TASKS = 32, 4096
@@ -66,7 +67,11 @@ def read_files(paths: Paths, loader: Loader, *, keep_skipped: bool) -> Dataset:
 
     Returns:
         The dataset.
+
+    Raises:
+        RuntimeError: This process is connected by Ray Client.
     """
+    check_connection()
     names = [os.fspath(path) for path in ([paths] if isinstance(paths, (str, os.PathLike)) else paths)]
     manifests = [name for name in names if PurePath(name).suffix.lower() in MANIFEST_SUFFIXES]
     entries = _find([name for name in names if name not in manifests], loader)
@@ -82,15 +87,16 @@ def read_files(paths: Paths, loader: Loader, *, keep_skipped: bool) -> Dataset:
 
 def _find(names: list[str], loader: Loader) -> Dataset:
     """Return the files to load as a dataset: a block for each task."""
-    found: list[dict[str, Any]] = []
-    for item in chain.from_iterable(find_objects(name) if is_object(name) else loader.find(name) for name in names):
-        if isinstance(item, (str, Path)):
-            found.append({"path": str(item)})
-        else:
-            found.extend(documents_table([item]).to_pylist())
+    items = chain.from_iterable(find_objects(name) if is_object(name) else loader.find(name) for name in names)
+    found = [str(item) if isinstance(item, Path) else item for item in items]
     size = max(_MIN_FILES, math.ceil(len(found) / _MAX_TASKS))
-    chunks = [found[start : start + size] for start in range(0, max(len(found), 1), size)]
-    return ray.data.from_arrow([pa.Table.from_pylist(chunk, ENTRY_SCHEMA) for chunk in chunks])
+    chunks = (found[start : start + size] for start in range(0, max(len(found), 1), size))
+    return ray.data.from_arrow([_to_table(chunk) for chunk in chunks])
+
+
+def _to_table(found: Iterable[str | LoadFailure | Skipped]) -> pa.Table:
+    rows = [{"path": item} if isinstance(item, str) else documents_table([item]).to_pylist()[0] for item in found]
+    return pa.Table.from_pylist(rows, ENTRY_SCHEMA)
 
 
 def _find_manifests(names: list[str], loader: Loader) -> Iterator[str]:
@@ -137,8 +143,7 @@ def _load_object(url: str, loader: Loader) -> Iterator[Document | LoadFailure | 
         except InputError as error:
             yield LoadFailure(url, str(error))
             return
-        # The policy's folders are about files of this machine, and this one is a copy.
-        for item in replace(loader, policy=replace(loader.policy, folders=None)).load_file(copy):
+        for item in loader.load_file(copy):
             yield _rename(item, str(copy), url)
 
 

@@ -54,11 +54,16 @@ class Rerank:
             The rows, in their order, with the columns that are added.
 
         Raises:
-            TypeError: The batch is no Arrow table.
+            TypeError: The batch is no Arrow table, or `documents` is no column of lists.
         """
         table = check_table(batch, "Rerank")
+        if "documents" not in table.column_names or not _is_list(table.schema.field("documents").type):
+            raise TypeError("Rerank takes rows with a list of documents each: the column 'documents' is none")
         with Downloads(self.reranker.policy) as downloads:
-            rows = [_localize(row, downloads) for row in rows_of(table, ("query", "documents"))]
+            rows = rows_of(table, ("query", "documents"))
+            values = (value for row in rows for value in (row.get("query"), *_documents(row)))
+            downloads.fetch_all(input_of(value) for value in values if isinstance(value, Mapping))
+            rows = [_localize(row, downloads) for row in rows]
             results = asyncio.run(self._score_rows(rows, errors_of(table)))
         scores, errors = [scores for scores, _ in results], [error for _, error in results]
         recipe = json.dumps(self.reranker.recipe.to_dict(), sort_keys=True)
@@ -86,10 +91,19 @@ class Rerank:
         return scores, failed or None
 
 
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_null(kind))
+
+
 def _localize(row: dict[str, Any], downloads: Downloads) -> dict[str, Any]:
     """Return the query and the documents of a row as inputs, with files of object stores downloaded."""
-    documents = [_input(document, downloads) for document in row.get("documents") or ()]
+    documents = [_input(document, downloads) for document in _documents(row)]
     return {"query": _input(row.get("query"), downloads), "documents": documents}
+
+
+def _documents(row: Mapping[str, Any]) -> list[Any]:
+    documents = row.get("documents")
+    return documents if isinstance(documents, list) else []
 
 
 def _input(value: Any, downloads: Downloads) -> Any:

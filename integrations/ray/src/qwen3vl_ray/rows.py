@@ -13,6 +13,8 @@ from qwen3vl.inputs.parsing import INPUT_KEYS
 
 ERROR, RECIPE, VECTOR = "error", "recipe", "vector"
 """Columns: why a row failed (null if it did not), the recipe of its vector as JSON, and the vector."""
+MANIFEST = "manifest"
+"""`kind` of the failure of a manifest or of one of its rows: which documents are missing is not known then."""
 
 
 def check_table(batch: Any, name: str) -> pa.Table:

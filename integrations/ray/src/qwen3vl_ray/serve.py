@@ -73,8 +73,8 @@ class ServeArguments(BaseModel):
     Attributes:
         embedder: The embedding model, or its name alone.
         reranker: The reranker, or its name alone.
-        server: Fields of `ServerSettings`. Keys are better kept in the environment variable QWEN3VL_API_KEY of the
-            ingress.
+        server: Fields of `ServerSettings`, but for `api_keys`: those are in the environment variable QWEN3VL_API_KEY of
+            the ingress.
         media_urls: Whether replicas fetch http(s) URLs of images and videos, from public addresses.
         max_media_bytes: Maximum size of an image or video in bytes.
         ingress: Options of the ingress' deployment.
@@ -92,6 +92,11 @@ class ServeArguments(BaseModel):
     @field_validator("server")
     @classmethod
     def _check_server(cls, server: dict[str, Any]) -> dict[str, Any]:
+        if server.get("api_keys"):
+            raise ValueError(
+                "api_keys would be in the configuration, which Ray's dashboard shows: set the environment variable "
+                "QWEN3VL_API_KEY of the nodes that run the ingress"
+            )
         try:
             ServerSettings(**server)
         except TypeError as error:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from qwen3vl.documents import LoadFailure
 from qwen3vl.ingestion import Report
-from qwen3vl_ray.rows import ERROR, rows_of
+from qwen3vl_ray.rows import ERROR, MANIFEST, rows_of
 
 TALLY = "tally"
 """Column: a `Tally` as JSON; null in rows of documents."""
@@ -29,6 +29,7 @@ class Tally:
         added: Number of points that were written.
         unchanged: Number of documents that were stored already, or that repeat another.
         failed: Source, locator and reason of what failed.
+        has_unknown_failure: Whether something failed of which it is not known which documents it has.
         skipped: Number of files that are not loaded, by suffix.
         seen: Point id, source and locator of the documents, if `sync` needs them.
     """
@@ -36,6 +37,7 @@ class Tally:
     added: int = 0
     unchanged: int = 0
     failed: list[tuple[str, str, str]] = field(default_factory=list)
+    has_unknown_failure: bool = False
     skipped: dict[str, int] = field(default_factory=dict)
     seen: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -48,6 +50,7 @@ class Tally:
         self.added += other.added
         self.unchanged += other.unchanged
         self.failed.extend(other.failed)
+        self.has_unknown_failure |= other.has_unknown_failure
         self.seen.extend(other.seen)
         for suffix, count in other.skipped.items():
             self.skipped[suffix] = self.skipped.get(suffix, 0) + count
@@ -100,10 +103,11 @@ def take_failures(table: pa.Table) -> tuple[pa.Table, Tally]:
     if ERROR not in table.column_names:
         return table, Tally()
     is_failed = pc.is_valid(table[ERROR])
-    failed = rows_of(table.filter(is_failed), ("source", "locator", "image", "video", "id", ERROR))
+    failed = rows_of(table.filter(is_failed), ("source", "locator", "kind", "image", "video", "id", ERROR))
     names = [(row.get("source") or row.get("image") or row.get("video") or row.get("id") or "") for row in failed]
     failures = [(name, row.get("locator") or "", row[ERROR]) for name, row in zip(names, failed, strict=True)]
-    return table.filter(pc.invert(is_failed)), Tally(failed=failures)
+    has_unknown = any(row.get("kind") == MANIFEST or not name for name, row in zip(names, failed, strict=True))
+    return table.filter(pc.invert(is_failed)), Tally(failed=failures, has_unknown_failure=has_unknown)
 
 
 def with_tally(table: pa.Table, tallies: Sequence[Tally]) -> pa.Table:

@@ -53,7 +53,7 @@ class Target:
         """
         return _open(self)
 
-    def reach(self) -> Recipe | None:
+    def read_recipe(self) -> Recipe | None:
         """Read the recipe of the collection, without the patience of `open`: a wrong URL is an error of seconds.
 
         Returns:
@@ -63,7 +63,7 @@ class Target:
             StoreError: The store cannot be opened or read.
             RecipeError: The collection has another layout.
         """
-        return self.open_anew().recipe()
+        return self.connect().recipe()
 
     def prepare(self, recipe: Recipe) -> Store:
         """Create the collection, or check an existing one.
@@ -83,7 +83,7 @@ class Target:
         store.defer_index()
         return store
 
-    def open_anew(self) -> Store:
+    def connect(self) -> Store:
         """Open the collection once more, with the retries of `open_store`."""
         layout = dict(self.layout) if self.layout else None
         return open_store(self.location, self.collection, timeout_s=self.timeout_s, layout=layout)
@@ -93,7 +93,7 @@ class Target:
 def _open(target: Target) -> Store:
     for failures in range(RETRY.attempts):
         try:
-            store = target.open_anew()
+            store = target.connect()
         except StoreError as error:
             # Chroma's client asks the server when it is created, and does not say whether asking again would help.
             if error.__cause__ is None or failures + 1 == RETRY.attempts:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 from ray.data import Dataset, Datasink
 from ray.data.block import Block, BlockAccessor
 
 from qwen3vl.documents import Document
-from qwen3vl.errors import InputError, Qwen3VLError, RecipeError
+from qwen3vl.errors import InputError, Qwen3VLError, RecipeError, StoreError
 from qwen3vl.ingestion import Report
 from qwen3vl.ingestion.failures import describe_error
 from qwen3vl.ingestion.writing import upsert_valid
@@ -111,36 +112,24 @@ class StoreDatasink(Datasink[Tally]):
 
     def _points(self, table: pa.Table, tally: Tally) -> list[Point]:
         """Return the rows as points; a row that is none is a failure."""
+        if RECIPE not in table.column_names or VECTOR not in table.column_names:
+            raise RecipeError(f"the rows have no {VECTOR!r} or no {RECIPE!r}: embed the dataset with qwen3vl_ray.embed")
         points = []
-        recipes = self._check_recipes(table)
-        has_vector = pc.is_valid(table[VECTOR])
-        vectors = iter(_to_array(table[VECTOR].filter(has_vector)))
         store = self._target.open()
         others = [name for name in table.column_names if name != VECTOR]
-        for row, complete in zip(rows_of(table, others), has_vector.to_pylist(), strict=True):
-            vector = next(vectors) if complete else None
+        for row, vector in zip(rows_of(table, others), map(_to_array, table[VECTOR]), strict=True):
+            recipe = None if row[RECIPE] is None else _checked_recipe(self._target, row[RECIPE])
             try:
                 document = document_of(row)
-                if vector is None:
-                    raise InputError("it has neither a vector nor an error: embed the dataset first")
+                if vector is None or recipe is None:
+                    raise InputError("it has no vector or no recipe, and no error: embed the dataset first")
+                if vector.shape != (recipe.dimensions,):
+                    raise InputError(f"its vector has {vector.size} values, and its recipe says {recipe.dimensions}")
             except InputError as error:
                 tally.merge(Tally(failed=[(row.get("source") or "", row.get("locator") or "", str(error))]))
             else:
-                points.append(Point(store.point_id(document, recipes[row[RECIPE]]), vector, document))
+                points.append(Point(store.point_id(document, recipe), vector, document))
         return points
-
-    def _check_recipes(self, table: pa.Table) -> Mapping[str | None, Recipe]:
-        """Return the recipes of the rows by their JSON, after all were checked against the collection's."""
-        if RECIPE not in table.column_names or VECTOR not in table.column_names:
-            raise RecipeError(f"the rows have no {VECTOR!r} or no {RECIPE!r}: embed the dataset with qwen3vl_ray.embed")
-        store = self._target.open()
-        recipes: dict[str | None, Recipe] = {}
-        for text in pc.unique(table[RECIPE].drop_null()).to_pylist():
-            recipes[text] = recipe = Recipe.from_dict(json.loads(text))
-            stored = store.recipe() or self._target.prepare(recipe).recipe()
-            if stored is not None:
-                recipe.check(stored, store.name)
-        return recipes
 
     def on_write_complete(self, write_result: Any) -> None:
         """Sum up what all tasks did, and let the store build its index; Ray calls this in the driver.
@@ -149,7 +138,10 @@ class StoreDatasink(Datasink[Tally]):
             write_result: What the tasks returned.
         """
         self.tally = total(write_result.write_returns)
-        self._target.open().build_index()
+        try:
+            self._target.open().build_index()
+        except StoreError as error:  # all points are written, and searches find them without an index, only slower
+            log.warning("%s", error)
 
     def on_write_failed(self, error: Exception) -> None:
         """Say that a further run will go on from here; Ray calls this in the driver.
@@ -158,8 +150,8 @@ class StoreDatasink(Datasink[Tally]):
             error: What ended the write.
         """
         log.warning(
-            "writing to %s ended (%s); what is written stays, and the next run goes on from there",
-            self._target.location,
+            "writing to the collection %s ended (%s); what is written stays, and the next run goes on from there",
+            self._target.collection,
             type(error).__name__,
         )
 
@@ -168,10 +160,19 @@ def _add_failure(tally: Tally, document: Document, error: Exception) -> None:
     tally.failed.append((document.source, document.locator, f"it was not written: {describe_error(error)}"))
 
 
-def _to_array(column: pa.ChunkedArray) -> Any:
-    """Return vectors, which may be lists of fixed or other size, as (n, dimensions) float32."""
-    values = pa.concat_arrays([chunk.flatten() for chunk in column.chunks]) if column.num_chunks else pa.array([])
-    return np.asarray(values, dtype=np.float32).reshape(len(column), -1) if len(column) else []
+@lru_cache(maxsize=64)
+def _checked_recipe(target: Target, text: str) -> Recipe:
+    """Return the recipe of rows from its JSON, after it was checked against the collection's, once in a process."""
+    recipe = Recipe.from_dict(json.loads(text))
+    target.prepare(recipe)
+    return recipe
+
+
+def _to_array(vector: pa.Scalar) -> NDArray[np.float32] | None:
+    """Return a vector, a list of fixed or other size or a tensor of Ray; None if it is null."""
+    if not vector.is_valid:
+        return None
+    return np.asarray(getattr(vector, "values", None) or vector.as_py(), dtype=np.float32)
 
 
 def _vector_size(schema: Any) -> int | None:
@@ -183,7 +184,7 @@ def _vector_size(schema: Any) -> int | None:
 
 def write(
     dataset: Dataset,
-    place: str,
+    location: str,
     *,
     collection: str = "qwen3vl",
     recipe: Recipe | None = None,
@@ -198,7 +199,7 @@ def write(
 
     Args:
         dataset: Rows as `embed` returns them.
-        place: The URL of a server, perhaps with `qdrant:` or `chroma:` in front.
+        location: The URL of a server, perhaps with `qdrant:` or `chroma:` in front.
         collection: Name of the collection; it is created if it does not exist.
         recipe: The recipe of the rows: with it, a collection of another one is refused before anything is computed.
             None is what the rows say, which is checked when they are written.
@@ -218,8 +219,8 @@ def write(
         report = write(embed(read("scans")), "http://localhost:6333", collection="scans")
         ```
     """
-    target = Target(place, collection, None if layout is None else tuple(layout.items()), timeout_s)
-    target.reach()
+    target = Target(location, collection, None if layout is None else tuple(layout.items()), timeout_s)
+    target.read_recipe()
     return run(dataset, StoreDatasink(target, recipe), max_writers).report
 
 
@@ -239,13 +240,17 @@ def run(dataset: Dataset, sink: StoreDatasink, max_writers: int) -> StoreDatasin
     """
     sink.on_write_start()  # Ray calls it when the first rows have been computed already
     rows = dataset.map_batches(fold_failures, batch_size=None, batch_format="pyarrow", num_cpus=_WRITER_CPUS)
-    rows.context.raise_original_map_exception = True  # those of Ray do not name ours
+    # The context is also that of the caller's dataset.
+    context, raises_original = rows.context, rows.context.raise_original_map_exception
+    context.raise_original_map_exception = True  # those of Ray do not name ours
     try:
         rows.write_datasink(sink, concurrency=max_writers, ray_remote_args={"num_cpus": _WRITER_CPUS})
     except Exception as error:
         if (reason := find_cause(error)) is not None:
             raise reason from error
         raise
+    finally:
+        context.raise_original_map_exception = raises_original
     return sink
 
 

@@ -43,7 +43,7 @@ def serve(
     adapter: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=PLACE",
+            metavar="NAME=LOCATION",
             help="LoRA adapter of the embedding model, a folder or hub id, which requests call NAME. May be repeated.",
             rich_help_panel=MODEL_PANEL,
         ),
@@ -51,7 +51,7 @@ def serve(
     reranker_adapter: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=PLACE", help="The same for the reranker. May be repeated.", rich_help_panel=MODEL_PANEL
+            metavar="NAME=LOCATION", help="The same for the reranker. May be repeated.", rich_help_panel=MODEL_PANEL
         ),
     ] = None,
     embedder_name: Annotated[

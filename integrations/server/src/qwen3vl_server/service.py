@@ -16,7 +16,7 @@ from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, Item, check_text
 from qwen3vl.reranker import Reranker
 from qwen3vl.results import Batch, truncate_vectors
-from qwen3vl_server.content_cache import ContentCache
+from qwen3vl_server.byte_cache import ByteCache
 from qwen3vl_server.errors import RequestError, items_error
 from qwen3vl_server.inputs import parse_input, parse_items_async, parse_query_async
 from qwen3vl_server.quotas import Quota
@@ -86,7 +86,7 @@ class ModelService:
             if served.name in further.get(kind, {}):
                 raise ValueError(f"two models of the server have the name {served.name!r}; rename one")
         self.waiting_items = Quota(settings.max_waiting_items, "items waiting")
-        self.contents = ContentCache(settings.max_cached_bytes)
+        self.contents = ByteCache(settings.max_cached_bytes)
         self.settings = settings
         self._max_items = settings.max_items
         self._instructions = {

@@ -55,22 +55,22 @@ def parse_adapters(options: Sequence[str] | None) -> dict[str, str]:
     """Read the options `--adapter` or `--reranker-adapter`.
 
     Args:
-        options: Each `NAME=PLACE`.
+        options: Each `NAME=LOCATION`.
 
     Returns:
-        The places by name.
+        The locations by name.
 
     Raises:
-        ValueError: An option has no name or no place, or a name is there twice.
+        ValueError: An option has no name or no location, or a name is there twice.
     """
     adapters: dict[str, str] = {}
     for option in options or ():
-        name, _, place = option.partition("=")
-        if not name or not place:
+        name, _, location = option.partition("=")
+        if not name or not location:
             raise ValueError(f"{option} names no adapter; write NAME=FOLDER or NAME=HUB_ID, as invoices=./my-adapter")
         if name in adapters:
             raise ValueError(f"two adapters have the name {name}; rename one")
-        adapters[name] = place
+        adapters[name] = location
     return adapters
 
 

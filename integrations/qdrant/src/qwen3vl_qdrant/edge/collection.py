@@ -15,8 +15,8 @@ import qdrant_edge as edge
 from pydantic import ValidationError
 from qdrant_client import models
 
+from qwen3vl.durable import rename, sync_folder, write_file
 from qwen3vl.errors import StoreError
-from qwen3vl_qdrant.durable import sync_folder, write_file
 from qwen3vl_qdrant.edge import configs
 from qwen3vl_qdrant.edge.configs import dense_vectors, to_edge_config
 from qwen3vl_qdrant.edge.indexing import build_index
@@ -56,8 +56,7 @@ def create_files(path: Path, name: str, description: models.CreateCollection) ->
     content = {"format": _FORMAT, "name": name, **description.model_dump(mode="json", exclude_none=True)}
     write_file(temporary / DESCRIPTION, json.dumps(content, indent=1).encode())
     sync_folder(temporary)
-    temporary.rename(path)
-    sync_folder(path.parent)
+    rename(temporary, path)
 
 
 class EdgeCollection:

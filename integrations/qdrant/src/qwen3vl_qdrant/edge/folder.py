@@ -18,9 +18,9 @@ from urllib.parse import quote, unquote
 from qdrant_client import models
 
 from qwen3vl.concurrency.fork_safety import ForkSafeLock, init_in_each_process
+from qwen3vl.durable import rename, sync_folder
 from qwen3vl.errors import StoreError
 from qwen3vl.stores.folders import check_folder, is_read_only
-from qwen3vl_qdrant.durable import sync_folder
 from qwen3vl_qdrant.edge.collection import DESCRIPTION, EdgeCollection, create_files
 
 COLLECTIONS = "collections"
@@ -184,8 +184,7 @@ class EdgeFolder:
             path = self._root / _file_name(name)
             deleted = path.with_name(f".deleted-{path.name}")
             shutil.rmtree(deleted, ignore_errors=True)
-            path.rename(deleted)
-            sync_folder(self._root)
+            rename(path, deleted)
             shutil.rmtree(deleted)
             return True
 

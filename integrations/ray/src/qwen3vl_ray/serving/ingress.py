@@ -50,7 +50,7 @@ class Ingress:
     """Parses requests and encodes answers; it loads no model, and needs no torch.
 
     Args:
-        settings: Keys, names and limits. Without keys, those in the environment variable QWEN3VL_API_KEY are used.
+        settings: Names and limits. Keys are in the environment variable QWEN3VL_API_KEY.
         embedder: The embedding model.
         reranker: The reranker.
     """
@@ -62,8 +62,7 @@ class Ingress:
         embedder: ServedDeployment | None = None,
         reranker: ServedDeployment | None = None,
     ) -> None:
-        keys = settings.api_keys or os.environ.get(API_KEY_VARIABLE, "").split()
-        self._settings = replace(settings, api_keys=keys)
+        self._settings = replace(settings, api_keys=os.environ.get(API_KEY_VARIABLE, "").split())
         self._embedder = self._reranker = None
         if embedder is not None:
             recipe = await embedder.recipe()

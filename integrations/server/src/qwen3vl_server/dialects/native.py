@@ -22,7 +22,7 @@ from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.native_request import describe_body, read_request, resolve_item
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.responses import AsciiJSONResponse
-from qwen3vl_server.service import ServedModel
+from qwen3vl_server.service import Kind, ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +106,9 @@ class ModelsAnswer(BaseModel):
 
     embedder: ModelDescription | None = None
     reranker: ModelDescription | None = None
+    adapters: dict[Kind, dict[str, ModelDescription]] = Field(
+        description="The same models with LoRA adapters, by what requests call them."
+    )
     limits: Limits
     version: str = Field(description="Version of qwen3vl in the server.")
 
@@ -114,9 +117,14 @@ class ModelsAnswer(BaseModel):
 async def models(service: ServiceDependency) -> ModelsAnswer:
     """Return the recipes of the models, and the limits of requests."""
     described: dict[str, ModelDescription] = {}
-    for kind, served in service.models.items():
+    adapters: dict[Kind, dict[str, ModelDescription]] = {kind: {} for kind in service.models}
+    for kind, served in service.all_models():
         recipe = _recipe(served)
-        described[kind] = ModelDescription(name=served.name, recipe=recipe.to_dict(), digest=recipe.digest)
+        description = ModelDescription(name=served.name, recipe=recipe.to_dict(), digest=recipe.digest)
+        if served is service.models[kind]:
+            described[kind] = description
+        else:
+            adapters[kind][served.name] = description
     settings = service.settings
     limits = Limits(
         max_items=settings.max_items,
@@ -124,7 +132,7 @@ async def models(service: ServiceDependency) -> ModelsAnswer:
         max_media_bytes=min(served.model.policy.max_bytes for _, served in service.all_models()),
         timeout_s=settings.timeout_s,
     )
-    return ModelsAnswer(**described, limits=limits, version=version("qwen3vl"))
+    return ModelsAnswer(**described, adapters=adapters, limits=limits, version=version("qwen3vl"))
 
 
 @router.post(

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import ImageReference, VideoReference, as_image, as_video
 from qwen3vl.wire import MEDIA_TYPE, MISSING_CONTENTS, decode_request, media_name
-from qwen3vl_server.content_cache import ContentCache
+from qwen3vl_server.byte_cache import ByteCache
 from qwen3vl_server.errors import RequestError
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
@@ -53,7 +53,7 @@ class NativeRequest(Generic[BodyT]):
     body: BodyT
     contents: Mapping[str, bytes]
 
-    def find_contents(self, items: Sequence[Any], cache: ContentCache) -> dict[str, bytes]:
+    def find_contents(self, items: Sequence[Any], cache: ByteCache) -> dict[str, bytes]:
         """Find the contents to which items refer, in this request and among those of earlier ones.
 
         Args:
@@ -74,7 +74,7 @@ class NativeRequest(Generic[BodyT]):
                 missing.append(digest)
                 continue
             found[digest] = content
-            cache.add(digest, content)
+            cache.put(digest, content)
         if missing:
             raise RequestError(
                 409,

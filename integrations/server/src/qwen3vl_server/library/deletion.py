@@ -33,8 +33,10 @@ async def delete(library: Library, sources: Sequence[str], ids: Sequence[str]) -
         doomed = set(documents)
         for source in sources:
             doomed.update(point.id for point in await points_of(library.store, library.embedder.dimension, source))
-        await library.store.adelete(sorted(doomed))
-        library.sources.forget()
+        try:
+            await library.store.adelete(sorted(doomed))
+        finally:
+            library.sources.forget()
         if library.ingestion is not None:
             for source in concerned:
                 await library.ingestion.prune(source)

@@ -11,7 +11,7 @@ from qwen3vl_server.library.library import Library
 
 
 async def get_library(request: Request) -> Library:
-    """Return the application's library, opened: applications that are mounted in others are not told to start.
+    """Return the application's library, opened here because the lifespan of a mounted application does not run.
 
     Args:
         request: The request.

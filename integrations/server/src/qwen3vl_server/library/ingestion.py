@@ -39,7 +39,7 @@ class Ingestion:
         embedder: Embeds the documents.
         store: Where they are written.
         folder: Where their files are.
-        counts: Is told when the store was changed.
+        counts: Counts of the store, which are forgotten when a job has changed it.
     """
 
     def __init__(self, embedder: Embedder, store: AsyncStore, folder: MediaFolder, counts: SourceCounts) -> None:
@@ -170,14 +170,14 @@ class Ingestion:
 
         try:
             progress(await aingest(documents(), self._embedder, self._store, progress=progress))
+            for source, points in stored.items():
+                stale = [point.id for point in points if point.id not in written]
+                if stale and not any(_is_of(name, source) for name, _ in job.failed):
+                    await self._store.adelete(stale)
+                    job.replaced += len(stale)
+                await self.prune(source, finished=job)
         finally:
             self._counts.forget()
-        for source, points in stored.items():
-            stale = [point.id for point in points if point.id not in written]
-            if stale and not any(_is_of(name, source) for name, _ in job.failed):
-                await self._store.adelete(stale)
-                job.replaced += len(stale)
-            await self.prune(source, finished=job)
 
 
 def _is_of(name: str, source: str) -> bool:

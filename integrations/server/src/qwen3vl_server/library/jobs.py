@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
+
+from qwen3vl.durable import write_file
 
 Status = Literal["waiting", "running", "done", "failed"]
 
@@ -89,13 +90,7 @@ class JobRecords:
         Args:
             job: The job.
         """
-        path = self._path(job.id)
-        temporary = path.with_suffix(".new")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump([asdict(new_file) for new_file in job.files], file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_file(self._path(job.id), json.dumps([asdict(new_file) for new_file in job.files]).encode())
 
     def remove(self, job: Job) -> None:
         """Delete the record of a job.
@@ -106,7 +101,12 @@ class JobRecords:
         self._path(job.id).unlink(missing_ok=True)
 
     def load(self) -> Iterable[Job]:
-        """Read the jobs that a former process has not finished, oldest first."""
+        """Read the jobs that a former process has not finished, oldest first.
+
+        Files that it had not written completely are deleted, because their jobs were not accepted.
+        """
+        for path in self._folder.glob("*.tmp"):
+            path.unlink(missing_ok=True)
         for path in sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
             files = json.loads(path.read_text(encoding="utf-8"))
             yield Job(tuple(NewFile(**file) for file in files), path.stem)

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.documents import Document
 from qwen3vl.errors import InputError, PolicyError
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.retriever import AsyncRetriever
 from qwen3vl.stores import AsyncStore
+from qwen3vl_server.byte_cache import ByteCache
 from qwen3vl_server.errors import RequestError
-from qwen3vl_server.library.cache import ByteCache
 from qwen3vl_server.library.failures import store_failures
 from qwen3vl_server.library.ingestion import Ingestion
 from qwen3vl_server.library.media_folder import MediaFolder
@@ -32,8 +33,6 @@ if TYPE_CHECKING:  # they import torch
 
 _THUMBNAIL_CACHE_BYTES = 64 * 2**20
 _POINT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_MAX_DECODED = 4
-"""Media that are decoded for browsers at a time."""
 _MAX_UPLOADS = 16
 """Uploads that may arrive at a time."""
 
@@ -87,7 +86,6 @@ class Library:
             _check_policy(self.policy, folder.path)
             self.ingestion = Ingestion(self.embedder, store, folder, self.sources)
         self._thumbnails = ByteCache(_THUMBNAIL_CACHE_BYTES)
-        self._decoding = asyncio.Semaphore(_MAX_DECODED)
         self._opening = asyncio.Lock()
         self._is_open = False
 
@@ -166,7 +164,7 @@ class Library:
         return shown
 
     async def show(self, document: Document, render: Callable[[Document, MediaPolicy], Shown]) -> Shown:
-        """Open or decode the media of a document in a thread.
+        """Open or decode the media of a document in a thread. At most four are decoded at once.
 
         Args:
             document: A stored document.
@@ -178,13 +176,12 @@ class Library:
         Raises:
             RequestError: The policy does not allow the media (403), or they cannot be read (404).
         """
-        async with self._decoding:
-            try:
-                return await asyncio.to_thread(render, document, self.policy)
-            except PolicyError as error:
-                raise RequestError(403, f"the media of this point are not shown: {error}") from error
-            except InputError as error:
-                raise RequestError(404, f"the media of this point cannot be shown: {error}") from error
+        try:
+            return await run_in_executor(render, document, self.policy)  # its pool has four threads
+        except PolicyError as error:
+            raise RequestError(403, f"the media of this point are not shown: {error}") from error
+        except InputError as error:
+            raise RequestError(404, f"the media of this point cannot be shown: {error}") from error
 
 
 def is_point_id(text: str) -> bool:

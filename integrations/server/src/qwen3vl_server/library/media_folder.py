@@ -17,6 +17,7 @@ from shutil import disk_usage
 from types import TracebackType
 from typing import IO, Self
 
+from qwen3vl.durable import make_folder, rename
 from qwen3vl.hashing import text_digest
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.media_types import HEAD_BYTES
@@ -39,12 +40,12 @@ class MediaFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         self.path = path.resolve()
         self.jobs = self.path / "jobs"
         self._files, self._incoming = self.path / "files", self.path / "incoming"
         for folder in (self.jobs, self._files, self._incoming):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            make_folder(folder, 0o700)
         oldest = time.time() - _MAX_INCOMING_AGE_S
         for file in self._incoming.iterdir():  # a server that was killed has left them
             if file.stat().st_mtime < oldest:
@@ -79,7 +80,7 @@ class MediaFolder:
         return self._files / digest[:2] / digest
 
     def keep(self, incoming: IncomingFile, source: str, suffix: str) -> Path:
-        """Move a file that has arrived to its place.
+        """Move a file that has arrived to the folder of its source. It is durable when this returns.
 
         Args:
             incoming: The file.
@@ -90,7 +91,7 @@ class MediaFolder:
             The file's path.
         """
         folder = self.folder_of(source)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder, 0o700)
         return incoming.move_to(folder / f"{incoming.digest}{suffix}")
 
     def prune(self, source: str, references: Iterable[str]) -> None:
@@ -154,7 +155,7 @@ class IncomingFile:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self._path.replace(path)
+        rename(self._path, path)
         return path
 
     def __enter__(self) -> Self:

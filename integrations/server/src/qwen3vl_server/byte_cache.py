@@ -1,4 +1,4 @@
-"""A cache of bytes with a limited size."""
+"""A cache of bytes with a limited size: of contents that clients have sent, and of thumbnails."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections import OrderedDict
 
 
 class ByteCache:
-    """Encoded files by key; the ones that were used least recently leave first. It is not thread-safe.
+    """Bytes by key; those that were used least recently are dropped first. It is not thread-safe.
 
     Args:
         max_bytes: Maximum size of all of them.
+
+    Attributes:
+        used_bytes: Their present size.
     """
 
     def __init__(self, max_bytes: int) -> None:
+        self.used_bytes = 0
         self._max_bytes = max_bytes
         self._entries: OrderedDict[str, bytes] = OrderedDict()
-        self._size = 0
 
     def get(self, key: str) -> bytes | None:
         """Return what is cached.
@@ -31,13 +34,16 @@ class ByteCache:
         return self._entries.get(key)
 
     def put(self, key: str, data: bytes) -> None:
-        """Cache bytes.
+        """Cache bytes in place of former ones, unless they alone exceed the limit.
 
         Args:
             key: The key.
             data: The bytes.
         """
-        self._size += len(data) - len(self._entries.pop(key, b""))
+        self.used_bytes -= len(self._entries.pop(key, b""))
+        if len(data) > self._max_bytes:
+            return
         self._entries[key] = data
-        while self._size > self._max_bytes:
-            self._size -= len(self._entries.popitem(last=False)[1])
+        self.used_bytes += len(data)
+        while self.used_bytes > self._max_bytes:
+            self.used_bytes -= len(self._entries.popitem(last=False)[1])

@@ -1,0 +1,151 @@
+"""What the operators do with the rows of a batch, called in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from qwen3vl_ray import Embed, Rerank, StoreDatasink, Target, embed
+from qwen3vl_ray.contents import EmbedNew
+from qwen3vl_ray.documents import documents_table
+from qwen3vl_ray.ingestion import model_recipe
+from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest
+from qwen3vl_ray.objects import Downloads
+from qwen3vl_ray.reading import load_entries
+from qwen3vl_ray.tally import read_tallies, take_failures
+
+from qwen3vl import Document, Embedder, Loader, MediaPolicy, PolicyError, StoreError
+from qwen3vl.documents import LoadFailure
+from tests.support import qdrant_rest
+
+
+@pytest.fixture(scope="module")
+def port() -> Any:
+    with qdrant_rest.serve() as port:
+        yield port
+
+
+@pytest.fixture
+def target(port: int, request: pytest.FixtureRequest) -> Target:
+    return Target(f"http://127.0.0.1:{port}", request.node.name)
+
+
+def texts(*numbers: int) -> list[Document]:
+    return [Document(str(number), "text", text=f"a text of {number % 10}") for number in numbers]
+
+
+def written(table: pa.Table, sink: StoreDatasink) -> Any:
+    return sink.write([table], None).to_report()
+
+
+def test_what_the_store_has_is_not_embedded_again(target: Target, tiny_embedder: Embedder) -> None:
+    operator = EmbedNew(target, tiny_embedder.recipe, for_sync=True, model="tiny", device="cpu")
+    target.prepare(tiny_embedder.recipe)
+    first = operator(documents_table(texts(1, 2)))
+    assert written(first, StoreDatasink(target)).added == 2
+    rows, tally = read_tallies(operator(documents_table([*texts(1, 2, 3, 13), LoadFailure("gone", "it is gone")])))
+    assert rows["source"].to_pylist() == ["3", "13"]
+    assert rows["vector"].to_pylist()[0] == rows["vector"].to_pylist()[1]
+    assert (tally.unchanged, list(map(tuple, tally.failed)), len(tally.seen)) == (2, [("gone", "", "it is gone")], 4)
+    rows, tally = read_tallies(operator(documents_table(texts(1, 2))))
+    assert (rows.num_rows, tally.unchanged) == (0, 2)
+
+
+def test_rows_that_are_no_points_are_named_and_the_others_written(target: Target, tiny_embedder: Embedder) -> None:
+    recipe = json.dumps(tiny_embedder.recipe.to_dict())
+    vector = np.eye(1, tiny_embedder.dimension, dtype=np.float32)[0].tolist()
+    rows = [
+        {"source": "fine", "text": "a", "vector": vector, "recipe": recipe},
+        {"source": "no recipe", "text": "b", "vector": vector, "recipe": None},
+        {"source": "no vector", "text": "c", "vector": None, "recipe": recipe},
+        # Together they have as many values as two vectors.
+        {"source": "short", "text": "d", "vector": vector[:-1], "recipe": recipe},
+        {"source": "long", "text": "e", "vector": [*vector, 0.0], "recipe": recipe},
+    ]
+    report = written(pa.Table.from_pylist(rows), StoreDatasink(target))
+    assert report.added == 1
+    assert [name for name, _ in report.failed] == ["no recipe", "no vector", "short", "long"]
+    assert "its recipe says" in report.failed[2][1]
+
+
+def test_an_index_that_cannot_be_built_is_no_failure_of_the_run(
+    target: Target, tiny_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = StoreDatasink(target, tiny_embedder.recipe)
+    sink.on_write_start()
+
+    def fail(*_: Any) -> None:
+        raise StoreError("the server is gone")
+
+    monkeypatch.setattr(target.open(), "build_index", fail)
+    sink.on_write_complete(type("Result", (), {"write_returns": []}))
+    assert sink.report.added == 0
+
+
+def test_a_manifest_that_cannot_be_read_is_a_failure_of_unknown_documents(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "fine"}\n{broken\n')
+    names = [str(tmp_path / name) for name in ("rows.jsonl", "gone.jsonl")]
+    table = pa.concat_tables(read_manifest(pa.table({"manifest": names})))
+    rows, tally = take_failures(table)
+    assert rows["text"].to_pylist() == ["fine"]
+    assert [(source, locator) for source, locator, _ in tally.failed] == [(names[0], "row=2"), (names[1], "")]
+    assert tally.has_unknown_failure
+    known = take_failures(documents_table([LoadFailure("a.pdf", "it is broken")]))[1]
+    assert not known.has_unknown_failure
+
+
+@pytest.mark.parametrize("scheme", ["local://", "zip://star.png::file://", "dir://::file://"])
+def test_folders_of_the_policy_hold_for_urls_of_any_file_system(
+    library_folder: Path, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of temporary files is allowed, the library is not."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    policy = MediaPolicy(folders=(tmp_path,))
+    url = f"{scheme}{library_folder}/star.png"
+    (row,) = Embed("tiny", device="cpu", policy=policy)(pa.table({"image": [url]})).to_pylist()
+    assert row["vector"] is None
+    assert "allows" in row["error"] or "plain URLs" in row["error"]
+    entries = pa.Table.from_pylist([{"path": url}], ENTRY_SCHEMA)
+    loaded = pa.concat_tables(load_entries(entries, Loader(policy=policy), keep_skipped=False))
+    assert [(row["kind"], row["error"] is None) for row in loaded.to_pylist()] == [(None, False)]
+
+
+def test_files_in_a_folder_of_the_policy_are_opened(
+    library_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    policy = MediaPolicy(folders=(tmp_path, library_folder))
+    table = pa.table({"image": [f"local://{library_folder}/star.png"] * 2})
+    assert Embed("tiny", device="cpu", policy=policy)(table)["error"].to_pylist() == [None, None]
+    assert not list(tmp_path.iterdir())
+
+
+def test_policies_that_allow_no_object_store(library_folder: Path) -> None:
+    url = f"local://{library_folder}/star.png"
+    for policy in (MediaPolicy(hosts="example.org"), MediaPolicy(folders=()), MediaPolicy(urls=False)):
+        with Downloads(policy) as downloads, pytest.raises(PolicyError, match="is not downloaded"):
+            downloads.fetch(url)
+    with Downloads(MediaPolicy(max_bytes=10)) as downloads, pytest.raises(PolicyError, match="allows 10"):
+        downloads.fetch(url)
+
+
+def test_documents_that_are_no_list_are_refused() -> None:
+    with pytest.raises(TypeError, match="list of documents"):
+        Rerank("tiny", device="cpu")(pa.table({"query": ["a"], "documents": ["a text"]}))
+
+
+def test_keys_are_not_passed_through_ray(local_ray: Any) -> None:
+    arguments: dict[str, Any] = {"model": "http://127.0.0.1:1", "api_key": "secret"}
+    with pytest.raises(ValueError, match="QWEN3VL_API_KEY"):
+        embed(local_ray.data.range(1), num_gpus=0, **arguments)
+    with pytest.raises(ValueError, match="QWEN3VL_API_KEY"):
+        model_recipe(arguments, 0)
+
+
+def test_a_run_that_waits_for_gpus_says_so(local_ray: Any, caplog: pytest.LogCaptureFixture) -> None:
+    embed(local_ray.data.range(1), model="tiny", num_gpus=64)
+    assert "the run waits until a node with GPUs joins" in caplog.text
