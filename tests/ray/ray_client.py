@@ -6,9 +6,13 @@ It prints as JSON the report of what `qwen3vl index --ray ray://…` calls, an e
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from typing import Any
+
+# Ray waits 30 s for the process that it starts for a client, which imports Ray first. Other tests may run meanwhile.
+os.environ["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "180"
 
 import ray
 from qwen3vl_ray import read
