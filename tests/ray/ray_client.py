@@ -43,7 +43,7 @@ def main(location: str, *paths: str) -> None:
         except RuntimeError as error:
             answers["read"] = str(error)
         ray.shutdown()
-        sys.stdout.write(json.dumps(answers))
+        sys.stdout.write(f"\n{json.dumps(answers)}\n")
     finally:
         cluster.shutdown()  # type: ignore[no-untyped-call]
 

@@ -22,12 +22,12 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def run_program(module: str, *arguments: str) -> Any:
-    """Run a program, whose Ray is not that of the other tests; return what it prints as JSON."""
+    """Run a program, whose Ray is not that of the other tests; return the line of JSON that it prints among Ray's."""
     command = [sys.executable, "-m", module, *arguments]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-4000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    return json.loads(next(line for line in result.stdout.splitlines() if line.startswith("{")))
 
 
 def test_three_nodes_leave_what_one_process_leaves_although_one_is_killed(

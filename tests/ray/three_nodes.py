@@ -49,7 +49,8 @@ def main(place: str, *paths: str) -> None:
             )
             stored = killing.result()
         num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-        sys.stdout.write(json.dumps({"report": asdict(report), "stored_when_killed": stored, "nodes": num_nodes}))
+        outcome = {"report": asdict(report), "stored_when_killed": stored, "nodes": num_nodes}
+        sys.stdout.write(f"\n{json.dumps(outcome)}\n")
     finally:
         ray.shutdown()
         cluster.shutdown()  # type: ignore[no-untyped-call]
