@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -188,7 +189,12 @@ def start_index(folder: Path, store: Path) -> subprocess.Popen[str]:
 
 def bytes_on_disk(folder: Path) -> int:
     """What the files of a folder occupy; Qdrant's are mostly holes."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    blocks = 0
+    for parent, _, names in os.walk(folder):  # `rglob` fails where a temporary folder is deleted meanwhile
+        for name in names:
+            with suppress(FileNotFoundError):
+                blocks += (Path(parent) / name).stat().st_blocks
+    return blocks * 512
 
 
 @pytest.mark.slow
