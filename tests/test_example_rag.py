@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from examples import multimodal_rag
 from qwen3vl.inputs.data_uri import decode_data_uri
 from qwen3vl.media.pdf import page_texts
 from qwen3vl.media.preview import thumbnail
+from tests.support.json_requests import read_json, send_json
 
 KEY = "a key of this test"
 ANSWER = "A star [page 4] and a ring [page 11], but no cross [page 5]."
@@ -32,17 +32,12 @@ class ChatServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = read_json(self)
                 server.requests.append((self.path, self.headers["Authorization"], body))
                 message = {"role": "assistant", "content": ANSWER}
                 choice = {"index": 0, "message": message, "finish_reason": "stop"}
                 completion = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
-                content = json.dumps({**completion, "choices": [choice]}).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                send_json(self, 200, {**completion, "choices": [choice]})
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -65,6 +65,9 @@ def test_pictures_as_data_uris_and_as_files(library: LibraryServer, retrievers: 
     clip = library.files / "mover.mp4"
     response = library.server.client.post("/v1/search", files={"video": clip.read_bytes()})
     assert_hits(response.json(), retrievers[True].search({"video": str(clip)}, 10))
+    by_vectors = {"rerank": "false"}  # the tiny reranker was never trained with a video as the query
+    response = library.server.client.post("/v1/search", data=by_vectors, files={"video": clip.read_bytes()})
+    assert response.json()["hits"][0]["source"] == str(clip)
 
 
 def test_rerank_is_on_where_there_is_a_reranker(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from typing import Any, Self
 import httpx
 from PIL import Image
 
+from tests.support.json_requests import read_json, send_json
+
 _URL = re.compile(r"data:((?:image|video)/\w+);base64,(.+)")
 _NOT_KEPT = ("id", "created", "permission", "owned_by", "parent", "object")
 
@@ -44,19 +46,10 @@ class RecordedServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._send(*recorded.answer("GET", self.path, None))
+                send_json(self, *recorded.answer("GET", self.path, None))
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self._send(*recorded.answer("POST", self.path, body))
-
-            def _send(self, status: int, answer: Any) -> None:
-                content = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                send_json(self, *recorded.answer("POST", self.path, read_json(self)))
 
             def log_message(self, *_: object) -> None:
                 pass

@@ -198,9 +198,8 @@ class Probe:
             prompt = await in_thread(maker.make, Call(to_parts), item)
             theirs = await self._tokenize(prompt.fields or {})
         except (InputError, ServerError) as error:
-            if (
-                isinstance(error, ServerError) and error.status is None
-            ):  # it is down: that says nothing of its abilities
+            # A server that is down says nothing of what it can do.
+            if isinstance(error, ServerError) and error.status is None:
                 raise
             return str(error)
         except ModuleNotFoundError as error:
