@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from qwen3vl.evaluation.mmeb_v2 import image
+from qwen3vl.evaluation.mmeb_v2 import documents, image
 from qwen3vl.evaluation.mmeb_v2.dataset import LoadedDataset
 from qwen3vl.evaluation.mmeb_v2.specs import DatasetSpec
 
@@ -15,6 +15,7 @@ Loader: TypeAlias = Callable[[DatasetSpec, Path], LoadedDataset]
 
 LOADERS: Mapping[str, Loader] = {
     **image.LOADERS,
+    **documents.LOADERS,
 }
 """The loaders by the official names of their kinds (`dataset_parser`)."""
 
