@@ -11,6 +11,7 @@ from typing import Any
 from qwen3vl.errors import InputError, Qwen3VLError
 from qwen3vl.evaluation.mmeb_v2.specs import Source
 
+INSTALL = 'at the root of a clone of the repository run: pip install ".[mmeb]"'
 _SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json")
 _SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "eval")}
 _NOT_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
@@ -92,7 +93,7 @@ def _configs(folder: Path) -> list[Mapping[str, Any]]:
     try:
         import yaml
     except ImportError as error:
-        raise Qwen3VLError(f'{readme} is read with PyYAML: pip install "qwen3vl[mmeb]"') from error
+        raise Qwen3VLError(f"{readme} is read with PyYAML, which is not installed; {INSTALL}") from error
     try:
         return list((yaml.safe_load(header[1]) or {}).get("configs") or [])
     except yaml.YAMLError as error:
