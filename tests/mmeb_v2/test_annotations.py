@@ -47,8 +47,10 @@ def test_parquet_files_that_a_readme_names(tmp_path: Path) -> None:
     [
         '- config_name: default\n  data_files:\n    test: ["b.jsonl", "a.jsonl"]',
         "- config_name: only\n  data_files:\n  - split: test\n    path:\n    - b.jsonl\n    - a.jsonl",
-        "- config_name: x\n  data_files: c.jsonl\n- config_name: y\n  default: true\n  data_dir: .\n  data_files:\n"
-        "  - {split: test, path: b.jsonl}\n  - {split: test, path: a.jsonl}",
+        (
+            "- config_name: x\n  data_files: c.jsonl\n- config_name: y\n  default: true\n  data_dir: .\n  data_files:\n"
+            "  - {split: test, path: b.jsonl}\n  - {split: test, path: a.jsonl}"
+        ),
     ],
 )
 def test_forms_of_readmes(configs: str, tmp_path: Path) -> None:
