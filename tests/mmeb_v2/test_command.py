@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,7 @@ def test_commands_of_the_documentation(data: Path, tmp_path: Path, capsys: pytes
     assert len(lines) == 4
     values = {"--data": str(data), "--model": "tiny", "--reranker": "tiny", "--device": "cpu"}
     for number, line in enumerate(lines):
-        arguments = [values.get(before, word) for before, word in zip(line, line[1:], strict=False)]
+        arguments = [values.get(before, word) for before, word in pairwise(line)]
         if "--model" not in arguments:
             arguments += ["--model", "tiny"]
         capsys.readouterr()
