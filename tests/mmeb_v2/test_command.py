@@ -185,6 +185,7 @@ def test_a_file_of_queries_by_this_name(tmp_path: Path, capsys: pytest.CaptureFi
     assert "there are no queries at mmeb-v2" in json.loads(capsys.readouterr().out)["error"]
 
 
+@pytest.mark.slow
 def test_commands_of_the_documentation(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the tiny pair on the CPU, and for data sets that are not drawn here a message that they are missing."""
     page = (Path(__file__).parents[2] / "docs/mmeb.md").read_text(encoding="utf-8")
