@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from qwen3vl.evaluation.mmeb_v2 import image
+from qwen3vl.evaluation.mmeb_v2 import image, video_answers, video_classification, video_moments, video_retrieval
 from qwen3vl.evaluation.mmeb_v2.dataset import LoadedDataset
 from qwen3vl.evaluation.mmeb_v2.specs import DatasetSpec
 
@@ -15,6 +15,10 @@ Loader: TypeAlias = Callable[[DatasetSpec, Path], LoadedDataset]
 
 LOADERS: Mapping[str, Loader] = {
     **image.LOADERS,
+    **video_classification.LOADERS,
+    **video_answers.LOADERS,
+    **video_retrieval.LOADERS,
+    **video_moments.LOADERS,
 }
 """The loaders by the official names of their kinds (`dataset_parser`)."""
 
