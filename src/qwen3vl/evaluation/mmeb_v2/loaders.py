@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from qwen3vl.evaluation.mmeb_v2 import image, video_answers, video_classification, video_moments, video_retrieval
+from qwen3vl.evaluation.mmeb_v2 import (
+    documents,
+    image,
+    video_answers,
+    video_classification,
+    video_moments,
+    video_retrieval,
+)
 from qwen3vl.evaluation.mmeb_v2.dataset import LoadedDataset
 from qwen3vl.evaluation.mmeb_v2.specs import DatasetSpec
 
@@ -19,6 +26,7 @@ LOADERS: Mapping[str, Loader] = {
     **video_answers.LOADERS,
     **video_retrieval.LOADERS,
     **video_moments.LOADERS,
+    **documents.LOADERS,
 }
 """The loaders by the official names of their kinds (`dataset_parser`)."""
 
