@@ -1,8 +1,9 @@
 """Runs the official evaluation of MMEB-v2, from a checkout of QwenLM/Qwen3-VL-Embedding, on a CPU in float32.
 
-It is for the Python that has the official dependencies; `compare_mmeb.py` calls it. The scripts are run as they are, with
-these changes: they ask for CUDA, FlashAttention and bfloat16, and get the CPU, torch's attention and float32; and they
-read data sets of the hub from folders of the same names.
+It is for the Python that has the official dependencies; `compare_mmeb.py` calls it. The scripts are run as they are,
+except that they ask for CUDA, FlashAttention and bfloat16, and get the CPU, torch's attention and float32, that they
+find data sets of the hub in folders of the same names, and that they take clips in the order of their names, not in
+that of the file system.
 
     python run_official_mmeb.py CHECKOUT DATA OUT --datasets A,B --embedder DIR [--reranker DIR --topk N]
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,11 +39,13 @@ def main() -> None:
     sys.path.insert(0, str(options.checkout))
     os.chdir(options.data / "annotation")
     use_cpu()
+    sort_folders()
     for modality in MODALITIES:
         folder = options.out / modality
         scripts = options.checkout / "scripts/evaluation/mmeb_v2"
         if config := write_config(scripts / f"{modality}.yaml", names, folder / "config.yaml"):
             run("eval_embedding", options.embedder, config, options.data, folder, "--normalize", "true")
+            save_vectors(folder)
         if options.reranker is None:
             continue
         if config := write_config(scripts / f"{modality}_retrieval.yaml", names, folder / "retrieval.yaml"):
@@ -63,6 +67,12 @@ def _on_cpu(initialize: Any, dtype: Any) -> Any:
         initialize(self, *args, **{**kwargs, "attn_implementation": "sdpa", "torch_dtype": dtype})
 
     return replaced
+
+
+def sort_folders() -> None:
+    """Let folders be listed in the order of names, which is the order of clips in the official answers."""
+    listdir = os.listdir
+    os.listdir = lambda *arguments: sorted(listdir(*arguments))  # type: ignore[assignment]
 
 
 def write_config(official: Path, names: list[str], file: Path) -> Path | None:
@@ -87,6 +97,15 @@ def run(script: str, model: Path, config: Path, data: Path, out: Path, *argument
         *arguments,
     ]
     importlib.import_module(f"src.evaluation.mmeb_v2.{script}").main()
+
+
+def save_vectors(folder: Path) -> None:
+    """Write the vectors in the pickles that the script has written as arrays, which others can read safely."""
+    numpy = importlib.import_module("numpy")
+    for side in ("qry", "tgt"):
+        for file in folder.glob(f"*_{side}"):
+            vectors = pickle.loads(file.read_bytes())  # noqa: S301 (written above)
+            numpy.save(f"{file}.npy", numpy.stack(list(vectors.values())) if side == "tgt" else vectors)
 
 
 if __name__ == "__main__":

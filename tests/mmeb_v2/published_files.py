@@ -50,7 +50,7 @@ def encoded_image(picture: Image.Image) -> dict[str, Any]:
     """Return a picture as a column of images has it."""
     buffer = BytesIO()
     picture.save(buffer, "PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
+    return {"bytes": buffer.getvalue(), "path": "page.png"}
 
 
 def draw(seed: int, width: int = 96, height: int = 64) -> Image.Image:

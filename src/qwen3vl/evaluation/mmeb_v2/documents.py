@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -56,10 +57,11 @@ def _load(spec: DatasetSpec, data: Path, file_name: FileName) -> LoadedDataset:
     pages = {name: folder / file_name(name) for name in _corpus_names(spec, data)}
     if missing := {name: file for name, file in pages.items() if not file.exists()}:
         _write_pages(spec, data, missing)
-    return collect(spec, _rows(spec, data, pages), ((name, _page(file)) for name, file in pages.items()))
+    rows = _rows(spec, data, lambda name: folder / file_name(name))
+    return collect(spec, rows, ((name, _page(file)) for name, file in pages.items()))
 
 
-def _rows(spec: DatasetSpec, data: Path, pages: Mapping[Name, Path]) -> Iterator[Row]:
+def _rows(spec: DatasetSpec, data: Path, file_of: Callable[[Name], Path]) -> Iterator[Row]:
     grades = _read_grades(read_rows(data, replace(spec.source, config="qrels"), ("query-id", "corpus-id", "score")))
     for fields in read_rows(data, replace(spec.source, config="queries"), ("query-id", "query")):
         query_id = fields["query-id"]
@@ -68,14 +70,15 @@ def _rows(spec: DatasetSpec, data: Path, pages: Mapping[Name, Path]) -> Iterator
             raise InputError(
                 f"query {query_id!r} of {spec.name} has no relevant page in qrels; download the annotations again"
             )
-        if unknown := [name for name in relevant if name not in pages]:
+        files = {name: file_of(name) for name in relevant}
+        if unknown := [name for name, file in files.items() if not file.exists()]:
             raise InputError(
-                f"qrels of {spec.name} name the page {unknown[0]!r}, which is not in the corpus; download the "
-                "annotations again"
+                f"qrels of {spec.name} name the page {unknown[0]!r}, which is neither in the corpus nor a file "
+                f"{files[unknown[0]]}; download the annotations again"
             )
         yield Row(
             {"text": fields["query"], "instruction": spec.instructions[0]},
-            [(name, _page(pages[name])) for name in relevant],
+            [(name, _page(file)) for name, file in files.items()],
             list(relevant),
             list(relevant.values()),
         )
@@ -121,10 +124,9 @@ def _page(file: Path) -> Mapping[str, str]:
 
 
 def _short_file_name(name: Name) -> str:
-    path = PurePosixPath(str(name))
+    stem, suffix = os.path.splitext(str(name))  # noqa: PTH122 (it splits a name that ends with a dot otherwise)
     digest = hashlib.md5(str(name).encode(), usedforsecurity=False).hexdigest()[:_DIGEST_LENGTH]
-    stem = str(name)[: len(str(name)) - len(path.suffix)]
-    return f"{stem[:_MAX_STEM]}_{digest}{path.suffix}"
+    return f"{stem[:_MAX_STEM]}_{digest}{suffix}"
 
 
 LOADERS: Mapping[str, Callable[[DatasetSpec, Path], LoadedDataset]] = {
