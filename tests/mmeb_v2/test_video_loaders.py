@@ -19,19 +19,10 @@ from qwen3vl.evaluation.mmeb_v2.loaders import load_dataset
 from qwen3vl.evaluation.mmeb_v2.video_answers import MVBENCH_SUBSETS
 from qwen3vl.evaluation.mmeb_v2.video_classification import read_labels
 from tests.mmeb_v2.published_files import write_split
-from tests.mmeb_v2.video_data import ACTIONS, CAPTIONS, QUESTIONS, WRITERS, frames_of, save_frames
+from tests.mmeb_v2.video_data import ACTIONS, CAPTIONS, QUESTIONS, WRITERS, frames_of, save_frames, write_k700
 
 ANSWER = "Given a video and a question, select the most accurate answer from the provided candidates."
 VIDEO_DATASETS = [spec for spec in DATASETS.values() if spec.group.modality == "video"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all video data sets."""
-    folder = tmp_path_factory.mktemp("mmeb-v2-videos")
-    for write in WRITERS.values():
-        write(folder)
-    return folder
 
 
 def load(data: Path, name: str) -> LoadedDataset:
@@ -42,10 +33,11 @@ def file_names(frames: Sequence[str]) -> list[str]:
     return [Path(frame).name for frame in frames]
 
 
-def test_all_video_data_sets_are_drawn_and_their_frames_exist(data: Path) -> None:
-    assert {spec.name for spec in VIDEO_DATASETS} == set(WRITERS)
+def test_all_video_data_sets_are_drawn_and_their_frames_exist(data: Path, tmp_path: Path) -> None:
+    write_k700(tmp_path)
+    assert {spec.name for spec in VIDEO_DATASETS} == {*WRITERS, "K700"}
     for spec in VIDEO_DATASETS:
-        loaded = load_dataset(spec, data)
+        loaded = load_dataset(spec, tmp_path if spec.name == "K700" else data)
         inputs = [*(query.input for query in loaded.queries), *loaded.candidates.values()]
         frames = [frame for item in inputs for frame in item.get("video", ())]
         assert frames, spec.name

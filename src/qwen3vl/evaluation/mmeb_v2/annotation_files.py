@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from qwen3vl.errors import InputError, Qwen3VLError
 from qwen3vl.evaluation.mmeb_v2.specs import Source
 
+INSTALL = 'at the root of a clone of the repository run: pip install ".[mmeb]"'
 _SUFFIXES = (".parquet", ".arrow", ".jsonl", ".json")
 _SPLIT_WORDS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "eval")}
 _NOT_DATA = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
@@ -50,7 +51,8 @@ def find_files(data: Path, source: Source) -> list[Path]:
     for saved in (*parts, folder):
         if (saved / "state.json").is_file():
             return _saved_files(saved)
-    files = _described_files(folder, source) or _files_by_name(folder, source)
+    configs = _configs(folder)
+    files = _described_files(folder, source, configs) if configs else _files_by_name(folder, source)
     if not files:
         what = f"split {source.split!r}" + (f" of the configuration {source.config!r}" if source.config else "")
         raise InputError(f"{folder} has no files of the {what}. {_download_hint(folder, source)}")
@@ -67,9 +69,8 @@ def _saved_files(folder: Path) -> list[Path]:
     return [folder / file["filename"] for file in state["_data_files"]]
 
 
-def _described_files(folder: Path, source: Source) -> list[Path]:
-    """Return the files that the `configs` at the top of the README name; empty if there are none."""
-    configs = _configs(folder)
+def _described_files(folder: Path, source: Source, configs: Sequence[Mapping[str, Any]]) -> list[Path]:
+    """Return the files that the `configs` at the top of the README name; empty if they have no such configuration."""
     if source.config is not None:
         chosen = [config for config in configs if config.get("config_name") == source.config]
     else:
@@ -92,7 +93,7 @@ def _configs(folder: Path) -> list[Mapping[str, Any]]:
     try:
         import yaml
     except ImportError as error:
-        raise Qwen3VLError(f'{readme} is read with PyYAML: pip install "qwen3vl[mmeb]"') from error
+        raise Qwen3VLError(f"{readme} is read with PyYAML, which is not installed; {INSTALL}") from error
     try:
         return list((yaml.safe_load(header[1]) or {}).get("configs") or [])
     except yaml.YAMLError as error:
@@ -113,13 +114,17 @@ def _listed(paths: Any) -> list[str]:
 
 
 def _files_by_name(folder: Path, source: Source) -> list[Path]:
-    """Return the files whose path below the folder has the split's name as a word; for `train` else all files."""
-    if source.config is not None and (folder / source.config).is_dir():
-        folder = folder / source.config
+    """Return the files whose path below the folder has the split's name as a word; for `train` else all files.
+
+    Those of a configuration are in a folder of its name, or their names are its name and the split's.
+    """
+    words = _SPLIT_WORDS.get(source.split, (source.split,))
     files = sorted(file for file in folder.rglob("*") if file.suffix in _SUFFIXES and file.name not in _NOT_DATA)
-    if source.config is not None and folder.name != source.config:
-        files = _with_word(files, folder, (source.config,))
-    found = _with_word(files, folder, _SPLIT_WORDS.get(source.split, (source.split,)))
+    if source.config is not None:
+        stem = re.compile(rf"{re.escape(source.config)}([-_.]({'|'.join(words)})\b.*)?")
+        in_folder = [file for file in files if source.config in file.relative_to(folder).parts[:-1]]
+        files = in_folder or [file for file in files if stem.fullmatch(file.stem)]
+    found = _with_word(files, folder, words)
     if found or source.split != "train":
         return found
     other_words = [word for split, words in _SPLIT_WORDS.items() if split != "train" for word in words]

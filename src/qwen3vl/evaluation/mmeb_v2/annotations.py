@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl.errors import InputError, Qwen3VLError
-from qwen3vl.evaluation.mmeb_v2.annotation_files import find_files
+from qwen3vl.evaluation.mmeb_v2.annotation_files import INSTALL, find_files
 from qwen3vl.evaluation.mmeb_v2.specs import Source
 
-INSTALL = 'pip install "qwen3vl[mmeb]"'
 _BATCH_ROWS = 256
 
 
@@ -61,7 +60,7 @@ def _read_batches(file: Path, columns: Sequence[str], optional: Sequence[str]) -
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise Qwen3VLError(f"annotations in {file.suffix[1:]} files need pyarrow: {INSTALL}") from error
+        raise Qwen3VLError(f"{file} is read with pyarrow, which is not installed; {INSTALL}") from error
     if file.suffix == ".parquet":
         with pq.ParquetFile(file) as parquet:
             names = _existing(file, parquet.schema_arrow.names, columns, optional)

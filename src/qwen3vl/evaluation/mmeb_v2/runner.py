@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from qwen3vl.embedder import Embedder
-from qwen3vl.errors import BatchError, InputError
+from qwen3vl.errors import InputError
 from qwen3vl.evaluation.mmeb_v2.dataset import InputMapping, LoadedDataset, Query
 from qwen3vl.evaluation.mmeb_v2.files import ResultFiles, Side, to_json
 from qwen3vl.evaluation.mmeb_v2.loaders import load_dataset
@@ -22,6 +22,7 @@ from qwen3vl.evaluation.mmeb_v2.ranking import rank
 from qwen3vl.evaluation.mmeb_v2.specs import DatasetSpec
 from qwen3vl.inputs import Item
 from qwen3vl.reranker import Reranker
+from qwen3vl.results import Batch
 
 TOP_K = 100
 """How many candidates of a query the official script reranks."""
@@ -94,10 +95,16 @@ def rerank_dataset(
         The measures, from the files if the data set is done.
 
     Raises:
-        InputError: Results of the embedding model are missing or are of other files, or an input cannot be scored.
+        InputError: Results of the embedding model are missing or are of other files, those of the reranker are with
+            another `top_k`, or an input cannot be scored.
     """
     scores = files.read_scores(RERANK)
     if scores is not None:
+        if scores.get("topk") != top_k:
+            raise InputError(
+                f"{files.folder} has results of {spec.name} with {scores.get('topk')} reranked candidates, not "
+                f"{top_k}: name another folder for the results, or rerank as many"
+            )
         return scores
     dataset = load_dataset(spec, data)
     rankings = retrieved.read_rankings(top_k)
@@ -124,10 +131,10 @@ def _rerank(dataset: LoadedDataset, reranker: Reranker, query: Query, names: lis
             "the embedding model on it again, into another folder"
         )
     documents = [_to_input(dataset.candidates[name]) for name in names]
-    try:
-        scores = reranker.score(_to_input(query.input), documents)
-    except (BatchError, InputError) as error:
-        raise InputError(f"{dataset.spec.name} cannot be reranked: {error}") from error
+    batch = reranker.score(_to_input(query.input), documents, on_error="collect")
+    if batch.errors:
+        raise _failure(dataset.spec.name, "candidates", batch)
+    scores = batch.values
     order = np.argsort(-scores, kind="stable")
     return {
         "label": query.labels,
@@ -145,13 +152,20 @@ def _vectors(
     vectors = files.read_vectors(side, digest)
     if vectors is not None:
         return vectors
-    try:
-        vectors = embedder.embed([_to_input(entry) for entry in inputs], progress=progress)
-    except BatchError as error:
-        what = "queries" if side == "qry" else "candidates"
-        raise InputError(f"{files.name} cannot be evaluated: of its {what}, {error}") from error
+    batch = embedder.embed([_to_input(entry) for entry in inputs], progress=progress, on_error="collect")
+    if batch.errors:
+        raise _failure(files.name, "queries" if side == "qry" else "candidates", batch)
+    vectors = batch.values
     files.write_vectors(side, vectors, digest)
     return vectors
+
+
+def _failure(name: str, what: str, batch: Batch) -> InputError:
+    first = batch.errors[0]
+    return InputError(
+        f"of {len(batch.values)} {what} of {name}, {len(batch.errors)} cannot be used; the first is {first.source}: "
+        f"{first.reason}"
+    )
 
 
 def _to_input(entry: InputMapping) -> InputMapping | Item:
