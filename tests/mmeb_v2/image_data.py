@@ -30,7 +30,7 @@ def write_image_cls(data: Path) -> None:
     for number in range(4):
         path = _picture(data, f"VOC2007/{number:06d}.png", 100 + number)
         instruction = "<|image_1|> Identify the object shown in the image\n"
-        rows.append(_row(instruction, "", path, [*CLASSES[number:], *CLASSES[:number]]))
+        rows.append(query_row(instruction, "", path, [*CLASSES[number:], *CLASSES[:number]]))
     write_split(data, DATASETS["VOC2007"].source, rows, files=2)
 
 
@@ -42,7 +42,7 @@ def write_image_qa(data: Path) -> None:
         path = _picture(data, f"ChartQA/multi_col_{number}.png", 110 + number, 120, 80)
         answers = [*CHART_ANSWERS[number:], *CHART_ANSWERS[: number + 1]]
         instruction = "<|image_1|>\nRepresent the given image with the following question: "
-        rows.append(_row(instruction, question, path, answers))
+        rows.append(query_row(instruction, question, path, answers))
     write_split(data, DATASETS["ChartQA"].source, rows)
 
 
@@ -52,7 +52,7 @@ def write_image_i2t(data: Path) -> None:
     for number in range(4):
         path = _picture(data, f"MSCOCO_i2t/COCO_val2014_{number:012d}.jpg", 120 + number, 128, 96)
         instruction = "<|image_1|> Find an image caption describing the given everyday image."
-        rows.append(_row(instruction, "", path, [*CAPTIONS[number:], *CAPTIONS[: number - 1]]))
+        rows.append(query_row(instruction, "", path, [*CAPTIONS[number:], *CAPTIONS[: number - 1]]))
     write_split(data, DATASETS["MSCOCO_i2t"].source, rows)
 
 
@@ -64,7 +64,7 @@ def write_dialogues(data: Path) -> None:
         text = f"Q:is the photo in color A:yes Q:how many people are there A:{number} Q:{CAPTIONS[number]}"
         candidates = [*pictures[number:], *pictures[:number]]
         instruction = "Represent the given dialogue about an image, which is used for image retrieval: "
-        rows.append(_row(instruction, text, "", [""] * len(candidates), candidates))
+        rows.append(query_row(instruction, text, "", [""] * len(candidates), candidates))
     write_split(data, DATASETS["VisDial"].source, rows)
 
 
@@ -77,7 +77,7 @@ def write_captioned(data: Path) -> None:
         order = [*range(number, len(pictures)), *range(number)]
         instruction = "<|image_1|> Find a Wikipedia image that answers this question:"
         question = f"Which of these shows number {number}?"
-        rows.append(_row(instruction, question, "", [captions[i] for i in order], [pictures[i] for i in order]))
+        rows.append(query_row(instruction, question, "", [captions[i] for i in order], [pictures[i] for i in order]))
     write_split(data, DATASETS["WebQA"].source, rows)
 
 
@@ -88,7 +88,7 @@ def write_image_i2i(data: Path) -> None:
     for number in range(4):
         candidates = [*pictures[number + 1 :], *pictures[:number]]
         instruction = "<|image_1|>\nGiven an image, find a similar everyday image with the described changes: "
-        rows.append(_row(instruction, CAPTIONS[number], pictures[number], [""] * len(candidates), candidates))
+        rows.append(query_row(instruction, CAPTIONS[number], pictures[number], [""] * len(candidates), candidates))
     write_split(data, DATASETS["CIRR"].source, rows)
 
 
@@ -102,7 +102,7 @@ def write_grounding(data: Path) -> None:
         text = f'"{CLASSES[number]} on the left"'
         instruction = "<|image_1|> Select the portion of the image that follows the language expressions: "
         target = "<|image_1|> Represent the given cropped image of the object"
-        row = _row(instruction, text, pictures[number], [part[1] for part in order], [part[0] for part in order])
+        row = query_row(instruction, text, pictures[number], [part[1] for part in order], [part[0] for part in order])
         rows.append({**row, "tgt_inst": target})
     write_split(data, DATASETS["RefCOCO-Matching"].source, rows)
 
@@ -112,9 +112,10 @@ def _picture(data: Path, path: str, seed: int, width: int = 96, height: int = 64
     return path
 
 
-def _row(
+def query_row(
     instruction: str, text: str, picture: str, texts: Sequence[str], pictures: Sequence[str] | None = None
 ) -> dict[str, Any]:
+    """Return the row of a query with its candidates, of which the first is right."""
     return {
         "qry_inst": instruction,
         "qry_text": text,

@@ -42,24 +42,26 @@ def test_parquet_files_that_a_readme_names(tmp_path: Path) -> None:
     assert read(tmp_path, columns=("id",), optional=("text", "language"), max_rows=1) == ROWS[:1]
 
 
+SPLIT_PATHS = "  data_files:\n  - split: test\n    path:\n    - b.jsonl\n    - a.jsonl"
+
+
 @pytest.mark.parametrize(
-    "configs",
+    ("configs", "split"),
     [
-        '- config_name: default\n  data_files:\n    test: ["b.jsonl", "a.jsonl"]',
-        "- config_name: only\n  data_files:\n  - split: test\n    path:\n    - b.jsonl\n    - a.jsonl",
-        (
-            "- config_name: x\n  data_files: c.jsonl\n- config_name: y\n  default: true\n  data_dir: .\n  data_files:\n"
-            "  - {split: test, path: b.jsonl}\n  - {split: test, path: a.jsonl}"
-        ),
+        (f"- config_name: only\n{SPLIT_PATHS}", "test"),
+        (f"- config_name: x\n  data_files: c.jsonl\n- config_name: y\n  default: true\n{SPLIT_PATHS}", "test"),
+        ("- config_name: default\n  data_files: [b.jsonl, a.jsonl]", "train"),
+        ("- config_name: default\n  data_dir: files", "test"),
     ],
 )
-def test_forms_of_readmes(configs: str, tmp_path: Path) -> None:
+def test_forms_of_readmes(configs: str, split: str, tmp_path: Path) -> None:
+    """`datasets` reads these forms in the same way."""
     folder = annotation_folder(tmp_path, TEST)
-    folder.mkdir(parents=True)
+    (folder / "files").mkdir(parents=True)
     (folder / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n{configs}\n---\n# Title\n", encoding="utf-8")
-    for name, rows in {"b": ROWS[:2], "a": ROWS[2:], "c": OTHER_ROWS}.items():
+    for name, rows in {"b": ROWS[:2], "a": ROWS[2:], "c": OTHER_ROWS, "files/test": ROWS}.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert read(tmp_path) == ROWS
+    assert read(tmp_path, Source("owner/name", split)) == ROWS
 
 
 def test_a_configuration_that_the_readme_does_not_have(tmp_path: Path) -> None:

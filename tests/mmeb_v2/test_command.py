@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +183,20 @@ def test_a_file_of_queries_by_this_name(tmp_path: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     assert main(["eval", "./mmeb-v2", "--store", str(tmp_path), "--json"]) == 2
     assert "there are no queries at mmeb-v2" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_commands_of_the_documentation(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the tiny pair on the CPU, and for data sets that are not drawn here a message that they are missing."""
+    page = (Path(__file__).parents[2] / "docs/mmeb.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line) for line in page.splitlines() if line.startswith("qwen3vl ")]
+    assert len(lines) == 4
+    values = {"--data": str(data), "--model": "tiny", "--reranker": "tiny", "--device": "cpu"}
+    for number, line in enumerate(lines):
+        arguments = [values.get(before, word) for before, word in pairwise(line)]
+        if "--model" not in arguments:
+            arguments += ["--model", "tiny"]
+        capsys.readouterr()
+        assert main([*arguments, "--out", str(tmp_path / str(number))]) == 1
+        printed = capsys.readouterr().out
+        assert "hf download" in printed
+        assert ("reranked" if "--rerank" in line or "--reranker" in line else "Image Overall") in printed

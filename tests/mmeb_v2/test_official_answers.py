@@ -63,11 +63,11 @@ def test_differences_are_found() -> None:
 def test_models_in_a_server(data: Path, checkpoints: Path, tmp_path: Path) -> None:
     from qwen3vl_server import SERVER_POLICY, create_app
 
-    served = {
-        "embedder": Embedder(checkpoints / "embedding", device="cpu", policy=SERVER_POLICY),
-        "reranker": Reranker(checkpoints / "reranker", device="cpu", policy=SERVER_POLICY),
-    }
-    with ModelServer(create_app(**served)) as server:
+    app = create_app(
+        embedder=Embedder(checkpoints / "embedding", instruction="Other.", device="cpu", policy=SERVER_POLICY),
+        reranker=Reranker(checkpoints / "reranker", device="cpu", policy=SERVER_POLICY),
+    )
+    with ModelServer(app) as server:
         embedder, reranker = Embedder(server.url), Reranker(server.url)
         for name in ("VOC2007", "WebQA"):
             spec = DATASETS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,11 @@ def _described_files(folder: Path, source: Source, configs: Sequence[Mapping[str
         ]
     if not chosen:
         return []
-    base = folder / chosen[0].get("data_dir", "")
-    patterns = _patterns(chosen[0].get("data_files"), source.split)
-    return [file for pattern in patterns for file in sorted(base.glob(pattern)) if file.is_file()]
+    data_files = chosen[0].get("data_files")
+    if data_files is None:
+        return _files_by_name(folder / chosen[0].get("data_dir", ""), replace(source, config=None))
+    patterns = _patterns(data_files, source.split)
+    return [file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()]
 
 
 def _configs(folder: Path) -> list[Mapping[str, Any]]:
@@ -102,15 +105,13 @@ def _configs(folder: Path) -> list[Mapping[str, Any]]:
 
 def _patterns(data_files: Any, split: str) -> list[str]:
     """Return the glob patterns of a split. What is named without a split is its only one, `train`."""
-    if isinstance(data_files, Mapping):
-        return _listed(data_files.get(split))
     if isinstance(data_files, list) and all(isinstance(entry, Mapping) for entry in data_files):
         return [pattern for entry in data_files if entry["split"] == split for pattern in _listed(entry["path"])]
     return _listed(data_files) if split == "train" else []
 
 
 def _listed(paths: Any) -> list[str]:
-    return [paths] if isinstance(paths, str) else list(paths or ())
+    return [paths] if isinstance(paths, str) else list(paths)
 
 
 def _files_by_name(folder: Path, source: Source) -> list[Path]:

@@ -141,8 +141,7 @@ class ResultFiles:
 
     def _write_lines(self, ending: str, objects: Iterable[Mapping[str, Any]]) -> None:
         make_folder(self.folder)
-        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in objects)
-        write_file(self._path(ending), lines.encode())
+        write_file(self._path(ending), (f"{json.dumps(line, ensure_ascii=False)}\n".encode() for line in objects))
 
     def _path(self, ending: str) -> Path:
         return self.folder / f"{self.name}{ending}"

@@ -21,6 +21,7 @@ from qwen3vl.evaluation.mmeb_v2.metrics import Prediction, measure
 from qwen3vl.evaluation.mmeb_v2.ranking import rank
 from qwen3vl.evaluation.mmeb_v2.specs import DatasetSpec
 from qwen3vl.inputs import Item
+from qwen3vl.processing.templates import EMBED_INSTRUCTION
 from qwen3vl.reranker import Reranker
 from qwen3vl.results import Batch
 
@@ -152,7 +153,10 @@ def _vectors(
     vectors = files.read_vectors(side, digest)
     if vectors is not None:
         return vectors
-    batch = embedder.embed([_to_input(entry) for entry in inputs], progress=progress, on_error="collect")
+    # Candidates have no instruction of their own, and the official script uses its default, whatever a server's is.
+    batch = embedder.embed(
+        [_to_input(entry) for entry in inputs], instruction=EMBED_INSTRUCTION, progress=progress, on_error="collect"
+    )
     if batch.errors:
         raise _failure(files.name, "queries" if side == "qry" else "candidates", batch)
     vectors = batch.values
