@@ -69,7 +69,7 @@ def write_dialogues(data: Path) -> None:
 
 
 def write_captioned(data: Path) -> None:
-    """Write WebQA: questions, and pictures of which most have a caption."""
+    """Write WebQA: questions, and pictures of which most have a caption, and one another one at another query."""
     pictures = [_picture(data, f"WebQA/{number}.png", 140 + number, 96, 96) for number in range(6)]
     captions = [f" {CAPTIONS[number]}\n" if number != 2 else "  " for number in range(len(pictures))]
     rows = []
@@ -77,18 +77,23 @@ def write_captioned(data: Path) -> None:
         order = [*range(number, len(pictures)), *range(number)]
         instruction = "<|image_1|> Find a Wikipedia image that answers this question:"
         question = f"Which of these shows number {number}?"
+        captions[4] += "Of the same picture." * number
         rows.append(query_row(instruction, question, "", [captions[i] for i in order], [pictures[i] for i in order]))
     write_split(data, DATASETS["WebQA"].source, rows)
 
 
 def write_image_i2i(data: Path) -> None:
-    """Write CIRR: pictures with texts that change them, and pictures as candidates."""
+    """Write CIRR: pictures with texts that change them, and pictures as candidates.
+
+    One candidate has a text, which is not used, because the first one of the query has none.
+    """
     pictures = [_picture(data, f"CIRR/dev-{number}.png", 150 + number, 100, 70 + 10 * number) for number in range(6)]
     rows = []
     for number in range(4):
         candidates = [*pictures[number + 1 :], *pictures[:number]]
+        texts = ["", "A text.", *[""] * (len(candidates) - 2)] if number == 2 else [""] * len(candidates)
         instruction = "<|image_1|>\nGiven an image, find a similar everyday image with the described changes: "
-        rows.append(query_row(instruction, CAPTIONS[number], pictures[number], [""] * len(candidates), candidates))
+        rows.append(query_row(instruction, CAPTIONS[number], pictures[number], texts, candidates))
     write_split(data, DATASETS["CIRR"].source, rows)
 
 

@@ -185,12 +185,15 @@ def test_a_file_of_queries_by_this_name(tmp_path: Path, capsys: pytest.CaptureFi
     assert "there are no queries at mmeb-v2" in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_commands_of_the_documentation(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_commands_of_the_documentation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the tiny pair on the CPU, and for data sets that are not drawn here a message that they are missing."""
     page = (Path(__file__).parents[2] / "docs/mmeb.md").read_text(encoding="utf-8")
     lines = [shlex.split(line) for line in page.splitlines() if line.startswith("qwen3vl ")]
     assert len(lines) == 4
-    values = {"--data": str(data), "--model": "tiny", "--reranker": "tiny", "--device": "cpu"}
+    for name in CHOSEN:
+        WRITERS[name](tmp_path / "data")
+    values = {"--data": str(tmp_path / "data"), "--model": "tiny", "--reranker": "tiny", "--device": "cpu"}
     for number, line in enumerate(lines):
         arguments = [values.get(before, word) for before, word in pairwise(line)]
         if "--model" not in arguments:
