@@ -165,6 +165,8 @@ def test_errors(data: Path, finished: Path, tmp_path: Path, capsys: pytest.Captu
     code, output = run_json(capsys, *options(data / "missing", tmp_path))
     assert code == 2
     assert output["error"].startswith("there is no folder ")
+    code, output = run_json(capsys, *options(data, finished), "--dtype", "bfloat16")
+    assert (code, "are of dtype auto, not bfloat16. Name another folder" in output["error"]) == (2, True)
     code, output = run_json(capsys, *options(data, finished), "--rerank", "--top-k", "2")
     assert code == 1
     assert "has results of WebQA with 3 reranked candidates, not 2" in output["failed"]["WebQA"]
@@ -193,7 +195,13 @@ def test_commands_of_the_documentation(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(lines) == 4
     for name in CHOSEN:
         WRITERS[name](tmp_path / "data")
-    values = {"--data": str(tmp_path / "data"), "--model": "tiny", "--reranker": "tiny", "--device": "cpu"}
+    values = {
+        "--data": str(tmp_path / "data"),
+        "--model": "tiny",
+        "--reranker": "tiny",
+        "--device": "cpu",
+        "--dtype": "float32",
+    }
     for number, line in enumerate(lines):
         arguments = [values.get(before, word) for before, word in pairwise(line)]
         if "--model" not in arguments:

@@ -16,7 +16,7 @@ from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
 from qwen3vl.errors import InputError
 from qwen3vl.evaluation.mmeb_v2.catalogue import DATASETS
 from qwen3vl.evaluation.mmeb_v2.files import ResultFiles
-from qwen3vl.evaluation.mmeb_v2.provenance import check_recipes, result_folder
+from qwen3vl.evaluation.mmeb_v2.provenance import check_origin, result_folder
 from qwen3vl.evaluation.mmeb_v2.published import EMBEDDING_FIGURES, RERANKER_FIGURES
 from qwen3vl.evaluation.mmeb_v2.runner import RERANK, evaluate_dataset, rerank_dataset
 from qwen3vl.evaluation.mmeb_v2.selection import select
@@ -69,7 +69,7 @@ def run_mmeb(
 
     Raises:
         InputError: There is no such folder or data set.
-        RecipeError: The folder of results has those of another model.
+        RecipeError: The folder of results has those of another model or dtype.
     """
     specs = select(datasets)
     root = Path(data)
@@ -79,7 +79,7 @@ def run_mmeb(
     with open_embedder(choice, None) as embedder:
         recipe = embedder.recipe
         folder = result_folder(Path(out), recipe)
-        check_recipes(folder / "recipe.json", {"embedding model": recipe})
+        check_origin(folder / "origin.json", {"embedding model": recipe}, choice.dtype)
 
         def evaluate(spec: DatasetSpec) -> Mapping[str, Any]:
             files = _files(folder, spec)
@@ -93,7 +93,7 @@ def run_mmeb(
         with open_reranker(rerank.reranker, choice, recipe, adapter=rerank.adapter) as reranker:
             rerank_folder = result_folder(Path(out), reranker.recipe)
             recipes = {"reranker": reranker.recipe, "embedding model": recipe}
-            check_recipes(rerank_folder / "rerank_recipes.json", recipes)
+            check_origin(rerank_folder / "rerank_origin.json", recipes, choice.dtype)
 
             def rerank_one(spec: DatasetSpec) -> Mapping[str, Any]:
                 retrieved, files = _files(folder, spec), _files(rerank_folder, spec)

@@ -10,6 +10,8 @@ from qwen3vl.durable import make_folder, write_file
 from qwen3vl.errors import RecipeError
 from qwen3vl.recipe import Recipe
 
+_FIX = "Name another folder for the results, or use the same model and settings."
+
 
 def result_folder(out: Path, recipe: Recipe) -> Path:
     """Return the folder of a model's results, which has the model's name, as the official scripts name it.
@@ -25,25 +27,27 @@ def result_folder(out: Path, recipe: Recipe) -> Path:
     return out / "+".join(Path(name).name for name in names)
 
 
-def check_recipes(file: Path, recipes: Mapping[str, Recipe]) -> None:
+def check_origin(file: Path, recipes: Mapping[str, Recipe], dtype: str) -> None:
     """Check that results were made by the same models, and note the models if there are no results yet.
 
     Args:
         file: The file that notes the models.
         recipes: Recipes of the models, by what they do.
+        dtype: The dtype that was asked for, which recipes do not have.
 
     Raises:
-        RecipeError: The results are of other models; the message names the differences.
+        RecipeError: The results are of other models, or of another dtype; the message names the differences.
     """
     if not file.is_file():
         make_folder(file.parent)
-        noted = {name: recipe.to_dict() for name, recipe in recipes.items()}
+        noted = {"dtype": dtype, "models": {name: recipe.to_dict() for name, recipe in recipes.items()}}
         write_file(file, json.dumps(noted, indent=2).encode())
         return
-    for name, stored in json.loads(file.read_text(encoding="utf-8")).items():
-        earlier = Recipe.from_dict(stored)
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    if stored["dtype"] != dtype:
+        raise RecipeError(f"the results in {file.parent} are of dtype {stored['dtype']}, not {dtype}. {_FIX}")
+    for name, fields in stored["models"].items():
+        earlier = Recipe.from_dict(fields)
         if earlier.digest != recipes[name].digest:
-            raise RecipeError(
-                f"the results in {file.parent} are of another {name}: {recipes[name].describe_differences(earlier)}. "
-                "Name another folder, or use the same model and settings."
-            )
+            differences = recipes[name].describe_differences(earlier)
+            raise RecipeError(f"the results in {file.parent} are of another {name}: {differences}. {_FIX}")
