@@ -24,8 +24,12 @@ from qwen3vl.evaluation.mmeb_v2.catalogue import DATASETS, IMAGE_REPO
 from qwen3vl.evaluation.mmeb_v2.groups import GROUPS
 from qwen3vl.evaluation.mmeb_v2.published import EMBEDDING_FIGURES, RERANKER_FIGURES
 from qwen3vl.evaluation.mmeb_v2.specs import DatasetSpec
+from qwen3vl.evaluation.mmeb_v2.video_answers import MVBENCH_SUBSETS
+from qwen3vl.evaluation.mmeb_v2.video_classification import read_labels
 
 MODALITIES = ("image", "video", "visdoc")
+LABELS = {"Breakfast": "BREAKFAST", "HMDB51": "HMDB51", "Kinetics-700": "K700", "UCF101": "UCF101"}
+"""By name of a data set: the beginning of the name of its list of classes."""
 
 
 def main() -> int:
@@ -68,6 +72,7 @@ def check(official: Path) -> Iterator[str]:
         expected = instructions[spec.loader]
         known = expected[spec.dataset_name] if isinstance(expected, Mapping) else expected
         yield from differ(f"{spec.name}: instructions", sorted(spec.instructions), sorted(known))
+    yield from check_names(package / "data/datasets")
     yield from check_figures((official / "README.md").read_text(encoding="utf-8"))
 
 
@@ -112,6 +117,16 @@ def read_instructions(folder: Path) -> dict[str, Any]:
         uses_table = "DATASET_INSTRUCTION" in file.read_text(encoding="utf-8")
         instructions[loader] = of_videos if uses_table else tuple(own)
     return instructions
+
+
+def check_names(folder: Path) -> Iterator[str]:
+    """Compare the names of classes, and those of the parts of MVBench."""
+    for name, prefix in LABELS.items():
+        official = constant(folder / "video_classification_utils.py", f"{prefix}_LABELS")
+        yield from differ(f"{name}: classes", read_labels(name), official)
+    yield from differ(
+        "MVBench: parts", list(MVBENCH_SUBSETS), list(constant(folder / "mvbench_dataset.py", "subset_meta"))
+    )
 
 
 def check_figures(readme: str) -> Iterator[str]:

@@ -26,7 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from qwen3vl import Embedder, Reranker
 from qwen3vl.evaluation.mmeb_v2.catalogue import DATASETS
+from qwen3vl.evaluation.mmeb_v2.dataset import LoadedDataset
 from qwen3vl.evaluation.mmeb_v2.files import ResultFiles
+from qwen3vl.evaluation.mmeb_v2.loaders import load_dataset
 from qwen3vl.evaluation.mmeb_v2.runner import evaluate_dataset, rerank_dataset
 from tests.golden import checkpoint
 from tests.mmeb_v2.answers import OFFICIAL_ANSWERS, TOP_K, differences, read_answers
@@ -64,7 +66,7 @@ def compare(folder: Path, names: Sequence[str], official: Path, python: str, *, 
         answers = read_answers(spec, folder / "official", data)
         lines = differences(read_answers(spec, folder / "ours", data), answers)
         num_different += bool(lines)
-        gap = smallest_gap(folder / "ours" / spec.group.modality, name)
+        gap = smallest_gap(load_dataset(spec, data), folder / "ours" / spec.group.modality)
         print(
             f"{name}: {'equal' if not lines else 'different'}; {vector_distances(folder, name)}; smallest gap {gap:.1e}"
         )
@@ -111,11 +113,16 @@ def vector_distances(folder: Path, name: str) -> str:
     return f"vectors differ by at most {max(distances):.1e}"
 
 
-def smallest_gap(folder: Path, name: str) -> float:
-    """Return the smallest difference of the similarities of two candidates of a query that have other vectors."""
-    queries, candidates = (np.load(folder / f"{name}_{side}.npz")["vectors"] for side in ("qry", "tgt"))
-    similarities = np.sort(queries @ np.unique(candidates, axis=0).T, axis=1)
-    return float(np.diff(similarities, axis=1).min(initial=np.inf))
+def smallest_gap(dataset: LoadedDataset, folder: Path) -> float:
+    """Return the smallest difference of the similarities of two candidates that a query ranks and that differ."""
+    queries, candidates = (np.load(folder / f"{dataset.spec.name}_{side}.npz")["vectors"] for side in ("qry", "tgt"))
+    row_of = {name: row for row, name in enumerate(dataset.candidates)}
+    smallest = np.inf
+    for query, vector in zip(dataset.queries, queries, strict=True):
+        names = query.candidate_names if dataset.spec.ranking == "local" else dataset.candidates
+        ranked = np.unique(candidates[[row_of[name] for name in names]], axis=0)
+        smallest = np.diff(np.sort(ranked @ vector)).min(initial=smallest)
+    return float(smallest)
 
 
 def to_lines(answers: dict[str, object]) -> str:

@@ -1,8 +1,9 @@
 """Runs the official evaluation of MMEB-v2, from a checkout of QwenLM/Qwen3-VL-Embedding, on a CPU in float32.
 
 It is for the Python that has the official dependencies; `compare_mmeb.py` calls it. The scripts are run as they are,
-except that they ask for CUDA, FlashAttention and bfloat16, and get the CPU, torch's attention and float32, and that
-they find data sets of the hub in folders of the same names.
+except that they ask for CUDA, FlashAttention and bfloat16, and get the CPU, torch's attention and float32, that they
+find data sets of the hub in folders of the same names, and that they take clips in the order of their names, not in
+that of the file system.
 
     python run_official_mmeb.py CHECKOUT DATA OUT --datasets A,B --embedder DIR [--reranker DIR --topk N]
 """
@@ -38,6 +39,7 @@ def main() -> None:
     sys.path.insert(0, str(options.checkout))
     os.chdir(options.data / "annotation")
     use_cpu()
+    sort_folders()
     for modality in MODALITIES:
         folder = options.out / modality
         scripts = options.checkout / "scripts/evaluation/mmeb_v2"
@@ -65,6 +67,12 @@ def _on_cpu(initialize: Any, dtype: Any) -> Any:
         initialize(self, *args, **{**kwargs, "attn_implementation": "sdpa", "torch_dtype": dtype})
 
     return replaced
+
+
+def sort_folders() -> None:
+    """Let folders be listed in the order of names, which is the order of clips in the official answers."""
+    listdir = os.listdir
+    os.listdir = lambda *arguments: sorted(listdir(*arguments))  # type: ignore[assignment]
 
 
 def write_config(official: Path, names: list[str], file: Path) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.mmeb_v2 import document_data, image_data
+from tests.mmeb_v2 import document_data, image_data, video_data
 
 WRITERS: Mapping[str, Callable[[Path], None]] = {
     "VOC2007": image_data.write_image_cls,
@@ -15,6 +15,7 @@ WRITERS: Mapping[str, Callable[[Path], None]] = {
     "WebQA": image_data.write_captioned,
     "CIRR": image_data.write_image_i2i,
     "RefCOCO-Matching": image_data.write_grounding,
+    **video_data.WRITERS,
     "ViDoRe_docvqa": document_data.write_vidore_v1,
     "ViDoRe_esg_reports_human_labeled_v2": document_data.write_vidore_v2,
     "VisRAG_ArxivQA": document_data.write_visrag,

@@ -6,8 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from qwen3vl.errors import InputError
-from qwen3vl.evaluation.mmeb_v2 import documents, image
+from qwen3vl.evaluation.mmeb_v2 import (
+    documents,
+    image,
+    video_answers,
+    video_classification,
+    video_moments,
+    video_retrieval,
+)
 from qwen3vl.evaluation.mmeb_v2.dataset import LoadedDataset
 from qwen3vl.evaluation.mmeb_v2.specs import DatasetSpec
 
@@ -16,6 +22,10 @@ Loader: TypeAlias = Callable[[DatasetSpec, Path], LoadedDataset]
 
 LOADERS: Mapping[str, Loader] = {
     **image.LOADERS,
+    **video_classification.LOADERS,
+    **video_answers.LOADERS,
+    **video_retrieval.LOADERS,
+    **video_moments.LOADERS,
     **documents.LOADERS,
 }
 """The loaders by the official names of their kinds (`dataset_parser`)."""
@@ -35,7 +45,4 @@ def load_dataset(spec: DatasetSpec, data: Path) -> LoadedDataset:
         InputError: Files are missing or have another form; the message names them.
         Qwen3VLError: pyarrow or PyYAML is not installed.
     """
-    loader = LOADERS.get(spec.loader)
-    if loader is None:
-        raise InputError(f"{spec.name} cannot be read: this version has no loader {spec.loader!r}; leave it out")
-    return loader(spec, data)
+    return LOADERS[spec.loader](spec, data)
