@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from typing import Any, Unpack
 
 import numpy as np
@@ -23,11 +22,13 @@ from qwen3vl_mteb.inputs import read_rows, row_key, to_input
 from qwen3vl_mteb.instructions import find_instruction
 from qwen3vl_mteb.meta import model_meta
 
-_WINDOW_PAIRS = 128
-"""Pairs that are read ahead, with their images, and scored at once."""
+_WINDOW_PAIRS, _MAX_WINDOW_PAIRS = 128, 256
+"""Pairs that are read ahead, with their images, and scored at once: the first many, and more of the last query."""
 _THREADS = 8
 """Queries whose documents are scored at once, so that those of short ones fill common batches."""
-Pair = tuple[dict[str, Any], dict[str, Any]]
+Row = dict[str, Any]
+Pair = tuple[str, Row, Row]
+"""The query's key, the query and the document."""
 
 
 class Qwen3VLCrossEncoder:
@@ -110,12 +111,11 @@ class Qwen3VLCrossEncoder:
             BatchError: Pairs cannot be scored. It has the scores of the others.
         """
         instruction = find_instruction(task_metadata, PromptType.query, self.instructions)
-        pairs = zip(read_rows(inputs1), read_rows(inputs2), strict=True)
         progress = tqdm(unit="pair", disable=not kwargs.get("show_progress_bar", False))
         scores: list[float] = []
         errors: list[ItemError] = []
         with progress, ThreadPoolExecutor(_THREADS, thread_name_prefix="qwen3vl-mteb") as pool:
-            for window in _windows(pairs):
+            for window in _windows(read_rows(inputs1), read_rows(inputs2)):
                 values, failures = self._score(window, instruction, pool)
                 errors.extend(failure.at(len(scores) + failure.index) for failure in failures)
                 scores.extend(values)
@@ -129,10 +129,10 @@ class Qwen3VLCrossEncoder:
     ) -> tuple[list[float], list[ItemError]]:
         """Return the scores of some pairs in their order, NaN for those that fail, and the failures by index."""
         groups: dict[str, list[int]] = {}
-        for index, (query, _) in enumerate(window):
-            groups.setdefault(row_key(query), []).append(index)
+        for index, (key, _, _) in enumerate(window):
+            groups.setdefault(key, []).append(index)
         calls = [
-            (to_input(window[indices[0]][0]), [to_input(window[index][1]) for index in indices])
+            (to_input(window[indices[0]][1]), [to_input(window[index][2]) for index in indices])
             for indices in groups.values()
         ]
         scores = [float("nan")] * len(window)
@@ -157,7 +157,15 @@ class Qwen3VLCrossEncoder:
         return batch.values.tolist(), batch.errors
 
 
-def _windows(pairs: Iterable[Pair]) -> Iterator[list[Pair]]:
-    iterator = iter(pairs)
-    while window := list(islice(iterator, _WINDOW_PAIRS)):
+def _windows(queries: Iterator[Row], documents: Iterator[Row]) -> Iterator[list[Pair]]:
+    """Yield the pairs in windows that end where another query begins, so that its documents stay together."""
+    window: list[Pair] = []
+    for query, document in zip(queries, documents, strict=True):
+        key = row_key(query)
+        is_full = len(window) >= _WINDOW_PAIRS and key != window[-1][0]
+        if is_full or len(window) >= _MAX_WINDOW_PAIRS:
+            yield window
+            window = []
+        window.append((key, query, document))
+    if window:
         yield window
