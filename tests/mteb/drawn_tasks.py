@@ -60,10 +60,10 @@ def png(scene: Scene, random: Random) -> Any:
     return PillowImage.open(file)
 
 
-class DrawnTask(AbsTaskRetrieval):
+class DrawnTask(AbsTaskRetrieval):  # type: ignore[misc]
     """A task whose data are made here."""
 
-    ranks_documents = False
+    data_loaded: bool
 
     def load_data(self, *args: Any, **kwargs: Any) -> None:
         if self.data_loaded:

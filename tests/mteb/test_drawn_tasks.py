@@ -180,10 +180,10 @@ def test_collections_and_folders_are_deleted(encoder: Qwen3VLEncoder) -> None:
     search = StoreSearch(encoder)
     rank(search, DrawnSlides())
     assert search.store is not None
-    first = Path(search.store.core.location)  # type: ignore[attr-defined]
+    first = Path(str(search.store.core.location))
     assert first.is_dir()
     rank(search, DrawnSlides())
-    second = Path(search.store.core.location)  # type: ignore[attr-defined]
+    second = Path(str(search.store.core.location))
     assert not first.exists()
     assert second.is_dir()
     search.close()
@@ -196,7 +196,7 @@ def test_collections_and_folders_are_deleted(encoder: Qwen3VLEncoder) -> None:
 def test_results_of_other_settings_are_other_experiments(
     encoder: Qwen3VLEncoder, cross_encoder: Qwen3VLCrossEncoder
 ) -> None:
-    models = [
+    models: list[Any] = [
         encoder,
         Qwen3VLEncoder(encoder.embedder, instructions={"DrawnScenes": "Find it."}),
         StoreSearch(encoder),

@@ -18,10 +18,11 @@ RETRIEVAL = {task.metadata.name: task for task in TASKS if isinstance(task, AbsT
 
 @pytest.fixture(autouse=True, scope="module")
 def _quiet() -> Iterator[None]:
-    from datasets.utils.logging import disable_progress_bar
+    from datasets.utils.logging import disable_progress_bar, enable_progress_bar
 
     disable_progress_bar()
     yield
+    enable_progress_bar()
 
 
 def _failures(model: Any, names: set[str]) -> dict[str, str]:
