@@ -1,4 +1,4 @@
-"""The models of the tests, as mteb's; mteb keeps its results in a folder of the tests."""
+"""The models of the tests as mteb takes them, and a folder for its results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from qwen3vl import Embedder, Reranker
 
-# Importing mteb makes a folder for results, and logs in by its settings: not those of the user.
-os.environ["MTEB_CACHE"] = tempfile.mkdtemp(prefix="qwen3vl-mteb-cache-")
+_CACHE = tempfile.TemporaryDirectory(prefix="qwen3vl-mteb-cache-")
+# Importing mteb makes this folder, which is in the user's home otherwise.
+os.environ["MTEB_CACHE"] = _CACHE.name
 
 from qwen3vl_mteb import Qwen3VLCrossEncoder, Qwen3VLEncoder
 

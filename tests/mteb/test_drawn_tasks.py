@@ -211,6 +211,21 @@ def test_results_of_other_settings_are_other_experiments(
     assert len({model.mteb_model_meta.experiment_name for model in models}) == len(models)
 
 
+def test_the_cache_of_mteb_does_not_mix_settings(encoder: Qwen3VLEncoder, tmp_path: Path) -> None:
+    cache = mteb.ResultCache(tmp_path)
+
+    def recall(model: Any) -> float:
+        (result,) = mteb.evaluate(model, DrawnSlides(), cache=cache, show_progress_bar=False).task_results
+        return float(result.scores["test"][0]["recall_at_1"])
+
+    assert recall(encoder) == 1
+    short = Qwen3VLEncoder("tiny", device="cpu", dimensions=1)
+    assert recall(short) < 0.5  # of vectors of one value, half point the same way
+    before = encoder.embedder.engine.stats.items
+    assert recall(encoder) == 1  # from the cache
+    assert encoder.embedder.engine.stats.items == before
+
+
 def test_settings_are_checked_before_anything_is_embedded(encoder: Qwen3VLEncoder) -> None:
     with pytest.raises(ValueError, match="candidates is 0"):
         StoreSearch(encoder, candidates=0)
