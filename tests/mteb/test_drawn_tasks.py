@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mteb._create_dataloaders import create_dataloader
 from mteb.types import PromptType
 from qwen3vl_mteb import Qwen3VLCrossEncoder, Qwen3VLEncoder, StoreSearch
 
+from qwen3vl import open_store
 from qwen3vl.errors import StoreError
 from tests.mteb.drawn_tasks import (
     NUM_SCENES,
@@ -22,6 +24,7 @@ from tests.mteb.drawn_tasks import (
     DrawnSlides,
     DrawnTask,
 )
+from tests.support.store_backends import qdrant_server
 
 SPLIT: dict[str, Any] = {"hf_split": "test", "hf_subset": "default"}
 
@@ -191,6 +194,30 @@ def test_collections_and_folders_are_deleted(encoder: Qwen3VLEncoder) -> None:
     search.close()
     with pytest.raises(RuntimeError, match="call index first"):
         search.search(None, task_metadata=None, **SPLIT, top_k=1, encode_kwargs={}, num_proc=None)
+
+
+@pytest.mark.parametrize("place", ["chroma-server", "qdrant-server", "folder"])
+def test_a_collection_elsewhere_is_deleted_and_others_are_left(
+    place: str, encoder: Qwen3VLEncoder, tmp_path: Path, chroma_port: int
+) -> None:
+    location = {"chroma-server": f"chroma:http://127.0.0.1:{chroma_port}", "folder": str(tmp_path / "library")}.get(
+        place
+    )
+    location = location or qdrant_server()
+    with closing(open_store(location, "theirs")) as theirs:
+        theirs.create(encoder.embedder.recipe)
+    search = StoreSearch(encoder, location)
+    found = rank(search, DrawnSlides())
+    assert {query: max(pages, key=pages.__getitem__) for query, pages in found.items()} == {
+        f"sketch-{number}": f"page-{number}" for number in range(len(found))
+    }
+    assert search.store is not None
+    name = search.store.collection
+    search.close()
+    with closing(open_store(location, name)) as store, closing(open_store(location, "theirs")) as theirs:
+        assert store.recipe() is None
+        assert theirs.recipe() == encoder.embedder.recipe
+        theirs.client.delete_collection("theirs")
 
 
 def test_results_of_other_settings_are_other_experiments(
