@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Features, Image, Value, Video
-from mteb._create_dataloaders import create_dataloader
+from mteb._create_dataloaders import _create_dataloader_from_texts, create_dataloader
 from mteb.models import ModelMeta
 from mteb.models.models_protocols import CrossEncoderProtocol, EncoderProtocol, SearchProtocol
 from mteb.types import PromptType
@@ -176,6 +176,17 @@ def test_queries_have_the_instruction_of_the_task_and_documents_that_of_the_mode
     np.testing.assert_allclose(found, encoder.embedder.embed([CAPTION], instruction=instructions[name]), atol=1e-5)
     found = encoder.encode(loader({"text": CAPTION}), **task, prompt_type=PromptType.document)
     np.testing.assert_allclose(found, encoder.embedder.embed([CAPTION]), atol=1e-5)
+
+
+def test_names_of_classes_are_documents(encoder: Qwen3VLEncoder, clip: bytes) -> None:
+    """mteb passes them and the videos to classify without saying which is which."""
+    embed, instruction = encoder.embedder.embed, OFFICIAL_INSTRUCTIONS["HMDB51ZeroShot"]
+    task = {**TASK, "task_metadata": mteb.get_task("HMDB51ZeroShot").metadata}
+    found = encoder.encode(_create_dataloader_from_texts(["jump", "run"]), **task)
+    np.testing.assert_allclose(found, embed(["jump", "run"]), atol=1e-5)
+    found = encoder.encode(loader({"video": {"bytes": clip, "path": None}}), **task)
+    np.testing.assert_allclose(found, embed([{"video": clip}], instruction=instruction), atol=1e-5)
+    assert np.abs(found - embed([{"video": clip}])).max() > 1e-3
 
 
 def test_the_callers_instructions_come_first() -> None:

@@ -104,6 +104,8 @@ class Qwen3VLEncoder:
                 f"precision is {kwargs['precision']!r}, and vectors are float32: use StoreSearch with a quantization, "
                 "or CompressionWrapper of mteb"
             )
+        if prompt_type is None and _are_labels(inputs, task_metadata):
+            prompt_type = PromptType.document
         return self.embedder.embed(
             map(to_input, read_rows(inputs)),
             instruction=find_instruction_or_type(task_metadata, prompt_type, self.instructions),
@@ -133,3 +135,12 @@ class Qwen3VLEncoder:
             A tensor, (n,).
         """
         return pairwise_cos_sim(embeddings1, embeddings2)
+
+
+def _are_labels(loader: Any, metadata: TaskMetadata) -> bool:
+    """Return whether rows are the names of classes, which mteb does not tell from the images and videos to classify.
+
+    In the official evaluation they are documents.
+    """
+    is_text = getattr(loader.dataset, "column_names", None) == ["text"]
+    return is_text and "zeroshot" in str(metadata.type).lower() and list(metadata.modalities) != ["text"]
