@@ -19,8 +19,8 @@ def test_names_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     make_folder(folder)
     make_folder(folder)
     write_file(folder / "file", b"1")
-    write_file(folder / "file", b"2")
-    assert (folder / "file").read_bytes() == b"2"
+    write_file(folder / "file", (part for part in (b"2", b"", b"3")))
+    assert (folder / "file").read_bytes() == b"23"
     assert [path.name for path in folder.iterdir()] == ["file"]
     assert synced.survives(folder / "file", tmp_path)
     rename(folder, tmp_path / "c")

@@ -48,8 +48,8 @@ MODULES = {
 OLD_PIP, NEW_PIP = "pip==23.2", "pip"
 TORCH, SERVER = ".[torch]", "./integrations/server"
 """What installs torch."""
-EVAL = ".[eval,torch]"
-CORES = (".", TORCH, EVAL, ".[vllm]")
+EVAL, MMEB = ".[eval,torch]", ".[mmeb,torch]"
+CORES = (".", TORCH, EVAL, MMEB, ".[vllm]")
 """The core with each of its extras."""
 EMPTY = f'pip install "{TORCH}" ./integrations/qdrant'
 """The command that the old pip runs in an empty environment, where it installs the dependencies itself."""
@@ -193,7 +193,7 @@ class Environment:
                 f"assert 'torch' not in sys.modules, 'importing {name} loads torch'",
                 f"assert version({name!r}) == qwen3vl.__version__, 'versions differ'",
             ]
-        if not {TORCH, EVAL, SERVER}.intersection(targets):
+        if not {TORCH, EVAL, MMEB, SERVER}.intersection(targets):
             lines.append(
                 "from importlib.util import find_spec; assert find_spec('torch') is None, 'torch is installed'"
             )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_file(file: Path, content: bytes) -> None:
+def write_file(file: Path, content: bytes | Iterable[bytes]) -> None:
     """Replace a file by a complete one, which is on the disk when this returns. A power cut leaves the old or new one.
 
     Args:
         file: The file. A process that is killed may leave another one beside it, with `.tmp` after its name.
-        content: Its new content.
+        content: Its new content, or the parts of it, which are not kept in memory.
     """
     temporary = file.with_name(file.name + ".tmp")
     with temporary.open("wb") as stream:
-        stream.write(content)
+        stream.writelines((content,) if isinstance(content, bytes) else content)
         stream.flush()
         os.fsync(stream.fileno())
     rename(temporary, file)

@@ -207,6 +207,8 @@ def test_the_official_instructions_are_for_tasks_that_mteb_has() -> None:
     assert tasks.keys() == OFFICIAL_INSTRUCTIONS.keys()
     for task in tasks.values():
         assert "image" in task.modalities or "video" in task.modalities
+    assert OFFICIAL_INSTRUCTIONS["VisRAGRetMPDocVQA"] == "Find a document image that matches the given query."
+    assert OFFICIAL_INSTRUCTIONS["BreakfastClassification"].endswith("cooking in the video.")
 
 
 def test_dimensions_truncate_vectors() -> None:

@@ -14,6 +14,7 @@ import typer
 
 from qwen3vl.cli.eval_command import eval_command
 from qwen3vl.cli.extensions import ExtensibleGroup
+from qwen3vl.cli.mmeb_command import mmeb_command
 from qwen3vl.cli.options import (
     OUTPUT_PANEL,
     JsonOption,
@@ -77,6 +78,7 @@ def _root(
 for _command in (index, search, copy):
     app.command()(_command)
 app.command("eval")(eval_command)
+app.command("eval mmeb-v2")(mmeb_command)
 
 
 @app.command()

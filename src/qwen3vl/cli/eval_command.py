@@ -143,6 +143,7 @@ def eval_command(
     """Measure how well queries with known answers find them, and compare settings.
 
     Options that may be given several times are combined into a grid. Its settings are compared with the first one.
+    For the public data sets of MMEB-v2 see `qwen3vl eval mmeb-v2 --help`.
     """
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.evaluate import GridChoice, run_eval

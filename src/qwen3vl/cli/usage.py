@@ -12,12 +12,18 @@ from qwen3vl.cli.output import one_line
 
 
 class EscapingGroup(TyperGroup):
-    """A group of commands whose usage errors have no control characters."""
+    """A group of commands, some of two words, whose usage errors have no control characters."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         """Parse the arguments before the command's name."""
         with _escaped_messages():
             return super().make_context(*args, **kwargs)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that arguments begin with: one of two words, as `eval mmeb-v2`, if there is one."""
+        words = " ".join(args[:2])
+        command = self.commands.get(words)
+        return super().resolve_command(ctx, args) if command is None else (words, command, args[2:])
 
     def invoke(self, ctx: Any) -> Any:
         """Parse the arguments of the command, and run it."""

@@ -8,27 +8,47 @@ from mteb.abstasks.abstask import get_abstask_prompt
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.types import PromptType
 
-_DOCUMENT_PAGES = "Find a document image that matches the given query."
-_VIDORE = (
-    *("ArxivQA", "DocVQA", "InfoVQA", "ShiftProject", "SyntheticDocQAAI", "SyntheticDocQAEnergy"),
-    *("SyntheticDocQAGovernmentReports", "SyntheticDocQAHealthcareIndustry", "Tabfquad", "Tatdqa"),
-)
-_VIDORE_2 = ("BioMedicalLectures", "ESGReportsHL", "ESGReports", "EconomicsReports")
-_VISRAG = ("ArxivQA", "ChartQA", "InfoVQA", "MPDocVQA", "PlotQA", "SlideVQA")
+from qwen3vl.evaluation.mmeb_v2.catalogue import DATASETS
+
+_VIDORE = {
+    "ArxivQA": "arxivqa",
+    "DocVQA": "docvqa",
+    "InfoVQA": "infovqa",
+    "ShiftProject": "shiftproject",
+    "SyntheticDocQAAI": "syntheticDocQA_artificial_intelligence",
+    "SyntheticDocQAEnergy": "syntheticDocQA_energy",
+    "SyntheticDocQAGovernmentReports": "syntheticDocQA_government_reports",
+    "SyntheticDocQAHealthcareIndustry": "syntheticDocQA_healthcare_industry",
+    "Tabfquad": "tabfquad",
+    "Tatdqa": "tatdqa",
+}
+_VIDORE_2 = {
+    "BioMedicalLectures": "biomedical_lectures_v2_multilingual",
+    "ESGReportsHL": "esg_reports_human_labeled_v2",
+    "ESGReports": "esg_reports_v2_multilingual",
+    "EconomicsReports": "economics_reports_v2_multilingual",
+}
+_VISRAG = {
+    **{name: name for name in ("ArxivQA", "ChartQA", "InfoVQA", "PlotQA", "SlideVQA")},
+    "MPDocVQA": "MP-DocVQA",
+}
+_SAME_DATA = {
+    **{f"Vidore{task}Retrieval": f"ViDoRe_{name}" for task, name in _VIDORE.items()},
+    **{f"Vidore2{task}Retrieval": f"ViDoRe_{name}" for task, name in _VIDORE_2.items()},
+    **{f"VisRAGRet{task}": f"VisRAG_{name}" for task, name in _VISRAG.items()},
+    "MSVDT2VRetrieval": "MSVD",
+    "VATEXT2VRetrieval.v2": "VATEX",
+    "BreakfastClassification": "Breakfast",
+    "HMDB51Classification": "HMDB51",
+    "HMDB51ZeroShot": "HMDB51",
+    "Kinetics700V": "K700",
+}
+"""Data sets of MMEB-v2 by the name of mteb's task with the same data."""
 
 OFFICIAL_INSTRUCTIONS: Mapping[str, str] = {
-    **{f"Vidore{name}Retrieval": _DOCUMENT_PAGES for name in _VIDORE},
-    **{f"Vidore2{name}Retrieval": _DOCUMENT_PAGES for name in _VIDORE_2},
-    **{f"VisRAGRet{name}": _DOCUMENT_PAGES for name in _VISRAG},
-    "MSVDT2VRetrieval": "Find the video snippet that corresponds to the given summary.",
-    "VATEXT2VRetrieval.v2": "Select a video that fits the description provided.",
-    "BreakfastClassification": "Recognize the breakfast type that the person is cooking in the video.",
-    "HMDB51Classification": "What actions or objects interactions are the person in the video doing?",
-    "HMDB51ZeroShot": "What actions or objects interactions are the person in the video doing?",
-    "Kinetics700V": "Recognize the category of the video content.",
+    task: DATASETS[name].instructions[0].strip() for task, name in _SAME_DATA.items()
 }
-"""Instructions of queries by the name of mteb's task, for the data that the official MMEB-v2 scripts have as well
-(src/evaluation/mmeb_v2/data/datasets of QwenLM/Qwen3-VL-Embedding at commit 8ce3aab)."""
+"""Instructions of queries by the name of mteb's task, for the data that the official MMEB-v2 scripts have as well."""
 
 
 def find_instruction(
