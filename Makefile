@@ -13,12 +13,12 @@ LLAMA_INDEX ?= ==0.13.0
 
 PACKAGES := qwen3vl:qwen3vl qwen3vl-qdrant:qwen3vl_qdrant qwen3vl-chroma:qwen3vl_chroma \
 	langchain-qwen3-vl:langchain_qwen3_vl llama-index-qwen3-vl:llama_index.embeddings.qwen3_vl \
-	qwen3vl-server:qwen3vl_server qwen3vl-ray:qwen3vl_ray
+	qwen3vl-server:qwen3vl_server qwen3vl-ray:qwen3vl_ray qwen3vl-mteb:qwen3vl_mteb
 LOCAL := . ./integrations/qdrant ./integrations/chroma ./integrations/langchain ./integrations/llama-index ./integrations/server \
-	./integrations/ray
+	./integrations/ray ./integrations/mteb
 
 # The core: no framework, no store of an integration, nothing marked slow.
-CORE_TESTS := tests -m 'not slow' --ignore=tests/langchain --ignore=tests/llama_index --ignore=tests/server --ignore=tests/ray --ignore=tests/test_docs.py \
+CORE_TESTS := tests -m 'not slow' --ignore=tests/langchain --ignore=tests/llama_index --ignore=tests/server --ignore=tests/ray --ignore=tests/mteb --ignore=tests/test_docs.py \
 	--ignore=tests/test_stores.py --ignore=tests/test_store_ingest.py --ignore=tests/test_async_stores.py \
 	--ignore=tests/test_copy.py --ignore=tests/test_copy_cli.py --ignore=tests/test_examples.py --ignore=tests/test_example_rag.py \
 	--ignore=tests/test_network_faults.py --ignore=tests/test_quantization.py

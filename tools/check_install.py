@@ -37,6 +37,7 @@ MODULES = {
     "./integrations/chroma": ("qwen3vl-chroma", "qwen3vl_chroma"),
     "./integrations/server": ("qwen3vl-server", "qwen3vl_server"),
     "./integrations/ray": ("qwen3vl-ray", "qwen3vl_ray"),
+    "./integrations/mteb": ("qwen3vl-mteb", "qwen3vl_mteb"),
     "./integrations/langchain": ("langchain-qwen3-vl", "langchain_qwen3_vl"),
     "./integrations/llama-index": (
         "llama-index-qwen3-vl",
