@@ -40,9 +40,9 @@ def test_three_nodes_leave_what_one_process_leaves_although_one_is_killed(
     manifest = tmp_path / "texts.jsonl"
     manifest.write_text("".join(f"{json.dumps({'source': text.source, 'text': text.text})}\n" for text in texts))
     with qdrant_rest.serve() as port:
-        place = f"http://127.0.0.1:{port}"
-        outcome = run_program("tests.ray.three_nodes", place, str(library_folder), str(manifest))
-        found = contents(open_store(place))
+        location = f"http://127.0.0.1:{port}"
+        outcome = run_program("tests.ray.three_nodes", location, str(library_folder), str(manifest))
+        found = contents(open_store(location))
     assert_equal(found, contents(alone))
     assert outcome["nodes"] == 2, "no node was killed"
     assert outcome["stored_when_killed"] < expected.added, "the run was over before a node was killed"

@@ -36,13 +36,13 @@ def texts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place() -> Iterator[str]:
+def location() -> Iterator[str]:
     with qdrant_rest.serve() as port:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_stored_twice(place: str, texts: Path) -> None:
-    store = open_store(place)
+def test_a_killed_worker_is_replaced_and_nothing_is_stored_twice(location: str, texts: Path) -> None:
+    store = open_store(location)
     killed: list[int] = []
 
     def kill() -> None:
@@ -54,7 +54,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_stored_twice(place: str, tex
 
     with ThreadPoolExecutor() as pool:
         killing = pool.submit(kill)
-        report = ingest(texts, place, **CPU)
+        report = ingest(texts, location, **CPU)
         killing.result()
     assert len(killed) > 1, "no worker was found"
     assert killed[0] < NUM_TEXTS, "the run was over before a worker was killed"
@@ -64,7 +64,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_stored_twice(place: str, tex
 
 def test_a_store_that_restarts_does_not_end_the_run(texts: Path, tmp_path: Path) -> None:
     port = store_backends.free_port()
-    place = f"chroma:http://127.0.0.1:{port}"
+    location = f"chroma:http://127.0.0.1:{port}"
     folder = tmp_path / "chroma"
     stopped: list[int] = []
     restart = threading.Event()
@@ -78,7 +78,7 @@ def test_a_store_that_restarts_does_not_end_the_run(texts: Path, tmp_path: Path)
     def stop_in_the_middle() -> None:
         with store_backends.chroma_server(folder, port):
             started.set()
-            store = open_store(place)
+            store = open_store(location)
             wait_for(lambda: store.count() > 0)
             stopped.append(store.count())
         restart.set()
@@ -88,8 +88,8 @@ def test_a_store_that_restarts_does_not_end_the_run(texts: Path, tmp_path: Path)
         servers = [pool.submit(stop_in_the_middle), pool.submit(serve_again)]
         started.wait()
         try:
-            report = ingest(texts, place, **CPU)
-            count = open_store(place).count()
+            report = ingest(texts, location, **CPU)
+            count = open_store(location).count()
         finally:
             restart.set()
             over.set()

@@ -1,4 +1,4 @@
-"""A program that ingests a folder on a cluster of three nodes: `python -m tests.ray.three_nodes PLACE PATH…`.
+"""A program that ingests a folder on a cluster of three nodes: `python -m tests.ray.three_nodes LOCATION PATH…`.
 
 A node is killed when the first points are stored. The report is printed as JSON.
 """
@@ -21,12 +21,12 @@ from tests.ray.workers import wait_for
 NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 
-def main(place: str, *paths: str) -> None:
+def main(location: str, *paths: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     try:
         nodes = [cluster.add_node(**NODE) for _ in range(2)]
         ray.init(cluster.address, log_to_driver=False, configure_logging=False)
-        store = open_store(place)
+        store = open_store(location)
 
         def kill_node() -> int:
             wait_for(lambda: store.count() > 0)
@@ -38,7 +38,7 @@ def main(place: str, *paths: str) -> None:
             killing = pool.submit(kill_node)
             report = ingest(
                 paths,
-                place,
+                location,
                 model="tiny",
                 device="cpu",
                 loader=Loader(segment_seconds=1),
