@@ -14,16 +14,26 @@ from qwen3vl_ray import embed, ingest, read, write
 
 import qwen3vl
 from qwen3vl import Document, Embedder, Loader, RecipeError, Report, Store, StoreError, open_store
+from tests.ray.conftest import NODE_KEY
 from tests.support import qdrant_rest
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = [
+    pytest.mark.usefixtures("local_ray"),
+    pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection"),
+]
 CPU: dict[str, Any] = {"model": "tiny", "num_gpus": 0, "max_workers": 1, "device": "cpu"}
 
 
 @pytest.fixture(scope="session")
 def qdrant_port() -> Iterator[int]:
-    with qdrant_rest.serve() as port:
+    """A server that asks for the key which driver and workers have in their environment."""
+    with qdrant_rest.serve(NODE_KEY) as port:
         yield port
+
+
+@pytest.fixture(autouse=True)
+def _key_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QDRANT_API_KEY", NODE_KEY)
 
 
 @pytest.fixture(params=["qdrant", "chroma"])
