@@ -47,7 +47,7 @@ def test_three_nodes_leave_what_one_process_leaves_although_one_is_killed(
     library_folder: Path, tiny_embedder: Embedder, chroma_port: int, tmp_path: Path
 ) -> None:
     alone = open_store(str(tmp_path / "alone"))
-    texts = [Document(str(number), "text", text=f"{number} red stars") for number in range(400)]
+    texts = [Document(str(number), "text", text=f"{number} red stars") for number in range(240)]
     stream = chain(Loader(segment_seconds=1).load(library_folder), texts)
     expected = qwen3vl.ingest(stream, tiny_embedder, alone)
     manifest = tmp_path / "texts.jsonl"

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.usefixtures("local_ray"),
     pytest.mark.skipif(sys.platform != "linux", reason="finds the processes to kill in /proc"),
 ]
-NUM_TEXTS = 600
+NUM_TEXTS = 240
 CPU: dict[str, Any] = {"model": "tiny", "num_gpus": 0, "max_workers": 1, "device": "cpu", "batch_size": 8}
 
 
@@ -105,7 +105,8 @@ def test_a_store_that_restarts_does_not_end_the_run(texts: Path, tmp_path: Path)
 
 
 def test_rows_that_kill_their_workers_are_errors_and_the_others_are_done(local_ray: Any) -> None:
-    rows = [{"number": number, "text": "die" if number in (2, 3, 9) else "a text"} for number in range(12)]
+    """Two of them are in one batch; the other batch is in the same process when they kill it."""
+    rows = [{"number": number, "text": "die" if number in (2, 3) else "a text"} for number in range(8)]
     done = map_on_models(
         local_ray.data.from_items(rows),
         KillingOperator,
@@ -115,8 +116,8 @@ def test_rows_that_kill_their_workers_are_errors_and_the_others_are_done(local_r
         max_workers=1,
         batch_size=4,
     ).take_all()
-    assert sorted(row["number"] for row in done) == list(range(12))
-    assert sorted(row["number"] for row in done if row["error"] is None) == [0, 1, 4, 5, 6, 7, 8, 10, 11]
+    assert sorted(row["number"] for row in done) == list(range(8))
+    assert sorted(row["number"] for row in done if row["error"] is None) == [0, 1, 4, 5, 6, 7]
     assert all("ended the process of its worker 3 times" in row["error"] for row in done if row["text"] == "die")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -86,6 +87,8 @@ def test_a_cluster_leaves_what_one_process_leaves(
     assert counts(report) == counts(expected)
     assert (report.failed, report.skipped) == (expected.failed, expected.skipped)
     assert len(report.failed) == 1
+    if location.startswith("qdrant:"):  # the graph, which was put off, is built
+        assert graph_links(store) == 16
 
     # What the store has is not embedded again; what failed is tried again; what is gone is deleted.
     shutil.copy(library / "star.png", library / "corrupt [x].png")
@@ -109,9 +112,22 @@ def test_another_recipe_is_refused_before_any_work(location: str, collection: st
     assert store.count() == 1
 
 
-def test_a_dataset_of_others_is_ingested_and_its_broken_rows_are_named(
-    location: str, collection: str, library: Path, local_ray: Any
+def test_a_worker_with_another_recipe_ends_the_run(
+    qdrant_port: int, collection: str, library: Path, tiny_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As if the files of the model were changed after the run had begun."""
+    recipe = replace(tiny_embedder.recipe, max_frames=8)
+    monkeypatch.setattr("qwen3vl_ray.ingestion.model_recipe", lambda *_: recipe)
+    location = f"http://127.0.0.1:{qdrant_port}"
+    with pytest.raises(RecipeError, match="max_frames is 8 there and 64 here"):
+        ingest(library / "notes.md", location, collection=collection, **CPU)
+    assert open_store(location, collection).count() == 0
+
+
+def test_a_dataset_of_others_is_ingested_and_its_broken_rows_are_named(
+    chroma_port: int, collection: str, library: Path, local_ray: Any
+) -> None:
+    location = f"chroma:http://127.0.0.1:{chroma_port}"
     rows = [
         {"source": "a", "text": "a red star", "page": 3},
         {"source": "b", "text": "a blue ring", "page": 4},
@@ -137,8 +153,9 @@ def test_a_dataset_of_others_is_ingested_and_its_broken_rows_are_named(
 
 
 def test_embedded_rows_are_written_with_the_ids_of_ingest(
-    location: str, collection: str, library: Path, tiny_embedder: Embedder, tmp_path: Path, local_ray: Any
+    qdrant_port: int, collection: str, library: Path, tiny_embedder: Embedder, tmp_path: Path, local_ray: Any
 ) -> None:
+    location = f"qdrant:http://127.0.0.1:{qdrant_port}"
     embed(read(library), **CPU).write_parquet(str(tmp_path / "vectors"))
     dataset = local_ray.data.read_parquet(str(tmp_path / "vectors"))
     report = write(dataset, location, collection=collection)
@@ -161,16 +178,18 @@ def test_embedded_rows_are_written_with_the_ids_of_ingest(
     assert other.count() == 0
 
 
-def test_a_manifest_that_cannot_be_read_deletes_nothing(qdrant_port: int, collection: str, tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_read_deletes_nothing(
+    qdrant_port: int, collection: str, tiny_embedder: Embedder, tmp_path: Path
+) -> None:
     location = f"http://127.0.0.1:{qdrant_port}"
     names = [tmp_path / name for name in ("one.jsonl", "two.jsonl")]
-    for name in names:
-        name.write_text(f'{{"source": "{name.stem}", "text": "a text"}}\n')
-    assert ingest(names, location, collection=collection, sync=True, **CPU).added == 2
-    names[1].unlink()
+    store = open_store(location, collection)
+    documents = [Document(name.stem, "text", text="a text") for name in names]
+    assert qwen3vl.ingest(documents, tiny_embedder, store).added == 2
+    names[0].write_text('{"source": "one", "text": "a text"}\n')
     report = ingest(names, location, collection=collection, sync=True, **CPU)
     assert [name for name, _ in report.failed] == [str(names[1])]
-    assert (counts(report), open_store(location, collection).count()) == ((0, 1, 0, 0), 2)
+    assert (counts(report), store.count()) == ((0, 1, 0, 0), 2)
 
 
 def test_an_empty_folder_deletes_nothing(qdrant_port: int, collection: str, tmp_path: Path) -> None:
@@ -187,20 +206,18 @@ def test_a_cluster_does_not_write_to_a_folder(tmp_path: Path) -> None:
         ingest(tmp_path, str(tmp_path / "store"), **CPU)
 
 
-def test_the_graph_of_qdrant_is_built_at_the_end(qdrant_port: int, collection: str, library: Path) -> None:
-    location = f"http://127.0.0.1:{qdrant_port}"
-    states: list[int] = []
-    report = ingest(library / "notes.md", location, collection=collection, **CPU)
-    store = open_store(location, collection)
-    assert report.added == 2
-    states.append(store.client.get_collection(collection).config.hnsw_config.m)
-    store.defer_index()  # it has points: nothing is deferred
-    states.append(store.client.get_collection(collection).config.hnsw_config.m)
-    assert states == [16, 16]
-    empty = open_store(location, f"{collection}-empty")
-    with Embedder("tiny", device="cpu") as embedder:
-        empty.create(embedder.recipe)
-    empty.defer_index()
-    assert empty.client.get_collection(empty.collection).config.hnsw_config.m == 0
-    empty.build_index()
-    assert empty.client.get_collection(empty.collection).config.hnsw_config.m == 16
+def test_the_graph_of_a_new_collection_is_put_off(qdrant_port: int, collection: str, tiny_embedder: Embedder) -> None:
+    store = open_store(f"http://127.0.0.1:{qdrant_port}", collection)
+    store.create(tiny_embedder.recipe)
+    store.defer_index()
+    assert graph_links(store) == 0
+    store.build_index()
+    assert graph_links(store) == 16
+    qwen3vl.ingest([Document("notes", "text", text="a text")], tiny_embedder, store)
+    store.defer_index()  # it has points: nothing is put off
+    assert graph_links(store) == 16
+
+
+def graph_links(store: Any) -> int:
+    """Return the links of a point in the HNSW graph of a Qdrant collection; 0 if none is built."""
+    return int(store.client.get_collection(store.collection).config.hnsw_config.m)

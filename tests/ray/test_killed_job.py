@@ -22,7 +22,7 @@ from tests.support import qdrant_rest
 from tests.support.model_server import ModelServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes to kill in /proc")
-NUM_TEXTS = 400
+NUM_TEXTS = 240
 
 
 def kill(job: subprocess.Popen[str]) -> None:

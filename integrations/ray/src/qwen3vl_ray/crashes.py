@@ -110,8 +110,10 @@ class CrashGuard:
         key = f"{ray.get_runtime_context().get_task_id()}:{_digest(batch)}"
         with self._calls:
             if self._call("start", key) < MAX_BATCH_DEATHS:
-                yield from process(batch)
-                self._call("end", key)
+                try:
+                    yield from process(batch)
+                finally:  # an error is no death
+                    self._call("end", key)
                 return
             self._call("cancel", key)
         with self._nothing_else():  # another batch must not be held responsible, nor end this one

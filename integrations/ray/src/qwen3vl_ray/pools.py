@@ -11,6 +11,7 @@ import ray
 import ray.util.client
 from ray.data import ActorPoolStrategy, Dataset
 
+from qwen3vl.errors import Qwen3VLError
 from qwen3vl_ray.crashes import CrashGuard
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,12 @@ class GuardedOperator:
     """
 
     def __init__(self, operator: type, arguments: Mapping[str, Any]) -> None:
-        self._operator = operator(**arguments)
         self._guard = CrashGuard(MAX_CALLS)
+        self._error: Qwen3VLError | None = None
+        try:
+            self._operator = operator(**arguments)
+        except Qwen3VLError as error:  # of errors of constructors, Ray keeps the text only, and starts others
+            self._error = error
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Run the operator.
@@ -40,7 +45,12 @@ class GuardedOperator:
 
         Yields:
             What the operator returns; for each row, if the batch has ended workers before.
+
+        Raises:
+            Qwen3VLError: The operator cannot be created.
         """
+        if self._error is not None:
+            raise self._error
         yield from self._guard.run(batch, lambda rows: iter([self._operator(rows)]))
 
 
