@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from qwen3vl.media.policy import DEFAULT_POLICY
 from qwen3vl.recipe import Recipe
@@ -25,6 +26,8 @@ from qwen3vl.results import Batch
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # workers are started in this environment
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+DONE = "done_s"
+"""Column: when the batch of a row was done, in seconds as of `time.time`."""
 DIMENSION = 2048
 GPUS_PER_NODE = 8
 STORE_BYTES = 96 * 2**20
@@ -65,6 +68,7 @@ def operator() -> type:
     """Return `Embed` with a simulated model; Ray is imported here, after its settings are made."""
     from qwen3vl_ray.downloads import Downloads
     from qwen3vl_ray.embedding import Embed
+    from qwen3vl_ray.rows import set_column
 
     class SimulatedEmbed(Embed):
         def __init__(self, rate: float) -> None:
@@ -75,7 +79,8 @@ def operator() -> type:
 
         def __call__(self, batch: Any) -> Any:
             with self._gpu:
-                return super().__call__(batch)
+                table = super().__call__(batch)
+                return set_column(table, DONE, pa.array([time.time()] * table.num_rows))
 
     return SimulatedEmbed
 

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ray_cluster import cluster, operator
+from benchmarks.ray_cluster import DONE, cluster, operator
+from tests.ray.workers import children_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Measured:
         workers: Number of workers.
         rows_per_s: Rows a second in the middle half of the run.
         of_linear: Share of what as many GPUs would do without any overhead.
-        cpu_s_per_batch: Seconds of a core that this machine worked for each batch, all of its processes together.
+        cpu_s_per_batch: Seconds of a core that all processes of the cluster and the driver worked for each batch.
     """
 
     workers: int
@@ -53,27 +54,33 @@ def measure(num_workers: int, rate: float, seconds: float, batch_size: int) -> M
         max_workers=num_workers,
         batch_size=batch_size,
     )
-    seen, progress = 0, []
-    for batch in vectors.select_columns(["id"]).iter_batches(batch_size=None):
-        seen += len(batch["id"])
-        progress.append((seen, time.perf_counter(), busy_s()))
-    if seen != num_rows:
-        raise RuntimeError(f"{seen} rows arrived of {num_rows}")
-    middle = [step for step in progress if num_rows / 4 <= step[0] <= num_rows * 3 / 4]
-    (first, started_s, busy_before_s), (last, ended_s, busy_after_s) = middle[0], middle[-1]
-    rows_per_s = (last - first) / (ended_s - started_s)
-    cpu_s = (busy_after_s - busy_before_s) / ((last - first) / batch_size)
-    return Measured(num_workers, rows_per_s, rows_per_s / (num_workers * rate), cpu_s)
+    done: list[float] = []  # when workers were done with each row: rows arrive here in bursts
+    started_s = cpu_before_s = 0.0
+    for batch in vectors.select_columns([DONE]).iter_batches(batch_size=None):
+        if not done:
+            started_s, cpu_before_s = time.time(), cpu_s()
+        done += batch[DONE].tolist()
+    cpu_after_s = cpu_s()
+    if len(done) != num_rows:
+        raise RuntimeError(f"{len(done)} rows arrived of {num_rows}")
+    done.sort()
+    first, last = num_rows // 4, num_rows * 3 // 4
+    rows_per_s = (last - first) / (done[last] - done[first])
+    num_batches = sum(each > started_s for each in done) / batch_size
+    return Measured(
+        num_workers, rows_per_s, rows_per_s / (num_workers * rate), (cpu_after_s - cpu_before_s) / max(num_batches, 1)
+    )
 
 
-def busy_s() -> float:
-    """Return the seconds that all cores of this machine have worked so far; 0 where that cannot be read."""
-    try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    except OSError:
-        return 0.0
-    idle, iowait = 3, 4
-    ticks = sum(int(value) for index, value in enumerate(fields[:8]) if index not in (idle, iowait))
+def cpu_s() -> float:
+    """Return the CPU seconds of this process and of all below it that run."""
+    ticks = 0
+    for pid in (os.getpid(), *children_of(os.getpid())):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        ticks += int(fields[11]) + int(fields[12])  # utime and stime
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -97,7 +97,7 @@ def map_on_models(
     # A task gets one block: in larger ones, a crash would cost more than a batch, and other workers would wait.
     blocks = dataset.repartition(target_num_rows_per_block=batch_size)
     return blocks.map_batches(
-        GuardedOperator,
+        type(operator.__name__, (GuardedOperator,), {}),  # Ray shows this name
         batch_size=batch_size,
         batch_format="pyarrow",
         compute=pool,
