@@ -25,6 +25,7 @@ from qwen3vl.results import Batch
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # workers are started in this environment
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own name; otherwise workers wait for all other processes)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
 DONE = "done_s"
 """Column: when the batch of a row was done, in seconds as of `time.time`."""
