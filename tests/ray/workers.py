@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-
 POLL_S = 0.05
 """Each look at a store is a request, which takes time from what is waited for."""
 
