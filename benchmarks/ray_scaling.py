@@ -64,8 +64,9 @@ def measure(num_workers: int, rate: float, seconds: float, batch_size: int) -> M
     if len(done) != num_rows:
         raise RuntimeError(f"{len(done)} rows arrived of {num_rows}")
     done.sort()
-    first, last = num_rows // 4, num_rows * 3 // 4
-    rows_per_s = (last - first) / (done[last] - done[first])
+    first_s, last_s = done[num_rows // 4], done[num_rows * 3 // 4]
+    # Rows of a batch are done at the same time: those of the first one were begun before the time that is measured.
+    rows_per_s = sum(first_s < each <= last_s for each in done) / (last_s - first_s)
     num_batches = sum(each > started_s for each in done) / batch_size
     return Measured(
         num_workers, rows_per_s, rows_per_s / (num_workers * rate), (cpu_after_s - cpu_before_s) / max(num_batches, 1)
