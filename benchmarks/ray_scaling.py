@@ -111,6 +111,7 @@ def plot(measured: list[Measured], path: Path) -> None:
         )
     axes.set(xscale="log", yscale="log", xlabel="workers, of a simulated GPU each", ylabel="rows a second")
     axes.set_xticks(workers, [str(number) for number in workers])
+    axes.set_yticks(linear, [f"{value:,.0f}" for value in linear])
     axes.minorticks_off()
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
