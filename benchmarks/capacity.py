@@ -75,7 +75,7 @@ def rows_of(inputs: Inputs) -> Iterator[Row]:
     yield Row("manifests", "minutes of one on one node", f"{inputs.manifest_rows / (rate / nodes) / 60:,.1f}")
     yield Row("Ray", "batches of one run over all", f"{tasks:,.0f}")
     yield Row("Ray", "driver's memory for them, GiB", f"{tasks * inputs.driver_bytes_per_task / GIB:,.1f}")
-    yield Row("Ray", "MB/s of vectors through the object store", f"{rate * vector_bytes(inputs) / 1e6:,.1f}")
+    yield Row("Ray", "MB/s of vectors to the store", f"{rate * vector_bytes(inputs) / 1e6:,.1f}")
 
     yield from _store_rows(inputs, rate)
 

@@ -29,4 +29,4 @@ def test_quantities_follow_the_inputs() -> None:
     assert values(inputs)["pages a second"] == "100"
     assert values(inputs)["GPU hours"] == "28"
     fewer = values(replace(inputs, dimensions=1024))
-    assert float(fewer["MB/s of vectors through the object store"]) == pytest.approx(0.4)
+    assert float(fewer["MB/s of vectors to the store"]) == pytest.approx(0.4)

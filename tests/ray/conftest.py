@@ -16,6 +16,10 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 # The memory that others use on this machine must not make Ray kill workers.
 os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (Ray's own name)
+# Workers have the priority of the tests, instead of the lowest: they would wait for whatever else runs on this machine.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+NODE_KEY = "a-key-of-the-nodes"
+"""Key of stores in the environment of `local_ray`."""
 NUM_CPUS = 4
 """Logical cores: a pool of actors, the tasks of a source and those of a sink have to fit beside one another."""
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -48,6 +52,7 @@ def local_ray(ray_folder: Path) -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it may have relative paths
+        patch.setenv("QDRANT_API_KEY", NODE_KEY)
         patch.chdir(ray_folder)
         for attempt in range(_NUM_ATTEMPTS):
             try:

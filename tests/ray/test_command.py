@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 @pytest.fixture
-def place() -> Iterator[str]:
+def location() -> Iterator[str]:
     with qdrant_rest.serve() as port:
         yield f"http://127.0.0.1:{port}"
 
@@ -43,11 +43,11 @@ def _entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_entry_points")
-def test_index_on_a_cluster(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_index_on_a_cluster(location: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = tmp_path / "photos"
     draw_scenes(photos, 3)
     (photos / "broken.png").write_bytes(b"nothing")
-    command = ["index", str(photos), "--store", place, "--model", "tiny", "--ray", "local", "--json"]
+    command = ["index", str(photos), "--store", location, "--model", "tiny", "--ray", "local", "--json"]
     assert main(command) == 1
     first = json.loads(capsys.readouterr().out)
     assert (first["added"], first["stored"]) == (3, 3)
@@ -68,7 +68,7 @@ def test_index_on_a_cluster_needs_a_server(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_the_code_of_the_page_runs(
-    place: str, ray_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    location: str, ray_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the tiny models in place of the real ones, and a server of this test in place of that on port 6333."""
     monkeypatch.chdir(ray_folder)
@@ -77,7 +77,7 @@ def test_the_code_of_the_page_runs(
     assert len(page[0].splitlines()) <= 10
     namespace: dict[str, Any] = {}
     for block in page:
-        code = re.sub(r"Qwen/Qwen3-VL-\w+-2B", "tiny", block).replace("http://localhost:6333", place)
+        code = re.sub(r"Qwen/Qwen3-VL-\w+-2B", "tiny", block).replace("http://localhost:6333", location)
         exec(compile(code, "docs/ray.md", "exec"), namespace)
     output = capsys.readouterr().out
     assert "12 []" in output
@@ -85,4 +85,4 @@ def test_the_code_of_the_page_runs(
     assert namespace["judged"].take(1)[0]["error"] is None
     assert "12 0 []" in output
     assert "added=12" in output
-    assert open_store(place, "again").count() == 12
+    assert open_store(location, "again").count() == 12

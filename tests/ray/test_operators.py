@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ import pytest
 from qwen3vl_ray import Embed, Rerank, StoreDatasink, Target, embed
 from qwen3vl_ray.contents import EmbedNew
 from qwen3vl_ray.documents import documents_table
+from qwen3vl_ray.downloads import Downloads
 from qwen3vl_ray.ingestion import model_recipe
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest
-from qwen3vl_ray.objects import Downloads
 from qwen3vl_ray.reading import load_entries
 from qwen3vl_ray.tally import read_tallies, take_failures
 
-from qwen3vl import Document, Embedder, Loader, MediaPolicy, PolicyError, StoreError
+from qwen3vl import Document, Embedder, Loader, MediaError, MediaPolicy, PolicyError, StoreError
 from qwen3vl.documents import LoadFailure
 from tests.support import qdrant_rest
 
@@ -43,16 +44,18 @@ def written(table: pa.Table, sink: StoreDatasink) -> Any:
 
 
 def test_what_the_store_has_is_not_embedded_again(target: Target, tiny_embedder: Embedder) -> None:
-    operator = EmbedNew(target, tiny_embedder.recipe, for_sync=True, model="tiny", device="cpu")
-    target.prepare(tiny_embedder.recipe)
-    first = operator(documents_table(texts(1, 2)))
-    assert written(first, StoreDatasink(target)).added == 2
+    recipe = tiny_embedder.recipe
+    operator = EmbedNew(target, recipe, for_sync=True, model="tiny", device="cpu")
+    store = target.prepare(recipe)
+    assert read_tallies(operator(documents_table(texts(1, 2))))[1].added == 2
     rows, tally = read_tallies(operator(documents_table([*texts(1, 2, 3, 13), LoadFailure("gone", "it is gone")])))
-    assert rows["source"].to_pylist() == ["3", "13"]
-    assert rows["vector"].to_pylist()[0] == rows["vector"].to_pylist()[1]
-    assert (tally.unchanged, list(map(tuple, tally.failed)), len(tally.seen)) == (2, [("gone", "", "it is gone")], 4)
+    assert rows["id"].to_pylist() == [document.id for document in texts(3, 13)]
+    first, second = (store.vectors([store.point_id(each, recipe)]).popitem()[1] for each in texts(3, 13))
+    assert np.array_equal(first, second)
+    assert (tally.added, tally.unchanged, len(tally.seen)) == (2, 2, 4)
+    assert list(map(tuple, tally.failed)) == [("gone", "", "it is gone")]
     rows, tally = read_tallies(operator(documents_table(texts(1, 2))))
-    assert (rows.num_rows, tally.unchanged) == (0, 2)
+    assert (rows.num_rows, tally.added, tally.unchanged) == (0, 0, 2)
 
 
 def test_rows_that_are_no_points_are_named_and_the_others_written(target: Target, tiny_embedder: Embedder) -> None:
@@ -98,6 +101,20 @@ def test_a_manifest_that_cannot_be_read_is_a_failure_of_unknown_documents(tmp_pa
     assert not known.has_unknown_failure
 
 
+def test_a_broken_row_that_names_its_source_concerns_that_source_only(tmp_path: Path) -> None:
+    rows = [
+        {"source": "b", "text": "a text", "kind": "x"},
+        {"image": "c.png", "kind": "x"},
+        {"path": "d.pdf", "metadata": "{"},
+    ]
+    manifest = tmp_path / "rows.jsonl"
+    manifest.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    failures = take_failures(pa.concat_tables(read_manifest(pa.table({"manifest": [str(manifest)]}))))[1]
+    assert [source for source, _, _ in failures.failed] == ["b", str(tmp_path / "c.png"), str(tmp_path / "d.pdf")]
+    assert [reason.partition(": ")[0] for _, _, reason in failures.failed] == [f"{manifest}#row={n}" for n in (1, 2, 3)]
+    assert not failures.has_unknown_failure
+
+
 @pytest.mark.parametrize("scheme", ["local://", "zip://star.png::file://", "dir://::file://"])
 def test_folders_of_the_policy_hold_for_urls_of_any_file_system(
     library_folder: Path, scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -120,7 +137,10 @@ def test_files_in_a_folder_of_the_policy_are_opened(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     policy = MediaPolicy(folders=(tmp_path, library_folder))
     table = pa.table({"image": [f"local://{library_folder}/star.png"] * 2})
-    assert Embed("tiny", device="cpu", policy=policy)(table)["error"].to_pylist() == [None, None]
+    operator = Embed("tiny", device="cpu", policy=policy)
+    assert operator(table)["error"].to_pylist() == [None, None]
+    del operator  # as Ray does when a worker ends
+    gc.collect()
     assert not list(tmp_path.iterdir())
 
 
@@ -128,9 +148,33 @@ def test_policies_that_allow_no_object_store(library_folder: Path) -> None:
     url = f"local://{library_folder}/star.png"
     for policy in (MediaPolicy(hosts="example.org"), MediaPolicy(folders=()), MediaPolicy(urls=False)):
         with Downloads(policy) as downloads, pytest.raises(PolicyError, match="is not downloaded"):
-            downloads.fetch(url)
+            downloads.acquire(url)
     with Downloads(MediaPolicy(max_bytes=10)) as downloads, pytest.raises(PolicyError, match="allows 10"):
-        downloads.fetch(url)
+        downloads.acquire(url)
+
+
+def test_a_file_is_downloaded_once_for_all_batches_and_copies_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    files = [tmp_path / f"{number}.bin" for number in range(3)]
+    for file in files:
+        file.write_bytes(file.name[:1].encode() * 100)
+    urls = [f"local://{file}" for file in files]
+    with Downloads(MediaPolicy(), max_kept_bytes=200) as downloads:
+        with downloads.batch() as first, downloads.batch() as second:
+            copies = [first.fetch(url) for url in urls]
+            assert [second.fetch(url) for url in urls] == copies
+            assert [copy.read_bytes() for copy in copies] == [file.read_bytes() for file in files]
+        assert [copy.exists() for copy in copies] == [False, True, True]
+        files[1].unlink()
+        with downloads.batch() as third:
+            assert third.fetch(urls[1]) == copies[1]
+            assert third.fetch(urls[0]).read_bytes() == files[0].read_bytes()
+        assert [copy.exists() for copy in copies[1:]] == [True, False]
+        with downloads.batch() as fourth, pytest.raises(MediaError, match=r"cannot be downloaded: FileNotFoundError"):
+            fourth.fetch(f"{urls[1]}.gone")
+    assert [file.name for file in tmp_path.iterdir() if file.is_dir()] == []
 
 
 def test_documents_that_are_no_list_are_refused() -> None:

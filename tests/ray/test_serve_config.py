@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from qwen3vl_ray.serve import ModelArguments, ServeArguments, build_app
+from qwen3vl_ray.serving.ingress import Ingress
+from qwen3vl_server import ServerSettings
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
@@ -55,3 +57,13 @@ def test_ingress_is_imported_without_torch() -> None:
     script = "import sys\nimport qwen3vl_ray.serving.ingress\nassert 'torch' not in sys.modules, sorted(sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(("key", "warns"), [("", True), ("a-key", False)])
+async def test_ingress_without_a_key_warns(
+    key: str, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("QWEN3VL_API_KEY", key)
+    ingress: Any = Ingress.__new__(Ingress)
+    await ingress.__init__(ServerSettings())
+    assert ("everybody who reaches this deployment may use it" in caplog.text) == warns

@@ -12,15 +12,18 @@ import pytest
 from PIL import Image
 from qwen3vl_ray.serve import ROUTER
 from qwen3vl_ray.serving.backends import DeployedEmbedder, DeployedReranker, HandleEmbedder, HandleReranker
+from qwen3vl_ray.serving.ingress import Ingress, ServedDeployment
+from qwen3vl_ray.serving.replicas import ModelChoice
 from qwen3vl_ray.serving.routing import content_key
-from qwen3vl_server import SERVER_POLICY
+from qwen3vl_server import SERVER_POLICY, ServerSettings
 from qwen3vl_server.errors import RequestError
 from ray import serve
 
 from qwen3vl import InputError, MediaError, ServerError
 from qwen3vl.inputs import as_item
-from tests.support.model_server import wait_until
+from tests.support.model_server import ServerClient, wait_until
 from tests.support.serve_replicas import RECIPE, ProcessReplica
+from tests.support.store_backends import free_port
 
 NUM_REPLICAS = 3
 
@@ -30,8 +33,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("replicas")
 
 
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
 def deploy(name: str, *arguments: Any, num_replicas: int = 1) -> Any:
-    """Deploy replicas without HTTP; return their handle."""
+    """Deploy replicas without a route; return their handle."""
     deployment: Any = serve.deployment(
         ProcessReplica,
         num_replicas=num_replicas,
@@ -43,8 +51,8 @@ def deploy(name: str, *arguments: Any, num_replicas: int = 1) -> Any:
 
 
 @pytest.fixture(scope="module")
-def handle(local_ray: Any, folder: Path) -> Iterator[Any]:
-    serve.start(proxy_location="Disabled")
+def handle(local_ray: Any, folder: Path, port: int) -> Iterator[Any]:
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
     yield deploy("processes", folder, num_replicas=NUM_REPLICAS)
     serve.shutdown()  # type: ignore[no-untyped-call]
 
@@ -160,6 +168,34 @@ async def test_cancelled_call_is_cancelled_in_the_replica(embedder: DeployedEmbe
     with pytest.raises(asyncio.CancelledError):
         await call
     await asyncio.to_thread(wait_until, (folder / "cancelled").exists)
+
+
+def test_time_that_is_up_is_answered_through_the_proxy_and_the_calls_end(handle: Any, folder: Path, port: int) -> None:
+    choice = ModelChoice("none", SERVER_POLICY)
+    options: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}}
+    deployment: Any = serve.deployment(ProcessReplica, name="Model", max_ongoing_requests=64, **options)
+    model: Any = ServedDeployment(deployment.bind(folder), choice)
+    ingress: Any = serve.deployment(serve.ingress()(Ingress), name="Ingress", **options)
+    serve.run(ingress.bind(ServerSettings(timeout_s=1), embedder=model, reranker=model), name="server")
+    requests: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/embeddings", {"input": "wait"}),
+        ("/v2/embed", {"texts": ["wait"], "input_type": "search_document", "embedding_types": ["float"]}),
+        ("/v1/rerank", {"query": "a text", "documents": ["wait"]}),
+    ]
+    server = ServerClient(f"http://127.0.0.1:{port}")
+    for path, body in requests:
+        (folder / "cancelled").unlink(missing_ok=True)
+        response = server.post(path, body)
+        assert response.status_code == 503, response.text
+        answer = response.json()
+        assert (answer["error"]["type"], answer["error"]["code"]) == ("server_error", "timeout")
+        message = "the answer took longer than 1 s; send smaller requests"
+        assert answer["error"]["message"] == answer["message"] == answer["detail"] == message
+        assert "retry-after" in response.headers
+        wait_until((folder / "cancelled").exists)
+    wait_until(lambda: "qwen3vl_waiting_items 0.0" in server.client.get("/metrics").text)
+    assert len(server.answer("/v1/embeddings", {"input": ["a text"]})["data"]) == 1
+    serve.delete("server")
 
 
 def test_replicas_with_another_recipe_are_passed_over(local_ray: Any, handle: Any, folder: Path) -> None:

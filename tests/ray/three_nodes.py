@@ -1,6 +1,7 @@
-"""A program that ingests a folder on a cluster of three nodes: `python -m tests.ray.three_nodes PLACE PATH…`.
+"""A program that ingests files on a cluster of three nodes: `python -m tests.ray.three_nodes LOCATION,LOCATION PATH…`.
 
-A node is killed when the first points are stored. The report is printed as JSON.
+They are ingested into each of the stores. A node is killed when it has the first points, and replaced before the next
+run. What happened is printed as JSON, for each store.
 """
 
 from __future__ import annotations
@@ -18,42 +19,54 @@ from ray.cluster_utils import Cluster
 from qwen3vl import Loader, open_store
 from tests.ray.workers import wait_for
 
+COLLECTION = "three-nodes"
 NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 
-def main(place: str, *paths: str) -> None:
+def main(locations: str, *paths: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     try:
-        nodes = [cluster.add_node(**NODE) for _ in range(2)]
+        cluster.add_node(**NODE)
         ray.init(cluster.address, log_to_driver=False, configure_logging=False)
-        store = open_store(place)
-
-        def kill_node() -> int:
-            wait_for(lambda: store.count() > 0)
-            stored = store.count()
-            cluster.remove_node(nodes[1], allow_graceful=False)
-            return stored
-
-        with ThreadPoolExecutor() as pool:
-            killing = pool.submit(kill_node)
-            report = ingest(
-                paths,
-                place,
-                model="tiny",
-                device="cpu",
-                loader=Loader(segment_seconds=1),
-                num_gpus=0,
-                min_workers=2,
-                max_workers=2,
-                batch_size=4,
-            )
-            stored = killing.result()
-        num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-        outcome = {"report": asdict(report), "stored_when_killed": stored, "nodes": num_nodes}
-        sys.stdout.write(f"\n{json.dumps(outcome)}\n")
+        outcomes = [ingest_and_kill(cluster, location, paths) for location in locations.split(",")]
+        sys.stdout.write(f"\n{json.dumps({'outcomes': outcomes})}\n")
     finally:
         ray.shutdown()
         cluster.shutdown()  # type: ignore[no-untyped-call]
+
+
+def ingest_and_kill(cluster: Cluster, location: str, paths: tuple[str, ...]) -> dict[str, Any]:
+    """Add the third node, and kill it when the store has the first points."""
+    node = cluster.add_node(**NODE)
+    wait_for(lambda: num_nodes() == 3)
+    store = open_store(location, COLLECTION)
+
+    def kill_node() -> int:
+        wait_for(lambda: store.count() > 0)
+        stored = store.count()
+        cluster.remove_node(node, allow_graceful=False)
+        return stored
+
+    with ThreadPoolExecutor() as pool:
+        killing = pool.submit(kill_node)
+        report = ingest(
+            paths,
+            location,
+            collection=COLLECTION,
+            model="tiny",
+            device="cpu",
+            loader=Loader(segment_seconds=1),
+            num_gpus=0,
+            min_workers=2,
+            max_workers=2,
+            batch_size=4,
+        )
+        stored = killing.result()
+    return {"report": asdict(report), "stored_when_killed": stored, "nodes": num_nodes()}
+
+
+def num_nodes() -> int:
+    return sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

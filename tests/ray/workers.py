@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+POLL_S = 0.05
+"""Each look at a store is a request, which takes time from what is waited for."""
+
 
 def children_of(pid: int) -> dict[int, str]:
     """Command lines of all processes below one, by process id."""
@@ -41,4 +44,4 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"it did not come true in {seconds} s")
-        time.sleep(0.01)
+        time.sleep(POLL_S)

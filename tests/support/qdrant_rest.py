@@ -114,8 +114,8 @@ def _to_json(value: Any) -> Any:
 
 
 @contextmanager
-def serve() -> Iterator[int]:
-    """Serve the interface on this machine; yields the port."""
+def serve(api_key: str | None = None) -> Iterator[int]:
+    """Serve the interface on this machine, perhaps with a key that each request has to have; yields the port."""
     routes = RestRoutes()
 
     class Handler(BaseHTTPRequestHandler):
@@ -125,7 +125,11 @@ def serve() -> Iterator[int]:
             size = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(size) or "null")
             try:
+                if api_key is not None and self.headers.get("api-key") != api_key:
+                    raise PermissionError
                 status, answer = 200, {"result": _to_json(routes.answer(self.command, self.path, body)), "status": "ok"}
+            except PermissionError:
+                status, answer = 401, {"status": {"error": "no valid key"}}
             except Exception as error:
                 status, answer = 400, {"status": {"error": re.sub(r"\s+", " ", repr(error))}}
             data = json.dumps({**answer, "time": 0.0}).encode()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from qwen3vl_ray.serving.messages import ReplicaAnswer, ReplicaCall
+from qwen3vl_ray.serving.replicas import ModelChoice
 
 from qwen3vl.errors import InputError, MediaError, RecipeError, query_error
 from qwen3vl.recipe import Recipe
@@ -42,6 +43,9 @@ class ProcessReplica:
     def __init__(self, folder: Path, digest: str = RECIPE.digest) -> None:
         self._folder = folder
         self._digest = digest
+
+    async def describe(self, choice: ModelChoice) -> Recipe:
+        return RECIPE
 
     async def run(self, call: ReplicaCall) -> ReplicaAnswer:
         if call.digest != self._digest:

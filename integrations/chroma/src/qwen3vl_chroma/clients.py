@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -24,6 +25,8 @@ from qwen3vl.stores.failures import transport_failure
 from qwen3vl.stores.folders import check_folder, is_read_only, open_linked
 
 logger = logging.getLogger(__name__)
+API_KEY_VARIABLE = "CHROMA_API_KEY"
+"""Environment variable with the key of servers, which Chroma's own `CloudClient` reads too."""
 TIMEOUT_SETTING = "timeout_s of the store"
 _DATABASE = "chroma.sqlite3"
 _INDEX_FILE = "header.bin"
@@ -33,7 +36,7 @@ _RETRY = Retry(attempts=8, initial_delay_s=0.1, max_delay_s=2.0)
 
 
 def open_server(url: str, timeout_s: float) -> ClientAPI:
-    """Open a client of a server.
+    """Open a client of a server, with the key in the environment variable CHROMA_API_KEY if there is one.
 
     Args:
         url: The server's http(s) URL.
@@ -52,6 +55,7 @@ def open_server(url: str, timeout_s: float) -> ClientAPI:
         chroma_server_host=parts.hostname or "",
         chroma_server_http_port=parts.port or (443 if secure else 80),
         chroma_server_ssl_enabled=secure,
+        **_authentication(),
     )
     try:
         return _ClientWithTimeout(timeout_s, settings=settings)
@@ -63,6 +67,17 @@ def open_server(url: str, timeout_s: float) -> ClientAPI:
         if failure is None:
             raise
         raise StoreError(f"the store {url} cannot be opened: {failure.reason}", transient=True) from error
+
+
+def _authentication() -> dict[str, Any]:
+    """Return settings that send the key in the header `X-Chroma-Token`."""
+    if not (key := os.environ.get(API_KEY_VARIABLE)):
+        return {}
+    return {
+        "chroma_client_auth_provider": "chromadb.auth.token_authn.TokenAuthClientProvider",
+        "chroma_client_auth_credentials": key,
+        "chroma_auth_token_transport_header": "X-Chroma-Token",
+    }
 
 
 class _ClientWithTimeout(Client):

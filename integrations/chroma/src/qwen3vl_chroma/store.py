@@ -103,7 +103,8 @@ def open_store(
 ) -> ChromaStore:
     """Open a store.
 
-    A folder that cannot be written can be searched.
+    A folder that cannot be written can be searched. A server gets the key in the environment variable CHROMA_API_KEY,
+    if there is one, in the header `X-Chroma-Token`.
 
     Args:
         location: A folder (created if it does not exist), a server's http(s) URL, or `":memory:"`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
@@ -20,6 +21,8 @@ from qwen3vl_qdrant.layout import Layout
 from qwen3vl_qdrant.store import QdrantStore
 
 logger = logging.getLogger(__name__)
+API_KEY_VARIABLE = "QDRANT_API_KEY"
+"""Environment variable with the key of servers."""
 
 
 @renamed_arguments(place="location")
@@ -32,7 +35,8 @@ def open_store(
 ) -> QdrantStore:
     """Open a store. A server that cannot be reached is an error of the first request, not of this call.
 
-    A folder that cannot be written can be searched.
+    A folder that cannot be written can be searched. A server gets the key in the environment variable QDRANT_API_KEY,
+    if there is one.
 
     Args:
         location: A folder (created if it does not exist), a server's http(s) URL, or `":memory:"`.
@@ -51,9 +55,13 @@ def open_store(
     return open_client(
         location,
         memory=lambda: QdrantStore(QdrantClient(":memory:"), collection, layout=checked),
-        server=lambda url: QdrantStore(QdrantClient(url=url, timeout=ceil(timeout_s)), collection, layout=checked),
+        server=lambda url: QdrantStore(_open_server(url, timeout_s), collection, layout=checked),
         folder=lambda folder: _open_folder(folder, collection, checked),
     )
+
+
+def _open_server(url: str, timeout_s: float) -> QdrantClient:
+    return QdrantClient(url=url, timeout=ceil(timeout_s), api_key=os.environ.get(API_KEY_VARIABLE) or None)
 
 
 def _open_folder(folder: str, collection: str, layout: Layout | None) -> QdrantStore:

@@ -1,4 +1,4 @@
-"""`EmbedNew`: the vectors of documents that a store does not have, each content once on a worker."""
+"""`EmbedNew`: documents that a store does not have are embedded and written, each content once on a worker."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from qwen3vl_ray.lookup import find_new
 from qwen3vl_ray.rows import ERROR, RECIPE, VECTOR, set_column, vector_column
 from qwen3vl_ray.tally import take_failures, with_tally
 from qwen3vl_ray.target import Target
+from qwen3vl_ray.writing import StoreDatasink
 
 MAX_CONTENTS = 8192
 """Contents whose vectors a worker remembers: 64 MiB for vectors of 2048 values."""
 
 
 class EmbedNew:
-    """Embeds the documents of batches that a store does not have.
+    """Embeds the documents of batches that a store does not have, and writes them.
+
+    A batch is written where it is embedded, before the worker takes another one in its place: if the whole run is
+    killed, the batches that a worker has at once are lost, and none that wait for a writer.
 
     The store is asked here, and in no operator before: Ray divides blocks into batches by the numbers of their rows,
     and computes a block that is lost with its node again. Rows that are left out because they are stored meanwhile
@@ -43,17 +47,19 @@ class EmbedNew:
         self._recipe = recipe
         self._for_sync = for_sync
         self._embed = Embed(recipe=recipe, **arguments)
+        self._sink = StoreDatasink(target, recipe)
         self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Embed the new documents of a batch.
+        """Embed and write the new documents of a batch.
 
         Args:
             table: Rows of documents, failures and skipped files.
 
         Returns:
-            Rows of the new documents with `vector` and `recipe`, and a tally of the other rows and of failures.
+            A row with the `id` of each document that was embedded, and a tally: what was written, and what became of
+            the other rows.
         """
         documents, tally = find_new(table, self._target.open(), self._recipe, for_sync=self._for_sync)
         keys = [document.content_key for document in documents]
@@ -72,8 +78,8 @@ class EmbedNew:
         result = set_column(documents_table(documents), VECTOR, column)
         result = set_column(result, RECIPE, pa.array(recipes, pa.string()))
         result = set_column(result, ERROR, pa.array([errors.get(key) for key in keys], pa.string()))
-        result, failures = take_failures(result)
-        return with_tally(result, [tally, failures])
+        written = self._sink.write([result], None)
+        return with_tally(take_failures(result)[0].select(["id"]), [tally, written])
 
     def _remember(self, vectors: dict[str, NDArray[np.float32]]) -> None:
         self._vectors.update(vectors)

@@ -13,7 +13,7 @@ from qwen3vl.errors import RecipeError
 from qwen3vl.inputs.parsing import INPUT_KEYS
 from qwen3vl.recipe import Recipe
 from qwen3vl.settings import BackendArguments, ModelName
-from qwen3vl_ray.objects import Downloads
+from qwen3vl_ray.downloads import Downloads
 from qwen3vl_ray.pools import BATCH_SIZE, map_on_models
 from qwen3vl_ray.rows import (
     ERROR,
@@ -70,6 +70,7 @@ class Embed:
                 f"the model of this worker has another recipe than the run: {differences}. Every node needs the same "
                 "files of the model; name a commit of the hub as revision, or a folder that all nodes share"
             )
+        self._downloads = Downloads(self.embedder.policy)
         self.recipe_json = json.dumps(self.embedder.recipe.to_dict(), sort_keys=True)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -88,7 +89,7 @@ class Embed:
         errors = errors_of(table)
         todo = [index for index, error in enumerate(errors) if error is None]
         rows = rows_of(table, (*INPUT_KEYS, "fused"))
-        with Downloads(self.embedder.policy) as downloads:
+        with self._downloads.batch() as downloads:
             inputs = [input_of(rows[index]) for index in todo]
             downloads.fetch_all(inputs)
             result = self.embedder.embed(list(map(downloads.localize, inputs)), on_error="collect")

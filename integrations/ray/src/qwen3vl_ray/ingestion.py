@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +20,9 @@ from qwen3vl.settings import ModelName
 from qwen3vl_ray.contents import EmbedNew
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, to_entry
 from qwen3vl_ray.pools import BATCH_SIZE, check_arguments, check_connection, map_on_models
-from qwen3vl_ray.reading import Paths, load_entries, read_files
+from qwen3vl_ray.reading import Paths, load_dataset, read_files
 from qwen3vl_ray.target import Target
-from qwen3vl_ray.writing import MAX_WRITERS, StoreDatasink, find_cause, run
+from qwen3vl_ray.writing import MAX_WRITERS, TallySink, find_cause, run
 
 
 def ingest(
@@ -40,7 +39,6 @@ def ingest(
     min_workers: int = 1,
     max_workers: int | None = None,
     batch_size: int = BATCH_SIZE,
-    max_writers: int = MAX_WRITERS,
     **settings: Any,
 ) -> Report:
     """Embed and write the documents that a collection does not have yet, as `qwen3vl.ingest` does in one process.
@@ -63,9 +61,10 @@ def ingest(
         timeout_s: As for `open_store`.
         num_gpus: GPUs of a worker; 0 runs it on a CPU, or asks servers.
         min_workers: Minimum number of workers.
-        max_workers: Maximum number of workers; None is as many as the cluster has room for.
-        batch_size: Maximum number of documents that a worker gets at once.
-        max_writers: Maximum number of tasks that write at once.
+        max_workers: Maximum number of workers; None is as many as the cluster has room for. A worker writes what it has
+            embedded, in at most two requests at once.
+        batch_size: Maximum number of documents of a batch; a worker has at most two at once, which it does again if the
+            run is killed.
         **settings: Other arguments of `Embedder`.
 
     Returns:
@@ -111,7 +110,7 @@ def ingest(
         max_workers=max_workers,
         batch_size=batch_size,
     )
-    tally = run(embedded, StoreDatasink(target, recipe), max_writers).tally
+    tally = run(embedded, TallySink(target, recipe), MAX_WRITERS).tally
     report = tally.to_report()
     if tracker.enabled:
         for point_id, source, locator in tally.seen:
@@ -158,8 +157,7 @@ def _load_recipe(arguments: dict[str, Any]) -> Recipe:
 
 def _load_rows(dataset: Dataset, loader: Loader) -> Dataset:
     entries = dataset.map_batches(_to_entries, batch_size=None, batch_format="pyarrow")
-    load = partial(load_entries, loader=loader, keep_skipped=True)
-    return entries.map_batches(load, batch_size=None, batch_format="pyarrow")
+    return load_dataset(entries, loader, keep_skipped=True)
 
 
 def _to_entries(table: pa.Table) -> pa.Table:

@@ -98,10 +98,23 @@ def to_entry(row: Any, base: str, failure: LoadFailure) -> dict[str, Any]:
         references = {key: _join(base, row[key]) for key in ("image", "video") if row.get(key)}
         return documents_table([document_of({**row, **references})]).to_pylist()[0]  # type: ignore[no-any-return]
     except (InputError, TypeError, ValueError, pa.ArrowException) as error:
+        if isinstance(row, Mapping) and (source := _source_of(row, base)):
+            reason = str(error) if source == failure.source else f"{failure.name}: {error}"
+            return {"source": source, "locator": None, "error": reason}
         return _to_failure(replace(failure, reason=str(error)))
 
 
+def _source_of(row: Mapping[str, Any], base: str) -> str:
+    """Return the source that the documents of a row would have; empty if the row does not say it."""
+    source = row.get("source")
+    if not source:
+        name = next((row[key] for key in ("path", "image", "video") if row.get(key)), None)
+        source = _join(base, name) if isinstance(name, str) else None
+    return source if isinstance(source, str) else ""
+
+
 def _to_failure(failure: LoadFailure) -> dict[str, Any]:
+    """Return the failure of documents of unknown sources."""
     return {"source": failure.source, "locator": failure.locator, "error": failure.reason, "kind": MANIFEST}
 
 

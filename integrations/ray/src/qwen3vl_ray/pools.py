@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.util.client
 from ray.data import ActorPoolStrategy, Dataset
 
+from qwen3vl.errors import Qwen3VLError
+from qwen3vl_ray.crashes import CrashGuard
+
 log = logging.getLogger(__name__)
 BATCH_SIZE = 64
 """Default number of rows of a batch: what a worker that crashes has to do again."""
-_CALLS_PER_WORKER = 2
+MAX_CALLS = 2
 """Batches that a worker has at once, so that media of the next one are decoded while the device computes."""
+
+
+class GuardedOperator:
+    """An operator whose batches become errors if they end workers again and again.
+
+    Args:
+        operator: A callable class, which returns a table for a table.
+        arguments: Keyword arguments of its constructor.
+    """
+
+    def __init__(self, operator: type, arguments: Mapping[str, Any]) -> None:
+        self._guard = CrashGuard(MAX_CALLS)
+        self._error: Qwen3VLError | None = None
+        try:
+            self._operator = operator(**arguments)
+        except Qwen3VLError as error:  # of errors of constructors, Ray keeps the text only, and starts others
+            self._error = error
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Run the operator.
+
+        Args:
+            batch: The rows.
+
+        Yields:
+            What the operator returns; for each row, if the batch has ended workers before.
+
+        Raises:
+            Qwen3VLError: The operator cannot be created.
+        """
+        if self._error is not None:
+            raise self._error
+        yield from self._guard.run(batch, lambda rows: iter([self._operator(rows)]))
 
 
 def map_on_models(
@@ -28,6 +65,9 @@ def map_on_models(
     batch_size: int,
 ) -> Dataset:
     """Apply an operator that holds a model to a dataset, on workers that start when they are needed.
+
+    A worker that crashes is started again, and does its batches again. A row that ends three workers is a row with an
+    error.
 
     Args:
         dataset: The dataset.
@@ -50,18 +90,18 @@ def map_on_models(
     pool = ActorPoolStrategy(
         min_size=min_workers,
         max_size=max_workers,
-        max_tasks_in_flight_per_actor=_CALLS_PER_WORKER,
-        max_concurrent_calls_per_actor=_CALLS_PER_WORKER,
+        max_tasks_in_flight_per_actor=MAX_CALLS,
+        max_concurrent_calls_per_actor=MAX_CALLS,
         enable_true_multi_threading=True,
     )
     # A task gets one block: in larger ones, a crash would cost more than a batch, and other workers would wait.
     blocks = dataset.repartition(target_num_rows_per_block=batch_size)
     return blocks.map_batches(
-        operator,
+        type(operator.__name__, (GuardedOperator,), {}),  # Ray shows this name
         batch_size=batch_size,
         batch_format="pyarrow",
         compute=pool,
-        fn_constructor_kwargs=arguments,
+        fn_constructor_kwargs={"operator": operator, "arguments": arguments},
         num_gpus=num_gpus,
     )
 

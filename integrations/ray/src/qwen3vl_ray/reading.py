@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -20,9 +20,11 @@ from ray.data import Dataset
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import InputError
 from qwen3vl.loaders import Loader, Skipped
+from qwen3vl_ray.crashes import CrashGuard
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, documents_table
+from qwen3vl_ray.downloads import Downloads
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, MANIFEST_SUFFIXES, read_manifest
-from qwen3vl_ray.objects import Downloads, find_objects, is_object
+from qwen3vl_ray.objects import find_objects, is_object
 from qwen3vl_ray.pools import check_connection
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -81,8 +83,26 @@ def read_files(paths: Paths, loader: Loader, *, keep_skipped: bool) -> Dataset:
         # A manifest is read by one task, and its files are loaded by many.
         of_manifests = of_manifests.repartition(target_num_rows_per_block=_ROWS)
         entries = of_manifests if len(names) == len(manifests) else entries.union(of_manifests)
+    return load_dataset(entries, loader, keep_skipped=keep_skipped)
+
+
+def load_dataset(entries: Dataset, loader: Loader, *, keep_skipped: bool) -> Dataset:
+    """Load the files of a dataset; one whose loading ends workers again and again is a row with an error.
+
+    Args:
+        entries: Rows as for `load_entries`.
+        loader: As for `load_entries`.
+        keep_skipped: As for `read_files`.
+
+    Returns:
+        The dataset of documents.
+    """
     load = partial(load_entries, loader=loader, keep_skipped=keep_skipped)
-    return entries.map_batches(load, batch_size=None, batch_format="pyarrow")
+    return entries.map_batches(partial(_load_guarded, load=load), batch_size=None, batch_format="pyarrow")
+
+
+def _load_guarded(batch: pa.Table, load: Callable[[pa.Table], Iterator[pa.Table]]) -> Iterator[pa.Table]:
+    yield from CrashGuard().run(batch, load)
 
 
 def _find(names: list[str], loader: Loader) -> Dataset:
@@ -119,11 +139,17 @@ def load_entries(batch: pa.Table, loader: Loader, keep_skipped: bool) -> Iterato
     """
     done = batch.filter(pc.is_null(batch["path"])).select(DOCUMENT_SCHEMA.names)
     yield done
-    files = batch.filter(pc.is_valid(batch["path"])).select(["path", "metadata"]).to_pylist()
-    loaded = chain.from_iterable(_load(row["path"], json.loads(row["metadata"] or "{}"), loader) for row in files)
+    files = batch.filter(pc.is_valid(batch["path"])).select(["path", "metadata", "error"]).to_pylist()
+    loaded = chain.from_iterable(_load_row(row, loader) for row in files)
     items = (item for item in loaded if keep_skipped or not isinstance(item, Skipped))
     while chunk := list(islice(items, _ROWS)):
         yield documents_table(chunk)
+
+
+def _load_row(row: dict[str, Any], loader: Loader) -> Iterable[Document | LoadFailure | Skipped]:
+    if row["error"] is not None:
+        return [LoadFailure(row["path"], row["error"])]
+    return _load(row["path"], json.loads(row["metadata"] or "{}"), loader)
 
 
 def _load(path: str, metadata: dict[str, Any], loader: Loader) -> Iterator[Document | LoadFailure | Skipped]:
@@ -139,7 +165,7 @@ def _load_object(url: str, loader: Loader) -> Iterator[Document | LoadFailure | 
     """Load a file of an object store from a copy; the documents have its URL."""
     with Downloads(loader.policy) as downloads:
         try:
-            copy = downloads.fetch(url)
+            copy = downloads.acquire(url)
         except InputError as error:
             yield LoadFailure(url, str(error))
             return

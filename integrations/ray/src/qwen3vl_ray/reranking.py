@@ -14,7 +14,7 @@ from ray.data import Dataset
 from qwen3vl.errors import InputError
 from qwen3vl.reranker import Reranker
 from qwen3vl.settings import BackendArguments, ModelName
-from qwen3vl_ray.objects import Downloads
+from qwen3vl_ray.downloads import BatchDownloads, Downloads
 from qwen3vl_ray.pools import BATCH_SIZE, map_on_models
 from qwen3vl_ray.rows import ERROR, RECIPE, check_table, errors_of, input_of, rows_of, set_column
 
@@ -43,6 +43,7 @@ class Rerank:
         **settings: Unpack[BackendArguments],
     ) -> None:
         self.reranker = Reranker(model, instruction=instruction, **settings)
+        self._downloads = Downloads(self.reranker.policy)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score the documents of each row of a batch.
@@ -59,7 +60,7 @@ class Rerank:
         table = check_table(batch, "Rerank")
         if "documents" not in table.column_names or not _is_list(table.schema.field("documents").type):
             raise TypeError("Rerank takes rows with a list of documents each: the column 'documents' is none")
-        with Downloads(self.reranker.policy) as downloads:
+        with self._downloads.batch() as downloads:
             rows = rows_of(table, ("query", "documents"))
             values = (value for row in rows for value in (row.get("query"), *_documents(row)))
             downloads.fetch_all(input_of(value) for value in values if isinstance(value, Mapping))
@@ -95,7 +96,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_null(kind))
 
 
-def _localize(row: dict[str, Any], downloads: Downloads) -> dict[str, Any]:
+def _localize(row: dict[str, Any], downloads: BatchDownloads) -> dict[str, Any]:
     """Return the query and the documents of a row as inputs, with files of object stores downloaded."""
     documents = [_input(document, downloads) for document in _documents(row)]
     return {"query": _input(row.get("query"), downloads), "documents": documents}
@@ -106,7 +107,7 @@ def _documents(row: Mapping[str, Any]) -> list[Any]:
     return documents if isinstance(documents, list) else []
 
 
-def _input(value: Any, downloads: Downloads) -> Any:
+def _input(value: Any, downloads: BatchDownloads) -> Any:
     return downloads.localize(input_of(value)) if isinstance(value, Mapping) else "" if value is None else value
 
 

@@ -156,6 +156,22 @@ class StoreDatasink(Datasink[Tally]):
         )
 
 
+class TallySink(StoreDatasink):
+    """Sums up what workers did, which have written the documents themselves. Its rows are ids and tallies."""
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> Tally:  # noqa: ARG002 (Ray's signature)
+        """Sum up tallies; Ray calls this in a task of a worker.
+
+        Args:
+            blocks: Rows of tallies, and of others, which are passed over.
+            ctx: Ray's description of the task.
+
+        Returns:
+            The sum.
+        """
+        return total(read_tallies(BlockAccessor.for_block(block).to_arrow())[1] for block in blocks)
+
+
 def _add_failure(tally: Tally, document: Document, error: Exception) -> None:
     tally.failed.append((document.source, document.locator, f"it was not written: {describe_error(error)}"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,7 @@ from qwen3vl.settings import API_KEY_VARIABLE
 from qwen3vl_ray.serving.backends import DeployedEmbedder, DeployedReranker, HandleEmbedder, HandleReranker
 from qwen3vl_ray.serving.replicas import ModelChoice
 
+log = logging.getLogger(__name__)
 _DESCRIBE_PAUSE_S = 0.5
 """Seconds before replicas are asked again, while those of another version of the application answer."""
 
@@ -63,6 +65,12 @@ class Ingress:
         reranker: ServedDeployment | None = None,
     ) -> None:
         self._settings = replace(settings, api_keys=os.environ.get(API_KEY_VARIABLE, "").split())
+        if not self._settings.api_keys:
+            log.warning(
+                "everybody who reaches this deployment may use it: the environment variable %s of the nodes that run "
+                "the ingress restricts it",
+                API_KEY_VARIABLE,
+            )
         self._embedder = self._reranker = None
         if embedder is not None:
             recipe = await embedder.recipe()

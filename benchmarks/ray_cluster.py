@@ -1,0 +1,105 @@
+"""A simulated cluster for the benchmarks of `qwen3vl_ray`: nodes are processes, and a GPU is a sleep.
+
+Nodes (`ray.cluster_utils.Cluster`) have eight logical GPUs each. A worker runs `Embed` as it is, with an embedder that
+sleeps as long as a GPU would take: what is measured beside the sleep is what Ray and this package do for each batch, on
+the cores of this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from qwen3vl.media.policy import DEFAULT_POLICY
+from qwen3vl.recipe import Recipe
+from qwen3vl.results import Batch
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # workers are started in this environment
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own name; otherwise workers wait for all other processes)
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+DONE = "done_s"
+"""Column: when the batch of a row was done, in seconds as of `time.time`."""
+DIMENSION = 2048
+GPUS_PER_NODE = 8
+STORE_BYTES = 96 * 2**20
+_RECIPE = Recipe(
+    model="simulated",
+    revision="",
+    weights="0",
+    prompt_version=1,
+    instruction="None.",
+    max_length=8192,
+    min_pixels=1,
+    max_pixels=1,
+    total_pixels=1,
+    fps=1.0,
+    max_frames=1,
+    exif=False,
+    dimensions=DIMENSION,
+    normalised=True,
+)
+
+
+class SleepingEmbedder:
+    """Takes as long for each batch as a GPU that embeds so many inputs a second."""
+
+    recipe = _RECIPE
+    policy = DEFAULT_POLICY
+    dimension = DIMENSION
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+
+    def embed(self, inputs: list[Any], *, on_error: str) -> Batch:  # noqa: ARG002
+        time.sleep(len(inputs) / self._rate)
+        return Batch(np.full((len(inputs), DIMENSION), DIMENSION**-0.5, np.float32))
+
+
+def operator() -> type:
+    """Return `Embed` with a simulated model; Ray is imported here, after its settings are made."""
+    from qwen3vl_ray.downloads import Downloads
+    from qwen3vl_ray.embedding import Embed
+    from qwen3vl_ray.rows import set_column
+
+    class SimulatedEmbed(Embed):
+        def __init__(self, rate: float) -> None:
+            self.embedder = SleepingEmbedder(rate)  # type: ignore[assignment]
+            self._downloads = Downloads(DEFAULT_POLICY)
+            self.recipe_json = json.dumps(_RECIPE.to_dict())
+            self._gpu = threading.Lock()  # both batches of a worker share its GPU
+
+        def __call__(self, batch: Any) -> Any:
+            with self._gpu:
+                table = super().__call__(batch)
+                return set_column(table, DONE, pa.array([time.time()] * table.num_rows))
+
+    return SimulatedEmbed
+
+
+@contextmanager
+def cluster(num_workers: int) -> Iterator[None]:
+    """Start nodes for so many workers, and stop them."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 4, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for first in range(0, num_workers, GPUS_PER_NODE):
+            gpus = min(GPUS_PER_NODE, num_workers - first)
+            nodes.add_node(num_cpus=2 * gpus, num_gpus=gpus, object_store_memory=STORE_BYTES)
+        ray.init(nodes.address, log_to_driver=False)
+        yield
+    finally:
+        ray.shutdown()
+        nodes.shutdown()  # type: ignore[no-untyped-call]

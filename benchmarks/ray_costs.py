@@ -1,0 +1,252 @@
+"""What `qwen3vl_ray` costs beside the model: memory over many documents, overhead with one worker, a PDF of many pages.
+
+    python -m benchmarks.ray_costs memory --documents 200000
+    python -m benchmarks.ray_costs overhead --pictures 2000
+    python -m benchmarks.ray_costs pdf --pages 2000
+
+`memory` and `pdf` run on the simulated cluster of `benchmarks.ray_cluster`; `overhead` compares the tiny model in a
+worker with the same model in this process, with one thread each.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # as Ray sets it for a worker of one core
+
+import argparse
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from benchmarks.ray_cluster import cluster, operator
+from tests.ray.workers import children_of
+
+MIB = 2**20
+SAMPLE_S = 1.0
+
+
+@dataclass(slots=True)
+class Memory:
+    """Memory in MiB at the quarters of a run.
+
+    Attributes:
+        store: The object stores of all nodes.
+        spilled: What they have written to disk.
+        workers: The largest process of a pool of models, without memory that it shares.
+        tasks: The largest process of other tasks, likewise.
+        driver: The driver, likewise.
+    """
+
+    store: list[float] = field(default_factory=list)
+    spilled: list[float] = field(default_factory=list)
+    workers: list[float] = field(default_factory=list)
+    tasks: list[float] = field(default_factory=list)
+    driver: list[float] = field(default_factory=list)
+
+    def sample(self) -> None:
+        """Add a sample."""
+        used, spilled = object_store_bytes()
+        self.store.append(used / MIB)
+        self.spilled.append(spilled / MIB)
+        processes = children_of(os.getpid())
+        groups: dict[bool, list[float]] = {True: [0.0], False: [0.0]}
+        for pid, command in processes.items():
+            if command.startswith("ray::"):
+                groups[command.startswith("ray::MapWorker")].append(private_mib(pid))
+        self.workers.append(max(groups[True]))
+        self.tasks.append(max(groups[False]))
+        self.driver.append(private_mib(os.getpid()))
+
+    def quarters(self) -> dict[str, list[float]]:
+        """Return the maximum of each quarter."""
+        return {
+            name: [round(max(values[len(values) * n // 4 : len(values) * (n + 1) // 4] or [0.0]), 1) for n in range(4)]
+            for name, values in asdict(self).items()
+        }
+
+
+def private_mib(pid: int) -> float:
+    """Return the memory of a process that it does not share."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has ended
+        return 0.0
+    return float(next((line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")), 0)) / 1024
+
+
+def object_store_bytes() -> tuple[int, int]:
+    """Return what all object stores hold, and what they have spilled."""
+    import ray
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    state = get_state_from_address(ray.get_runtime_context().gcs_address)  # type: ignore[no-untyped-call]
+    stats = get_memory_info_reply(state).store_stats  # type: ignore[no-untyped-call]
+    return int(stats.object_store_bytes_used), int(stats.spilled_bytes_total)
+
+
+@contextmanager
+def sampled() -> Iterator[Memory]:
+    """Sample memory until the end of the context."""
+    memory, over = Memory(), threading.Event()
+
+    def sample() -> None:
+        while not over.wait(SAMPLE_S):
+            memory.sample()
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield memory
+    finally:
+        over.set()
+        thread.join()
+
+
+def simulate(rows: Any, rate: float, num_workers: int) -> Any:
+    """Return a dataset of rows with simulated vectors."""
+    import ray
+    from qwen3vl_ray.pools import map_on_models
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return map_on_models(
+        rows,
+        operator(),
+        {"rate": rate},
+        num_gpus=1,
+        min_workers=num_workers,
+        max_workers=num_workers,
+        batch_size=64,
+    )
+
+
+def measure_memory(num_documents: int, rate: float, num_workers: int) -> dict[str, Any]:
+    """Embed a manifest of references to pictures that are not opened."""
+    from qwen3vl_ray import read
+
+    with TemporaryDirectory() as folder, cluster(num_workers):
+        manifest = Path(folder) / "documents.jsonl"
+        with manifest.open("w") as file:
+            for number in range(num_documents):
+                file.write(f'{{"source": "s/{number}", "text": "document {number}", "album": "{number % 100}"}}\n')
+        count, started_s = 0, time.perf_counter()
+        with sampled() as memory:
+            for batch in simulate(read(manifest), rate, num_workers).iter_batches(batch_size=None):
+                count += len(batch["id"])
+        seconds = time.perf_counter() - started_s
+    return {"documents": count, "seconds": round(seconds, 1), "MiB by quarter": memory.quarters()}
+
+
+def measure_pdf(num_pages: int, rate: float) -> dict[str, Any]:
+    """Read a PDF of many pages into a simulated model: pages arrive before the last one is read."""
+    from PIL import Image
+    from qwen3vl_ray import read
+
+    with TemporaryDirectory() as folder, cluster(1):
+        file = Path(folder) / "pages.pdf"
+        first, *others = [Image.new("1", (64, 64), number % 2) for number in range(num_pages)]
+        first.save(file, save_all=True, append_images=others)
+        arrived: list[float] = []
+        started_s = time.perf_counter()
+        with sampled() as memory:
+            for batch in simulate(read(file), rate, 1).iter_batches(batch_size=None):
+                arrived += [time.perf_counter() - started_s] * len(batch["id"])
+    return {
+        "pages": len(arrived),
+        "first after s": round(arrived[0], 1),
+        "last after s": round(arrived[-1], 1),
+        "MiB by quarter": memory.quarters(),
+    }
+
+
+def measure_overhead(num_pictures: int, rounds: int) -> dict[str, Any]:
+    """Embed pictures with the tiny model in this process, and in one worker."""
+    import ray
+    import torch
+    from qwen3vl_ray import embed
+
+    from qwen3vl import Embedder
+    from qwen3vl.demo.scenes import random_scene
+
+    torch.set_num_threads(1)
+    rates: dict[str, list[float]] = {"plain": [], "ray": []}
+    with TemporaryDirectory() as folder:
+        paths = draw(random_scene, num_pictures, Path(folder))
+        ray.init("local", num_cpus=3, include_dashboard=False, object_store_memory=128 * MIB, log_to_driver=False)
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        with Embedder("tiny", device="cpu") as embedder:
+            for _ in range(rounds):
+                rates["plain"].append(steady_rate(num_pictures, lambda: plain(embedder, paths)))
+                rows = ray.data.from_items([{"image": path} for path in paths])
+                dataset = embed(rows, model="tiny", device="cpu", num_gpus=0, min_workers=1, max_workers=1)
+                rates["ray"].append(steady_rate(num_pictures, lambda: remote(dataset)))  # noqa: B023
+        ray.shutdown()
+    best = {name: max(values) for name, values in rates.items()}
+    return {"pictures": num_pictures, "a second": rates, "overhead": round(best["plain"] / best["ray"] - 1, 3)}
+
+
+def draw(random_scene: Any, num_pictures: int, folder: Path) -> list[str]:
+    """Draw pictures of the demo."""
+    from random import Random
+
+    random = Random(1)
+    paths = [str(folder / f"{number}.png") for number in range(num_pictures)]
+    for path in paths:
+        random_scene(random).draw(random).save(path)
+    return paths
+
+
+def plain(embedder: Any, paths: list[str]) -> Iterator[int]:
+    """Embed in this process, in the batches of a worker; yield their sizes."""
+    for start in range(0, len(paths), 64):
+        yield len(embedder.embed([{"image": path} for path in paths[start : start + 64]]))
+
+
+def remote(dataset: Any) -> Iterator[int]:
+    """Embed by Ray; yield the sizes of batches."""
+    for batch in dataset.iter_batches(batch_size=None):
+        yield len(batch["error"])
+
+
+def steady_rate(total: int, start: Callable[[], Iterator[int]]) -> float:
+    """Return the rows a second between the first quarter of a run and its end: processes start before."""
+    seen, steps = 0, []
+    for size in start():
+        seen += size
+        steps.append((seen, time.perf_counter()))
+    (first, started_s), (last, ended_s) = next(step for step in steps if step[0] >= total / 4), steps[-1]
+    return (last - first) / (ended_s - started_s)
+
+
+def main() -> None:
+    """Print the answer as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["memory", "overhead", "pdf"])
+    parser.add_argument("--documents", type=int, default=200_000)
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--pages", type=int, default=2000)
+    parser.add_argument("--rate", type=float, default=1000.0, help="inputs a second of a simulated GPU")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="file for the answer")
+    options = parser.parse_args()
+    if options.what == "memory":
+        answer = measure_memory(options.documents, options.rate, options.workers)
+    elif options.what == "pdf":
+        answer = measure_pdf(options.pages, options.rate)
+    else:
+        answer = measure_overhead(options.pictures, options.rounds)
+    text = json.dumps(answer, indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()
