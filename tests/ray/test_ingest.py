@@ -125,9 +125,8 @@ def test_a_worker_with_another_recipe_ends_the_run(
 
 
 def test_a_dataset_of_others_is_ingested_and_its_broken_rows_are_named(
-    chroma_port: int, collection: str, library: Path, local_ray: Any
+    location: str, collection: str, library: Path, local_ray: Any
 ) -> None:
-    location = f"chroma:http://127.0.0.1:{chroma_port}"
     rows = [
         {"source": "a", "text": "a red star", "page": 3},
         {"source": "b", "text": "a blue ring", "page": 4},
@@ -153,9 +152,8 @@ def test_a_dataset_of_others_is_ingested_and_its_broken_rows_are_named(
 
 
 def test_embedded_rows_are_written_with_the_ids_of_ingest(
-    qdrant_port: int, collection: str, library: Path, tiny_embedder: Embedder, tmp_path: Path, local_ray: Any
+    location: str, collection: str, library: Path, tiny_embedder: Embedder, tmp_path: Path, local_ray: Any
 ) -> None:
-    location = f"qdrant:http://127.0.0.1:{qdrant_port}"
     embed(read(library), **CPU).write_parquet(str(tmp_path / "vectors"))
     dataset = local_ray.data.read_parquet(str(tmp_path / "vectors"))
     report = write(dataset, location, collection=collection)
