@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 
 from qwen3vl.media.policy import DEFAULT_POLICY
-from qwen3vl.recipe import Recipe
 from qwen3vl.results import Batch
+from tests.support.fake_embedder import fake_recipe
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # workers are started in this environment
@@ -32,22 +32,7 @@ DONE = "done_s"
 DIMENSION = 2048
 GPUS_PER_NODE = 8
 STORE_BYTES = 96 * 2**20
-_RECIPE = Recipe(
-    model="simulated",
-    revision="",
-    weights="0",
-    prompt_version=1,
-    instruction="None.",
-    max_length=8192,
-    min_pixels=1,
-    max_pixels=1,
-    total_pixels=1,
-    fps=1.0,
-    max_frames=1,
-    exif=False,
-    dimensions=DIMENSION,
-    normalised=True,
-)
+_RECIPE = fake_recipe(dimensions=DIMENSION)
 
 
 class SleepingEmbedder:
