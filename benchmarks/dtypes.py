@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.inputs import draw_image, random_words
-from benchmarks.many import resident_mib
+from benchmarks.many import peak_mib, resident_mib
 from benchmarks.models import SIZES, write
 
 WORDS_PER_DOCUMENT = 250
@@ -57,7 +56,7 @@ def measure(folder: Path, dtype: str, num_documents: int, vectors_file: Path) ->
     began = time.perf_counter()
     embedder = Embedder(folder, device="cpu", dtype=dtype, vision_cache=0)
     load_s = time.perf_counter() - began
-    peak, after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10, resident_mib()
+    peak, after = peak_mib(), resident_mib()
     random = Random(5)
     documents = [random_words(random, WORDS_PER_DOCUMENT) for _ in range(num_documents)]
     image = {"image": draw_image(vectors_file.parent, random, *IMAGE_SIZE)}

@@ -34,6 +34,15 @@ def resident_mib(process: int | str = "self") -> int:
     return int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1]) * PAGE_BYTES >> 20
 
 
+def peak_mib() -> int:
+    """Return the largest memory that this process has had so far, in MiB.
+
+    `ru_maxrss` is at least what the parent had when it started this process; Linux resets `VmHWM` when a program starts.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+
+
 def mixed_inputs(folder: Path, count: int) -> Iterator[Any]:
     """Yield a tenth images that come once, a tenth images that come again, a twentieth failures, and texts.
 
