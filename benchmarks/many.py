@@ -37,7 +37,7 @@ def resident_mib(process: int | str = "self") -> int:
 def peak_mib() -> int:
     """Return the largest memory that this process has had so far, in MiB.
 
-    `ru_maxrss` is at least what the parent had when it started this process; Linux resets `VmHWM` when a program starts.
+    `ru_maxrss` is at least what the parent had when it started this process. Linux resets `VmHWM` then.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.partition("VmHWM:")[2].split()[0]) >> 10
