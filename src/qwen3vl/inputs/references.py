@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -166,8 +167,7 @@ def _parse_location(reference: str, kind: str) -> tuple[Origin, Any, str]:
             raise InputError(
                 f"{reference}: a file URL names a path on this machine, not a host; write it as file:///path/to/file"
             )
-        # A "#" or "?" may belong to the file's name, so only the scheme and the host are removed.
-        path = url2pathname(unquote(reference[len("file://") + len(host) :]))
+        path = _path_of_url(reference[len("file://") + len(host) :])
         return "path", path, path
     if not reference:
         raise InputError(f"the {kind} is an empty string; pass a path or a URL, or leave it out")
@@ -177,6 +177,17 @@ def _parse_location(reference: str, kind: str) -> tuple[Origin, Any, str]:
             "fetch it yourself and pass its bytes"
         )
     return "path", reference, reference
+
+
+def _path_of_url(path: str) -> str:
+    """Return the path that stands behind the scheme and host of a file URL, as `Path.as_uri` writes it (RFC 8089).
+
+    A "#" or "?" may belong to the file's name, unlike in `urllib.request.url2pathname` of Python 3.14.
+    """
+    path = unquote(path, sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+    if os.name == "nt" and path[2:3] == ":":
+        path = path.removeprefix("/")  # /C:/folder/file
+    return path
 
 
 def _array_to_image(array: NDArray[Any]) -> Image.Image:
