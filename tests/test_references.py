@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
 import pytest
+from PIL import Image
 
 from qwen3vl.inputs import as_image, as_video
 
@@ -31,3 +34,11 @@ def test_file_url_that_is_written_by_hand(tmp_path: Path) -> None:
 def test_file_url_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     assert Path(as_image(path.as_uri()).data) == path
+
+
+def test_data_uri_without_base64_has_a_byte_for_each_escape() -> None:
+    """RFC 2397: binary data may be percent-encoded."""
+    encoded = BytesIO()
+    Image.new("RGB", (3, 2), "teal").save(encoded, "PNG")
+    assert as_image(f"data:image/png,{quote_from_bytes(encoded.getvalue())}").data == encoded.getvalue()
+    assert as_image("data:text/plain;charset=utf-8,%C3%A9").data == b"\xc3\xa9"
