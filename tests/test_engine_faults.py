@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from qwen3vl import Embedder, Reranker
 from qwen3vl.engine import engine as engine_module
 from qwen3vl.engine import request_queue
 from qwen3vl.engine.replica import Replica
+from qwen3vl.engine.worker import DeviceWorker
 from qwen3vl.processing.fitting import fit
 from tests.support.engines import embedder_with, with_stages
 
@@ -230,3 +232,37 @@ def test_number_of_torch_threads_of_the_caller_is_used(checkpoints: Path) -> Non
         thread.start()
         thread.join(60)
     assert seen == [1, 2]
+
+
+class IdleQueue:
+    """A queue without work, which notes that a worker has looked at it."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def next_turn(self) -> None:
+        self.asked.set()
+
+    def take_work(self, _: DeviceWorker) -> None:
+        return None
+
+
+def test_queues_that_are_attached_at_once_are_all_served() -> None:
+    """Models that are created side by side share the worker of their device: none may be forgotten."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            worker, queues = DeviceWorker(torch.device("cpu")), [IdleQueue() for _ in range(16)]
+            barrier = threading.Barrier(len(queues))
+
+            def attach(queue: IdleQueue, worker: DeviceWorker = worker, barrier: threading.Barrier = barrier) -> None:
+                barrier.wait()
+                worker.attach(queue)
+
+            with ThreadPoolExecutor(len(queues)) as pool:
+                list(pool.map(attach, queues))
+            worker.notify()
+            assert all(queue.asked.wait(20) for queue in queues)
+    finally:
+        sys.setswitchinterval(interval)
