@@ -61,6 +61,38 @@ def test_forked_process_decodes_an_image_that_its_parent_was_decoding() -> None:
     assert subprocess.run([sys.executable, "-c", FORK_WHILE_DECODING], timeout=120, check=False).returncode == 0
 
 
+FORK_WHILE_LOADING = """
+import os, signal, sys, threading, time
+from qwen3vl import Embedder
+from qwen3vl.engine.replica import Replica
+
+loading = threading.Event()
+load = Replica.load
+
+def load_slowly(*arguments):
+    loading.set()
+    time.sleep(1.0)
+    return load(*arguments)
+
+Replica.load = load_slowly
+thread = threading.Thread(target=Embedder, args=("tiny",), kwargs={"device": "cpu"})
+thread.start()
+loading.wait(60)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if Embedder("tiny", device="cpu").embed("a text").shape == (1, 128) else 3)
+_, status = os.waitpid(child, 0)
+thread.join()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forked_process_loads_a_model_that_its_parent_was_loading() -> None:
+    assert subprocess.run([sys.executable, "-c", FORK_WHILE_LOADING], timeout=120, check=False).returncode == 0
+
+
 def test_threads_that_cannot_be_started_are_an_error_and_cost_no_later_call(
     checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
