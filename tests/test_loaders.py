@@ -141,6 +141,15 @@ def test_passages_keep_every_word_and_the_limit(content: str, max_chars: int, ma
     assert all(1 <= passage.first_line <= passage.last_line for passage in passages)
 
 
+def test_lines_are_numbered_as_editors_do() -> None:
+    """RFCs have a form feed between pages, and texts of other programs U+2028 or U+0085 within lines."""
+    content = "one\n\n\fRFC 9110\n\ntwo\u2028three\x85four\v\n\nlast\n"
+    passages = [(passage.text, passage.first_line, passage.last_line) for passage in split_passages(content, 16)]
+    assert passages == [("one\n\nRFC 9110", 1, 3), ("two\u2028three\x85four", 5, 5), ("last", 7, 7)]
+    (code,) = split_passages("```\n# no heading\n\n", 100, markdown=True)
+    assert (code.first_line, code.last_line) == (1, 3)
+
+
 def test_markdown_headings_begin_passages() -> None:
     content = "# A\n## B\n\none\n\ntwo\n## C\nthree\n```\n# no heading\n```\n"
     passages = [(passage.heading, passage.text) for passage in split_passages(content, 100, markdown=True)]

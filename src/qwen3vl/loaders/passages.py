@@ -76,7 +76,8 @@ def _split_paragraphs(content: str, markdown: bool) -> Iterator[Passage]:
     """Split at empty lines; in Markdown, headings are paragraphs of their own and code fences are kept whole."""
     lines: list[str] = []
     heading, first_line, in_code = "", 1, False
-    for number, line in enumerate(content.splitlines(), start=1):
+    # Not splitlines(), which also splits at form feeds and other characters: editors do not count these as lines.
+    for number, line in enumerate(content.removesuffix("\n").split("\n"), start=1):
         if markdown and line.lstrip().startswith(_CODE_FENCES):
             in_code = not in_code
         heading_mark = _HEADING_MARK.match(line) if markdown and not in_code else None
