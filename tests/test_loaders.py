@@ -157,3 +157,19 @@ def test_markdown_headings_begin_passages() -> None:
         ("B", "# A\n\n## B\n\none\n\ntwo"),
         ("C", "## C\n\nthree\n```\n# no heading\n```"),
     ]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "```text``` within a line is no block of code",
+        "````\n```\n# no heading\n```\n````",
+        "~~~\n```\n# no heading\n~~~",
+        "```\n# no heading\n``` no end\n```",
+    ],
+)
+def test_only_its_own_fence_ends_a_block_of_code(before: str) -> None:
+    """CommonMark 0.31, section 4.5."""
+    passages = list(split_passages(f"{before}\n\n# Title\n\ntext\n", 200, markdown=True))
+    assert [passage.heading for passage in passages] == ["", "Title"]
+    assert [passage.text for passage in passages] == [before, "# Title\n\ntext"]
