@@ -173,3 +173,11 @@ def test_only_its_own_fence_ends_a_block_of_code(before: str) -> None:
     passages = list(split_passages(f"{before}\n\n# Title\n\ntext\n", 200, markdown=True))
     assert [passage.heading for passage in passages] == ["", "Title"]
     assert [passage.text for passage in passages] == [before, "# Title\n\ntext"]
+
+
+def test_sections_of_one_title_are_passages_of_their_own() -> None:
+    passages = list(split_passages("## Note\n\none\n\n## Note\n\ntwo\n", 100, markdown=True))
+    assert [(passage.text, passage.first_line) for passage in passages] == [
+        ("## Note\n\none", 1),
+        ("## Note\n\ntwo", 5),
+    ]

@@ -53,7 +53,7 @@ def split_passages(content: str, max_chars: int, *, markdown: bool = False) -> I
     for paragraph in _split_paragraphs(content, markdown):
         # A heading that is followed by another heading stays with it.
         has_body = any(not part.heading_only for part in collected)
-        is_new_section = has_body and paragraph.heading != collected[-1].heading
+        is_new_section = has_body and paragraph.heading_only
         if collected and (num_chars + len(paragraph.text) > max_chars or is_new_section):
             yield _join(collected)
             collected, num_chars = [], 0
