@@ -181,3 +181,8 @@ def test_sections_of_one_title_are_passages_of_their_own() -> None:
         ("## Note\n\none", 1),
         ("## Note\n\ntwo", 5),
     ]
+
+
+def test_passages_without_characters_are_refused() -> None:
+    with pytest.raises(ValueError, match="passage_chars is 0; it must be at least 1"):
+        list(Loader(passage_chars=0).load([]))

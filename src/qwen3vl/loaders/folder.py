@@ -38,6 +38,9 @@ class Loader:
         exclude: Folders that are not entered, such as that of the vector store.
         policy: Limits on files and sizes.
 
+    Raises:
+        ValueError: `passage_chars` is less than 1.
+
     Example:
         ```python
         for loaded in Loader(segment_seconds=10).load(["photos", "videos/*.mp4"]):
@@ -50,6 +53,10 @@ class Loader:
     fuse_page_text: bool = False
     exclude: tuple[Path, ...] = ()
     policy: MediaPolicy = DEFAULT_POLICY
+
+    def __post_init__(self) -> None:
+        if self.passage_chars < 1:
+            raise ValueError(f"passage_chars is {self.passage_chars}; it must be at least 1")
 
     def load(
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
