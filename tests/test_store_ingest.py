@@ -129,6 +129,27 @@ def test_only_the_rejected_point_is_not_written(store: Store) -> None:
     assert "it is rejected" in reason
 
 
+def test_point_that_was_written_before_an_outage_is_no_failure(store: Store) -> None:
+    """The store rejects one point, so that the others are written in parts, and is down for one of the parts."""
+
+    class FailingStore(Store):
+        def upsert(self, points: Sequence[Point]) -> None:
+            numbers = {point.document.metadata["number"] for point in points}
+            if 33 in numbers:
+                raise StoreError("it is rejected", invalid_request=True)
+            if 50 in numbers:
+                raise StoreError("it is down", transient=True)
+            super().upsert(points)
+
+    report = ingest(passages(60), FakeEmbedder(), FailingStore(store.core))
+    failed = dict(report.failed)
+    stored = {f"{point.source}#{point.locator}" for point in store.scan()}
+    assert len(failed) == len(report.failed) == 60 - report.added
+    assert report.added == len(stored) > 0
+    assert failed.keys().isdisjoint(stored)
+    assert "it is rejected" in failed["notes/11.md#lines=33,33"]
+
+
 def test_documents_that_cannot_be_stored_are_reported(store: Store) -> None:
     unstorable = [
         Document("bytes", "text", text="a", metadata={"raw": b"x"}),
