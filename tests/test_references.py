@@ -65,7 +65,11 @@ def test_path_of_bytes_is_decoded() -> None:
     assert as_item(BytesPath()).images[0].data == "folder/x.png"
 
 
-@pytest.mark.parametrize("reference", ["http://[bad", "file://[bad/a.png", f"a.pdf#page={'9' * 5000}"])
+@pytest.mark.parametrize(
+    "reference",
+    ["http://[bad", "http://127.0.0.1/\ud83d.png", "file://[bad/a.png", f"a.pdf#page={'9' * 5000}"],
+    ids=["brackets", "lone surrogate", "file on a host", "page"],
+)
 def test_malformed_reference_is_no_error_of_another_kind(reference: str) -> None:
     """Callers may parse inputs one after the other, and handle `InputError` alone."""
     for value in ({"video": [reference]}, {"image": reference}):
