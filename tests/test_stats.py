@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 
 from qwen3vl import Batch, Embedder, MediaError, MediaPolicy, Reranker
@@ -173,6 +173,20 @@ def test_file_that_is_deleted_after_its_pixels_were_read_is_an_error_of_media(tm
     path.unlink()
     with pytest.raises(MediaError, match="deleted while it was read"):
         source.require_unchanged()
+
+
+def test_pixels_are_identified_as_they_are_seen() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    upright, reshaped = Image.fromarray(pixels), Image.fromarray(pixels.reshape(4, 6, 3))
+    exif, encoded = Image.Exif(), BytesIO()
+    exif[ExifTags.Base.Orientation] = 6  # to be rotated by 90 degrees clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(encoded, "PNG", exif=exif)
+    first, second, third = (
+        read_image_header(as_image(image), MediaPolicy(), exif=True)
+        for image in (upright, Image.open(encoded), reshaped)
+    )
+    np.testing.assert_array_equal(first.load(None), second.load(None))
+    assert first.identity == second.identity != third.identity
 
 
 def test_cache_evicts_the_least_recently_used() -> None:

@@ -65,7 +65,7 @@ def read_image_header(reference: ImageReference, policy: MediaPolicy, *, exif: b
         image: Image.Image = reference.data
         width, height = oriented_size(image, exif)
         check_pixels(width, height, policy)
-        pixels_identity = (image.size, bytes_digest(oriented_rgb(image, exif).tobytes()))
+        pixels_identity = (width, height, bytes_digest(oriented_rgb(image, exif).tobytes()))
         return ImageHeader(width, height, pixels_identity, lambda size: to_pixels(oriented_rgb(image, exif), size))
     return _read_encoded(open_source(reference, policy), reference.page, policy, exif=exif)
 
