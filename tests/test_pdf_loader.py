@@ -126,4 +126,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_forked_process_reads_a_file_while_its_parent_reads_one(tmp_path: Path) -> None:
     path = write_pages(tmp_path / "report.pdf", [b"one", b"two"])
-    assert subprocess.run([sys.executable, "-c", FORK_WHILE_READING, str(path)], timeout=60, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", FORK_WHILE_READING, str(path)], timeout=60, check=False).returncode == 0
+    )
