@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -186,3 +188,18 @@ def test_sections_of_one_title_are_passages_of_their_own() -> None:
 def test_passages_without_characters_are_refused() -> None:
     with pytest.raises(ValueError, match="passage_chars is 0; it must be at least 1"):
         list(Loader(passage_chars=0).load([]))
+
+
+def test_files_that_were_found_take_little_memory(tmp_path: Path) -> None:
+    for number in range(2000):
+        folder = tmp_path / f"folder-{number % 20:02d}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"photo-{number:05d}.jpg").touch()
+    tracemalloc.start()
+    try:
+        found = Loader().find([tmp_path])
+        assert len(list(islice(found, 1900))) == 1900
+        num_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert num_bytes < 1900 * 200

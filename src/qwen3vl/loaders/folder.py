@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -89,14 +90,14 @@ class Loader:
         Yields:
             Absolute paths, each once; failures and skipped links where they occur.
         """
-        seen: set[Path] = set()
+        seen: set[bytes] = set()  # digests: paths would take several times as much memory
         for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
             expanded = expand_user(os.fspath(path))
             for found in attempt(absolute_name(expanded), find_files, expanded, self.exclude):
                 if not isinstance(found, Path):
                     yield found
-                elif found not in seen:
-                    seen.add(found)
+                elif (digest := _path_digest(found)) not in seen:
+                    seen.add(digest)
                     yield found
 
     def load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
@@ -132,3 +133,8 @@ class Loader:
         if suffix in TEXT_SUFFIXES:
             return lambda path, _: load_text(path, self.passage_chars)
         return None
+
+
+def _path_digest(path: Path) -> bytes:
+    """Return 16 bytes that are equal for equal paths: on Windows, also if their letters are upper and lower case."""
+    return hashlib.blake2b(os.fsencode(os.path.normcase(path)), digest_size=16).digest()
