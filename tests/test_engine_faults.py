@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from qwen3vl.engine import engine as engine_module
 from qwen3vl.engine import request_queue
 from qwen3vl.engine.replica import Replica
 from qwen3vl.engine.worker import DeviceWorker
+from qwen3vl.media.images import image_size
 from qwen3vl.processing.fitting import fit
 from tests.support.engines import embedder_with, with_stages
 
@@ -298,3 +301,20 @@ def test_queues_that_are_attached_at_once_are_all_served() -> None:
             assert all(queue.asked.wait(20) for queue in queues)
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_thread_that_opens_an_image_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    """They are those of the whole program, and other threads change them meanwhile."""
+    pipe, encoded = tmp_path / "a.png", BytesIO()
+    os.mkfifo(pipe)
+    Image.new("RGB", (3, 2)).save(encoded, "PNG")
+    with warnings.catch_warnings(), ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(image_size, pipe, False)
+        with pipe.open("wb") as stream:  # returns when the thread has opened it
+            warnings.filterwarnings("ignore", message="of the application")
+            stream.write(encoded.getvalue())
+        assert opening.result(30) == (3, 2)
+        message = warnings.filters[0][1]
+    assert message is not None
+    assert "of the application" in str(message)
