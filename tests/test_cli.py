@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
@@ -17,6 +18,7 @@ from PIL import Image
 
 from qwen3vl import Embedder
 from qwen3vl.cli import main
+from qwen3vl.cli.describe import describe_content
 from qwen3vl.cli.output import command_output
 from qwen3vl.cli.page import QueryResult, write_page
 from qwen3vl.demo.scenes import Scene
@@ -321,3 +323,11 @@ def test_each_document_finds_itself(library_folder: Path, store: Path, tiny_embe
                 assert (hit.document.name, round(hit.score, 4)) == (document.name, 1.0)
     finally:
         opened.close()
+
+
+def test_page_of_an_application_is_described_by_its_locator() -> None:
+    """Only pages that a `Loader` yields have their numbers in the metadata."""
+    page = Document("report.pdf", "page", locator="page=3", image="report.pdf#page=3")
+    assert describe_content(page) == "page 3"
+    assert describe_content(replace(page, metadata={"page": 3, "pages": 12})) == "page 3 of 12"
+    assert describe_content(Document("scan.png", "page", text="a scan")) == "a scan"

@@ -321,3 +321,12 @@ sys.exit(os.waitstatus_to_exitcode(status))
 def test_forked_process_uses_the_model_with_threads_of_its_own() -> None:
     """As workers of web servers and process pools do."""
     assert subprocess.run([sys.executable, "-c", FORK], timeout=120, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["batch_tokens", "threads"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_batches_and_threads_that_do_nothing_are_refused(name: str, value: int) -> None:
+    """With a negative `batch_tokens`, no request would ever be admitted."""
+    settings: dict[str, Any] = {name: value}
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be at least 1, or None"):
+        Embedder("tiny", device="cpu", **settings)

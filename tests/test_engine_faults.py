@@ -8,6 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from qwen3vl import Embedder, Reranker
 from qwen3vl.engine import engine as engine_module
 from qwen3vl.engine import request_queue
 from qwen3vl.engine.replica import Replica
+from qwen3vl.engine.worker import DeviceWorker
+from qwen3vl.media.images import image_size
 from qwen3vl.processing.fitting import fit
 from tests.support.engines import embedder_with, with_stages
 
@@ -57,6 +62,38 @@ sys.exit(os.waitstatus_to_exitcode(status))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_forked_process_decodes_an_image_that_its_parent_was_decoding() -> None:
     assert subprocess.run([sys.executable, "-c", FORK_WHILE_DECODING], timeout=120, check=False).returncode == 0
+
+
+FORK_WHILE_LOADING = """
+import os, signal, sys, threading, time
+from qwen3vl import Embedder
+from qwen3vl.engine.replica import Replica
+
+loading = threading.Event()
+load = Replica.load
+
+def load_slowly(*arguments):
+    loading.set()
+    time.sleep(1.0)
+    return load(*arguments)
+
+Replica.load = load_slowly
+thread = threading.Thread(target=Embedder, args=("tiny",), kwargs={"device": "cpu"})
+thread.start()
+loading.wait(60)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if Embedder("tiny", device="cpu").embed("a text").shape == (1, 128) else 3)
+_, status = os.waitpid(child, 0)
+thread.join()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forked_process_loads_a_model_that_its_parent_was_loading() -> None:
+    assert subprocess.run([sys.executable, "-c", FORK_WHILE_LOADING], timeout=120, check=False).returncode == 0
 
 
 def test_threads_that_cannot_be_started_are_an_error_and_cost_no_later_call(
@@ -230,3 +267,54 @@ def test_number_of_torch_threads_of_the_caller_is_used(checkpoints: Path) -> Non
         thread.start()
         thread.join(60)
     assert seen == [1, 2]
+
+
+class IdleQueue:
+    """A queue without work, which notes that a worker has looked at it."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def next_turn(self) -> None:
+        self.asked.set()
+
+    def take_work(self, _: DeviceWorker) -> None:
+        return None
+
+
+def test_queues_that_are_attached_at_once_are_all_served() -> None:
+    """Models that are created side by side share the worker of their device: none may be forgotten."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            worker, queues = DeviceWorker(torch.device("cpu")), [IdleQueue() for _ in range(16)]
+            barrier = threading.Barrier(len(queues))
+
+            def attach(queue: IdleQueue, worker: DeviceWorker = worker, barrier: threading.Barrier = barrier) -> None:
+                barrier.wait()
+                worker.attach(queue)
+
+            with ThreadPoolExecutor(len(queues)) as pool:
+                list(pool.map(attach, queues))
+            worker.notify()
+            assert all(queue.asked.wait(20) for queue in queues)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_thread_that_opens_an_image_leaves_the_filters_of_warnings_alone(tmp_path: Path) -> None:
+    """They are those of the whole program, and other threads change them meanwhile."""
+    pipe, encoded = tmp_path / "a.png", BytesIO()
+    os.mkfifo(pipe)
+    Image.new("RGB", (3, 2)).save(encoded, "PNG")
+    with warnings.catch_warnings(), ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(image_size, pipe, False)
+        with pipe.open("wb") as stream:  # returns when the thread has opened it
+            warnings.filterwarnings("ignore", message="of the application")
+            stream.write(encoded.getvalue())
+        assert opening.result(30) == (3, 2)
+        message = warnings.filters[0][1]
+    assert message is not None
+    assert "of the application" in str(message)

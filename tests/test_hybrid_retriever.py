@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from qwen3vl import BatchError, Embedder, InputError, Reranker, Retriever, Store, ingest, open_store
@@ -70,6 +72,18 @@ def test_queries_without_a_text_are_errors_beside_the_others(
     assert [len(hits) for hits in caught.value.results] == [0, 1, 0, 1]
     if mode == "text":
         assert numbers(caught.value.results[1]) == [31]
+
+
+@pytest.mark.parametrize("mode", ["dense", "text", "hybrid", None])
+def test_query_whose_object_raises_is_an_error_beside_the_others(
+    catalogue: Store, tiny_embedder: Embedder, mode: Mode | None
+) -> None:
+    queries: list[Any] = ["AX-7031", {"image": torch.zeros(4, 4, 3, requires_grad=True)}, "AX-7012"]
+    with pytest.raises(BatchError) as caught:
+        Retriever(tiny_embedder, catalogue).search_many(queries, 1, mode=mode)
+    (error,) = caught.value.errors
+    assert (error.index, "RuntimeError: Can't call numpy" in error.reason) == (1, True)
+    assert [len(hits) for hits in caught.value.results] == [1, 0, 1]
 
 
 def test_command_line_indexes_and_searches_by_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

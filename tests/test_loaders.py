@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -141,6 +143,15 @@ def test_passages_keep_every_word_and_the_limit(content: str, max_chars: int, ma
     assert all(1 <= passage.first_line <= passage.last_line for passage in passages)
 
 
+def test_lines_are_numbered_as_editors_do() -> None:
+    """RFCs have a form feed between pages, and texts of other programs U+2028 or U+0085 within lines."""
+    content = "one\n\n\fRFC 9110\n\ntwo\u2028three\x85four\v\n\nlast\n"
+    passages = [(passage.text, passage.first_line, passage.last_line) for passage in split_passages(content, 16)]
+    assert passages == [("one\n\nRFC 9110", 1, 3), ("two\u2028three\x85four", 5, 5), ("last", 7, 7)]
+    (code,) = split_passages("```\n# no heading\n\n", 100, markdown=True)
+    assert (code.first_line, code.last_line) == (1, 3)
+
+
 def test_markdown_headings_begin_passages() -> None:
     content = "# A\n## B\n\none\n\ntwo\n## C\nthree\n```\n# no heading\n```\n"
     passages = [(passage.heading, passage.text) for passage in split_passages(content, 100, markdown=True)]
@@ -148,3 +159,47 @@ def test_markdown_headings_begin_passages() -> None:
         ("B", "# A\n\n## B\n\none\n\ntwo"),
         ("C", "## C\n\nthree\n```\n# no heading\n```"),
     ]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "```text``` within a line is no block of code",
+        "````\n```\n# no heading\n```\n````",
+        "~~~\n```\n# no heading\n~~~",
+        "```\n# no heading\n``` no end\n```",
+    ],
+)
+def test_only_its_own_fence_ends_a_block_of_code(before: str) -> None:
+    """CommonMark 0.31, section 4.5."""
+    passages = list(split_passages(f"{before}\n\n# Title\n\ntext\n", 200, markdown=True))
+    assert [passage.heading for passage in passages] == ["", "Title"]
+    assert [passage.text for passage in passages] == [before, "# Title\n\ntext"]
+
+
+def test_sections_of_one_title_are_passages_of_their_own() -> None:
+    passages = list(split_passages("## Note\n\none\n\n## Note\n\ntwo\n", 100, markdown=True))
+    assert [(passage.text, passage.first_line) for passage in passages] == [
+        ("## Note\n\none", 1),
+        ("## Note\n\ntwo", 5),
+    ]
+
+
+def test_passages_without_characters_are_refused() -> None:
+    with pytest.raises(ValueError, match="passage_chars is 0; it must be at least 1"):
+        list(Loader(passage_chars=0).load([]))
+
+
+def test_files_that_were_found_take_little_memory(tmp_path: Path) -> None:
+    for number in range(2000):
+        folder = tmp_path / f"folder-{number % 20:02d}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"photo-{number:05d}.jpg").touch()
+    tracemalloc.start()
+    try:
+        found = Loader().find([tmp_path])
+        assert len(list(islice(found, 1900))) == 1900
+        num_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert num_bytes < 1900 * 200

@@ -101,6 +101,19 @@ def test_damaged_index_of_shards_is_a_model_error(folder: Path, text: str) -> No
         Reranker(folder, device="cpu")
 
 
+@pytest.mark.parametrize("name", ["model.language_model.norm.weight", "lm_head.weight"])
+def test_shard_without_a_tensor_that_the_index_names_is_a_model_error(folder: Path, name: str) -> None:
+    """As after a download of two versions of a model."""
+    split_into_shards(folder)
+    index = json.loads((folder / "model.safetensors.index.json").read_text(encoding="utf-8"))
+    shard = folder / index["weight_map"][name]
+    weights = load_file(shard)
+    weights.pop(name)
+    save_file(weights, shard)
+    with pytest.raises(ModelError, match=rf"{shard.name} is damaged or incomplete: .*{name}.*Download it again"):
+        Reranker(folder, device="cpu")
+
+
 def test_tensor_names_without_the_published_prefix_are_read(folder: Path, checkpoints: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     save_file({name.removeprefix("model."): value for name, value in weights.items()}, folder / "model.safetensors")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +96,36 @@ def test_page_that_takes_too_long_is_a_failure_and_the_others_are_read(tmp_path:
     assert texts == ["one", "three"]
     assert [failure.locator for failure in failures] == ["page=2"]
     assert "more than the 1 seconds" in failures[0].reason
+
+
+FORK_WHILE_READING = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from qwen3vl.media.pdf import page_count, page_texts
+
+path, reading = Path(sys.argv[1]), threading.Event()
+
+def read():
+    for _ in page_texts(path, 1, 2):
+        reading.set()
+        time.sleep(0.5)
+
+thread = threading.Thread(target=read)
+thread.start()
+reading.wait(60)
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    os._exit(0 if page_count(path) == 2 else 3)
+_, status = os.waitpid(child, 0)
+thread.join()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forked_process_reads_a_file_while_its_parent_reads_one(tmp_path: Path) -> None:
+    path = write_pages(tmp_path / "report.pdf", [b"one", b"two"])
+    assert (
+        subprocess.run([sys.executable, "-c", FORK_WHILE_READING, str(path)], timeout=60, check=False).returncode == 0
+    )

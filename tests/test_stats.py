@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import load_file, save_file
 
 from qwen3vl import Batch, Embedder, MediaError, MediaPolicy, Reranker
 from qwen3vl.engine import Engine, Stats, request_queue
 from qwen3vl.engine.vision_cache import SCAN_THRESHOLD, VisionFeatureCache
-from qwen3vl.inputs import as_image, as_item
+from qwen3vl.inputs import as_image, as_item, as_video
 from qwen3vl.media.images import read_image_header
+from qwen3vl.media.source import open_source
+from qwen3vl.media.videos import read_video_header
 from qwen3vl.model.vision import VisionFeatures
 from qwen3vl.processing.fitting import fit
 from qwen3vl.processing.templates import embed_prompt, rerank_prompt
@@ -150,6 +152,41 @@ def test_file_that_changes_between_header_and_pixels_is_an_error(media: dict[str
     Image.new("RGB", (90, 70), "green").save(path)
     with pytest.raises(MediaError, match="changed while it was read"):
         header.load(None)
+
+
+def test_video_that_changes_between_header_and_frames_is_an_error(media: dict[str, Path], tmp_path: Path) -> None:
+    """Its vector would be stored for the former content."""
+    path = tmp_path / "a.mp4"
+    shutil.copy(media["clip"], path)
+    header = read_video_header(as_video(path), MediaPolicy())
+    assert len(header.load([0, 1])) == 2
+    path.write_bytes(path.read_bytes() + bytes(8))
+    assert len(read_video_header(as_video(path), MediaPolicy()).load([0, 1])) == 2
+    with pytest.raises(MediaError, match="changed while it was read"):
+        header.load([0, 1])
+
+
+def test_file_that_is_deleted_after_its_pixels_were_read_is_an_error_of_media(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"pixels")
+    source = open_source(as_image(path), MediaPolicy())
+    path.unlink()
+    with pytest.raises(MediaError, match="deleted while it was read"):
+        source.require_unchanged()
+
+
+def test_pixels_are_identified_as_they_are_seen() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    upright, reshaped = Image.fromarray(pixels), Image.fromarray(pixels.reshape(4, 6, 3))
+    exif, encoded = Image.Exif(), BytesIO()
+    exif[ExifTags.Base.Orientation] = 6  # to be rotated by 90 degrees clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(encoded, "PNG", exif=exif)
+    first, second, third = (
+        read_image_header(as_image(image), MediaPolicy(), exif=True)
+        for image in (upright, Image.open(encoded), reshaped)
+    )
+    np.testing.assert_array_equal(first.load(None), second.load(None))
+    assert first.identity == second.identity != third.identity
 
 
 def test_cache_evicts_the_least_recently_used() -> None:

@@ -18,6 +18,7 @@ from qwen3vl import Document, Point, Report, Store, StoreError, aingest, ingest,
 from qwen3vl.documents import LoadFailure
 from qwen3vl.ingestion import MAX_UNWRITTEN_POINTS
 from qwen3vl.ingestion.pipeline import LOOKUP_BATCH
+from qwen3vl.loaders import Loader
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
 from tests.support.store_backends import OpenStore
 
@@ -129,6 +130,27 @@ def test_only_the_rejected_point_is_not_written(store: Store) -> None:
     assert "it is rejected" in reason
 
 
+def test_point_that_was_written_before_an_outage_is_no_failure(store: Store) -> None:
+    """The store rejects one point, so that the others are written in parts, and is down for one of the parts."""
+
+    class FailingStore(Store):
+        def upsert(self, points: Sequence[Point]) -> None:
+            numbers = {point.document.metadata["number"] for point in points}
+            if 33 in numbers:
+                raise StoreError("it is rejected", invalid_request=True)
+            if 50 in numbers:
+                raise StoreError("it is down", transient=True)
+            super().upsert(points)
+
+    report = ingest(passages(60), FakeEmbedder(), FailingStore(store.core))
+    failed = dict(report.failed)
+    stored = {f"{point.source}#{point.locator}" for point in store.scan()}
+    assert len(failed) == len(report.failed) == 60 - report.added
+    assert report.added == len(stored) > 0
+    assert failed.keys().isdisjoint(stored)
+    assert "it is rejected" in failed["notes/11.md#lines=33,33"]
+
+
 def test_documents_that_cannot_be_stored_are_reported(store: Store) -> None:
     unstorable = [
         Document("bytes", "text", text="a", metadata={"raw": b"x"}),
@@ -193,3 +215,20 @@ def test_a_bucket_that_cannot_be_listed_keeps_its_points(tmp_path: Path) -> None
     report = ingest([*failures, *passages(1)], FakeEmbedder(), store, sync=True)
     assert (report.added, report.deleted) == (1, 2)
     assert {point.source for point in store.scan()} == {*(each.source for each in documents), "notes/0.md"}
+
+
+def test_pattern_that_matches_nothing_keeps_the_points_of_files_that_would_match(tmp_path: Path) -> None:
+    """Its disk may not be mounted."""
+    disk, other = tmp_path / "disk", tmp_path / "other"
+    for path in (disk / "a.txt", disk / "deep" / "b.txt", disk / "c.md", other / "d.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    store = open_store(":memory:")
+    ingest(Loader().load([disk, other]), FakeEmbedder(), store)
+    assert store.count() == 4
+    disk.rename(tmp_path / "unmounted")
+    report = ingest(Loader().load([f"{disk}/**/*.txt", other]), FakeEmbedder(), store, sync=True)
+    assert [name for name, _ in report.failed] == [f"{disk}/**/*.txt"]
+    assert {Path(point.source).name for point in store.scan()} == {"a.txt", "b.txt", "d.txt"}
+    assert report.deleted == 1
+    store.close()

@@ -31,9 +31,10 @@ class QueryWords:
         for index, query in enumerate(queries):
             try:
                 item = as_item(query)
-            except InputError as error:
+            except Exception as error:  # objects of the caller may raise anything
                 self.texts.append("")
-                self._errors.append(ItemError(index, "a query", str(error)))
+                reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+                self._errors.append(ItemError(index, "a query", reason))
                 continue
             self.texts.append(" ".join(item.texts))
             if mode in ("text", "hybrid") and not self.texts[-1].strip():

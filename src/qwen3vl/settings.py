@@ -59,6 +59,9 @@ class EngineSettings:
             run on a GPU; see docs/performance.md.
         check_model: Whether to refuse a model whose files say that it is of the other kind: a reranker as `Embedder`,
             or an embedding model as `Reranker`. If False, it is loaded, with a warning in the log.
+
+    Raises:
+        ValueError: `batch_tokens` or `threads` is less than 1.
     """
 
     revision: str | None = None
@@ -79,6 +82,12 @@ class EngineSettings:
     compiled: bool = False
     cuda_graphs: bool = False
     check_model: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_tokens", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1, or None")
 
     def limits(self, *, max_length: int, max_pixels: int) -> Limits:
         """Return the limits of prompts and media, with the model's defaults where a setting is None.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 from collections.abc import Callable
@@ -26,8 +27,9 @@ from qwen3vl.vllm.probe import Probe, ServedModel
 from qwen3vl.vllm.prompts import PromptParts
 from tests.conftest import CASES, resolve
 from tests.golden.inputs import scene
+from tests.support.recorded_server import RecordedServer
 from tests.test_golden import check
-from tests.vllm.conftest import RUNNING
+from tests.vllm.conftest import RECORDED, RUNNING
 
 VllmServer = Callable[[str], str]
 
@@ -177,3 +179,30 @@ def test_addresses_and_settings(vllm_server: VllmServer) -> None:
         Embedder("vllm+http://127.0.0.1:9", max_retries=0)
     with pytest.raises(ValueError, match="no URL of a server"):
         Embedder("vllm+http://user@host")
+
+
+class _OverflowingServer(RecordedServer):
+    """While it overflows, the last vector of each answer is not a number, as vLLM may return it in 16 bits."""
+
+    overflows = False
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        status, answer = super().answer(method, path, body)
+        if self.overflows and path == "/v1/embeddings":
+            last = answer["data"][-1]
+            size = len(base64.b64decode(last["embedding"]))
+            last["embedding"] = base64.b64encode(np.full(size // 4, np.nan, dtype="<f4").tobytes()).decode()
+        return status, answer
+
+
+def test_values_that_are_not_finite_are_errors(checkpoints: Path, media: dict[str, Path]) -> None:
+    inputs = [resolve(CASES["embed"][name], media) for name in ("text-plain", "text-multilingual", "image-photo")]
+    with _OverflowingServer(RECORDED / "embedder.json") as server:
+        with Embedder(f"vllm+{server.url}", tokenizer=checkpoints / "embedding") as embedder:
+            server.overflows = True
+            batch = embedder.embed(inputs, on_error="collect")
+        with pytest.raises(ModelError, match="returns vectors that are not finite"):
+            Embedder(f"vllm+{server.url}", tokenizer=checkpoints / "embedding")
+    check("text-plain", batch.values[0])
+    assert [error.index for error in batch.errors] == [1, 2]
+    assert all("values for it that are not finite" in error.reason for error in batch.errors)

@@ -62,7 +62,7 @@ def run_demo(out: str, *, serve_at: int | None, console: Console, as_json: bool)
             Loader().load([library.folder]),
             embedder,
             store,
-            sync=lambda source: source.startswith(f"{library.folder}/"),
+            sync=lambda source: Path(source).is_relative_to(library.folder),
         )
         console.print(f"indexed {report.seen} documents: {report.added} added, {report.unchanged} unchanged")
         indexed = time.monotonic()

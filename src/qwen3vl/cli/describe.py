@@ -17,8 +17,9 @@ def describe_part(document: Document) -> str:
     """
     metadata = document.metadata
     match document.kind:
-        case "page":
-            return f"page {metadata.get('page')} of {metadata.get('pages')}"
+        case "page" if document.page is not None:
+            num_pages = metadata.get("pages")
+            return f"page {document.page}" if num_pages is None else f"page {document.page} of {num_pages}"
         case "clip" if document.seconds is not None:
             start, end = document.seconds
             return f"{format_time(start)} to {format_time(end)}"

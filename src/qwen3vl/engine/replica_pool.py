@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
 import weakref
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from qwen3vl.concurrency.fork_safety import ForkSafeLock
 from qwen3vl.engine.replica import LoadSpec, Replica
 from qwen3vl.engine.worker import DeviceWorker, device_workers
 from qwen3vl.model.layers.onednn import use_onednn_linears
@@ -36,8 +36,8 @@ class ReplicaPool:
         self._replicas: weakref.WeakValueDictionary[tuple[_Weights, DeviceWorker, bool], Replica] = (
             weakref.WeakValueDictionary()
         )
-        self._loading: dict[_Weights, threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._loading: dict[_Weights, ForkSafeLock] = {}
+        self._lock = ForkSafeLock()
 
     def get(self, load_spec: LoadSpec, devices: Sequence[torch.device]) -> list[Replica]:
         """Return a replica for each device, loading those that no engine uses.
@@ -55,7 +55,7 @@ class ReplicaPool:
         # The folder is no part of the key: equal files in two folders are loaded once.
         weights = (load_spec.digest, load_spec.dtype, load_spec.weight_format, load_spec.compiled)
         with self._lock:
-            loading = self._loading.setdefault(weights, threading.Lock())
+            loading = self._loading.setdefault(weights, ForkSafeLock())
         replicas: list[Replica] = []
         with loading:
             for worker in device_workers(devices):

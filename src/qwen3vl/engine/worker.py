@@ -92,8 +92,9 @@ class DeviceWorker:
         Args:
             source: The queue. It is held by a weak reference.
         """
-        alive = tuple(reference for reference in self._sources if reference() is not None)
-        self._sources = (*alive, weakref.ref(source))
+        with self._condition:  # threads that create models at once would overwrite each other's entry
+            alive = tuple(reference for reference in self._sources if reference() is not None)
+            self._sources = (*alive, weakref.ref(source))
 
     def add_call(self, call: int) -> None:
         """Note that a call began that uses the device.

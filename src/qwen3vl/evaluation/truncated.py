@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qwen3vl.documents import Document, Kind
+from qwen3vl.results import truncate_vectors
 from qwen3vl.stores import Hit, Store
 
 _BATCH_SIZE = 1024
 """Stored vectors that are in memory at once."""
-_MIN_NORM = np.float32(1e-12)
 
 
 def search_truncated(
@@ -36,11 +36,11 @@ def search_truncated(
     Returns:
         The hits of each query, best first, as the store returns them for vectors of so many values.
     """
-    queries = _truncate(vectors, dimensions)
+    queries = truncate_vectors(vectors, dimensions)
     best_scores = np.full((len(queries), 0), -np.inf, dtype=np.float32)
     best_ids: NDArray[Any] = np.empty((len(queries), 0), dtype=object)
     for ids, stored, documents in _batches(store, with_documents=any(kinds)):
-        scores = queries @ _truncate(stored, dimensions).T
+        scores = queries @ truncate_vectors(stored, dimensions).T
         for row, allowed in enumerate(kinds):
             if allowed:
                 scores[row, [document.kind not in allowed for document in documents]] = -np.inf
@@ -64,8 +64,3 @@ def _batches(store: Store, *, with_documents: bool) -> Iterator[tuple[list[str],
         documents = store.documents(ids) if with_documents else {}
         in_order = [documents[point_id] for point_id in ids] if with_documents else []
         yield ids, np.stack([vectors[point_id] for point_id in ids]), in_order
-
-
-def _truncate(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
-    short = vectors[:, :dimensions]
-    return np.asarray(short / np.maximum(np.linalg.norm(short, axis=1, keepdims=True), _MIN_NORM), dtype=np.float32)

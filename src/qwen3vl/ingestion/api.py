@@ -42,8 +42,8 @@ def ingest(
         store: The store; its collection is created if it does not exist.
         sync: Which points are deleted at the end if the stream did not contain them: True for all, `"sources"` for
             those of the stream's sources, or a function that returns true for a source. Points of a source that
-            failed, or of files below it, are kept. An empty stream deletes nothing, because a folder that is empty
-            is more often one that is not mounted.
+            failed, of files below it, and of files that match it as a pattern, are kept. An empty stream deletes
+            nothing, because a folder that is empty is more often one that is not mounted.
         thumbnails: If not 0, a small JPEG of each image, page and video is stored under `thumbnail` in its metadata,
             as a data URI of at most so many characters. Media are otherwise stored as references only.
         progress: Called after each step with the report so far, in the calling thread.

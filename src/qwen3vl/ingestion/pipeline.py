@@ -247,19 +247,29 @@ class IngestionPipeline:
     def _write(self) -> None:
         num_failed_writes = 0
         while points := self._buffer.take():
-            points = [self._with_thumbnail(point) for point in points]
+            unfinished = {point.id: self._with_thumbnail(point) for point in points}
             try:
-                self._upsert(points)
+                self._upsert(unfinished)
                 num_failed_writes = 0
             except StoreError as error:
                 num_failed_writes += 1
                 if not error.transient or num_failed_writes == MAX_FAILED_WRITES:
                     raise
-                self._add_unwritten(points, error)
+                self._add_unwritten(list(unfinished.values()), error)
 
-    def _upsert(self, points: list[Point]) -> None:
-        """Write points; those that the store rejects become failures."""
-        upsert_valid(self._store, points, self._add_written, lambda point, error: self._add_unwritten([point], error))
+    def _upsert(self, unfinished: dict[str, Point]) -> None:
+        """Write points. Those that are written, and those that the store rejects, are removed from the dict."""
+
+        def on_written(points: list[Point]) -> None:
+            self._add_written(points)
+            for point in points:
+                del unfinished[point.id]
+
+        def on_rejected(point: Point, error: Exception) -> None:
+            self._add_unwritten([point], error)
+            del unfinished[point.id]
+
+        upsert_valid(self._store, list(unfinished.values()), on_written, on_rejected)
 
     def _add_written(self, points: list[Point]) -> None:
         self._deduplicator.mark_written(points)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Literal
@@ -42,6 +46,7 @@ class SyncTracker:
         """Hashes of (source, locator)."""
         self._sources: set[str] = set()
         self._failed_sources: set[str] = set()
+        self._failed_patterns: set[re.Pattern[str]] = set()
         self.has_unknown_failure = False
 
     @property
@@ -69,13 +74,21 @@ class SyncTracker:
     def add_failed(self, source: str | None) -> None:
         """Record a source of which something failed: its points, and those of files below it, are kept.
 
+        Of a glob pattern that matches no file, perhaps because its disk is not mounted, the points of files that would
+        match it are kept.
+
         Args:
-            source: The source, or a folder; None if it is not known, so that all points have to be kept.
+            source: The source, a folder or a pattern; None if it is not known, so that all points have to be kept.
         """
         if source is None:
             self.has_unknown_failure = True
+        elif "://" in source:
+            self._failed_sources.add(source.rstrip("/"))
         else:
-            self._failed_sources.add(source.rstrip("/") if "://" in source else source)
+            self._failed_sources.add(source)
+            if glob.has_magic(source) and not os.path.lexists(source):
+                pattern = re.sub(r"\*\*[/\\]", "*", source)  # folders of any depth, or none
+                self._failed_patterns.add(re.compile(fnmatch.translate(pattern)))
 
     def stale_points(self, store: Store) -> dict[str, bool]:
         """Return the points to delete.
@@ -100,8 +113,12 @@ class SyncTracker:
         return selected and not self._has_failed(source)
 
     def _has_failed(self, source: str) -> bool:
-        """Return whether the source, or a folder above it, failed in this run."""
-        return source in self._failed_sources or any(parent in self._failed_sources for parent in _parents(source))
+        """Return whether the source, a folder above it, or a pattern that it matches failed in this run."""
+        return (
+            source in self._failed_sources
+            or any(parent in self._failed_sources for parent in _parents(source))
+            or any(pattern.match(source) for pattern in self._failed_patterns)
+        )
 
 
 def _parents(source: str) -> Iterator[str]:

@@ -6,11 +6,11 @@ A str is always text. Everything else is recognised by its type, or by its key i
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from io import BytesIO
 from numbers import Integral, Real
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 from PIL import Image
@@ -18,7 +18,6 @@ from PIL import Image
 from qwen3vl.errors import InputError
 from qwen3vl.inputs.items import Item, VideoReference
 from qwen3vl.inputs.references import (
-    VIDEO_SUFFIXES,
     as_image,
     as_video,
     is_array,
@@ -69,7 +68,7 @@ def _parse(value: Any) -> Item:
         return _require_content(Item(texts=(value,)))
     if isinstance(value, Mapping):
         return _parse_mapping(value)
-    if is_video_array(value) or (isinstance(value, PathLike) and Path(value).suffix.lower() in VIDEO_SUFFIXES):
+    if is_video_array(value) or (isinstance(value, PathLike) and is_video(os.fsdecode(value))):
         return Item(videos=(as_video(value),))
     if isinstance(value, (PathLike, bytes, bytearray, BytesIO, Image.Image)) or is_array(value):
         return Item(images=(as_image(value),))
@@ -130,6 +129,6 @@ def _as_video_list(value: Any) -> list[Any]:
     is_video_list = (
         isinstance(first, (list, tuple, VideoReference))
         or is_video_array(first)
-        or (isinstance(first, (str, PathLike)) and is_video(fspath(first)))
+        or (isinstance(first, (str, PathLike)) and is_video(os.fsdecode(first)))
     )
     return list(value) if is_video_list else [value]

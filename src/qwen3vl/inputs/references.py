@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from io import BytesIO
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".m
 
 _TIME_FRAGMENT = re.compile(r"#t=(?P<start>\d+(?:\.\d+)?)?(?:,(?P<end>\d+(?:\.\d+)?))?$")
 """A temporal media fragment, as in https://www.w3.org/TR/media-frags/: `#t=10,25`, `#t=10` or `#t=,25`."""
-_PAGE_FRAGMENT = re.compile(r"#page=(?P<page>\d+)$")
+_PAGE_FRAGMENT = re.compile(r"#page=(?P<page>\d{1,18})$")
 """A page of a PDF, as in RFC 8118."""
 _NAME_CHARACTERS = 80
 
@@ -45,7 +46,7 @@ def as_image(value: Any) -> ImageReference:
     if isinstance(value, ImageReference):
         return value
     if isinstance(value, (str, PathLike)):
-        reference = fspath(value)
+        reference = os.fsdecode(value)
         page = None
         if match := _PAGE_FRAGMENT.search(reference):
             page, reference = int(match["page"]), reference[: match.start()]
@@ -82,7 +83,7 @@ def as_video(value: Any) -> VideoReference:
     if isinstance(value, VideoReference):
         return value
     if isinstance(value, (str, PathLike)):
-        reference = fspath(value)
+        reference = os.fsdecode(value)
         start = end = None
         fragment = ""
         if match := _TIME_FRAGMENT.search(reference):
@@ -113,8 +114,18 @@ def is_video(reference: str) -> bool:
     """
     if reference[:11].lower() == "data:video/":
         return True
-    path = urlsplit(reference).path if "://" in reference else reference
-    return Path(_TIME_FRAGMENT.sub("", path)).suffix.lower() in VIDEO_SUFFIXES
+    path = _TIME_FRAGMENT.sub("", reference)
+    if path[:8].lower().startswith(("http://", "https://")):
+        path = _path_of_http_url(path)
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def _path_of_http_url(url: str) -> str:
+    """Return the path in an http(s) URL; empty if it is malformed, which is an error when it is fetched."""
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return ""
 
 
 def is_array(value: Any) -> bool:
@@ -161,13 +172,12 @@ def _parse_location(reference: str, kind: str) -> tuple[Origin, Any, str]:
     if scheme.startswith(("http://", "https://")):
         return "url", reference, reference
     if scheme.startswith("file://"):
-        host = urlsplit(reference).netloc
+        host, slash, path = reference[len("file://") :].partition("/")
         if host not in ("", "localhost"):
             raise InputError(
                 f"{reference}: a file URL names a path on this machine, not a host; write it as file:///path/to/file"
             )
-        # A "#" or "?" may belong to the file's name, so only the scheme and the host are removed.
-        path = url2pathname(unquote(reference[len("file://") + len(host) :]))
+        path = _path_of_file_url(slash + path)
         return "path", path, path
     if not reference:
         raise InputError(f"the {kind} is an empty string; pass a path or a URL, or leave it out")
@@ -177,6 +187,17 @@ def _parse_location(reference: str, kind: str) -> tuple[Origin, Any, str]:
             "fetch it yourself and pass its bytes"
         )
     return "path", reference, reference
+
+
+def _path_of_file_url(path: str) -> str:
+    """Return the path that stands behind the scheme and host of a file URL, as `Path.as_uri` writes it (RFC 8089).
+
+    A "#" or "?" may belong to the file's name, unlike in `urllib.request.url2pathname` of Python 3.14.
+    """
+    path = unquote(path, sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+    if os.name == "nt" and path[2:3] == ":":
+        path = path.removeprefix("/")  # /C:/folder/file
+    return path
 
 
 def _array_to_image(array: NDArray[Any]) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ class Loader:
         exclude: Folders that are not entered, such as that of the vector store.
         policy: Limits on files and sizes.
 
+    Raises:
+        ValueError: `passage_chars` is less than 1.
+
     Example:
         ```python
         for loaded in Loader(segment_seconds=10).load(["photos", "videos/*.mp4"]):
@@ -50,6 +54,10 @@ class Loader:
     fuse_page_text: bool = False
     exclude: tuple[Path, ...] = ()
     policy: MediaPolicy = DEFAULT_POLICY
+
+    def __post_init__(self) -> None:
+        if self.passage_chars < 1:
+            raise ValueError(f"passage_chars is {self.passage_chars}; it must be at least 1")
 
     def load(
         self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -82,14 +90,14 @@ class Loader:
         Yields:
             Absolute paths, each once; failures and skipped links where they occur.
         """
-        seen: set[Path] = set()
+        seen: set[bytes] = set()  # digests: paths would take several times as much memory
         for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
             expanded = expand_user(os.fspath(path))
             for found in attempt(absolute_name(expanded), find_files, expanded, self.exclude):
                 if not isinstance(found, Path):
                     yield found
-                elif found not in seen:
-                    seen.add(found)
+                elif (digest := _path_digest(found)) not in seen:
+                    seen.add(digest)
                     yield found
 
     def load_file(self, path: Path) -> Iterator[Document | LoadFailure | Skipped]:
@@ -125,3 +133,8 @@ class Loader:
         if suffix in TEXT_SUFFIXES:
             return lambda path, _: load_text(path, self.passage_chars)
         return None
+
+
+def _path_digest(path: Path) -> bytes:
+    """Return 16 bytes that are equal for equal paths: on Windows, also if their letters are upper and lower case."""
+    return hashlib.blake2b(os.fsencode(os.path.normcase(path)), digest_size=16).digest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 _HEADING_MARK = re.compile(r"#{1,6}\s+(?=\S)")
 """The beginning of an ATX heading of CommonMark."""
-_CODE_FENCES = ("```", "~~~")
+_CODE_FENCE = re.compile(r"\s*(?P<mark>`{3,}|~{3,})(?P<info>.*)")
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+")
 _NOT_SPACE = re.compile(r"\S")
 _PARAGRAPH_GAP = "\n\n"
@@ -53,7 +53,7 @@ def split_passages(content: str, max_chars: int, *, markdown: bool = False) -> I
     for paragraph in _split_paragraphs(content, markdown):
         # A heading that is followed by another heading stays with it.
         has_body = any(not part.heading_only for part in collected)
-        is_new_section = has_body and paragraph.heading != collected[-1].heading
+        is_new_section = has_body and paragraph.heading_only
         if collected and (num_chars + len(paragraph.text) > max_chars or is_new_section):
             yield _join(collected)
             collected, num_chars = [], 0
@@ -75,12 +75,12 @@ def _join(parts: list[Passage]) -> Passage:
 def _split_paragraphs(content: str, markdown: bool) -> Iterator[Passage]:
     """Split at empty lines; in Markdown, headings are paragraphs of their own and code fences are kept whole."""
     lines: list[str] = []
-    heading, first_line, in_code = "", 1, False
-    for number, line in enumerate(content.splitlines(), start=1):
-        if markdown and line.lstrip().startswith(_CODE_FENCES):
-            in_code = not in_code
-        heading_mark = _HEADING_MARK.match(line) if markdown and not in_code else None
-        is_body = bool(line.strip()) or in_code
+    heading, first_line, fence = "", 1, ""
+    # Not splitlines(), which also splits at form feeds and other characters: editors do not count these as lines.
+    for number, line in enumerate(content.removesuffix("\n").split("\n"), start=1):
+        fence = _fence_after(line, fence) if markdown else ""
+        heading_mark = _HEADING_MARK.match(line) if markdown and not fence else None
+        is_body = bool(line.strip() or fence)
         if heading_mark or not is_body:
             yield from _to_paragraph(lines, first_line, heading)
             lines = []
@@ -92,6 +92,25 @@ def _split_paragraphs(content: str, markdown: bool) -> Iterator[Passage]:
             first_line = first_line if lines else number
             lines.append(line)
     yield from _to_paragraph(lines, first_line, heading)
+
+
+def _fence_after(line: str, fence: str) -> str:
+    """Return the code fence that is open after a line of Markdown (CommonMark 0.31, section 4.5).
+
+    Args:
+        line: The line.
+        fence: The fence that is open before it; empty outside of code.
+
+    Returns:
+        Three or more backticks or tildes; empty outside of code.
+    """
+    match = _CODE_FENCE.match(line)
+    if match is None:
+        return fence
+    mark, info = match["mark"], match["info"]
+    if not fence:
+        return "" if "`" in info and mark.startswith("`") else mark
+    return "" if mark.startswith(fence) and not info.strip() else fence
 
 
 def _to_paragraph(lines: list[str], first_line: int, heading: str) -> Iterator[Passage]:

@@ -52,7 +52,7 @@ def fetch(url: str, policy: MediaPolicy, *, allow_address: Callable[[str], bool]
         raise MediaError(
             f"it could not be fetched within {policy.timeout:g} seconds; MediaPolicy(timeout=…) allows more"
         ) from error
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.InvalidURL, OSError) as error:
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpx.InvalidURL, ValueError, OSError) as error:
         raise MediaError(f"it cannot be fetched: {error or type(error).__name__}; check the URL") from error
     raise MediaError(f"it takes more than {policy.max_redirects} redirects; pass the URL to which it redirects")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from io import BytesIO
@@ -65,7 +64,7 @@ def read_image_header(reference: ImageReference, policy: MediaPolicy, *, exif: b
         image: Image.Image = reference.data
         width, height = oriented_size(image, exif)
         check_pixels(width, height, policy)
-        pixels_identity = (image.size, bytes_digest(oriented_rgb(image, exif).tobytes()))
+        pixels_identity = (width, height, bytes_digest(oriented_rgb(image, exif).tobytes()))
         return ImageHeader(width, height, pixels_identity, lambda size: to_pixels(oriented_rgb(image, exif), size))
     return _read_encoded(open_source(reference, policy), reference.page, policy, exif=exif)
 
@@ -199,11 +198,9 @@ def oriented_rgb(image: Image.Image, exif: bool) -> Image.Image:
 def _open(data: Path | bytes) -> Image.Image:
     """Open an image and read its header."""
     try:
-        with warnings.catch_warnings():
-            # `check_pixels` judges the size by our policy.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
-    except Image.DecompressionBombError as error:
+        # Pillow's warning about large images stays: filters of warnings belong to the program, not to a thread of ours.
+        return Image.open(BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PolicyError(f"it is too large to be opened safely: {error}; pass a smaller image") from error
     except UnidentifiedImageError as error:
         raise MediaError(f"this is not an image that can be read; convert it to one of {', '.join(FORMATS)}") from error

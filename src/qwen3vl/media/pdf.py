@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pypdfium2 as pdfium
 from PIL import Image
 
+from qwen3vl.concurrency.fork_safety import ForkSafeLock
 from qwen3vl.errors import MediaError
 from qwen3vl.media.images import to_pixels
 from qwen3vl.types import Pixels, Size
@@ -18,7 +18,7 @@ LONG_SIDE = 1684
 """Pixels of a rendered page's longer side: A4 at 144 dots per inch, near the models' limit of 1,843,200 pixels."""
 
 # PDFium is not thread-safe.
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 
 
 def page_count(data: Path | bytes) -> int:

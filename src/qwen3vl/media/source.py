@@ -65,12 +65,14 @@ class MediaSource:
         Call this after decoding: pixels of a changed file must not be cached under the digest of its former content.
 
         Raises:
-            MediaError: The size or the time of the last change differs.
-            OSError: The file was deleted.
+            MediaError: The size or the time of the last change differs, or the file was deleted.
         """
         if isinstance(self.encoded, bytes):
             return
-        stat = Path(self.encoded.path).stat()
+        try:
+            stat = Path(self.encoded.path).stat()
+        except OSError as error:
+            raise MediaError("the file was deleted while it was read; check its path") from error
         if (stat.st_size, stat.st_mtime_ns) != (self.encoded.size, self.encoded.mtime_ns):
             raise MediaError("the file changed while it was read; try it again")
 

@@ -23,7 +23,7 @@ from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.inputs import VideoReference
 from qwen3vl.media.isolation import decode, decode_stream
 from qwen3vl.media.policy import MediaPolicy
-from qwen3vl.media.source import FileVersion, check_pixels, open_source
+from qwen3vl.media.source import FileVersion, MediaSource, check_pixels, open_source
 from qwen3vl.types import Pixels, Size
 
 logging.getLogger("libav").setLevel(logging.ERROR)  # broken files become our errors, not FFmpeg's log lines
@@ -66,7 +66,7 @@ class VideoHeader:
     """What is known of a video before it is decoded.
 
     Attributes:
-        data: The path, or the bytes of the encoded file.
+        source: The encoded file.
         policy: Where and with which limits it is decoded.
         timeline: The frames of the whole video.
         identity: Equal only for the same content: the digest of bytes; for a file on disk its path, size and time of
@@ -75,7 +75,7 @@ class VideoHeader:
         last_frame: Index of the last frame of that part, inclusive.
     """
 
-    data: Path | bytes
+    source: MediaSource
     policy: MediaPolicy
     timeline: Timeline
     identity: Hashable
@@ -94,16 +94,17 @@ class VideoHeader:
             The resized frames, (num_frames, height, width, 3) uint8.
 
         Raises:
-            MediaError: The video is broken.
+            MediaError: The video is broken, or was changed since its header was read.
         """
         frames: dict[int, Pixels] = {}
         size = (self.timeline.height, self.timeline.width)
         with closing(
-            decode_stream(self.policy, decode_frames, self.data, size, self._targets(frame_indices))
+            decode_stream(self.policy, decode_frames, self.source.data, size, self._targets(frame_indices))
         ) as stream:
             for chunk in stream:
                 frames |= {index: resize(frame) for index, frame in chunk}
                 chunk.clear()  # while the next one arrives: large frames have hundreds of megabytes
+        self.source.require_unchanged()
         return np.stack([frames[index] for index in frame_indices])
 
     def _targets(self, frame_indices: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -117,7 +118,7 @@ class VideoHeader:
     @property
     def buffered_bytes(self) -> int:
         """Size of the encoded file that is kept in memory for `load`, in bytes; 0 for a file on disk."""
-        return len(self.data) if isinstance(self.data, bytes) else 0
+        return self.source.buffered_bytes
 
 
 def read_video_header(reference: VideoReference, policy: MediaPolicy) -> VideoHeader:
@@ -151,7 +152,7 @@ def read_video_header(reference: VideoReference, policy: MediaPolicy) -> VideoHe
             f"it lasts {duration:.0f} seconds and the media policy allows {policy.max_seconds:g} "
             "(MediaPolicy.max_seconds); pass a part of it, as video.mp4#t=start,end"
         )
-    return VideoHeader(source.data, policy, timeline, identity, first_frame, last_frame)
+    return VideoHeader(source, policy, timeline, identity, first_frame, last_frame)
 
 
 def _frame_range(reference: VideoReference, timeline: Timeline) -> tuple[int, int]:

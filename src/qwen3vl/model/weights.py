@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -248,19 +250,21 @@ def _first_names(names: list[str]) -> str:
     return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
 
 
-def open_safetensors(path: Path) -> safe_open:
-    """Open a file of weights.
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """Return a context with an open file of weights.
 
     Args:
         path: The file.
 
-    Returns:
-        The open file, a context manager.
+    Yields:
+        The open file.
 
     Raises:
-        ModelError: It is damaged or incomplete.
+        ModelError: It is damaged or incomplete, or lacks a tensor that is read.
     """
     try:
-        return safe_open(path, framework="pt")
+        with safe_open(path, framework="pt") as file:
+            yield file
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged or incomplete: {error}. Download it again") from error

@@ -119,11 +119,14 @@ class Probe:
             Number of values of a vector.
 
         Raises:
-            ModelError: The server has no embedding model, or pools other tokens than the last.
+            ModelError: The server has no embedding model, pools other tokens than the last, or returns values that
+                are not finite.
         """
         first, second = await self._ask(
             EMBED, [embed_prompt(PromptContent(texts=(text,)), EMBED_INSTRUCTION) for text in (_RELEVANT, _IRRELEVANT)]
         )
+        if not np.isfinite([first, second]).all():
+            raise ModelError(f"{self._url} returns vectors that are not finite: start vLLM with another --dtype")
         if abs(float(np.linalg.norm(first)) - 1) > _NORM_TOLERANCE or np.allclose(first, second, atol=1e-6):
             raise ModelError(
                 f"{self._url} does not return the normalized vector of the last token: start vLLM without "

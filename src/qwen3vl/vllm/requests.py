@@ -148,16 +148,20 @@ class PromptSender:
 
     async def _send_texts(self, call: Call, items: Sequence[tuple[int, Item]]) -> list[ItemOutput]:
         made = await in_thread(lambda: [self._make(call, index, item) for index, item in items])
-        prompts = [(index, prompt) for index, prompt in made if isinstance(prompt, VllmPrompt)]
-        outputs = [prompt for _, prompt in made if isinstance(prompt, ItemOutput)]
-        if prompts:
-            values = await ask(self._transport, self._model, self._task, [prompt for _, prompt in prompts])
-            outputs += [_output(index, prompt, value) for (index, prompt), value in zip(prompts, values, strict=True)]
+        outputs = [prompt for prompt in made if isinstance(prompt, ItemOutput)]
+        sent = [
+            (index, item, prompt)
+            for (index, item), prompt in zip(items, made, strict=True)
+            if isinstance(prompt, VllmPrompt)
+        ]
+        if sent:
+            values = await ask(self._transport, self._model, self._task, [prompt for *_, prompt in sent])
+            outputs += [_output(*request, value) for request, value in zip(sent, values, strict=True)]
         return outputs
 
     async def _send_media(self, call: Call, index: int, item: Item, slots: asyncio.Semaphore) -> list[ItemOutput]:
         async with slots:
-            _, prompt = await in_thread(self._make, call, index, item)
+            prompt = await in_thread(self._make, call, index, item)
             if isinstance(prompt, ItemOutput):
                 return [prompt]
             try:
@@ -168,21 +172,23 @@ class PromptSender:
                 if error.status not in _REFUSED:
                     raise
                 return [failed_output(index, item.name, InputError(str(error)))]
-            return [_output(index, prompt, value)]
+            return [_output(index, item, prompt, value)]
 
-    def _make(self, call: Call, index: int, item: Item) -> tuple[int, VllmPrompt | ItemOutput]:
+    def _make(self, call: Call, index: int, item: Item) -> VllmPrompt | ItemOutput:
         try:
             prompt = self._maker.make(call, item)
         except Exception as error:  # whatever fails in one item must not stop the others
-            return index, failed_output(index, getattr(error, "source", None) or item.name, error)
+            return failed_output(index, getattr(error, "source", None) or item.name, error)
         if prompt.notice:
             log.warning("item %d (%s): %s", index, item.name, prompt.notice)
-        return index, prompt
+        return prompt
 
 
 def _has_media(item: Item) -> bool:
     return bool(item.images or item.videos)
 
 
-def _output(index: int, prompt: VllmPrompt, value: Value) -> ItemOutput:
+def _output(index: int, item: Item, prompt: VllmPrompt, value: Value) -> ItemOutput:
+    if not np.isfinite(value).all():
+        return failed_output(index, item.name, InputError("vLLM gives values for it that are not finite"))
     return ItemOutput(index, value, notice=prompt.notice, num_tokens=len(prompt.ids))
