@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -98,9 +99,10 @@ def test_invalid_input_is_an_item_error_with_its_reason(value: Any, reason: str,
 def test_equal_images_of_every_type_have_equal_vectors(golden_embedder: Embedder, media: dict[str, Path]) -> None:
     data = media["odd"].read_bytes()
     uri = "data:image/png;base64," + base64.b64encode(data).decode()
+    escaped = f"data:image/png,{quote(data)}"
     image = Image.open(media["odd"])
-    values: list[Any] = [str(media["odd"]), media["odd"], media["odd"].as_uri(), uri, data, BytesIO(data), image]
-    values.append(np.asarray(image))
+    values: list[Any] = [str(media["odd"]), media["odd"], media["odd"].as_uri(), uri, escaped, data, BytesIO(data)]
+    values += [image, np.asarray(image)]
     vectors = golden_embedder.embed([{"image": value} for value in values] + [media["odd"], image, data])
     np.testing.assert_allclose(vectors, np.repeat(vectors[:1], len(vectors), axis=0), atol=2e-6)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from qwen3vl.errors import InputError
 
@@ -29,7 +29,7 @@ def decode_data_uri(uri: str) -> bytes:
     try:
         if header.lower().endswith(";base64"):
             return _decode_base64(content)
-        return unquote(content).encode("latin-1")
+        return unquote_to_bytes(content)
     except (binascii.Error, ValueError) as error:
         raise InputError(f"the data URI does not hold valid data: {error}; encode its content as base64") from error
 
