@@ -78,6 +78,7 @@ INVALID_INPUTS = [
     ({"video": [[]]}, "empty list of frames"),
     ({"video": [Image.new("RGB", (64, 64)), Image.new("RGB", (640, 64))]}, "different sizes"),
     ({"text": "a", "fps": 0}, "'fps' must be"),
+    ({"text": "a", "fps": 10**400}, "'fps' must be"),
     ({"text": "a", "max_frames": 1}, "'max_frames' must be"),
     ({"text": "a", "instruction": 3}, "'instruction' must be"),
     ("half \ud83d", r"the text has a lone surrogate at character 5, U\+D83D.*half of a character.*'replace'"),

@@ -23,7 +23,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".m
 
 _TIME_FRAGMENT = re.compile(r"#t=(?P<start>\d+(?:\.\d+)?)?(?:,(?P<end>\d+(?:\.\d+)?))?$")
 """A temporal media fragment, as in https://www.w3.org/TR/media-frags/: `#t=10,25`, `#t=10` or `#t=,25`."""
-_PAGE_FRAGMENT = re.compile(r"#page=(?P<page>\d+)$")
+_PAGE_FRAGMENT = re.compile(r"#page=(?P<page>\d{1,18})$")
 """A page of a PDF, as in RFC 8118."""
 _NAME_CHARACTERS = 80
 
@@ -113,7 +113,10 @@ def is_video(reference: str) -> bool:
     """
     if reference[:11].lower() == "data:video/":
         return True
-    path = urlsplit(reference).path if "://" in reference else reference
+    try:
+        path = urlsplit(reference).path if "://" in reference else reference
+    except ValueError:  # such as http://[a/b.mp4; what fetches it says so
+        path = reference
     return Path(_TIME_FRAGMENT.sub("", path)).suffix.lower() in VIDEO_SUFFIXES
 
 
@@ -161,7 +164,7 @@ def _parse_location(reference: str, kind: str) -> tuple[Origin, Any, str]:
     if scheme.startswith(("http://", "https://")):
         return "url", reference, reference
     if scheme.startswith("file://"):
-        host = urlsplit(reference).netloc
+        host = reference[len("file://") :].partition("/")[0]
         if host not in ("", "localhost"):
             raise InputError(
                 f"{reference}: a file URL names a path on this machine, not a host; write it as file:///path/to/file"
