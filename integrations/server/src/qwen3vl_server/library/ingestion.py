@@ -132,7 +132,7 @@ class Ingestion:
     def _enqueue(self, job: Job) -> None:
         self._jobs[job.id] = job
         finished = [other.id for other in self._jobs.values() if other.status in ("done", "failed")]
-        for job_id in finished[: len(finished) - _MAX_FINISHED_JOBS]:
+        for job_id in finished[:-_MAX_FINISHED_JOBS]:
             del self._jobs[job_id]
         self._waiting.put_nowait(job)
 
