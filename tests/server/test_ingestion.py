@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +16,13 @@ from qwen3vl_server.library.media_folder import MediaFolder
 from qwen3vl_server.library.points import SourceCounts
 
 from qwen3vl import Embedder, open_store
+from tests.support.library_server import LibraryServer, serve_library
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Iterator[LibraryServer]:
+    with serve_library(tmp_path) as library:
+        yield library
 
 
 def write_text(folder: MediaFolder, number: int) -> list[NewFile]:
@@ -41,3 +50,19 @@ async def test_latest_finished_ingestions_are_listed(
         assert (job.status, job.error) == ("done", None)
     await ingestion.close()
     store.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are counted on Linux only")
+def test_form_with_more_files_than_may_be_open(library: LibraryServer) -> None:
+    import resource
+
+    files = [("file", (f"{number}.txt", b"text %d" % number)) for number in range(300)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 60, limits[1]))
+    try:
+        response = library.server.client.post("/v1/documents", files=files)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert response.status_code == 202, response.text
+    assert library.finished(response.json()["id"])["added"] == 300

@@ -246,6 +246,7 @@ class _Form:
             return
         if self._part.filename is not None:
             await self._flush()
+            await asyncio.to_thread(self.files[-1][1].complete)  # a process may have some 1000 files open at once
             return
         content, self._buffer = bytes(self._buffer), bytearray()
         try:
