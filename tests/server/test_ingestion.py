@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from socket import create_connection
 
 import pytest
 from qwen3vl_server.library import ingestion as ingestion_module
 from qwen3vl_server.library.ingestion import Ingestion
-from qwen3vl_server.library.jobs import Job, NewFile
+from qwen3vl_server.library.jobs import Job, JobRecords, NewFile
 from qwen3vl_server.library.media_folder import MediaFolder
 from qwen3vl_server.library.points import SourceCounts
 
 from qwen3vl import Embedder, open_store
 from tests.support.library_server import LibraryServer, serve_library
+from tests.support.model_server import data_uri, wait_until
 
 
 @pytest.fixture
@@ -66,3 +70,31 @@ def test_form_with_more_files_than_may_be_open(library: LibraryServer) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert response.status_code == 202, response.text
     assert library.finished(response.json()["id"])["added"] == 300
+
+
+def test_documents_of_a_client_that_leaves_while_they_are_written(
+    library: LibraryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, resume = threading.Event(), threading.Event()
+    add = JobRecords.add
+
+    def add_later(self: JobRecords, job: Job) -> None:
+        writing.set()
+        assert resume.wait(60)
+        add(self, job)
+
+    monkeypatch.setattr(JobRecords, "add", add_later)
+    document = {"url": data_uri(library.files / "star.png"), "source": "left.png"}
+    body = json.dumps({"documents": [document]}).encode()
+    head = b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: %d\r\n\r\n" % len(body)
+    client = library.server.client
+    with create_connection(("127.0.0.1", library.server.port)) as connection:
+        connection.sendall(head + body)
+        assert writing.wait(60)
+    left = 'qwen3vl_requests_total{path="/v1/documents",status="499"} 1.0'
+    wait_until(lambda: left in client.get("/metrics").text)
+    resume.set()
+    wait_until(lambda: [job["status"] for job in client.get("/v1/documents/jobs").json()["jobs"]] == ["done"])
+    assert client.get("/v1/documents", params={"contains": "left.png"}).json()["total"] == 1
+    wait_until(lambda: not list((library.media / "jobs").iterdir()))
