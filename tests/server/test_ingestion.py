@@ -12,6 +12,7 @@ from pathlib import Path
 from socket import create_connection
 
 import pytest
+from qwen3vl_server import ServerSettings
 from qwen3vl_server.library import ingestion as ingestion_module
 from qwen3vl_server.library.ingestion import Ingestion
 from qwen3vl_server.library.jobs import Job, JobRecords, NewFile
@@ -98,3 +99,16 @@ def test_documents_of_a_client_that_leaves_while_they_are_written(
     wait_until(lambda: [job["status"] for job in client.get("/v1/documents/jobs").json()["jobs"]] == ["done"])
     assert client.get("/v1/documents", params={"contains": "left.png"}).json()["total"] == 1
     wait_until(lambda: not list((library.media / "jobs").iterdir()))
+
+
+def test_references_that_are_too_many_or_lack_a_source(tmp_path: Path) -> None:
+    photo = f"data:image/png;base64,{'A' * 2000}"  # longer than a source may be
+    with serve_library(tmp_path, settings=ServerSettings(max_items=3)) as library:
+        for documents, status, message in (
+            ([{"url": photo}], 400, "needs a source"),
+            ([{"url": photo, "source": "a"}] * 4, 422, "documents has 4 items, and at most 3 are accepted"),
+        ):
+            response = library.server.post("/v1/documents", {"documents": documents})
+            assert response.status_code == status, response.text
+            assert message in response.json()["message"]
+        assert library.server.client.get("/v1/documents/jobs").json()["jobs"] == []
