@@ -112,3 +112,10 @@ def test_references_that_are_too_many_or_lack_a_source(tmp_path: Path) -> None:
             assert response.status_code == status, response.text
             assert message in response.json()["message"]
         assert library.server.client.get("/v1/documents/jobs").json()["jobs"] == []
+
+
+def test_wrong_parameter_is_not_called_a_wrong_body(library: LibraryServer) -> None:
+    response = library.server.client.get("/v1/documents", params={"limit": 0})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "limit"
+    assert response.json()["message"].startswith("the request is not as the documentation at /docs says: limit: ")

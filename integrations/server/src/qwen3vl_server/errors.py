@@ -132,7 +132,7 @@ def body_error(error: RequestValidationError) -> RequestError:
     problems = [(".".join(map(str, problem["loc"][1:])), str(problem["msg"])) for problem in error.errors()]
     messages = [f"{field}: {message}" if field else message for field, message in problems[:_ERRORS_IN_MESSAGE]]
     return RequestError(
-        400, f"the body is not as the documentation at /docs says: {'; '.join(messages)}", param=problems[0][0] or None
+        400, f"the request is not as the documentation at /docs says: {'; '.join(messages)}", param=problems[0][0] or None
     )
 
 
