@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from qwen3vl_server import SERVER_POLICY, create_app
 
 from qwen3vl import Embedder, Reranker, Retriever, open_store
+from tests.support.engines import embedder_with
 from tests.support.library_server import LibraryServer, serve_library
 from tests.support.model_server import ModelServer, data_uri
 from tests.support.sample_library import STAR
@@ -169,6 +171,18 @@ def test_forms_that_are_errors(library: LibraryServer) -> None:
         assert response.status_code == status
     response = client.post("/v1/search", content=b'{"text": "a"}', headers={"Content-Type": "text/plain"})
     assert response.status_code == 400  # a page of another site may send it so
+
+
+def test_failure_of_the_model_is_no_fault_of_the_query(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("/secret/path is broken")
+
+    broken = embedder_with(Path("tiny"), stages={"forward": fail}, policy=SERVER_POLICY)
+    with closing(open_store(":memory:")) as store, ModelServer(create_app(embedder=broken, store=store)) as server:
+        response = server.post("/v1/search", {"text": "a"})
+    assert response.status_code == 500, response.text
+    assert "secret" not in response.text
+    assert "secret" in caplog.text
 
 
 def test_what_can_be_searched(library: LibraryServer) -> None:
