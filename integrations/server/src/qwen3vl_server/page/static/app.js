@@ -6,7 +6,7 @@ import { addIcons, byId, icon, showError } from "./dom.js";
 import { isHybrid, isReranked, listenToFilters, showFilters } from "./filters.js";
 import { keepPicture, listenForPictures, pictureOf, showChip } from "./query.js";
 import { focusCard, moveFocus, renderHits } from "./results.js";
-import { PAGE_SIZE, readState, writeState } from "./state.js";
+import { MAX_SHOWN, PAGE_SIZE, readState, writeState } from "./state.js";
 import { hideHit, listenToViewer, showHit } from "./viewer.js";
 
 let server = null;
@@ -93,7 +93,7 @@ function showAnswer(key, text) {
   searched = key;
   byId("status").textContent = text;
   renderHits(answer, { onOpen: openHit, onLike: searchLike });
-  byId("more").hidden = answer.hits.length === 0 || answer.hits.length < state.shown;
+  byId("more").hidden = answer.hits.length < state.shown || state.shown >= MAX_SHOWN;
   if (focusHits) focusCard(byId("results").querySelector(".open"));
   focusHits = false;
 }
