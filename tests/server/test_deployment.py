@@ -95,3 +95,14 @@ def test_unit_is_valid(tmp_path: Path) -> None:
     file.write_text(text.replace("/srv/qwen3vl/.venv/bin/qwen3vl", "/bin/true"), encoding="utf-8")
     done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone")
+def test_files_with_keys_are_private() -> None:
+    """Others cannot read what the commands of the docs write, and it is not committed."""
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if "openssl rand" in line]
+    files = [line.rpartition("> ")[2].rstrip(")") for line in commands]
+    assert files == ["/etc/qwen3vl.env", "deploy/.env"]
+    assert all(line.startswith("(umask 077; ") for line in commands)
+    assert subprocess.run(["git", "check-ignore", "--quiet", "deploy/.env"], cwd=ROOT, check=False).returncode == 0
