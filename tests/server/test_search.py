@@ -185,6 +185,20 @@ def test_failure_of_the_model_is_no_fault_of_the_query(caplog: pytest.LogCapture
     assert "secret" in caplog.text
 
 
+def test_documents_of_others_have_texts_as_source_and_locator(tmp_path: Path) -> None:
+    """What the page expects: another value in one hit would hide all of them."""
+    with serve_library(tmp_path, reranked=False) as library:
+        ids = [point.id for point in library.store.scan()][:3]
+        odd: list[dict[str, Any]] = [{"source": None}, {"source": 7, "locator": 3}, {"locator": None}]
+        for point_id, metadata in zip(ids, odd, strict=True):
+            library.store.client.overwrite_payload(
+                library.store.collection, {"page_content": "odd", "metadata": metadata}, points=[point_id]
+            )
+        hits = {hit["id"]: hit for hit in library.search(text="odd", limit=1000)["hits"]}
+        found = [(hits[point_id]["source"], hits[point_id]["locator"]) for point_id in ids]
+        assert found == [("", ""), ("7", "3"), ("", "")]
+
+
 def test_what_can_be_searched(library: LibraryServer) -> None:
     answer = library.server.client.get("/v1/search").json()
     assert answer == {
