@@ -73,6 +73,15 @@ def test_form_with_more_files_than_may_be_open(library: LibraryServer) -> None:
     assert library.finished(response.json()["id"])["added"] == 300
 
 
+def leave(library: LibraryServer, request: bytes, begun: threading.Event) -> None:
+    """Send a request, leave when the server has begun to work on it, and wait until the server knows."""
+    with create_connection(("127.0.0.1", library.server.port)) as connection:
+        connection.sendall(request)
+        assert begun.wait(60)
+    left = 'qwen3vl_requests_total{path="/v1/documents",status="499"} 1.0'
+    wait_until(lambda: left in library.server.client.get("/metrics").text)
+
+
 def test_documents_of_a_client_that_leaves_while_they_are_written(
     library: LibraryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,16 +98,29 @@ def test_documents_of_a_client_that_leaves_while_they_are_written(
     body = json.dumps({"documents": [document]}).encode()
     head = b"POST /v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += b"Content-Length: %d\r\n\r\n" % len(body)
-    client = library.server.client
-    with create_connection(("127.0.0.1", library.server.port)) as connection:
-        connection.sendall(head + body)
-        assert writing.wait(60)
-    left = 'qwen3vl_requests_total{path="/v1/documents",status="499"} 1.0'
-    wait_until(lambda: left in client.get("/metrics").text)
+    leave(library, head + body, writing)
     resume.set()
+    client = library.server.client
     wait_until(lambda: [job["status"] for job in client.get("/v1/documents/jobs").json()["jobs"]] == ["done"])
     assert client.get("/v1/documents", params={"contains": "left.png"}).json()["total"] == 1
     wait_until(lambda: not list((library.media / "jobs").iterdir()))
+
+
+def test_deletion_of_a_client_that_leaves(library: LibraryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.upload(("photo.png", (library.files / "star.png").read_bytes()))
+    pruning, resume = threading.Event(), threading.Event()
+    prune = Ingestion.prune
+
+    async def prune_later(self: Ingestion, source: str, finished: Job | None = None) -> None:
+        pruning.set()
+        assert await asyncio.to_thread(resume.wait, 60)
+        await prune(self, source, finished)
+
+    monkeypatch.setattr(Ingestion, "prune", prune_later)
+    leave(library, b"DELETE /v1/documents?source=photo.png HTTP/1.1\r\nHost: localhost\r\n\r\n", pruning)
+    assert len(library.media_files()) == 1
+    resume.set()
+    wait_until(lambda: library.media_files() == [])
 
 
 def test_references_that_are_too_many_or_lack_a_source(tmp_path: Path) -> None:

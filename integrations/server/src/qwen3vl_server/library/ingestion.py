@@ -50,7 +50,6 @@ class Ingestion:
         self._records = JobRecords(folder.jobs)
         self._jobs: dict[str, Job] = {}
         self._waiting: asyncio.Queue[Job] = asyncio.Queue()
-        self._submissions: set[asyncio.Task[Job]] = set()
         self._worker: asyncio.Task[None] | None = None
         self._files_lock = asyncio.Lock()
         """Held from when files are written until their job is known, and while files that no job needs are deleted."""
@@ -72,7 +71,6 @@ class Ingestion:
 
     async def close(self) -> None:
         """Stop; what is embedded is written first, and the next process goes on with the rest."""
-        await asyncio.gather(*self._submissions, return_exceptions=True)
         if self._worker is not None:
             self._worker.cancel()
             with suppress(asyncio.CancelledError):
@@ -90,21 +88,12 @@ class Ingestion:
     async def submit(self, write_files: Callable[[], Sequence[NewFile]]) -> Job:
         """Accept files. They are ingested even if the server is killed before.
 
-        Nor does a client that leaves while they are written undo it: the thread that writes them cannot be stopped, and
-        nobody else knows of its files.
-
         Args:
             write_files: Writes those that are not fetched into the media folder, and returns all. It runs in a thread.
 
         Returns:
             The job.
         """
-        submission = asyncio.create_task(self._submit(write_files))
-        self._submissions.add(submission)
-        submission.add_done_callback(self._submissions.discard)
-        return await asyncio.shield(submission)
-
-    async def _submit(self, write_files: Callable[[], Sequence[NewFile]]) -> Job:
         async with self._files_lock:
             job = Job(tuple(await asyncio.to_thread(write_files)))
             await asyncio.to_thread(self._records.add, job)

@@ -119,7 +119,7 @@ async def ingest_references(references: Sequence[Reference], library: Library, i
             raise RequestError(400, "this server fetches no URLs; send the content, or start it with --media-urls")
         check_source(reference.url if reference.source is None else reference.source)
         check_metadata(reference.metadata)
-    return await ingestion.submit(partial(_write_data_uris, references, ingestion.folder))
+    return await library.finish(ingestion.submit(partial(_write_data_uris, references, ingestion.folder)))
 
 
 def check_source(source: str) -> None:
