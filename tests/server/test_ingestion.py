@@ -12,7 +12,7 @@ from pathlib import Path
 from socket import create_connection
 
 import pytest
-from qwen3vl_server import ServerSettings
+from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 from qwen3vl_server.library import ingestion as ingestion_module
 from qwen3vl_server.library.ingestion import Ingestion
 from qwen3vl_server.library.jobs import Job, JobRecords, NewFile
@@ -21,7 +21,7 @@ from qwen3vl_server.library.points import SourceCounts
 
 from qwen3vl import Embedder, open_store
 from tests.support.library_server import LibraryServer, serve_library
-from tests.support.model_server import data_uri, wait_until
+from tests.support.model_server import ModelServer, data_uri, wait_until
 
 
 @pytest.fixture
@@ -37,6 +37,12 @@ def write_text(folder: MediaFolder, number: int) -> list[NewFile]:
     return [NewFile("notes", path.relative_to(folder.path).as_posix())]
 
 
+async def finished(job: Job) -> Job:
+    while job.status in ("waiting", "running"):
+        await asyncio.sleep(0.01)
+    return job
+
+
 async def test_latest_finished_ingestions_are_listed(
     tiny_embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,10 +56,32 @@ async def test_latest_finished_ingestions_are_listed(
         job = await ingestion.submit(partial(write_text, folder, number))
         submitted.insert(0, job)
         assert ingestion.jobs == submitted[:5]  # the new one, and four that have finished
-        while job.status in ("waiting", "running"):
-            await asyncio.sleep(0.01)
-        assert (job.status, job.error) == ("done", None)
+        assert (await finished(job)).status == "done"
     await ingestion.close()
+    store.close()
+
+
+async def test_documents_wait_for_a_server_of_models_that_cannot_be_reached(
+    tiny_embedder: Embedder, tmp_path: Path
+) -> None:
+    store, folder = open_store(":memory:"), MediaFolder(tmp_path)
+    store.create(tiny_embedder.recipe)
+    served = Embedder("tiny", device="cpu", policy=SERVER_POLICY)
+    with served, ModelServer(create_app(embedder=served)) as models:
+        embedder = Embedder(models.url, max_retries=0)
+    with embedder:
+        ingestion = Ingestion(embedder, store, folder, SourceCounts(store))
+        ingestion.start()
+        job = await finished(await ingestion.submit(partial(write_text, folder, 1)))
+        assert job.status == "failed"
+        assert "cannot be reached" in str(job.error)
+        await ingestion.close()
+    again = Ingestion(tiny_embedder, store, folder, SourceCounts(store))
+    again.start()
+    (repeated,) = again.jobs
+    await finished(repeated)
+    assert (repeated.id, repeated.status, repeated.added) == (job.id, "done", 1)
+    await again.close()
     store.close()
 
 
