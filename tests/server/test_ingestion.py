@@ -89,7 +89,7 @@ async def test_documents_wait_for_a_server_of_models_that_cannot_be_reached(
 def test_form_with_more_files_than_may_be_open(library: LibraryServer) -> None:
     import resource
 
-    files = [("file", (f"{number}.txt", b"text %d" % number)) for number in range(300)]
+    files = [("file", (f"{number}.txt", b"text %d" % number)) for number in range(150)]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 60, limits[1]))
@@ -98,7 +98,7 @@ def test_form_with_more_files_than_may_be_open(library: LibraryServer) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert response.status_code == 202, response.text
-    assert library.finished(response.json()["id"])["added"] == 300
+    assert library.finished(response.json()["id"])["added"] == 150
 
 
 def leave(library: LibraryServer, request: bytes, begun: threading.Event) -> None:
