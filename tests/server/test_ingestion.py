@@ -91,8 +91,9 @@ def test_form_with_more_files_than_may_be_open(library: LibraryServer) -> None:
 
     files = [("file", (f"{number}.txt", b"text %d" % number)) for number in range(150)]
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 60, limits[1]))
+    used = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+    free = [number for number in range(limits[0]) if number not in used]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[60], limits[1]))  # new files get the lowest free numbers
     try:
         response = library.server.client.post("/v1/documents", files=files)
     finally:
