@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -77,6 +78,7 @@ INVALID_INPUTS = [
     ({"video": [[]]}, "empty list of frames"),
     ({"video": [Image.new("RGB", (64, 64)), Image.new("RGB", (640, 64))]}, "different sizes"),
     ({"text": "a", "fps": 0}, "'fps' must be"),
+    ({"text": "a", "fps": 10**400}, "'fps' must be"),
     ({"text": "a", "max_frames": 1}, "'max_frames' must be"),
     ({"text": "a", "instruction": 3}, "'instruction' must be"),
     ("half \ud83d", r"the text has a lone surrogate at character 5, U\+D83D.*half of a character.*'replace'"),
@@ -98,9 +100,10 @@ def test_invalid_input_is_an_item_error_with_its_reason(value: Any, reason: str,
 def test_equal_images_of_every_type_have_equal_vectors(golden_embedder: Embedder, media: dict[str, Path]) -> None:
     data = media["odd"].read_bytes()
     uri = "data:image/png;base64," + base64.b64encode(data).decode()
+    escaped = f"data:image/png,{quote(data)}"
     image = Image.open(media["odd"])
-    values: list[Any] = [str(media["odd"]), media["odd"], media["odd"].as_uri(), uri, data, BytesIO(data), image]
-    values.append(np.asarray(image))
+    values: list[Any] = [str(media["odd"]), media["odd"], media["odd"].as_uri(), uri, escaped, data, BytesIO(data)]
+    values += [image, np.asarray(image)]
     vectors = golden_embedder.embed([{"image": value} for value in values] + [media["odd"], image, data])
     np.testing.assert_allclose(vectors, np.repeat(vectors[:1], len(vectors), axis=0), atol=2e-6)
 

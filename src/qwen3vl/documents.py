@@ -146,10 +146,11 @@ class Document:
         image, video = metadata.pop("image", None), metadata.pop("video", None)
         kind: Kind = "clip" if video else "picture" if image else "text"
         return cls(
-            source=metadata.pop("source", ""),
+            # Others may have a number or nothing under these keys.
+            source=str(metadata.pop("source", "") or ""),
             kind=metadata.pop("kind", kind),
             content_hash=metadata.pop("content_hash", ""),
-            locator=metadata.pop("locator", ""),
+            locator=str(metadata.pop("locator", "") or ""),
             text=payload.get("page_content") or "",
             image=image,
             video=video,

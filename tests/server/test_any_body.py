@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
@@ -67,3 +68,26 @@ def test_nested_and_huge_json(tiny_server: ModelServer) -> None:
     for body in bodies:
         response = tiny_server.client.post("/v1/embeddings", content=body, headers={"Content-Type": "application/json"})
         assert response.status_code == 400, response.text
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"text": "a", "fps": 10**400},
+        {"image": "file://[a/b.png"},
+        {"video": ["http://[a/b.mp4"]},
+        {"image": f"data:application/pdf;base64,JVBERi0=#page={'9' * 5_000}"},
+    ],
+)
+def test_values_that_python_cannot_convert(tiny_server: ModelServer, item: Any) -> None:
+    for path, body in (
+        ("/v1/embeddings", {"input": [item]}),
+        ("/v1/rerank", {"query": item, "documents": ["a"]}),
+        ("/qwen3vl/score", {"query": "a", "documents": [item]}),
+    ):
+        response = tiny_server.post(path, body)
+        if path == "/qwen3vl/score":
+            assert response.status_code == 200, response.text
+            assert [error["index"] for error in response.json()["errors"]] == [0]
+        else:
+            assert response.status_code == 400, response.text

@@ -95,6 +95,7 @@ def test_unknown_paths_and_methods(server: ModelServer) -> None:
         response = server.client.request(method, path)
         assert response.status_code == status
         assert "/docs lists the endpoints" in response.json()["error"]["message"]
+    assert response.headers["Allow"] == "POST"
 
 
 def test_body_that_is_not_json(server: ModelServer) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from qwen3vl.cli import main
 from tests.server.test_serve import needs_entry_point
+from tests.support.model_server import ModelServer
 from tests.test_docs import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -95,3 +97,28 @@ def test_unit_is_valid(tmp_path: Path) -> None:
     file.write_text(text.replace("/srv/qwen3vl/.venv/bin/qwen3vl", "/bin/true"), encoding="utf-8")
     done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone")
+def test_files_with_keys_are_private() -> None:
+    """Others cannot read what the commands of the docs write, and it is not committed."""
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if "openssl rand" in line]
+    files = [line.rpartition("> ")[2].rstrip(")") for line in commands]
+    assert files == ["/etc/qwen3vl.env", "deploy/.env"]
+    assert all(line.startswith("(umask 077; ") for line in commands)
+    assert subprocess.run(["git", "check-ignore", "--quiet", "deploy/.env"], cwd=ROOT, check=False).returncode == 0
+
+
+def test_health_check_asks_the_server_itself(tiny_server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever proxy the environment of the container names."""
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    (check,) = (rest.partition(" CMD ")[2] for name, rest in instructions() if name == "HEALTHCHECK")
+    program, *arguments = json.loads(check)
+    assert program == "python"
+    for port, healthy in ((tiny_server.port, True), (9, False)):
+        command = [sys.executable, *(argument.replace(":8000/", f":{port}/") for argument in arguments)]
+        assert (subprocess.run(command, capture_output=True, check=False).returncode == 0) == healthy

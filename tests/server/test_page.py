@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from qwen3vl_server import ServerSettings
+from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 
+from qwen3vl import Document, Embedder, open_store
+from qwen3vl.stores import Point
 from tests.support.browser import needs_chromium, open_browser, open_page, wait_for
+from tests.support.fake_embedder import fake_vector
 from tests.support.library_server import LibraryServer, serve_library
+from tests.support.model_server import ModelServer
 from tests.support.sample_library import MOVER, SLIDE, STAR
 
 pytestmark = needs_chromium
@@ -101,6 +106,23 @@ def test_more_hits(page: Any, library: LibraryServer) -> None:
     wait_for(page, "document.querySelectorAll('.card').length > 24")
     assert page.url.endswith("n=48")
     assert page.evaluate("document.activeElement.closest('.card') === document.querySelectorAll('.card')[24]")
+
+
+def test_more_ends_before_the_limit_of_the_server(browser: Any) -> None:
+    documents = [Document(f"{number}.txt", "text", text=f"text {number}") for number in range(1001)]
+    with Embedder("tiny", device="cpu", policy=SERVER_POLICY) as embedder, closing(open_store(":memory:")) as store:
+        recipe = embedder.recipe
+        store.create(recipe)
+        vectors = [fake_vector(document.text, recipe.dimensions) for document in documents]
+        ids = [store.point_id(document, recipe) for document in documents]
+        store.upsert([Point(*fields) for fields in zip(ids, vectors, documents, strict=True)])
+        app = create_app(embedder=embedder, store=store)
+        with ModelServer(app) as server, open_page(browser, base_url=server.url) as page:
+            page.goto("/?q=a&n=936")
+            page.click("#more")
+            wait_for(page, "document.querySelectorAll('.card').length === 960")
+            assert page.locator("#more").is_hidden()
+            assert page.locator("#error").is_hidden()
 
 
 def test_dropped_pasted_and_chosen_pictures(page: Any, library: LibraryServer) -> None:

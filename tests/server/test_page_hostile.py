@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ PAYLOADS = (
     "'-alert(5)-'",
     "{{7*7}}${alert(6)}",
 )
+LONG = "n" * 900
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LibraryServer]
         sources = [f"{payload}{suffix}" for suffix in (".png", ".txt") for payload in PAYLOADS]
         assert library.upload(*files, data={"source": sources})["failed"] == []
         library.upload(("captioned.png", star), data={"metadata": '{"<b>key</b>": "<script>alert(7)</script>"}'})
+        library.upload(("x.png", star), data={"source": LONG, "metadata": json.dumps({LONG: LONG})})
         yield library
 
 
@@ -78,6 +81,19 @@ def test_metadata_and_errors_are_text(page: Any, library: LibraryServer) -> None
     page.goto("/?q=b")
     page.wait_for_selector("#error:not([hidden])")
     assert page.inner_text("#error") == PAYLOADS[0]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_and_keys_widen_nothing(browser: Any, library: LibraryServer, width: int) -> None:
+    options = {"base_url": library.server.url, "viewport": {"width": width, "height": 800}}
+    with open_page(browser, **options) as page:
+        page.goto(f"/?q=a&source={LONG}")
+        page.wait_for_selector(".card")
+        assert page.locator("html").evaluate("(element) => element.scrollWidth") == width
+        page.click(".card .open")
+        page.wait_for_selector("#viewer-metadata dd")
+        assert page.locator(".details").evaluate("(element) => element.scrollWidth <= element.clientWidth")
+        assert page.locator("#viewer-metadata dd").bounding_box()["width"] > 100
 
 
 def test_policy_stops_scripts(browser: Any, library: LibraryServer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from qwen3vl_server import SERVER_POLICY, create_app
 
 from qwen3vl import Embedder, Reranker, Retriever, open_store
+from tests.support.engines import embedder_with
 from tests.support.library_server import LibraryServer, serve_library
 from tests.support.model_server import ModelServer, data_uri
 from tests.support.sample_library import STAR
@@ -169,6 +171,32 @@ def test_forms_that_are_errors(library: LibraryServer) -> None:
         assert response.status_code == status
     response = client.post("/v1/search", content=b'{"text": "a"}', headers={"Content-Type": "text/plain"})
     assert response.status_code == 400  # a page of another site may send it so
+
+
+def test_failure_of_the_model_is_no_fault_of_the_query(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("/secret/path is broken")
+
+    broken = embedder_with(Path("tiny"), stages={"forward": fail}, policy=SERVER_POLICY)
+    with closing(open_store(":memory:")) as store, ModelServer(create_app(embedder=broken, store=store)) as server:
+        response = server.post("/v1/search", {"text": "a"})
+    assert response.status_code == 500, response.text
+    assert "secret" not in response.text
+    assert "secret" in caplog.text
+
+
+def test_documents_of_others_have_texts_as_source_and_locator(tmp_path: Path) -> None:
+    """What the page expects: another value in one hit would hide all of them."""
+    with serve_library(tmp_path, reranked=False) as library:
+        ids = [point.id for point in library.store.scan()][:3]
+        odd: list[dict[str, Any]] = [{"source": None}, {"source": 7, "locator": 3}, {"locator": None}]
+        for point_id, metadata in zip(ids, odd, strict=True):
+            library.store.client.overwrite_payload(
+                library.store.collection, {"page_content": "odd", "metadata": metadata}, points=[point_id]
+            )
+        hits = {hit["id"]: hit for hit in library.search(text="odd", limit=1000)["hits"]}
+        found = [(hits[point_id]["source"], hits[point_id]["locator"]) for point_id in ids]
+        assert found == [("", ""), ("7", "3"), ("", "")]
 
 
 def test_what_can_be_searched(library: LibraryServer) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from qwen3vl_server.library.opening import ServedStore
 
 from qwen3vl.cli import extensions, main
 from tests.server.test_serve import needs_entry_point
@@ -50,6 +51,23 @@ def finish(client: httpx.Client, job_id: str) -> Any:
         assert time.monotonic() < give_up
         time.sleep(0.05)
     return job
+
+
+def test_folder_of_uploads_is_beside_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path.resolve() / "library"
+    library.mkdir()
+    monkeypatch.chdir(library)
+    beside = tmp_path.resolve() / "library.media"
+    for location, media in (
+        (".", beside),
+        ("chroma:./", beside),
+        ("inner/..", beside),
+        (str(library), beside),
+        ("inner", Path("inner.media")),
+        (":memory:", None),
+        ("http://localhost:6333", None),
+    ):
+        assert ServedStore(location, "qwen3vl").media_folder == media, location
 
 
 def test_uploads_outlive_kill_9(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _parse_mapping(mapping: Mapping[str, Any]) -> Item:
     instruction, fps, max_frames = mapping.get("instruction"), mapping.get("fps"), mapping.get("max_frames")
     if instruction is not None and not isinstance(instruction, str):
         raise InputError(f"'instruction' must be a str; this is {type_name(instruction)}")
-    if fps is not None and not (isinstance(fps, Real) and not isinstance(fps, bool) and 0 < float(fps) < math.inf):
+    if fps is not None and not _is_rate(fps):
         raise InputError(f"'fps' must be a positive number of frames per second; this is {fps!r}")
     if max_frames is not None and not (isinstance(max_frames, Integral) and int(max_frames) >= _MIN_FRAMES):
         raise InputError(f"'max_frames' must be a whole number of at least {_MIN_FRAMES}; this is {max_frames!r}")
@@ -102,6 +102,13 @@ def _parse_mapping(mapping: Mapping[str, Any]) -> Item:
         max_frames=None if max_frames is None else int(max_frames),
     )
     return _require_content(item)
+
+
+def _is_rate(value: Any) -> bool:
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _require_content(item: Item) -> Item:

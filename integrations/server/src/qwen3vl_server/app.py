@@ -142,9 +142,13 @@ def _check_models(models: dict[str, BackendOwner[Any]]) -> None:
 
 
 def _answer_error(_request: Any, error: Exception) -> Response:
+    headers: Mapping[str, str] = {}
     if isinstance(error, RequestValidationError):
         error = body_error(error)
     elif isinstance(error, HTTPException):  # of FastAPI itself: an unknown path or method, a body that is not JSON
+        headers = error.headers or {}
         error = RequestError(error.status_code, f"{error.detail}; /docs lists the endpoints")
     assert isinstance(error, RequestError)  # noqa: S101 (no other class is registered)
-    return error_response(error)
+    response = error_response(error)
+    response.headers.update(headers)  # such as Allow, which a wrong method has to be answered with
+    return response

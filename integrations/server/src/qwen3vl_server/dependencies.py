@@ -1,4 +1,7 @@
-"""What the routes get from the application."""
+"""What the routes get from the application.
+
+These functions are coroutines so that FastAPI does not call them on a thread.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pydantic import WithJsonSchema
 from qwen3vl_server.service import ModelService
 
 
-def get_service(request: Request) -> ModelService:
+async def get_service(request: Request) -> ModelService:
     """Return the application's models.
 
     Args:
@@ -23,7 +26,7 @@ def get_service(request: Request) -> ModelService:
     return service
 
 
-def get_request_id(request: Request) -> str:
+async def get_request_id(request: Request) -> str:
     """Return the id of a request.
 
     Args:

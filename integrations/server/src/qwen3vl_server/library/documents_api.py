@@ -176,7 +176,7 @@ async def delete_documents(
     id: Annotated[list[str] | None, Query(description="Ids of points.")] = None,  # noqa: A002 (name of the parameter)
 ) -> AsciiJSONResponse:
     """Delete documents, and the uploaded files that none shows any more. What is not there is ignored."""
-    return AsciiJSONResponse({"deleted": await delete(library, source or [], id or [])})
+    return AsciiJSONResponse({"deleted": await library.finish(delete(library, source or [], id or []))})
 
 
 def _ingestion(library: Library) -> Ingestion:

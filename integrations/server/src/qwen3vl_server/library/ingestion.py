@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from qwen3vl.documents import Document
-from qwen3vl.errors import Qwen3VLError, StoreError
+from qwen3vl.errors import Qwen3VLError, ServerError, StoreError
 from qwen3vl.ingestion import LoaderItem, Report, aingest
 from qwen3vl.stores import AsyncStore
 from qwen3vl_server.errors import RequestError
@@ -132,7 +132,7 @@ class Ingestion:
     def _enqueue(self, job: Job) -> None:
         self._jobs[job.id] = job
         finished = [other.id for other in self._jobs.values() if other.status in ("done", "failed")]
-        for job_id in finished[: len(finished) - _MAX_FINISHED_JOBS]:
+        for job_id in finished[:-_MAX_FINISHED_JOBS]:
             del self._jobs[job_id]
         self._waiting.put_nowait(job)
 
@@ -148,7 +148,7 @@ class Ingestion:
                 if isinstance(error, Qwen3VLError):
                     job.error = str(error)
                 log.exception("ingestion %s failed", job.id)
-                if isinstance(error, StoreError):
+                if isinstance(error, (StoreError, ServerError)):
                     continue  # its record stays: the next process tries again
             try:
                 await asyncio.to_thread(self._records.remove, job)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.documents import Document
@@ -30,6 +30,8 @@ from qwen3vl_server.settings import ServerSettings
 if TYPE_CHECKING:  # they import torch
     from qwen3vl.embedder import Embedder
     from qwen3vl.reranker import Reranker
+
+T = TypeVar("T")
 
 _THUMBNAIL_CACHE_BYTES = 64 * 2**20
 _POINT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -88,6 +90,7 @@ class Library:
         self._thumbnails = ByteCache(_THUMBNAIL_CACHE_BYTES)
         self._opening = asyncio.Lock()
         self._is_open = False
+        self._unfinished: set[asyncio.Task[Any]] = set()
 
     @property
     def policy(self) -> MediaPolicy:
@@ -121,8 +124,23 @@ class Library:
         try:
             yield
         finally:
+            await asyncio.gather(*self._unfinished, return_exceptions=True)
             if self.ingestion is not None:
                 await self.ingestion.close()
+
+    async def finish(self, change: Coroutine[Any, Any, T]) -> T:
+        """Await a change of points and files, which is made to its end although the client of the request leaves.
+
+        Args:
+            change: The change; half of it would leave files behind of which nobody knows.
+
+        Returns:
+            Its result.
+        """
+        task = asyncio.create_task(change)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        return await asyncio.shield(task)
 
     async def document(self, point_id: str) -> Document:
         """Return a stored document.

@@ -143,6 +143,13 @@ class IncomingFile:
         self._hash.update(data)
         self._file.write(data)
 
+    def complete(self) -> None:
+        """Write the file to the disk and close it. Doing so again does nothing."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
     def move_to(self, path: Path) -> Path:
         """Move the file; it is durable when this returns.
 
@@ -152,9 +159,7 @@ class IncomingFile:
         Returns:
             The path.
         """
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        self.complete()
         rename(self._path, path)
         return path
 

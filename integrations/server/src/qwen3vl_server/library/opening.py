@@ -35,6 +35,8 @@ class ServedStore:
         if self.media is not None or address == ":memory:" or "://" in address:
             return self.media
         folder = Path(address)
+        if folder.name in ("", ".."):  # such as --store .
+            folder = folder.resolve()
         return folder.with_name(f"{folder.name}.media")
 
     def extend(self, policy: MediaPolicy, settings: ServerSettings) -> MediaPolicy:

@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from qwen3vl.errors import InputError
+from qwen3vl.errors import BatchError, InputError
 from qwen3vl.inputs import Item
 from qwen3vl.stores import Hit, Mode
-from qwen3vl_server.errors import RequestError
+from qwen3vl_server.errors import RequestError, items_error
 from qwen3vl_server.inputs import parse_input
 from qwen3vl_server.library.failures import store_failures
 from qwen3vl_server.library.library import Library
@@ -85,6 +85,10 @@ async def search(library: Library, request: SearchRequest) -> SearchResult:
                 else:
                     hits = await _like(library, request, rerank)
         except (InputError, ValueError) as error:
+            # What the model is at fault for is no error of the query.
+            failed = error.__cause__.errors if isinstance(error.__cause__, BatchError) else ()
+            if any(failure.__cause__ and not isinstance(failure.__cause__, InputError) for failure in failed):
+                raise items_error(failed, "query") from error
             raise RequestError(400, str(error)) from error
     return SearchResult(hits, mode, rerank)
 

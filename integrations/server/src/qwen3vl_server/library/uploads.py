@@ -98,11 +98,18 @@ async def ingest_references(references: Sequence[Reference], library: Library, i
         The job.
 
     Raises:
-        RequestError: A reference is no http(s) URL and no data URI, or URLs are not fetched.
+        RequestError: There are too many (status 422), a reference is no http(s) URL and no data URI, or URLs are not
+            fetched.
     """
+    max_items = library.settings.max_items
+    if len(references) > max_items:
+        raise RequestError(
+            422,
+            f"documents has {len(references)} items, and at most {max_items} are accepted; send several requests",
+            param="documents",
+            code="too_many_items",
+        )
     for reference in references:
-        check_source(reference.url if reference.source is None else reference.source)
-        check_metadata(reference.metadata)
         if _is_data_uri(reference.url):
             if reference.source is None:
                 raise RequestError(400, "a document in a data URI needs a source, by which it can be deleted")
@@ -110,7 +117,9 @@ async def ingest_references(references: Sequence[Reference], library: Library, i
             raise RequestError(400, "the server opens no files: send an http(s) URL, a data URI, or upload the file")
         elif not library.policy.urls:
             raise RequestError(400, "this server fetches no URLs; send the content, or start it with --media-urls")
-    return await ingestion.submit(partial(_write_data_uris, references, ingestion.folder))
+        check_source(reference.url if reference.source is None else reference.source)
+        check_metadata(reference.metadata)
+    return await library.finish(ingestion.submit(partial(_write_data_uris, references, ingestion.folder)))
 
 
 def check_source(source: str) -> None:
@@ -246,6 +255,7 @@ class _Form:
             return
         if self._part.filename is not None:
             await self._flush()
+            await asyncio.to_thread(self.files[-1][1].complete)  # a process may have some 1000 files open at once
             return
         content, self._buffer = bytes(self._buffer), bytearray()
         try:

@@ -6,13 +6,16 @@ import { addIcons, byId, icon, showError } from "./dom.js";
 import { isHybrid, isReranked, listenToFilters, showFilters } from "./filters.js";
 import { keepPicture, listenForPictures, pictureOf, showChip } from "./query.js";
 import { focusCard, moveFocus, renderHits } from "./results.js";
-import { PAGE_SIZE, readState, writeState } from "./state.js";
+import { MAX_SHOWN, PAGE_SIZE, readState, writeState } from "./state.js";
 import { hideHit, listenToViewer, showHit } from "./viewer.js";
+
+const MAX_AGE_MS = 50 * 60 * 1000; // the URLs of media in an answer may be valid for an hour only
 
 let server = null;
 let state = readState(location.search);
 let answer = { hits: [], mode: "dense", reranked: false };
 let searched = ""; // what `answer` is the answer to
+let searchedAt = 0; // when it came
 let running = null;
 let shownHit = null; // in the viewer
 let focusHits = false; // when they arrive, because what had the focus has led to them
@@ -40,7 +43,7 @@ async function show(isNew = true) {
   showFilters(state, server);
   if (isNew) showChip(picture(), state.like);
   if (!state.hit) leaveHit();
-  if (searchKey() !== searched) await runSearch();
+  if (searchKey() !== searched || Date.now() - searchedAt > MAX_AGE_MS) await runSearch();
   if (state.hit) await showOpenHit();
 }
 
@@ -91,9 +94,10 @@ function searchBody() {
 
 function showAnswer(key, text) {
   searched = key;
+  searchedAt = Date.now();
   byId("status").textContent = text;
   renderHits(answer, { onOpen: openHit, onLike: searchLike });
-  byId("more").hidden = answer.hits.length === 0 || answer.hits.length < state.shown;
+  byId("more").hidden = answer.hits.length < state.shown || state.shown >= MAX_SHOWN;
   if (focusHits) focusCard(byId("results").querySelector(".open"));
   focusHits = false;
 }

@@ -1,7 +1,7 @@
 // What is searched for, as the address bar has it: a link to a search is a link to this page.
 
 export const PAGE_SIZE = 24;
-const MAX_SHOWN = 960;
+export const MAX_SHOWN = 960; // pages within what the server returns at most
 export const KINDS = ["picture", "page", "clip", "text"];
 
 // The fields that are not in a URL have these values. `hybrid` and `rerank` are null where the user has not chosen.
