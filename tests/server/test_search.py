@@ -156,6 +156,7 @@ def test_forms_that_are_errors(library: LibraryServer) -> None:
         (part.replace(b"form-data; name", b"attachment; name") + b"\r\n--x--\r\n", "lacks `Content-Disposition"),
         (part.replace(b'name="text"', b"") + b"\r\n--x--\r\n", "no name"),
         (part.replace(b"text", b"text\xff") + b"\r\n--x--\r\n", "no UTF-8"),
+        (part.replace(b"text", b"t" * 10_000) + b"\r\n--x--\r\n", "header size"),
         (part[:-1] + b"\xff\r\n--x--\r\n", "no valid UTF-8"),
         (part.replace(b'"text"', b'"filter"') + b"\r\n--x--\r\n", "no valid JSON"),
         (part.replace(b'"text"', b'"document"; filename="x"') + b"\r\n--x--\r\n", "has no use"),

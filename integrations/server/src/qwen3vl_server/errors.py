@@ -131,7 +131,8 @@ def body_error(error: RequestValidationError) -> RequestError:
         return RequestError(400, f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}")
     problems = [(".".join(map(str, problem["loc"][1:])), str(problem["msg"])) for problem in error.errors()]
     messages = [f"{field}: {message}" if field else message for field, message in problems[:_ERRORS_IN_MESSAGE]]
-    message = f"the request is not as the documentation at /docs says: {'; '.join(messages)}"
+    part = "body" if first["loc"][0] == "body" else "request"  # a parameter is in no body
+    message = f"the {part} is not as the documentation at /docs says: {'; '.join(messages)}"
     return RequestError(400, message, param=problems[0][0] or None)
 
 
