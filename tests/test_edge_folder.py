@@ -8,12 +8,12 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from qwen3vl_qdrant import QdrantEdgeStore
-from qwen3vl_qdrant.edge.collection import EdgeCollection
+from qwen3vl_qdrant import Layout, QdrantEdgeStore
+from qwen3vl_qdrant.edge.collection import EdgeCollection, read_quantized_vectors
 from qwen3vl_qdrant.edge.folder import EdgeFolder
 
 from qwen3vl import StoreError
-from tests.test_edge_stores import filled_store
+from tests.test_edge_stores import DIMENSIONS, filled_store
 
 
 def test_garbage_collector_may_release_a_folder_while_another_is_opened(
@@ -53,3 +53,22 @@ def test_folder_is_unlocked_although_a_collection_cannot_be_closed(
             store.close()
     del store
     assert QdrantEdgeStore(tmp_path / "store").count() == 10
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(quantization="scalar"), Layout(short=16, quantization="binary")])
+def test_quantized_vectors_are_read_before_the_engine_loads_them(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qwen3vl_qdrant.edge.configs.INDEXING_THRESHOLD_KB", 100)
+    store = filled_store(tmp_path / "store", 2000, layout=layout)
+    store.build_index()
+    store.close()
+    num_bytes: list[int] = []
+    monkeypatch.setattr(
+        "qwen3vl_qdrant.edge.collection.read_quantized_vectors",
+        lambda shard: num_bytes.append(read_quantized_vectors(shard)),
+    )
+    assert QdrantEdgeStore(tmp_path / "store").count() == 2000
+    values = {None: 0, "scalar": DIMENSIONS, "binary": 16 // 8}[layout.quantization]
+    assert sum(num_bytes) >= 2000 * values
+    assert bool(sum(num_bytes)) == (layout.quantization is not None)
