@@ -162,7 +162,7 @@ def test_device_of_the_environment_is_not_that_of_a_server_in_pickles_either(
     component: type[Qwen3VLEmbedding | Qwen3VLRerank], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QWEN3VL_DEVICE", "cuda")
-    for settings, has_device in (({}, False), ({"device": "cpu"}, True)):
-        made = component(model="http://127.0.0.1:9", **settings)
+    url = "http://127.0.0.1:9"
+    for made, has_device in ((component(model=url), False), (component(model=url, device="cpu"), True)):
         for copied in (made, pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
             assert ("device" in copied.engine_arguments(copied.model, None)) == has_device
