@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -254,3 +255,14 @@ def test_lost_points_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(destination.core, "build_index", lose)
     with pytest.raises(StoreError, match=r"2 of 44 points are missing \(\S+, \S+\). Missing points are copied by the"):
         copy_store(source, destination)
+
+
+def test_points_of_others_without_a_source_are_copied_and_found_by_words() -> None:
+    source = fill(memory_store(), DOCUMENTS[:3])
+    payload = {"page_content": "written by LangChain", "metadata": {"source": None, "locator": 5}}
+    vector = fake_vector("others").tolist()
+    source.client.upsert("qwen3vl", [models.PointStruct(id=str(UUID(int=9)), vector=vector, payload=payload)])
+    destination = memory_store(layout=Layout(hybrid=True))
+    assert copy_store(source, destination).copied == 4
+    (hit,) = destination.search(fake_vector("others"), 1, mode="text", text="LangChain")
+    assert (hit.document.source, hit.document.locator, hit.document.text) == ("", "5", "written by LangChain")

@@ -48,6 +48,8 @@ QUERIES: dict[str, dict[str, Any]] = {
     "array": {"query": VECTORS[-1]},
     "id": {"query": 7},
     "id with a filter": {"query": 7, "query_filter": ODD},
+    "id as a UUID": {"query": UUID(int=9)},
+    "UUID among examples": {"query": models.RecommendQuery(recommend=models.RecommendInput(positive=[UUID(int=9), 3]))},
     "page and threshold": {"query": QUERY, "offset": 3, "score_threshold": 0.1},
     "exact": {"query": QUERY, "search_params": models.SearchParams(exact=True)},
     "no vectors, some payload": {"query": QUERY, "with_payload": ["number", "deep.a"], "with_vectors": True},
@@ -71,6 +73,8 @@ QUERIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_queries_find_what_local_mode_finds(client: EdgeClient, local: QdrantClient, name: str) -> None:
+    for each in (local, client):
+        each.upsert(NAME, [models.PointStruct(id=UUID(int=9), vector=VECTORS[55].tolist(), payload={})])
     expected, found = (each.query_points(NAME, **{"limit": 8, **QUERIES[name]}).points for each in (local, client))
     if name in ("context", "fusion"):  # equal scores: their order is free
         assert [hit.score for hit in found] == pytest.approx([hit.score for hit in expected], abs=1e-4)

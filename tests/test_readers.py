@@ -154,6 +154,9 @@ def test_llama_index_qdrant_finds_nodes(qdrant: QdrantClient, document: Document
     result: Any = LlamaQdrant("qwen3vl", client=qdrant).query(node_query(document))
     assert result.similarities == pytest.approx([1], abs=1e-5)
     check_node(result.nodes[0], document)
+    source_filter = MetadataFilters(filters=[MetadataFilter(key="metadata.source", value=document.source)])
+    result = LlamaQdrant("qwen3vl", client=qdrant).query(node_query(DOCUMENTS[0], filters=source_filter))
+    assert [node.metadata["source"] for node in result.nodes] == [document.source]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import UserList
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -182,6 +183,27 @@ def test_delete_where_refuses_filters_without_a_condition(store: Store) -> None:
             store.delete_where(empty_filter)
         assert len(store.search(query_vector(documents[0]), 9, where=empty_filter)) == 9
     assert store.count() == 9
+
+
+def test_upsert_replaces_the_metadata_of_a_point(store: Store) -> None:
+    documents = passages(3)
+    ingest(documents, FakeEmbedder(), store)
+    changed = replace(documents[1], metadata={"number": 50, "new": True})
+    query = query_vector(changed)
+    store.upsert([Point(store.point_id(changed, fake_recipe()), query, changed)])
+    assert [hit.document for hit in store.search(query, 3, where={"number": 50, "new": True})] == [changed]
+    assert [hit.document for hit in store.search(query, 3, where={"even": False})] == []
+    assert store.count() == 3
+
+
+def test_collection_that_others_have_deleted_does_not_exist(store: Store) -> None:
+    ingest(passages(3), FakeEmbedder(), store)
+    assert store.count() == 3
+    store.client.delete_collection(store.collection)
+    assert store.recipe() is None
+    assert store.count() == 0
+    ingest(passages(2), FakeEmbedder(), store)
+    assert store.count() == 2
 
 
 @pytest.mark.parametrize("name", ["collection", "tenant"])

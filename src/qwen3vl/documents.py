@@ -146,11 +146,10 @@ class Document:
         image, video = metadata.pop("image", None), metadata.pop("video", None)
         kind: Kind = "clip" if video else "picture" if image else "text"
         return cls(
-            # Others may have a number or nothing under these keys.
-            source=str(metadata.pop("source", "") or ""),
+            source=_to_text(metadata.pop("source", None)),
             kind=metadata.pop("kind", kind),
-            content_hash=metadata.pop("content_hash", ""),
-            locator=str(metadata.pop("locator", "") or ""),
+            content_hash=_to_text(metadata.pop("content_hash", None)),
+            locator=_to_text(metadata.pop("locator", None)),
             text=payload.get("page_content") or "",
             image=image,
             video=video,
@@ -176,6 +175,11 @@ def has_former_keys(metadata: Mapping[str, Any]) -> bool:
         True if all of `FORMER_KEYS` are there.
     """
     return all(former in metadata for former in FORMER_KEYS.values())
+
+
+def _to_text(value: Any) -> str:
+    """Return a text field as it is; others may have written None, or a number."""
+    return "" if value is None else str(value)
 
 
 @dataclass(frozen=True, slots=True)

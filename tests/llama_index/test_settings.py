@@ -155,3 +155,14 @@ def test_policy_with_folders_decodes_in_processes_of_its_own(library_folder: Pat
         decoder_leases.clear()
         assert use()
         assert decoder_leases
+
+
+@pytest.mark.parametrize("component", [Qwen3VLEmbedding, Qwen3VLRerank])
+def test_device_of_the_environment_is_not_that_of_a_server_in_pickles_either(
+    component: type[Qwen3VLEmbedding | Qwen3VLRerank], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWEN3VL_DEVICE", "cuda")
+    url = "http://127.0.0.1:9"
+    for made, has_device in ((component(model=url), False), (component(model=url, device="cpu"), True)):
+        for copied in (made, pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+            assert ("device" in copied.engine_arguments(copied.model, None)) == has_device

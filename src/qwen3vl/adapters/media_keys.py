@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from qwen3vl.adapters.encoded_images import image_data_uri
-from qwen3vl.documents import FORMER_KEYS, Document, has_former_keys
+from qwen3vl.documents import Document
 from qwen3vl.errors import InputError
 
 logger = logging.getLogger(__name__)
 _WORDS_OF_MEDIA_KEYS = ("image", "img", "picture", "photo", "video", "movie", "clip", "media")
 """A metadata key that contains one of them may be meant as the key of a media reference."""
-_STRING_FIELDS = ("source", "locator", "content_hash")
-"""Metadata keys that hold string fields of a `Document`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +67,11 @@ def document_from_metadata(text: str, metadata: Mapping[str, Any], keys: MediaKe
     Raises:
         InputError: A media reference is not a str.
     """
-    string_fields = (*_STRING_FIELDS, *FORMER_KEYS.values()) if has_former_keys(metadata) else _STRING_FIELDS
-    fields: dict[str, Any] = {
-        key: "" if metadata[key] is None else str(metadata[key]) for key in string_fields if key in metadata
-    }
     encoded_image = image_data_uri(text)
-    fields["image"] = encoded_image or _media_reference(metadata, keys.image)
-    fields["video"] = _media_reference(metadata, keys.video)
+    fields: dict[str, Any] = {
+        "image": encoded_image or _media_reference(metadata, keys.image),
+        "video": _media_reference(metadata, keys.video),
+    }
     if fields["image"] is None and fields["video"] is None:
         _report_ignored_references(metadata, keys)
     # In metadata that others wrote, "fused" may mean anything; this package's loaders write False.

@@ -40,6 +40,8 @@ if hasattr(os, "register_at_fork"):  # Windows has no fork
 class ForkSafeLock:
     """A lock that is free in a forked process, whoever held it when the process forked."""
 
+    _lock: threading.Lock | threading.RLock
+
     def __init__(self) -> None:
         init_in_each_process(self)
 
@@ -52,3 +54,11 @@ class ForkSafeLock:
 
     def __exit__(self, *error: object) -> None:
         self._lock.release()
+
+
+class ForkSafeRLock(ForkSafeLock):
+    """Such a lock that a thread may take several times."""
+
+    def init_process_state(self) -> None:
+        """Create the lock."""
+        self._lock = threading.RLock()

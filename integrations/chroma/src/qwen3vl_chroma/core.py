@@ -79,16 +79,14 @@ class ChromaCore(StoreCore):
 
     async def find_collection(self) -> CollectionInfo | None:
         """Return the collection; None if it does not exist."""
-        if self._chroma_collection is None:
-            try:
-                self._chroma_collection = await self.request(
-                    self.client.get_collection, self.collection, embedding_function=None
-                )
-            except StoreError as error:
-                if isinstance(error.__cause__, NotFoundError):
-                    return None
-                raise
-        return CollectionInfo(self._chroma_collection.metadata or {}, self._chroma_collection)
+        try:
+            collection = await self.request(self.client.get_collection, self.collection, embedding_function=None)
+        except StoreError as error:
+            if isinstance(error.__cause__, NotFoundError):
+                return None
+            raise
+        self._chroma_collection = collection
+        return CollectionInfo(collection.metadata or {}, collection)
 
     def check_collection(self, info: CollectionInfo, recipe: Recipe) -> None:  # noqa: ARG002 (Chroma keeps no size)
         """Check that the collection compares vectors by cosine.
@@ -104,16 +102,6 @@ class ChromaCore(StoreCore):
         space = (configuration.get("hnsw") or configuration.get("spann") or {}).get("space", "l2")
         if space != "cosine":
             raise RecipeError(f"{self.name}: its space is {space!r}, and qwen3vl's vectors need 'cosine'")
-
-    async def create(self, recipe: Recipe) -> None:
-        """Create the collection, or check an existing one.
-
-        Args:
-            recipe: The recipe of all its vectors.
-        """
-        # It may have been deleted and created anew since it was read.
-        self._chroma_collection = None
-        await super().create(recipe)
 
     async def create_collection(self, recipe: Recipe) -> None:
         """Create the collection. If another process has just created it, leave it unchanged.
@@ -180,12 +168,20 @@ class ChromaCore(StoreCore):
 
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points in one request, and wait until they are durable."""
+        ids = [point.id for point in points]
+        stored = await self._get(ids=ids, include=["metadatas"])
+        # Chroma keeps the metadata of a stored point that the new ones lack, unless they are None.
+        former = dict(zip(stored["ids"], stored["metadatas"], strict=True))
+        metadatas = [
+            {**dict.fromkeys(former.get(point_id) or ()), **payload}
+            for point_id, payload in zip(ids, payloads, strict=True)
+        ]
         await self.request(
             (await self._existing_collection()).upsert,
-            ids=[point.id for point in points],
+            ids=ids,
             embeddings=[point.vector for point in points],
             documents=[point.document.text for point in points],
-            metadatas=list(payloads),
+            metadatas=metadatas,
             uris=[point.document.image or point.document.video for point in points],
         )
 
@@ -264,11 +260,14 @@ class ChromaCore(StoreCore):
         return failures.classify_error(error)
 
     async def _existing_collection(self) -> Any:
-        """Return Chroma's `Collection` object; raise `StoreError` if the collection does not exist."""
-        info = await self.find_collection()
-        if info is None:
-            raise self.missing_error()
-        return info.description
+        """Return Chroma's `Collection` object, read once; raise `StoreError` if the collection does not exist."""
+        collection = self._chroma_collection
+        if collection is None:
+            info = await self.find_collection()
+            if info is None:
+                raise self.missing_error()
+            collection = info.description
+        return collection
 
     async def _get(self, **arguments: Any) -> Any:
         return await self.request((await self._existing_collection()).get, **arguments)

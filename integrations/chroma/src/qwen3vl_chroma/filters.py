@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qwen3vl.stores.types import RANGE_OPERATORS
+from qwen3vl_chroma.conditions import Condition, any_of, equal_to, in_range
 
 DOCUMENT_OPERATORS = frozenset({"$contains", "$not_contains", "$regex", "$not_regex"})
 """Operators of Chroma that compare a document's text."""
@@ -28,9 +29,9 @@ def to_where(where: Any, tenant: str | None = None) -> dict[str, Any] | None:
     """
     if where is not None and not isinstance(where, Mapping):
         raise ValueError(f"a filter is a mapping of metadata keys, not {type(where).__name__}")
-    conditions: list[dict[str, Any]] = [] if tenant is None else [{TENANT_KEY: {"$eq": tenant}}]
+    conditions: list[Condition] = [] if tenant is None else [{TENANT_KEY: {"$eq": tenant}}]
     for key, value in (where or {}).items():
-        conditions += [{key: value}] if key.startswith("$") else _conditions(key, value)
+        conditions.append({key: value} if key.startswith("$") else _condition(key, value))
     return {"$and": conditions} if len(conditions) > 1 else conditions[0] if conditions else None
 
 
@@ -51,13 +52,13 @@ def split_where(where: Any) -> tuple[Any, dict[str, Any] | None]:
     return about_metadata or None, text
 
 
-def _conditions(key: str, value: Any) -> list[dict[str, Any]]:
+def _condition(key: str, value: Any) -> Condition:
     if isinstance(value, (str, bool, int, float)):
-        return [{key: {"$eq": value}}]
+        return equal_to(key, value)
     if isinstance(value, Mapping) and value and set(value) <= RANGE_OPERATORS:
-        return [{key: {f"${operator}": bound}} for operator, bound in value.items()]
+        return in_range(key, value)
     if isinstance(value, Mapping) and value and all(str(operator).startswith("$") for operator in value):
-        return [{key: value}]
+        return {key: value}
     if isinstance(value, Sequence):
-        return [{key: {"$in": list(value)}}]
+        return any_of(key, value)
     raise ValueError(f"{key} cannot be filtered by {value!r}")

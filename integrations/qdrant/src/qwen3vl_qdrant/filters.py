@@ -11,6 +11,8 @@ from qwen3vl.stores.types import RANGE_OPERATORS, is_value_list
 
 TENANT_KEY = "tenant"
 """Payload key of a point's tenant."""
+_MAX_EXACT_INTEGER = 2**53
+"""Up to here, every integer is a float of 64 bits, as the bounds of ranges in Qdrant are."""
 
 
 def to_filter(where: Any, tenant: str | None = None) -> models.Filter | None:
@@ -75,10 +77,10 @@ def _matches_everything(condition: Any) -> bool:
 
 def _condition(key: str, value: Any) -> models.FieldCondition | models.Filter:
     """Return the condition for one key (a payload path): equal to a scalar, in a range, or any of a list."""
-    if isinstance(value, (str, bool, int)):
+    if isinstance(value, (str, bool)) or (isinstance(value, int) and abs(value) > _MAX_EXACT_INTEGER):
         return models.FieldCondition(key=key, match=models.MatchValue(value=value))
-    if isinstance(value, float):
-        # Qdrant matches only strings, booleans and integers exactly.
+    if isinstance(value, (int, float)):
+        # Qdrant has no match of floats, and its match of the integer 30 does not find a stored 30.0.
         return models.FieldCondition(key=key, range=models.Range(gte=value, lte=value))
     if isinstance(value, Mapping) and value and set(value) <= RANGE_OPERATORS and None not in value.values():
         return models.FieldCondition(key=key, range=models.Range(**value))

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from qdrant_client import models
 
-from qwen3vl.concurrency.fork_safety import ForkSafeLock, init_in_each_process
+from qwen3vl.concurrency.fork_safety import ForkSafeRLock, init_in_each_process
 from qwen3vl.durable import rename, sync_folder
 from qwen3vl.errors import StoreError
 from qwen3vl.stores.folders import check_folder, is_read_only
@@ -26,7 +26,8 @@ from qwen3vl_qdrant.edge.collection import DESCRIPTION, EdgeCollection, create_f
 COLLECTIONS = "collections"
 _LOCK = ".lock"
 _open_folders: dict[Path, EdgeFolder] = {}
-_registry_lock = ForkSafeLock()
+_registry_lock = ForkSafeRLock()
+"""Reentrant: the garbage collector may release a folder in a thread that holds the lock."""
 
 
 def acquire_folder(path: Path) -> EdgeFolder:
@@ -44,11 +45,13 @@ def acquire_folder(path: Path) -> EdgeFolder:
     check_folder(path)
     real = path.resolve()
     with _registry_lock:
-        folder = _open_folders.get(real)
-        if folder is None:
-            folder = _open_folders[real] = EdgeFolder(real, path)
-        folder.num_users += 1
-        return folder
+        while True:
+            folder = _open_folders.get(real)
+            if folder is None:
+                folder = _open_folders[real] = EdgeFolder(real, path)
+            folder.num_users += 1
+            if _open_folders.get(real) is folder:  # else the garbage collector has just closed it
+                return folder
 
 
 def release_folder(folder: EdgeFolder) -> None:
@@ -190,13 +193,15 @@ class EdgeFolder:
 
     def close(self) -> None:
         """Close all collections and unlock the folder."""
-        for collection in self._collections.values():
-            collection.close()
-        self._collections.clear()
-        if self._lock_file is not None:
-            self._lock_file.close()
-        if self._copy is not None:
-            shutil.rmtree(self._copy, ignore_errors=True)
+        try:
+            for collection in self._collections.values():
+                collection.close()
+        finally:
+            self._collections.clear()
+            if self._lock_file is not None:
+                self._lock_file.close()
+            if self._copy is not None:
+                shutil.rmtree(self._copy, ignore_errors=True)
 
     def _check(self) -> None:
         if self.is_abandoned:

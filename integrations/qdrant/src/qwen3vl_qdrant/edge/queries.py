@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import qdrant_edge as edge
@@ -132,7 +133,7 @@ def _query(request: models.QueryRequest | models.Prefetch, to_vector: ToVector) 
     match query:
         case None:
             return None
-        case int() | str():
+        case int() | str() | UUID():
             return edge.Query.Nearest(to_vector(query, using), using=using)
         case list() | np.ndarray() | models.SparseVector():
             return edge.Query.Nearest(to_edge_vector(query), using=using)
@@ -142,7 +143,7 @@ def _query(request: models.QueryRequest | models.Prefetch, to_vector: ToVector) 
             return edge.Fusion.Rrf(k=query.rrf.k or 2, weights=query.rrf.weights)
 
     def vector_of(example: Any) -> Any:
-        return to_vector(example, using) if isinstance(example, (int, str)) else to_edge_vector(example)
+        return to_vector(example, using) if isinstance(example, (int, str, UUID)) else to_edge_vector(example)
 
     return to_example_query(query, using, 10 if request.limit is None else request.limit, vector_of)
 

@@ -71,6 +71,11 @@ class LlamaIndexModelSettings(ComponentSettings, ModelSettings):
         ```
     """
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # LlamaIndex passes all fields to the constructor, and a `device` that was set is an error with a server.
+        object.__setattr__(self, "__pydantic_fields_set__", set(state["__pydantic_fields_set__"]))
+
     @model_validator(mode="before")
     @classmethod
     def _accept_both_names(cls, values: Any) -> Any:

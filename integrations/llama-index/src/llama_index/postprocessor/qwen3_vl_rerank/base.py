@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, Field
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -95,9 +95,6 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
         'and with the reason in its metadata under "rerank_error"; "raise" raises a qwen3vl.BatchError.',
     )
 
-    _policy_logged: bool = PrivateAttr(default=False)
-    """Whether it was logged that the policy allows no file."""
-
     @classmethod
     def class_name(cls) -> str:
         """Return the name under which LlamaIndex serializes this class.
@@ -178,9 +175,10 @@ class Qwen3VLRerank(LlamaIndexModelSettings, BaseNodePostprocessor):
                 num_denied += 1
             else:
                 log.warning("not reranked: %s", document.error)
-        if num_denied and not self._policy_logged:
-            self._policy_logged = True
-            log.warning(
+        if num_denied:
+            self._once.warning(
+                log,
+                "policy",
                 "not reranked: %d of %d nodes name files, and the policy of this Qwen3VLRerank allows none. They come "
                 "last, without a score. policy=MediaPolicy(folders=('photos',)) allows the files of a folder. This is "
                 "logged once",
