@@ -14,12 +14,14 @@ import torch
 
 from qwen3vl import Embedder, Reranker
 from tests.golden import checkpoint, inputs
+from tests.support import memory_disk
 
 pytest_plugins = ["tests.support.store_fixtures", "tests.support.models_by_url"]
 
 # Processes that tests start import torch and Ray in a third of the time if their bytecode is kept somewhere.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / "build/bytecode"))
+memory_disk.use()
 
 MAX_WORKERS = 4
 """Each process of pytest-xdist loads torch and models of its own: 2 GiB."""
