@@ -14,12 +14,14 @@ import torch
 
 from qwen3vl import Embedder, Reranker
 from tests.golden import checkpoint, inputs
+from tests.support import memory_disk
 
 pytest_plugins = ["tests.support.store_fixtures", "tests.support.models_by_url"]
 
 # Processes that tests start import torch and Ray in a third of the time if their bytecode is kept somewhere.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / "build/bytecode"))
+memory_disk.use()
 
 MAX_WORKERS = 4
 """Each process of pytest-xdist loads torch and models of its own: 2 GiB."""
@@ -37,6 +39,15 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     # Inherited by the processes, whose threads would otherwise compete for the cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(num_cores // num_workers))
     return num_workers
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with Ray's tests, which take longest.
+
+    Processes get parts of the list, and whoever is done takes from the end of another one's part: Ray's tests stay in
+    one process, and there is one Ray at a time.
+    """
+    items.sort(key=lambda item: item.path.parent.name != "ray")
 
 
 @pytest.fixture(autouse=True)

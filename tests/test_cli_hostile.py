@@ -160,7 +160,9 @@ with command_output(as_json=False, verbose=False): warnings.warn({EVIL!r})
     assert not CONTROL.search(result.stderr)
 
 
-def test_index_of_a_hostile_folder_prints_no_control_characters(tmp_path: Path) -> None:
+def test_index_of_a_hostile_folder_prints_no_control_characters(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A failed file, a skipped suffix, a log message and the progress line have the name or a part of it."""
     folder = tmp_path / "library"
     folder.mkdir()
@@ -180,9 +182,9 @@ def test_index_of_a_hostile_folder_prints_no_control_characters(tmp_path: Path) 
     summary = json.loads(result.stdout)
     assert [failure["source"] for failure in summary["failed"]] == [str(folder / f"bad {EVIL}\nfailed 0.png")]
     page = tmp_path / "hits.html"
-    result = run("search", EVIL, "--store", str(tmp_path / "store"), "--html", str(page))
-    assert result.returncode == 0
-    assert not CONTROL.search(result.stdout + result.stderr)
+    assert main(["search", EVIL, "--store", str(tmp_path / "store"), "--html", str(page)]) == 0
+    out, err = capfd.readouterr()
+    assert not CONTROL.search(out + err)
     assert not CONTROL.search(page.read_text(encoding="utf-8"))
 
 

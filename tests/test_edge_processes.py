@@ -132,6 +132,7 @@ def test_forked_process_is_refused_and_disturbs_nothing(tmp_path: Path) -> None:
 
 CREATE_COLLECTIONS = """
 import sys
+import time
 from qwen3vl import StoreError, open_store
 from tests.support.fake_embedder import fake_recipe
 
@@ -142,6 +143,7 @@ for number in range(12):
             break
         except StoreError as error:
             assert "open in another process" in str(error), error
+            time.sleep(0.001)  # leaves the processor to the one that has it open
     store.create(fake_recipe())
     store.close()
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +16,7 @@ from examples import multimodal_rag
 from qwen3vl.inputs.data_uri import decode_data_uri
 from qwen3vl.media.pdf import page_texts
 from qwen3vl.media.preview import thumbnail
+from tests.support import http_thread
 from tests.support.json_requests import read_json, send_json
 
 KEY = "a key of this test"
@@ -49,8 +49,7 @@ class ChatServer:
 @pytest.fixture
 def chat_server() -> Iterator[ChatServer]:
     server = ChatServer()
-    thread = threading.Thread(target=server.http.serve_forever, daemon=True)
-    thread.start()
+    http_thread.start(server.http)
     yield server
     server.http.shutdown()
     server.http.server_close()

@@ -197,14 +197,23 @@ def bytes_on_disk(folder: Path) -> int:
     return blocks * 512
 
 
+@pytest.fixture(scope="module")
+def many_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 600 images."""
+    folder = tmp_path_factory.mktemp("scenes")
+    draw_scenes(folder, 600)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("database", "sent_signal"), list(product(("edge", "local"), (signal.SIGKILL, signal.SIGINT))))
-def test_index_resumes_after_a_signal(tmp_path: Path, database: str, sent_signal: signal.Signals) -> None:
-    draw_scenes(tmp_path / "in", 600)
+def test_index_resumes_after_a_signal(
+    many_scenes: Path, tmp_path: Path, database: str, sent_signal: signal.Signals
+) -> None:
     store = tmp_path / "store"
     if database == "local":
         QdrantClient(path=str(store)).close()
-    process = start_index(tmp_path / "in", store)
+    process = start_index(many_scenes, store)
     deadline = time.monotonic() + 60
     while bytes_on_disk(store) < 300_000:  # an empty collection has 100,000
         assert time.monotonic() < deadline
@@ -212,7 +221,7 @@ def test_index_resumes_after_a_signal(tmp_path: Path, database: str, sent_signal
     os.kill(process.pid, sent_signal)
     process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGKILL, 130)
-    second = start_index(tmp_path / "in", store)
+    second = start_index(many_scenes, store)
     output, _ = second.communicate(timeout=120)
     summary = json.loads(output)
     assert summary["added"] + summary["unchanged"] == 600

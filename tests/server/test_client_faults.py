@@ -23,15 +23,12 @@ pytestmark = [needs_entry_point, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[ServerProcess]]:
     with ServerProcess() as first, ServerProcess() as second:
-        for server in (first, second):
-            server.wait_until_ready()
         yield [first, second]
 
 
 @pytest.fixture(autouse=True)
-def _restart(servers: list[ServerProcess]) -> Iterator[None]:
-    """Leave both servers as they were."""
-    yield
+def _ready(servers: list[ServerProcess]) -> None:
+    """Begin with both servers as they were started first."""
     for server in servers:
         server.restore()
     for server in servers:

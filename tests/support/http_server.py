@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
+
+from tests.support import http_thread
 
 
 class Server:
@@ -47,7 +48,6 @@ class Server:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
     def port(self) -> int:
@@ -57,7 +57,7 @@ class Server:
         return f"http://{host}:{self.port}{path}"
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        http_thread.start(self._server)
         return self
 
     def __exit__(

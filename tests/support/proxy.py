@@ -13,6 +13,8 @@ from itertools import cycle
 from random import Random
 from typing import Any, Self
 
+from tests.support import http_thread
+
 FAULTS = ("drop", "lose", "cut", "delay", "429", "500", "503")
 """The connection is closed before the request is forwarded, after the server has answered, or within the answer; the
 answer is late; or it is an error. A test may also ask for "stall": no answer comes within the client's timeout.
@@ -73,7 +75,7 @@ class Proxy:
         self.port = int(self.server.server_address[1])
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        http_thread.start(self.server)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 from qdrant_client import QdrantClient, models
 
+from tests.support import http_thread
+
 
 class RestRoutes:
     """The routes, over a client in memory."""
@@ -145,7 +147,7 @@ def serve(api_key: str | None = None) -> Iterator[int]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    http_thread.start(server)
     try:
         yield int(server.server_address[1])
     finally:

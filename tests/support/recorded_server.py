@@ -20,6 +20,7 @@ from typing import Any, Self
 import httpx
 from PIL import Image
 
+from tests.support import http_thread
 from tests.support.json_requests import read_json, send_json
 
 _URL = re.compile(r"data:((?:image|video)/\w+);base64,(.+)")
@@ -56,7 +57,6 @@ class RecordedServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -87,7 +87,7 @@ class RecordedServer:
         return exchange["status"], exchange["answer"]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        http_thread.start(self._server)
         return self
 
     def __exit__(

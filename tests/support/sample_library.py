@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 from qwen3vl.demo.library import write_clip, write_slides
 from qwen3vl.demo.scenes import Clip, Scene, Thing, random_scene
@@ -22,6 +24,21 @@ def write(folder: Path) -> Path:
 
     The table is of a type that is not loaded.
     """
+    for name, content in _files().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@cache
+def _files() -> dict[str, bytes]:
+    """The files by name, drawn once in each process."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        _draw(folder)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _draw(folder: Path) -> None:
     random = Random(1)
     for number in range(NUM_RANDOM_IMAGES):
         random_scene(random).draw(random).save(folder / f"{number}.{('png', 'jpg', 'webp')[number % 3]}")
@@ -34,4 +51,3 @@ def write(folder: Path) -> Path:
     )
     (folder / "corrupt [x].png").write_bytes((folder / "star.png").read_bytes()[:60])
     (folder / "table.csv").write_text("a,b\n")
-    return folder

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from qwen3vl.vllm.probe import Probe, ServedModel
 from qwen3vl.vllm.prompts import PromptParts
 from tests.conftest import CASES, resolve
 from tests.golden.inputs import scene
+from tests.support import http_thread
 from tests.support.recorded_server import RecordedServer
 from tests.test_golden import check
 from tests.vllm.conftest import RECORDED, RUNNING
@@ -157,7 +157,7 @@ def test_server_that_goes_down_is_not_one_that_takes_no_media(checkpoints: Path)
         return embed_prompt(read_headers(item, limits, DEFAULT_POLICY, exif=False), EMBED_INSTRUCTION)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), _ServerThatIsDown) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        http_thread.start(server)
         transport = Transport([f"http://127.0.0.1:{server.server_port}"], ClientSettings(max_retries=0))
         tokenizer = Tokenizer(checkpoints / "embedding" / "tokenizer.json")
         probe = Probe(transport, ServedModel("embedding", "embedding", 10400), tokenizer)
