@@ -1,4 +1,4 @@
-"""Temporary folders in memory: on a disk, tests of stores spend most of their time waiting for it."""
+"""Temporary folders in memory: on a disk, tests of embedded stores wait for it."""
 
 from __future__ import annotations
 
