@@ -16,7 +16,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # as Ray sets it for a worker of one core
 
 import argparse
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.models import SIZES, write
-from benchmarks.ray_cluster import cluster, operator
+from benchmarks.ray_cluster import cluster, operator, repeated
+from benchmarks.ray_stamps import BEGAN
 from tests.ray.workers import children_of
 
 MIB = 2**20
@@ -95,23 +95,13 @@ def object_store_bytes() -> tuple[int, int]:
 @contextmanager
 def sampled() -> Iterator[Memory]:
     """Sample memory until the end of the context."""
-    memory, over = Memory(), threading.Event()
-
-    def sample() -> None:
-        while not over.wait(SAMPLE_S):
-            memory.sample()
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
+    memory = Memory()
+    with repeated(memory.sample, SAMPLE_S):
         yield memory
-    finally:
-        over.set()
-        thread.join()
 
 
-def simulate(rows: Any, rate: float, num_workers: int) -> Any:
-    """Return a dataset of rows with simulated vectors."""
+def simulate(rows: Any, num_workers: int, **settings: Any) -> Any:
+    """Return a dataset of rows with simulated vectors; the settings are those of `SleepingEmbedder`."""
     import ray
     from qwen3vl_ray.pools import map_on_models
 
@@ -119,7 +109,7 @@ def simulate(rows: Any, rate: float, num_workers: int) -> Any:
     return map_on_models(
         rows,
         operator(),
-        {"rate": rate},
+        settings,
         num_gpus=1,
         min_workers=num_workers,
         max_workers=num_workers,
@@ -138,14 +128,18 @@ def measure_memory(num_documents: int, rate: float, num_workers: int) -> dict[st
                 file.write(f'{{"source": "s/{number}", "text": "document {number}", "album": "{number % 100}"}}\n')
         count, started_s = 0, time.perf_counter()
         with sampled() as memory:
-            for batch in simulate(read(manifest), rate, num_workers).iter_batches(batch_size=None):
+            for batch in simulate(read(manifest), num_workers, rate=rate).iter_batches(batch_size=None):
                 count += len(batch["id"])
         seconds = time.perf_counter() - started_s
     return {"documents": count, "seconds": round(seconds, 1), "MiB by quarter": memory.quarters()}
 
 
 def measure_pdf(num_pages: int, rate: float) -> dict[str, Any]:
-    """Read a PDF of many pages into a simulated model: pages arrive before the last one is read."""
+    """Read a PDF of many pages into a simulated model, which renders them.
+
+    A batch of pages is rendered after it was begun: the vectors that are here when the last batch is begun have not
+    waited for all pages.
+    """
     from PIL import Image
     from qwen3vl_ray import read
 
@@ -154,14 +148,21 @@ def measure_pdf(num_pages: int, rate: float) -> dict[str, Any]:
         first, *others = [Image.new("1", (64, 64), number % 2) for number in range(num_pages)]
         first.save(file, save_all=True, append_images=others)
         arrived: list[float] = []
-        started_s = time.perf_counter()
+        begun: list[float] = []
+        started_s = time.monotonic()
         with sampled() as memory:
-            for batch in simulate(read(file), rate, 1).iter_batches(batch_size=None):
-                arrived += [time.perf_counter() - started_s] * len(batch["id"])
+            for batch in simulate(read(file), 1, rate=rate, opens_images=True).iter_batches(batch_size=None):
+                arrived += [time.monotonic() - started_s] * len(batch["id"])
+                begun += (batch[BEGAN] - started_s).tolist()
+                if any(batch["error"]):
+                    raise RuntimeError(f"a page failed: {next(filter(None, batch['error']))}")
     return {
         "pages": len(arrived),
-        "first after s": round(arrived[0], 1),
-        "last after s": round(arrived[-1], 1),
+        "first vector after s": round(arrived[0], 1),
+        "pages that are not rendered then": sum(each > arrived[0] for each in begun),
+        "last batch begun after s": round(max(begun), 1),
+        "last vector after s": round(arrived[-1], 1),
+        "vectors here when the last batch is begun": sum(each < max(begun) for each in arrived),
         "MiB by quarter": memory.quarters(),
     }
 

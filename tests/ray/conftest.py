@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ray.forked_worker import serve_workers
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # Workers are started in this environment, and not by `uv run`, as this process may be.
@@ -18,11 +21,13 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (Ray's own name)
 # Workers have the priority of the tests, instead of the lowest: they would wait for whatever else runs on this machine.
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+# Workers start when there is work for them, and not one for each core beforehand.
+os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
 NODE_KEY = "a-key-of-the-nodes"
 """Key of stores in the environment of `local_ray`."""
-NUM_CPUS = 4
+NODE: dict[str, Any] = {"num_cpus": 4, "object_store_memory": 128 * 2**20, "include_dashboard": False}
 """Logical cores: a pool of actors, the tasks of a source and those of a sink have to fit beside one another."""
-OBJECT_STORE_BYTES = 128 * 2**20
+DRIVER: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
 _NUM_ATTEMPTS = 3
 """Ray gives a node 30 s to start, which are not enough on a busy machine at times."""
 
@@ -50,26 +55,38 @@ def local_ray(ray_folder: Path) -> Iterator[Any]:
     """Ray with one node, for all tests that need no cluster."""
     import ray
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it may have relative paths
-        patch.setenv("QDRANT_API_KEY", NODE_KEY)
-        patch.chdir(ray_folder)
-        for attempt in range(_NUM_ATTEMPTS):
-            try:
-                ray.init(
-                    "local",  # not one that runs on this machine already
-                    num_cpus=NUM_CPUS,
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    log_to_driver=False,
-                    configure_logging=False,
-                )
-                break
-            except Exception:
-                ray.shutdown()
-                if attempt == _NUM_ATTEMPTS - 1:
-                    raise
-    try:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # it may have relative paths
+            patch.setenv("QDRANT_API_KEY", NODE_KEY)
+            patch.chdir(ray_folder)
+            start = _start_node if sys.platform == "linux" else _start_ray
+            for attempt in range(_NUM_ATTEMPTS):
+                try:
+                    start(stack)
+                    break
+                except Exception:
+                    stack.close()
+                    if attempt == _NUM_ATTEMPTS - 1:
+                        raise
         yield ray
-    finally:
-        ray.shutdown()
+
+
+def _start_ray(stack: ExitStack) -> None:
+    import ray
+
+    stack.callback(ray.shutdown)
+    ray.init("local", **NODE, **DRIVER)  # not one that runs on this machine already
+
+
+def _start_node(stack: ExitStack) -> None:
+    """Start a node whose workers import nothing that all of them need, and connect to it."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    worker = stack.enter_context(serve_workers())
+    cluster = Cluster()
+    stack.callback(cluster.shutdown)
+    cluster.add_node(**NODE, setup_worker_path=worker, no_monitor=True, include_log_monitor=False)
+    stack.callback(ray.shutdown)
+    ray.init(cluster.address, **DRIVER)

@@ -1,30 +1,20 @@
-"""A program that ingests manifests with a Ray of its own: `python -m tests.ray.one_job LOCATION MODEL PATH…`.
-
-The report is printed as JSON, on a line of its own.
-"""
+"""A program that ingests manifests with a Ray of its own: `python -m tests.ray.one_job LOCATION MODEL PATH…`."""
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 
 import ray
 from qwen3vl_ray import ingest
 
+from qwen3vl import Report
+
 NUM_WORKERS, BATCH_SIZE = 2, 8
 
 
-def main(location: str, model: str, *paths: str) -> None:
-    ray.init(
-        "local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    report = ingest(
+def run(location: str, model: str, *paths: str) -> Report:
+    """Do the job on the Ray that this process is connected to."""
+    return ingest(
         paths,
         location,
         model=model,
@@ -33,8 +23,15 @@ def main(location: str, model: str, *paths: str) -> None:
         max_workers=NUM_WORKERS,
         batch_size=BATCH_SIZE,
     )
-    sys.stdout.write(f"\n{json.dumps(asdict(report))}\n")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    ray.init(
+        "local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
+        configure_logging=False,
+    )
+    run(*sys.argv[1:])

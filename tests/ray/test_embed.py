@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from qwen3vl_ray import Embed, embed, rerank, split_errors
+from PIL import Image
+from qwen3vl_ray import Embed, embed, read, rerank, split_errors
+from qwen3vl_ray.pools import map_on_models
 
 from qwen3vl import Embedder, RecipeError, Reranker
+from tests.ray.gates import GatedEmbed
 from tests.support.sample_library import STAR
 
 CPU: dict[str, Any] = {"model": "tiny", "num_gpus": 0, "max_workers": 1, "device": "cpu"}
+NUM_PAGES = 60
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +102,27 @@ def test_rerank_scores_the_documents_of_each_row(local_ray: Any, library_folder:
     assert by_query[queries[1]]["scores"][1] is None
     assert by_query[queries[1]]["error"].startswith("document 1: ")
     assert list(by_query[queries[2]]["scores"]) == []
+
+
+def test_vectors_arrive_before_the_last_page_of_a_pdf_is_rendered(local_ray: Any, tmp_path: Path) -> None:
+    """The last page waits for the first vectors: the run would fail if rows left it at its end only."""
+    file, gate = tmp_path / "pages.pdf", tmp_path / "arrived"
+    first, *others = [Image.new("1", (64, 64), number % 2) for number in range(NUM_PAGES)]
+    first.save(file, save_all=True, append_images=others)
+    last = f"page={NUM_PAGES}"
+    vectors = map_on_models(
+        read(file),
+        GatedEmbed,
+        {"locator": last, "gate": str(gate), "model": "tiny", "device": "cpu", "max_pixels": 64 * 64},
+        num_gpus=0,
+        min_workers=1,
+        max_workers=1,
+        batch_size=8,
+    )
+    locators: list[str] = []
+    batches: Iterator[Any] = iter(vectors.iter_batches(batch_size=None, batch_format="pyarrow"))
+    for batch in batches:
+        assert batch["error"].null_count == batch.num_rows
+        locators += batch["locator"].to_pylist()
+        gate.touch()
+    assert sorted(locators) == sorted(f"page={number}" for number in range(1, NUM_PAGES + 1))

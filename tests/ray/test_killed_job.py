@@ -15,13 +15,16 @@ from qwen3vl_ray.pools import MAX_CALLS
 from qwen3vl_server import SERVER_POLICY, create_app
 
 from qwen3vl import Embedder, Store, open_store
-from tests.ray.one_job import BATCH_SIZE, NUM_WORKERS
-from tests.ray.test_cluster import run_program, start_program
+from tests.ray.one_job import BATCH_SIZE, NUM_WORKERS, run
+from tests.ray.programs import start_program
 from tests.ray.workers import children_of, wait_for
 from tests.support import qdrant_rest
 from tests.support.model_server import ModelServer
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds the processes to kill in /proc")
+pytestmark = [
+    pytest.mark.usefixtures("local_ray"),  # on which the job is done again
+    pytest.mark.skipif(sys.platform != "linux", reason="finds the processes to kill in /proc"),
+]
 NUM_TEXTS = 240
 
 
@@ -76,7 +79,7 @@ def test_a_killed_job_goes_on_where_it_was(tmp_path: Path) -> None:
         wait_for(lambda: server.waiting_items == 0)
         before = num_embedded()
         assert before - stored <= NUM_WORKERS * MAX_CALLS * BATCH_SIZE, "more was lost than workers had at once"
-        report = run_program("tests.ray.one_job", location, server.url, str(manifest))
-        assert (report["added"], report["unchanged"], report["failed"]) == (NUM_TEXTS - stored, stored, [])
+        report = run(location, server.url, str(manifest))
+        assert (report.added, report.unchanged, report.failed) == (NUM_TEXTS - stored, stored, [])
         assert num_embedded() - before == NUM_TEXTS - stored
         assert store.count() == NUM_TEXTS

@@ -20,6 +20,7 @@ from qwen3vl_ray.serve import ModelArguments, ServeArguments, build_app
 from ray import serve
 
 from qwen3vl import Embedder, RecipeError, Reranker
+from tests.ray.workers import CHECKED_OFTEN, wait_for
 from tests.server.test_client import (  # noqa: F401 (fixtures and tests)
     embedder,
     reranker,
@@ -47,7 +48,12 @@ from tests.support.model_server import ServerClient, wait_until
 pytestmark = pytest.mark.slow
 
 NAME = "qwen3vl"
-FEW_CORES: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}}
+FEW_CORES: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}, **CHECKED_OFTEN}
+INGRESS: dict[str, Any] = {
+    # With an environment of their own, replicas of `local_ray` import what they need themselves.
+    "ray_actor_options": {"num_cpus": 0.1, "runtime_env": {"env_vars": {"QWEN3VL_TEST_INGRESS": "1"}}},
+    **CHECKED_OFTEN,
+}
 NUM_CLIENTS = 3
 
 
@@ -60,7 +66,7 @@ def deploy(checkpoints: Path, **server: Any) -> None:
             embedder=ModelArguments(model=str(checkpoints / "embedding"), settings=on_cpu, deployment=two),
             reranker=ModelArguments(model=str(checkpoints / "reranker"), settings=on_cpu, deployment=FEW_CORES),
             server=server,
-            ingress=FEW_CORES,
+            ingress=INGRESS,
         )
     )
     serve.run(app, name=NAME)
@@ -128,7 +134,7 @@ def test_killed_replica_loses_no_request(
         wait_until(lambda: count() > 0)
         victim = min(before)
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: len(replicas(deployment) - {victim}) == len(before), 180)
+        wait_for(lambda: len(replicas(deployment) - {victim}) == len(before), 180, poll_s=0.25)
         reached = count()
         wait_until(lambda: count() > reached + 50, 180)
 
@@ -140,7 +146,7 @@ def test_rolling_update_loses_no_request(
     with load(golden_server.url, golden_embedder, media["photo"], max_retries=0) as count:
         wait_until(lambda: count() > 0)
         deploy(checkpoints, max_items=1000)
-        wait_until(lambda: not before & (replicas("Embedder") | replicas("Ingress")), 180)
+        wait_for(lambda: not before & (replicas("Embedder") | replicas("Ingress")), 180, poll_s=0.25)
         reached = count()
         wait_until(lambda: count() > reached + 50, 180)
     assert golden_server.client.get("/qwen3vl/models").json()["limits"]["max_items"] == 1000
@@ -173,7 +179,7 @@ def test_model_that_is_replaced_by_another(
     with Embedder(golden_server.url) as former, Reranker(golden_server.url) as former_reranker:
         serve.run(
             build_app(
-                ServeArguments(embedder=ModelArguments(model="tiny", settings={"device": "cpu"}), ingress=FEW_CORES)
+                ServeArguments(embedder=ModelArguments(model="tiny", settings={"device": "cpu"}), ingress=INGRESS)
             ),
             name=NAME,
         )

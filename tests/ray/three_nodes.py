@@ -1,41 +1,53 @@
-"""A program that ingests files on a cluster of three nodes: `python -m tests.ray.three_nodes LOCATION,LOCATION PATH…`.
+"""A program that ingests files on a cluster of three nodes: `python -m tests.ray.three_nodes ARGUMENTS`.
 
-They are ingested into each of the stores. A node is killed when it has the first points, and replaced before the next
-run. What happened is printed as JSON, for each store.
+The arguments are JSON: `locations` and `paths`, `client_location` and `client_paths`. The paths are ingested into each
+of the locations: a node is killed when the first points are there, and replaced before the next run. What is left of
+the cluster is used through Ray Client then. What happened is printed as JSON.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
+
+# Ray waits 30 s for the process that it starts for a client, which imports Ray first. Other tests may run meanwhile.
+os.environ["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "180"
 
 import ray
 from qwen3vl_ray import ingest
 from ray.cluster_utils import Cluster
 
 from qwen3vl import Loader, open_store
+from tests.ray.ray_client import use_client
 from tests.ray.workers import wait_for
+from tests.support.store_backends import free_port
 
 COLLECTION = "three-nodes"
 NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
 
 
-def main(locations: str, *paths: str) -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+def main(arguments: str) -> None:
+    given = json.loads(arguments)
+    port = free_port()
+    head = {**NODE, "include_dashboard": False, "ray_client_server_port": port}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         cluster.add_node(**NODE)
         ray.init(cluster.address, log_to_driver=False, configure_logging=False)
-        outcomes = [ingest_and_kill(cluster, location, paths) for location in locations.split(",")]
-        sys.stdout.write(f"\n{json.dumps({'outcomes': outcomes})}\n")
+        outcomes = [ingest_and_kill(cluster, location, given["paths"]) for location in given["locations"]]
+        ray.shutdown()
+        client = use_client(f"ray://127.0.0.1:{port}", given["client_location"], tuple(given["client_paths"]))
+        sys.stdout.write(f"\n{json.dumps({'outcomes': outcomes, 'client': client})}\n")
     finally:
         ray.shutdown()
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-def ingest_and_kill(cluster: Cluster, location: str, paths: tuple[str, ...]) -> dict[str, Any]:
+def ingest_and_kill(cluster: Cluster, location: str, paths: list[str]) -> dict[str, Any]:
     """Add the third node, and kill it when the store has the first points."""
     node = cluster.add_node(**NODE)
     wait_for(lambda: num_nodes() == 3)

@@ -6,9 +6,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 POLL_S = 0.05
 """Each look at a store is a request, which takes time from what is waited for."""
+CHECKED_OFTEN: dict[str, Any] = {"health_check_period_s": 1}
+"""Options of deployments of Ray Serve, which would see after ten seconds that a replica is gone."""
 
 
 def children_of(pid: int) -> dict[int, str]:
@@ -38,10 +41,10 @@ def model_workers() -> list[int]:
     return [pid for pid, command in children_of(os.getpid()).items() if command.startswith("ray::MapWorker")]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300, poll_s: float = POLL_S) -> None:
     """Wait until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"it did not come true in {seconds} s")
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
