@@ -6,10 +6,8 @@ Each batch has the times when it was begun and done, from which the rows are cou
 workers worked (`benchmarks.ray_stamps`). A simulated GPU cannot do more than `--rate`: more than 100 % of linear is an
 error of the count, and is raised.
 
-All nodes share the cores of this machine, which real nodes would not. With the defaults, a batch takes a simulated GPU
-6.4 s: 1 and 4 workers used 0.14 and 0.21 cores of an AMD EPYC (Zen 4), from which follow about 0.5 for 16 workers, a
-quarter of two cores, and 0.9 for 32. The column `cores used` says what it was. What is lost when that nears the
-cores of the machine is lost to them, and not to Ray.
+All nodes share the cores of this machine, which real nodes would not. What is lost when `cores used` nears the cores of
+the machine is lost to them, and not to Ray. With the defaults, a batch takes a simulated GPU 6.4 s.
 
 A worker needs 250 MiB. `--plot` needs matplotlib.
 """

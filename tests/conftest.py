@@ -44,8 +44,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with Ray's tests, which take longest.
 
-    Processes get parts of the list, and whoever is done takes from the end of another one's part: Ray's tests stay in
-    one process, and there is one Ray at a time.
+    Processes get parts of the list, and whoever is done takes from the end of another one's part: in a run of all
+    tests, Ray's stay in one process, with one Ray at a time, as long as others are left.
     """
     items.sort(key=lambda item: item.path.parent.name != "ray")
 

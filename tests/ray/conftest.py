@@ -25,8 +25,11 @@ os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
 NODE_KEY = "a-key-of-the-nodes"
 """Key of stores in the environment of `local_ray`."""
-NODE: dict[str, Any] = {"num_cpus": 4, "object_store_memory": 128 * 2**20, "include_dashboard": False}
-"""Logical cores: a pool of actors, the tasks of a source and those of a sink have to fit beside one another."""
+NODE: dict[str, Any] = {
+    "num_cpus": 4,  # a pool of actors, the tasks of a source and those of a sink have to fit beside one another
+    "object_store_memory": 128 * 2**20,
+    "include_dashboard": False,
+}
 DRIVER: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
 _NUM_ATTEMPTS = 3
 """Ray gives a node 30 s to start, which are not enough on a busy machine at times."""

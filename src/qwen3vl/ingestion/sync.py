@@ -88,7 +88,7 @@ class SyncTracker:
             self._failed_sources.add(source)
             if glob.has_magic(source) and not os.path.lexists(source):
                 pattern = re.sub(r"\*\*[/\\]", "*", source)  # folders of any depth, or none
-                self._failed_patterns.add(re.compile(fnmatch.translate(pattern)))
+                self._failed_patterns.add(re.compile(fnmatch.translate(os.path.normcase(pattern))))
 
     def stale_points(self, store: Store) -> dict[str, bool]:
         """Return the points to delete.
@@ -117,7 +117,7 @@ class SyncTracker:
         return (
             source in self._failed_sources
             or any(parent in self._failed_sources for parent in _parents(source))
-            or any(pattern.match(source) for pattern in self._failed_patterns)
+            or any(pattern.match(os.path.normcase(source)) for pattern in self._failed_patterns)
         )
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from threading import RLock
 from typing import IO
@@ -193,15 +194,14 @@ class EdgeFolder:
 
     def close(self) -> None:
         """Close all collections and unlock the folder."""
-        try:
-            for collection in self._collections.values():
-                collection.close()
-        finally:
-            self._collections.clear()
-            if self._lock_file is not None:
-                self._lock_file.close()
+        with ExitStack() as stack:  # in reverse order, and each although another one fails
             if self._copy is not None:
-                shutil.rmtree(self._copy, ignore_errors=True)
+                stack.callback(shutil.rmtree, self._copy, ignore_errors=True)
+            if self._lock_file is not None:
+                stack.callback(self._lock_file.close)
+            for collection in self._collections.values():
+                stack.callback(collection.close)
+            self._collections.clear()
 
     def _check(self) -> None:
         if self.is_abandoned:

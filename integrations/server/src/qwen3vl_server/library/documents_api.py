@@ -121,8 +121,9 @@ async def add(request: Request, library: LibraryDependency) -> AsciiJSONResponse
         lease.add(1)
         if is_form(request.headers.get("content-type")):
             job = await ingest_form(request, library, ingestion)
-        else:
-            job = await ingest_references(await _read_references(request), library, ingestion)
+            return AsciiJSONResponse(job.to_dict(), 202)
+        references = await _read_references(request)
+    job = await ingest_references(references, library, ingestion)
     return AsciiJSONResponse(job.to_dict(), 202)
 
 

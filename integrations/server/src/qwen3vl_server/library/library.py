@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # they import torch
     from qwen3vl.reranker import Reranker
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 _THUMBNAIL_CACHE_BYTES = 64 * 2**20
 _POINT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -140,7 +142,11 @@ class Library:
         task = asyncio.create_task(change)
         self._unfinished.add(task)
         task.add_done_callback(self._unfinished.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)  # nobody else gets its error
+            raise
 
     async def document(self, point_id: str) -> Document:
         """Return a stored document.
@@ -200,6 +206,11 @@ class Library:
             raise RequestError(403, f"the media of this point are not shown: {error}") from error
         except InputError as error:
             raise RequestError(404, f"the media of this point cannot be shown: {error}") from error
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("what a client asked for that has left failed: %s", error, exc_info=error)
 
 
 def is_point_id(text: str) -> bool:

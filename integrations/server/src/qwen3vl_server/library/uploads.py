@@ -98,8 +98,8 @@ async def ingest_references(references: Sequence[Reference], library: Library, i
         The job.
 
     Raises:
-        RequestError: There are too many (status 422), a reference is no http(s) URL and no data URI, or URLs are not
-            fetched.
+        RequestError: There are too many (status 422), a reference is no http(s) URL and no data URI, URLs are not
+            fetched, or too many uploads are being accepted (status 429).
     """
     max_items = library.settings.max_items
     if len(references) > max_items:
@@ -119,7 +119,13 @@ async def ingest_references(references: Sequence[Reference], library: Library, i
             raise RequestError(400, "this server fetches no URLs; send the content, or start it with --media-urls")
         check_source(reference.url if reference.source is None else reference.source)
         check_metadata(reference.metadata)
-    return await library.finish(ingestion.submit(partial(_write_data_uris, references, ingestion.folder)))
+    return await library.finish(_accept(references, library, ingestion))
+
+
+async def _accept(references: Sequence[Reference], library: Library, ingestion: Ingestion) -> Job:
+    with library.uploads.lease() as lease:  # of its own: that of the request ends when the client leaves
+        lease.add(1)
+        return await ingestion.submit(partial(_write_data_uris, references, ingestion.folder))
 
 
 def check_source(source: str) -> None:
