@@ -13,6 +13,7 @@ from qwen3vl_qdrant.edge.collection import EdgeCollection, read_quantized_vector
 from qwen3vl_qdrant.edge.folder import EdgeFolder
 
 from qwen3vl import StoreError
+from tests.support.fake_embedder import fake_recipe
 from tests.test_edge_stores import DIMENSIONS, filled_store
 
 
@@ -43,15 +44,25 @@ def test_garbage_collector_may_release_a_folder_while_another_is_opened(
 def test_folder_is_unlocked_although_a_collection_cannot_be_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: EdgeCollection) -> None:
-        raise OSError("No space left on device")
+    closed: list[EdgeCollection] = []
+    close = EdgeCollection.close
+
+    def fail_first(self: EdgeCollection) -> None:
+        closed.append(self)
+        if len(closed) == 1:
+            raise OSError("No space left on device")
+        close(self)
 
     store = filled_store(tmp_path / "store", 10)
+    other = QdrantEdgeStore(tmp_path / "store", collection="other")
+    other.create(fake_recipe())
     with monkeypatch.context() as patch:
-        patch.setattr(EdgeCollection, "close", fail)
+        patch.setattr(EdgeCollection, "close", fail_first)
+        store.close()
         with pytest.raises(StoreError, match="No space left"):
-            store.close()
-    del store
+            other.close()
+    assert len(closed) == 2
+    del store, other
     assert QdrantEdgeStore(tmp_path / "store").count() == 10
 
 

@@ -152,6 +152,23 @@ def test_deletion_of_a_client_that_leaves(library: LibraryServer, monkeypatch: p
     wait_until(lambda: library.media_files() == [])
 
 
+def test_failure_of_a_deletion_whose_client_has_left_is_logged(
+    library: LibraryServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library.upload(("photo.png", (library.files / "star.png").read_bytes()))
+    pruning, resume = threading.Event(), threading.Event()
+
+    async def fail_later(self: Ingestion, source: str, finished: Job | None = None) -> None:
+        pruning.set()
+        assert await asyncio.to_thread(resume.wait, 60)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(Ingestion, "prune", fail_later)
+    leave(library, b"DELETE /v1/documents?source=photo.png HTTP/1.1\r\nHost: localhost\r\n\r\n", pruning)
+    resume.set()
+    wait_until(lambda: "has left failed: the disk is gone" in caplog.text)
+
+
 def test_references_that_are_too_many_or_lack_a_source(tmp_path: Path) -> None:
     photo = f"data:image/png;base64,{'A' * 2000}"  # longer than a source may be
     with serve_library(tmp_path, settings=ServerSettings(max_items=3)) as library:
