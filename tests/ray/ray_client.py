@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from qwen3vl_ray import read
@@ -11,13 +12,18 @@ from qwen3vl_ray.command import index_on_cluster
 
 from qwen3vl import Loader, RecipeError
 
+T = TypeVar("T")
+_NUM_ATTEMPTS = 3
+"""The process that Ray starts for each connection ended at once in one of some ten runs, without a message."""
+
 
 def use_client(address: str, location: str, paths: tuple[str, ...]) -> dict[str, Any]:
     """Return the report of what `qwen3vl index --ray ray://…` calls, an error of it, and why `read` is refused."""
     arguments: dict[str, Any] = {"collection": "qwen3vl", "loader": Loader(), "sync": False, "layout": None}
     model: dict[str, Any] = {"model": "tiny", "device": "cpu"}
-    answers: dict[str, Any] = {"report": asdict(index_on_cluster(address, paths, location, **arguments, **model))}
-    ray.init(address)  # the first call has connected and disconnected; the second one finds this connection
+    report = _again(lambda: index_on_cluster(address, paths, location, **arguments, **model))
+    answers: dict[str, Any] = {"report": asdict(report)}
+    _again(lambda: ray.init(address))  # the first call has connected and disconnected; the second one finds this
     try:
         index_on_cluster(address, paths, location, **arguments, **model, fps=2.0)
     except RecipeError as error:
@@ -28,3 +34,13 @@ def use_client(address: str, location: str, paths: tuple[str, ...]) -> dict[str,
         answers["read"] = str(error)
     ray.shutdown()
     return answers
+
+
+def _again(connect: Callable[[], T]) -> T:
+    """Call a function that connects, again if Ray's server cannot start a process for the connection."""
+    for _ in range(_NUM_ATTEMPTS - 1):
+        try:
+            return connect()
+        except ConnectionAbortedError:
+            ray.shutdown()
+    return connect()
