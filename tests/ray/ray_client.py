@@ -14,7 +14,7 @@ from qwen3vl import Loader, RecipeError
 
 T = TypeVar("T")
 _NUM_ATTEMPTS = 3
-"""The process that Ray starts for the first connection ended at once, without a message, while another Ray ran beside it."""
+"""The process that Ray starts for the first connection ended at once where another Ray ran beside it."""
 
 
 def use_client(address: str, location: str, paths: tuple[str, ...]) -> dict[str, Any]:
