@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
+from qwen3vl.concurrency.loop_delivery import LoopDeliveries
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 from qwen3vl.engine.accounting import batch_stats
 from qwen3vl.engine.batches import BatchFailure, BatchResult, form_batches
@@ -81,6 +82,7 @@ class Scheduler:
         max_threads = max_threads or min(MAX_MEDIA_THREADS, num_cores)
         self._queue = RequestQueue(executor.budget, len(replicas))
         self._calls: set[Call] = set()
+        self._deliveries: LoopDeliveries[CallEvent] = LoopDeliveries()
         # These refer to what they need, and not to this object: a cycle would keep the model in memory.
         on_error = partial(_abort_calls, self._queue, self._calls)
         self._pipeline = InputPipeline(
@@ -164,11 +166,11 @@ class Scheduler:
             RuntimeError: The scheduler is closed, or was closed meanwhile.
         """
         events: asyncio.Queue[CallEvent] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+        delivery = self._deliveries.of(asyncio.get_running_loop())
 
         def notify(event: CallEvent) -> None:
             try:
-                loop.call_soon_threadsafe(events.put_nowait, event)
+                delivery.deliver(events.put_nowait, event)
             except RuntimeError:  # the loop is closed
                 self._end(call)
 
