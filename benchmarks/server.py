@@ -1,6 +1,7 @@
 """`qwen3vl serve` under load: clients over loopback beside the same texts in one process.
 
-    uv run python -m benchmarks.server [--size small] [--clients 1 4 16 64 256] [--soak 50000] [--sentence-transformers]
+    uv run python -m benchmarks.server [--size small] [--clients 1 4 16 64 256] [--soak 50000]
+        [--sentence-transformers] [--vllm PYTHON] [--infinity PYTHON]
 
 The model has random weights. Each client sends a short text to `/v1/embeddings`, waits for the vector, and sends the
 next one. In this process, `Embedder.embed` gets the same texts in batches of as many as there are clients (the ratio is
@@ -9,8 +10,9 @@ and server share the processors; clients on other machines leave more to the ser
 
 With `--soak N`, 64 clients then send N requests, while the memory of the server is read.
 
-With `--sentence-transformers`, a FastAPI application around sentence-transformers takes part in the turns, if that is
-installed (`benchmarks/README.md` says how).
+Other servers take part in the turns, if they are installed (`benchmarks/README.md` says how): with
+`--sentence-transformers` a FastAPI application around sentence-transformers, with `--vllm` and `--infinity` those of
+vLLM and infinity.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ from numpy.typing import NDArray
 from benchmarks.inputs import random_words
 from benchmarks.many import resident_mib
 from benchmarks.models import SIZES, write
+from benchmarks.rival_servers import infinity_server, vllm_server
+from benchmarks.vllm_side import embedding_prompt
 from qwen3vl import Embedder
 
 WORDS_PER_TEXT = 8
@@ -61,10 +65,12 @@ class ServerUnderTest:
     Attributes:
         url: Its address.
         process: The process.
+        prompt: What it gets as `input` for a text: the text, or the whole prompt.
     """
 
     url: str
     process: subprocess.Popen[str]
+    prompt: Callable[[str], str] = str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +115,21 @@ def started(*arguments: str) -> Iterator[ServerUnderTest]:
             process.send_signal(signal.SIGTERM)
 
 
-async def open_clients(stack: AsyncExitStack, url: str, count: int) -> list[Embed]:
+async def open_clients(stack: AsyncExitStack, server: ServerUnderTest, count: int) -> list[Embed]:
     """Return functions that embed a text over HTTP, each with a connection of its own.
 
     By aiohttp, whose parser is compiled: the clients share the processors with the server.
     """
     embeds = []
     for _ in range(count):
-        client = aiohttp.ClientSession(base_url=url, timeout=aiohttp.ClientTimeout(600))
-        embeds.append(_over_http(await stack.enter_async_context(client)))
+        client = aiohttp.ClientSession(base_url=server.url, timeout=aiohttp.ClientTimeout(600))
+        embeds.append(_over_http(await stack.enter_async_context(client), server.prompt))
     return embeds
 
 
-def _over_http(client: aiohttp.ClientSession) -> Embed:
+def _over_http(client: aiohttp.ClientSession, prompt: Callable[[str], str]) -> Embed:
     async def embed(text: str) -> NDArray[np.float32]:
-        body = {"input": text, "encoding_format": "base64"}
+        body = {"input": prompt(text), "encoding_format": "base64"}
         async with client.post("/v1/embeddings", json=body, raise_for_status=True) as response:
             answer = await response.json()
         return np.frombuffer(base64.b64decode(answer["data"][0]["embedding"]), dtype="<f4")
@@ -173,7 +179,7 @@ async def check_equal(embedder: Embedder, servers: dict[str, ServerUnderTest]) -
     expected = embedder.embed(texts)
     for name, server in servers.items():
         async with AsyncExitStack() as stack:
-            (embed,) = await open_clients(stack, server.url, 1)
+            (embed,) = await open_clients(stack, server, 1)
             vectors = np.stack([await embed(text) for text in texts])
         cosine = float((vectors * expected).sum(1).min())
         if cosine < 0.99999:
@@ -188,7 +194,7 @@ async def measure(
     async with AsyncExitStack() as stack:
         sides = {TASKS: [in_process(embedder)] * num_clients}
         for name, server in servers.items():
-            sides[name] = await open_clients(stack, server.url, num_clients)
+            sides[name] = await open_clients(stack, server, num_clients)
         loads = {name: Load() for name in (BATCHES, *sides)}
         for embeds in sides.values():
             await run_closed_loop(embeds, texts[:num_clients], Load())
@@ -218,7 +224,7 @@ async def soak(server: ServerUnderTest, num_requests: int) -> None:
     print(f"| 0 | {resident_mib(server.process.pid)} | | |")
     sent = 0
     async with AsyncExitStack() as stack:
-        embeds = await open_clients(stack, server.url, SOAK_CLIENTS)
+        embeds = await open_clients(stack, server, SOAK_CLIENTS)
         while sent < num_requests:
             count = min(-(-num_requests // SOAK_STEPS), num_requests - sent)
             load = Load()
@@ -250,6 +256,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--soak", type=int, default=0, metavar="N", help="number of requests")
     parser.add_argument("--sentence-transformers", action="store_true")
+    parser.add_argument("--vllm", type=Path, metavar="PYTHON", help="interpreter of an environment with vLLM")
+    parser.add_argument("--infinity", type=Path, metavar="PYTHON", help="interpreter of an environment with infinity")
     parser.add_argument("--scratch", type=Path, help="folder for the checkpoints; by default a temporary one")
     arguments = parser.parse_args()
     print(
@@ -257,15 +265,22 @@ def main() -> None:
     )
     with ExitStack() as stack:
         temporary = stack.enter_context(tempfile.TemporaryDirectory())
-        checkpoint = str(write(arguments.scratch or Path(temporary), arguments.size) / "embedding")
-        serve = ("qwen3vl", "serve", "--embedder", checkpoint, "--device", "cpu", "--port", "0")
+        checkpoint = write(arguments.scratch or Path(temporary), arguments.size) / "embedding"
+        serve = ("qwen3vl", "serve", "--embedder", str(checkpoint), "--device", "cpu", "--port", "0")
         servers = {SERVER: stack.enter_context(started(*serve))}
         if arguments.sentence_transformers and not importlib.util.find_spec("sentence_transformers"):
             print("sentence-transformers is not installed, and is left out\n")
         elif arguments.sentence_transformers:
-            rival = started("benchmarks.server_rival", checkpoint)
+            rival = started("benchmarks.server_rival", str(checkpoint))
             servers["sentence-transformers in FastAPI"] = stack.enter_context(rival)
-        embedder = stack.enter_context(Embedder(checkpoint, device="cpu"))
+        for name, python, start in (
+            ("vLLM", arguments.vllm, vllm_server),
+            ("infinity", arguments.infinity, infinity_server),
+        ):
+            if python:
+                url, process = stack.enter_context(start(python, checkpoint, torch.get_num_threads()))
+                servers[name] = ServerUnderTest(url, process, embedding_prompt)
+        embedder = stack.enter_context(Embedder(str(checkpoint), device="cpu"))
         asyncio.run(run(embedder, servers, arguments))
 
 
