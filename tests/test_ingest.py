@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +23,7 @@ from qdrant_client import QdrantClient
 from qwen3vl import Document, Embedder, RecipeError, Report, Reranker, Retriever, Store, StoreError, ingest, open_store
 from qwen3vl.cli import main
 from qwen3vl.demo.scenes import Scene
+from qwen3vl.ingestion import LoaderItem
 from qwen3vl.loaders import Loader
 from tests.support.drawn_scenes import draw_scenes
 
@@ -53,6 +55,25 @@ def test_second_run_embeds_nothing(tmp_path: Path, store: Store) -> None:
     assert (first.added, first.unchanged, embedder.embedded) == (70, 0, 70)
     second = ingest_folder(tmp_path / "in", embedder, store)
     assert (second.added, second.unchanged, second.deleted, embedder.embedded) == (0, 70, 0, 70)
+
+
+def test_documents_are_written_while_the_stream_pauses(tmp_path: Path, store: Store, tiny_embedder: Embedder) -> None:
+    draw_scenes(tmp_path / "in", 3)
+    written = threading.Event()
+
+    def stream() -> Iterator[LoaderItem]:
+        yield from Loader().load([tmp_path / "in"])
+        yield Document("note", "text", text="a red circle")
+        assert written.wait(60), "nothing is written before the next document comes"
+        yield Document("later", "text", text="a blue star")
+
+    def progress(report: Report) -> None:
+        if report.added == 4:
+            written.set()
+
+    report = ingest(stream(), tiny_embedder, store, progress=progress)
+    assert (report.added, report.failed) == (5, [])
+    assert Retriever(tiny_embedder, store).search("a blue star", 1)[0].document.source == "later"
 
 
 def test_sync_replaces_changed_deletes_missing_and_keeps_broken_files(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -16,10 +17,11 @@ from PIL import Image
 
 from qwen3vl import Document, Point, Report, Store, StoreError, aingest, ingest, open_store
 from qwen3vl.documents import LoadFailure
+from qwen3vl.errors import ItemError
 from qwen3vl.ingestion import MAX_UNWRITTEN_POINTS
-from qwen3vl.ingestion.pipeline import LOOKUP_BATCH
+from qwen3vl.ingestion.buffer import LOOKUP_BATCH
 from qwen3vl.loaders import Loader
-from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
+from tests.support.fake_embedder import FakeEmbedder, ReadingAhead, fake_recipe, fake_vector, passages, query_vector
 from tests.support.store_backends import OpenStore
 
 
@@ -81,18 +83,6 @@ def test_invalid_sync_is_rejected_before_anything_is_deleted(store: Store) -> No
 
 
 def test_repetitive_stream_is_read_in_bounded_memory(store: Store) -> None:
-    """Also with an embedder that reads far ahead, as real ones do."""
-
-    class ReadingAhead(FakeEmbedder):
-        def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-            window: list[Any] = []
-            for result in super().stream(inputs):
-                window.append(result)
-                if len(window) == 256:
-                    yield from window
-                    window = []
-            yield from window
-
     documents = (Document(f"{number}", "text", text=f"text {number % 3}") for number in range(6000))
     num_read = 0
 
@@ -108,10 +98,99 @@ def test_repetitive_stream_is_read_in_bounded_memory(store: Store) -> None:
         nonlocal max_in_progress
         max_in_progress = max(max_in_progress, num_read - report.seen)
 
-    report = ingest(counted(), ReadingAhead(), store, progress=progress)
-    assert report.added == 6000
+    embedder = ReadingAhead()
+    report = ingest(counted(), embedder, store, progress=progress)
+    assert (report.added, len(embedder.embedded)) == (6000, 3)
     # Two claims in the queue, one in each thread beside it, the embedder's window, and what is not written yet.
     assert max_in_progress <= 4 * LOOKUP_BATCH + 256 + MAX_UNWRITTEN_POINTS
+
+
+def test_content_of_many_documents_is_embedded_once(store: Store) -> None:
+    """More of them than wait for one content."""
+    embedder = ReadingAhead()
+    copies = [Document(f"{number}", "text", text="a blank page") for number in range(2000)]
+    report = ingest([*copies[:900], *passages(5), *copies], embedder, store)
+    assert (report.added, report.unchanged, report.failed) == (2005, 900, [])
+    assert (len(embedder.embedded), store.count()) == (6, 2005)
+
+
+def test_content_that_fails_is_reported_for_each_document(store: Store) -> None:
+    class FailingEmbedder(ReadingAhead):
+        def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+            start = len(self.embedded)
+            for index, vector in super().stream(inputs):
+                failed = self.embedded[start + index] == broken.input
+                yield index, ItemError(index, "broken", "it is broken") if failed else vector
+
+    broken = Document("broken", "text", text="broken")
+    copies = [replace(broken, source=f"{number}") for number in range(600)]
+    report = ingest([*copies, *passages(5)], FailingEmbedder(), store)
+    assert report.added == store.count() == 5
+    assert sorted(report.failed) == sorted((copy.source, "it is broken") for copy in copies)
+
+
+def test_document_without_a_vector_or_an_error_is_a_failure(store: Store) -> None:
+    class ForgetfulEmbedder(FakeEmbedder):
+        def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+            return (result for result in super().stream(inputs) if result[0] != 2)
+
+    report = ingest(passages(5), ForgetfulEmbedder(), store)
+    assert (report.added, len(report.failed)) == (4, 1)
+    assert report.failed[0] == ("notes/0.md#lines=2,2", "the embedder returned neither a vector nor an error for it")
+
+
+def test_documents_are_written_while_the_stream_pauses(store: Store) -> None:
+    written = threading.Event()
+
+    def stream() -> Iterator[Document]:
+        yield from passages(3)
+        assert written.wait(30), "nothing is written before the next document comes"
+        yield from passages(2, "later")
+
+    def progress(report: Report) -> None:
+        if report.added == 3:
+            written.set()
+
+    embedder = ReadingAhead()
+    report = ingest(stream(), embedder, store, progress=progress, sync=True)
+    assert (report.added, report.failed, len(embedder.embedded), store.count()) == (5, [], 5, 5)
+
+
+def test_documents_are_written_while_an_asynchronous_stream_pauses(store: Store) -> None:
+    async def work() -> Report:
+        written = asyncio.Event()
+
+        async def stream() -> AsyncIterator[Document]:
+            for document in passages(3):
+                yield document
+            await asyncio.wait_for(written.wait(), 30)
+
+        def progress(report: Report) -> None:
+            if report.added == 3:
+                written.set()
+
+        return await aingest(stream(), ReadingAhead(), store, progress=progress)
+
+    assert asyncio.run(work()).added == store.count() == 3
+
+
+def test_document_is_written_while_only_stored_ones_follow(store: Store) -> None:
+    ingest(passages(1), FakeEmbedder(), store)
+    written = threading.Event()
+
+    def stream() -> Iterator[Document]:
+        yield from passages(1, "new")
+        for _ in range(300):
+            yield from passages(1)
+            if written.wait(0.1):
+                return
+        raise AssertionError("the embedder keeps the document")
+
+    def progress(report: Report) -> None:
+        if report.added:
+            written.set()
+
+    assert ingest(stream(), ReadingAhead(), store, progress=progress).added == 1
 
 
 def test_only_the_rejected_point_is_not_written(store: Store) -> None:

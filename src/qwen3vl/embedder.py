@@ -195,7 +195,8 @@ class Embedder(BackendOwner[EmbeddingBackend]):
         """Embed a stream of inputs of any length in bounded memory.
 
         Args:
-            inputs: Taken as they are needed, some hundreds ahead.
+            inputs: Taken as they are needed, some hundreds ahead, on the caller's thread: while the iterable waits for
+                its next input, no vector is yielded.
             instruction: Instruction for inputs that have none of their own; None is the object's.
 
         Yields:

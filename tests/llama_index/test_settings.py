@@ -166,3 +166,33 @@ def test_device_of_the_environment_is_not_that_of_a_server_in_pickles_either(
     for made, has_device in ((component(model=url), False), (component(model=url, device="cpu"), True)):
         for copied in (made, pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
             assert ("device" in copied.engine_arguments(copied.model, None)) == has_device
+
+
+@pytest.mark.parametrize("component", [Qwen3VLEmbedding, Qwen3VLRerank])
+@pytest.mark.parametrize("device_there", ["cuda", "cpu", None])
+def test_device_of_the_environment_is_not_that_of_a_server_in_dumps_either(
+    component: type[Qwen3VLEmbedding | Qwen3VLRerank], device_there: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QWEN3VL_DEVICE", "cuda")
+    url = "http://127.0.0.1:9,http://127.0.0.1:8"
+    made, local, chosen = component(model=url), component(model="tiny"), component(model=url, device="cuda")
+    dumps = [each.to_json() for each in (made, local, chosen)]
+    if device_there is None:
+        monkeypatch.delenv("QWEN3VL_DEVICE")
+    else:
+        monkeypatch.setenv("QWEN3VL_DEVICE", device_there)
+    restored, restored_local, restored_chosen = map(component.from_json, dumps)
+    for copied in (restored, component.from_dict(made.to_dict()), component.model_validate(made.model_dump())):
+        assert copied == made
+        assert copied.engine_arguments(url, None) == made.engine_arguments(url, None)
+    assert restored_local == local
+    assert restored_local.engine_arguments("tiny", None)["device"] == "cuda"
+    # A device that was set remains an error with a server.
+    assert restored_chosen.engine_arguments(url, None)["device"] == "cuda"
+    assert restored_chosen == chosen != made
+
+
+def test_settings_with_a_mistake_in_the_url_can_be_dumped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN3VL_DEVICE", "cuda")
+    made = Qwen3VLEmbedding(model="http://host:port")
+    assert Qwen3VLEmbedding.from_dict(made.to_dict()) == made

@@ -117,6 +117,9 @@ def test_key_and_device_of_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None
         expected = served.embed("a text")[0]
         assert_close(embeddings.embed_query("a text"), expected)
         assert_close(embedding.get_text_embedding("a text"), expected)
+        restored = Qwen3VLEmbedding.from_dict(embedding.to_dict(), api_key=key)
+        assert restored.embedder is embedding.embedder
+        assert Qwen3VLEmbeddings(**embeddings.model_dump(), api_key=SecretStr(key)).embedder is embeddings.embedder
         for settings_of_adapter in (embeddings.model_dump(), repr(embeddings), embedding.to_dict(), repr(embedding)):
             assert key not in str(settings_of_adapter)
         with pytest.raises(ValueError, match="device: for a model that runs in this process"):

@@ -16,7 +16,7 @@ from qwen3vl_server import ServerSettings, create_app
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qwen3vl import Embedder, Reranker, ServerError
+from qwen3vl import Document, Embedder, Report, Reranker, ServerError, ingest, open_store
 from qwen3vl.client import requests
 from qwen3vl.client.transport import Transport
 from qwen3vl.wire import encode_request
@@ -184,6 +184,23 @@ def test_stream_is_lazy_and_in_order(server: ModelServer) -> None:
         assert len(taken) <= 400
         stream.close()  # type: ignore[attr-defined]
         assert len(list(embedder.stream(["a", "b"]))) == 2
+
+
+def test_documents_of_a_stream_that_pauses_are_sent_and_written(server: ModelServer) -> None:
+    written = threading.Event()
+
+    def documents() -> Iterator[Document]:
+        yield from (Document(f"{number}", "text", text=f"text {number}") for number in range(70))
+        assert written.wait(60), "nothing is written before the next document comes"
+
+    def progress(report: Report) -> None:
+        if report.added == 70:
+            written.set()
+
+    store = open_store(":memory:")
+    with Embedder(server.url) as embedder:
+        assert ingest(documents(), embedder, store, progress=progress).added == 70
+    store.close()
 
 
 def test_slow_inputs_are_sent_before_a_chunk_is_full(server: ModelServer) -> None:

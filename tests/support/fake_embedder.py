@@ -59,6 +59,19 @@ class FakeEmbedder:
             yield index, fake_vector(value, self.recipe.dimensions)
 
 
+class ReadingAhead(FakeEmbedder):
+    """Takes 256 inputs, or all, before it returns their vectors. Real embedders read ahead as well."""
+
+    def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        window: list[Any] = []
+        for result in super().stream(inputs):
+            window.append(result)
+            if len(window) == 256:
+                yield from window
+                window = []
+        yield from window
+
+
 def passages(count: int, source: str = "notes") -> list[Document]:
     """Three passages per source, with metadata of every type."""
     return [

@@ -6,7 +6,7 @@ import os
 from dataclasses import fields
 from typing import Any, Self, TypedDict
 
-from pydantic import BaseModel, Field, PrivateAttr, SecretStr, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, SecretStr, field_serializer, field_validator
 
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.adapters.model_handle import ModelHandle
@@ -46,7 +46,7 @@ class ModelSettings(BaseModel):
         adapter: A LoRA adapter that is merged into the model: folder, or hub id, perhaps with a commit; with the URL of
             a server, the name of one that it serves.
         device: `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`. The default is the environment variable
-            QWEN3VL_DEVICE, or `"auto"`.
+            QWEN3VL_DEVICE, or `"auto"`; with the URL of a server it is not used, and is dumped as `"auto"`.
         dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"`, `"float16"`, `"int8"` or `"fp8"`.
         policy: Which files and addresses media references may reach. The default allows public URLs and data URIs,
             and no files; `MediaPolicy(folders=("photos",))` allows the files below a folder.
@@ -89,6 +89,12 @@ class ModelSettings(BaseModel):
         copied._once = OnceLogger()  # noqa: SLF001 (as above)
         return copied
 
+    @field_serializer("device")
+    def _serialize_device(self, device: str) -> str:
+        # What is read back counts as set, and a device that was set is an error with a server.
+        is_default = "device" not in self.model_fields_set
+        return "auto" if is_default and _is_server(getattr(self, "model", "")) else device
+
     @field_validator("model_kwargs")
     @classmethod
     def _check_model_kwargs(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -123,8 +129,15 @@ class ModelSettings(BaseModel):
             "policy": self.policy,
             **self.model_kwargs,
         }
-        if server_urls(model) and "device" not in self.model_fields_set:
+        if server_urls(model) and ("device" not in self.model_fields_set or self.device == "auto"):
             del arguments["device"]  # QWEN3VL_DEVICE is for the models in this process
         if self.api_key is not None:
             arguments["api_key"] = self.api_key.get_secret_value()
         return arguments if instruction is None else {**arguments, "instruction": instruction}
+
+
+def _is_server(model: str) -> bool:
+    try:
+        return bool(server_urls(model))
+    except ValueError:  # a URL with a mistake, which is an error when the model is used
+        return True

@@ -1,7 +1,7 @@
 """Ingestion: documents into a store. Only what is new is embedded, and nothing counts as done before it is written.
 
-A thread loads documents and looks up which of them are stored, the caller's thread embeds, and a third thread
-writes. The queues between them are bounded, so that memory does not grow with the stream.
+A thread reads the stream of documents, a second one looks up which of them are stored, the caller's thread embeds, and
+another one writes. What waits between them is bounded, so that memory does not grow with the stream.
 """
 
 from qwen3vl.ingestion.api import aingest, ingest

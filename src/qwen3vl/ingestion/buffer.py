@@ -1,10 +1,12 @@
-"""Points between embedding and writing."""
+"""What waits between two threads of an ingestion, in batches: items of a slow source need not fill one."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
+from typing import Generic, TypeVar
 
-from qwen3vl.stores import Point
+T = TypeVar("T")
 
 MAX_UNWRITTEN_POINTS = 512
 """Maximum number of points that are embedded and not yet written: what a killed process has to embed again."""
@@ -12,61 +14,73 @@ MIN_WRITE_BATCH = 256
 """Number of points that are written at once without waiting for more."""
 MAX_WRITE_DELAY_S = 0.5
 """Seconds after which fewer points are written."""
+LOOKUP_BATCH = 512
+"""Maximum number of documents whose ids are looked up in one request."""
+MAX_LOOKUP_DELAY_S = 0.5
+"""Seconds after which fewer documents are looked up."""
 
 
 class PipelineStopped(Exception):  # noqa: N818 (not an error)
     """The ingestion was asked to stop; raised in its threads to end their work."""
 
 
-class WriteBuffer:
-    """A bounded buffer of embedded points. One thread puts, another takes.
+class BatchBuffer(Generic[T]):
+    """A bounded buffer. One thread puts items, another takes them in batches.
 
-    At most `MAX_UNWRITTEN_POINTS` are in it, including those that the writer took last.
+    Args:
+        max_items: Maximum number of items in it, including those that were taken last.
+        min_batch: Number of items that are taken at once without waiting for more.
+        max_delay_s: Seconds after which fewer items are taken.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_items: int, min_batch: int, max_delay_s: float) -> None:
+        self._max_items = max_items
+        self._min_batch = min_batch
+        self._max_delay_s = max_delay_s
         self._changed = threading.Condition()
-        self._points: list[Point] = []
-        self._num_writing = 0
+        self._items: list[T] = []
+        self._num_taken = 0
         self._closed = False
 
-    def put(self, points: list[Point]) -> None:
-        """Add points; wait while the buffer is full.
+    def put(self, items: Iterable[T]) -> None:
+        """Add items; wait while the buffer is full.
 
         Args:
-            points: The points.
+            items: The items.
 
         Raises:
             PipelineStopped: The buffer is closed.
         """
-        for point in points:
+        for item in items:
             with self._changed:
-                while len(self._points) + self._num_writing >= MAX_UNWRITTEN_POINTS and not self._closed:
+                while len(self._items) + self._num_taken >= self._max_items and not self._closed:
                     self._changed.wait()
                 if self._closed:
                     raise PipelineStopped
-                self._points.append(point)
-                self._changed.notify_all()
+                self._items.append(item)
+                # The thread that takes need not wake up for the items between.
+                if len(self._items) in (1, self._min_batch):
+                    self._changed.notify_all()
 
-    def take(self) -> list[Point]:
-        """Wait for `MIN_WRITE_BATCH` points, at most `MAX_WRITE_DELAY_S` after the first; remove and return all.
+    def take(self) -> list[T]:
+        """Wait for `min_batch` items, at most `max_delay_s` after the first; remove and return all.
 
-        Call it again only when the points of the previous call are written: they count as unwritten until then.
+        Call it again only when the items of the previous call are done with: they count as in the buffer until then.
 
         Returns:
-            The points; none if the buffer is closed and empty.
+            The items; none if the buffer is closed and empty.
         """
         with self._changed:
-            self._num_writing = 0
+            self._num_taken = 0
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._points or self._closed)
-            self._changed.wait_for(lambda: len(self._points) >= MIN_WRITE_BATCH or self._closed, MAX_WRITE_DELAY_S)
-            points, self._points = self._points, []
-            self._num_writing = len(points)
-            return points
+            self._changed.wait_for(lambda: self._items or self._closed)
+            self._changed.wait_for(lambda: len(self._items) >= self._min_batch or self._closed, self._max_delay_s)
+            items, self._items = self._items, []
+            self._num_taken = len(items)
+            return items
 
     def close(self) -> None:
-        """Refuse further points; those in the buffer can still be taken."""
+        """Refuse further items; those in the buffer can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

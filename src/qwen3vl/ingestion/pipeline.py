@@ -1,18 +1,26 @@
-"""One run of an ingestion: a thread that loads, the caller's thread that embeds, and a thread that writes."""
+"""One run of an ingestion: threads that read and look up, the caller's thread that embeds, and one that writes."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from queue import Empty, Full, Queue
 from typing import Any
 
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import ItemError, StoreError
-from qwen3vl.ingestion.buffer import PipelineStopped, WriteBuffer
+from qwen3vl.ingestion.buffer import (
+    LOOKUP_BATCH,
+    MAX_LOOKUP_DELAY_S,
+    MAX_UNWRITTEN_POINTS,
+    MAX_WRITE_DELAY_S,
+    MIN_WRITE_BATCH,
+    BatchBuffer,
+    PipelineStopped,
+)
 from qwen3vl.ingestion.dedup import Claim, ContentDeduplicator
 from qwen3vl.ingestion.failures import describe_error, name_of, source_of
 from qwen3vl.ingestion.report import IngestError, Report
@@ -26,10 +34,9 @@ from qwen3vl.media.preview import data_uri, preview
 from qwen3vl.stores import Point, Store
 
 log = logging.getLogger(__name__)
-LOOKUP_BATCH = 512
-"""Maximum number of documents whose ids are looked up in one request."""
-MAX_LOOKUP_DELAY_S = 0.5
-"""Seconds after which fewer documents are looked up."""
+MAX_INPUT_WAIT_S = 1.0
+"""Seconds that the embedder, while it holds documents, waits for further ones. More than `MAX_LOOKUP_DELAY_S`, so that
+a stream that is slow, but does not pause, is embedded in one call."""
 MAX_FAILED_WRITES = 3
 """Number of consecutive failed writes after which the run ends: the store is unreachable."""
 POLL_INTERVAL_S = 0.1
@@ -64,11 +71,14 @@ class IngestionPipeline:
         self._stop = threading.Event()
         self._is_cancelled = False
         self._errors: list[BaseException] = []
+        self._unclaimed = BatchBuffer[LoaderItem](LOOKUP_BATCH, LOOKUP_BATCH, MAX_LOOKUP_DELAY_S)
         self._claims: Queue[Claim | None] = Queue(2)
-        self._buffer = WriteBuffer()
+        self._unwritten = BatchBuffer[Point](MAX_UNWRITTEN_POINTS, MIN_WRITE_BATCH, MAX_WRITE_DELAY_S)
         self._deduplicator = ContentDeduplicator(store)
         self._sync_tracker = SyncTracker(sync)
         self._embedding: dict[int, tuple[str, Document]] = {}
+        """What the embedder holds, by index."""
+        self._all_claimed = False
 
     def stop(self) -> None:
         """Stop loading, embedding and indexing; `run` writes what is embedded, and returns."""
@@ -93,20 +103,19 @@ class IngestionPipeline:
             StoreError: The collection cannot be created.
         """
         self._store.create(self._recipe)
-        loader = threading.Thread(target=self._run_thread, args=(self._load, documents), daemon=True)
-        writer = threading.Thread(target=self._run_thread, args=(self._write,), daemon=True)
+        writer = self._thread(self._write)
         try:
             writer.start()
-            loader.start()
+            self._thread(self._claim_all).start()
+            self._thread(self._read, documents).start()
             self._embed()
         except PipelineStopped:
             pass
         finally:
-            # Also after Ctrl-C, everything that is embedded is written. A loader that waits for a slow source is
-            # not waited for.
+            # Also after Ctrl-C, everything that is embedded is written. A thread that waits for a slow source is not
+            # waited for.
             stopped = self._stop.is_set()
-            self._stop.set()
-            self._buffer.close()
+            self._end_threads()
             if writer.is_alive():
                 writer.join()
         if self._errors:
@@ -131,46 +140,52 @@ class IngestionPipeline:
             ) from error
         raise error
 
-    def _run_thread(self, work: Callable[..., None], *args: Any) -> None:
-        """Run a thread's work. An exception stops the other threads, and `run` raises it."""
-        try:
-            work(*args)
-        except PipelineStopped:
-            pass
-        except BaseException as error:
-            self._errors.append(error)
-            self._stop.set()
-            self._buffer.close()
+    def _thread(self, work: Callable[..., None], *args: Any) -> threading.Thread:
+        """Return a thread. An exception in it stops the other threads, and `run` raises it."""
 
-    # The loader's thread.
-
-    def _load(self, documents: Iterable[LoaderItem]) -> None:
-        for batch in self._batches(iter(documents)):
-            self._put_claim(self._claim_new(batch))
-        self._put_claim(None)
-
-    def _batches(self, stream: Iterator[LoaderItem]) -> Iterator[list[LoaderItem]]:
-        """Yield the stream in batches of up to `LOOKUP_BATCH` items, smaller ones if it is slow; the last may be empty.
-
-        An error of the stream ends it like its end, and is recorded for `run` to raise.
-        """
-        batch: list[LoaderItem] = []
-        start = time.monotonic()
-        while True:
+        def run() -> None:
             try:
-                batch.append(next(stream))
-            except StopIteration:
-                break
+                work(*args)
+            except PipelineStopped:
+                pass
             except BaseException as error:
                 self._errors.append(error)
-                break
-            if len(batch) == LOOKUP_BATCH or time.monotonic() - start > MAX_LOOKUP_DELAY_S:
-                yield batch
-                batch, start = [], time.monotonic()
-        yield batch
+                self._end_threads()
 
-    def _claim_new(self, batch: list[LoaderItem]) -> Claim:
-        """Return which documents of a batch are to be embedded or written; count all other items in the report."""
+        return threading.Thread(target=run, daemon=True)
+
+    def _end_threads(self) -> None:
+        self._stop.set()
+        self._unclaimed.close()
+        self._unwritten.close()
+
+    # The thread that reads the stream, which may pause for any time.
+
+    def _read(self, documents: Iterable[LoaderItem]) -> None:
+        """Read the stream. An error in it ends it like its end, and is recorded for `run` to raise."""
+        try:
+            self._unclaimed.put(documents)
+        except BaseException as error:
+            if not self._stop.is_set():
+                self._errors.append(error)
+        self._unclaimed.close()
+
+    # The thread that looks up what is stored.
+
+    def _claim_all(self) -> None:
+        while (batch := self._unclaimed.take()) and not self._stop.is_set():
+            documents = self._find_new(batch)
+            while documents:
+                claim = self._deduplicator.claim(documents)
+                self._put_claim(claim)
+                documents = claim.deferred
+                while not self._deduplicator.wait(documents, POLL_INTERVAL_S):
+                    if self._stop.is_set():
+                        raise PipelineStopped
+        self._put_claim(None)
+
+    def _find_new(self, batch: Sequence[LoaderItem]) -> dict[str, Document]:
+        """Return the documents that are not stored, by point id; count all other items in the report."""
         documents: dict[str, Document] = {}
         for item in batch:
             if isinstance(item, Skipped):
@@ -181,13 +196,12 @@ class IngestionPipeline:
                 self.report.unchanged += point_id in documents
                 documents[point_id] = item
                 self._sync_tracker.add(point_id, item)
-        stored_ids = self._store.existing(list(documents))
+        repeated_ids = self._deduplicator.find_repeated(documents)
+        stored_ids = self._store.existing([point_id for point_id in documents if point_id not in repeated_ids])
         self._deduplicator.add_stored({point_id: documents[point_id] for point_id in stored_ids})
-        claim = self._deduplicator.claim(
-            {point_id: document for point_id, document in documents.items() if point_id not in stored_ids}
-        )
-        self.report.unchanged += len(stored_ids) + claim.num_repeated
-        return claim
+        known_ids = repeated_ids | stored_ids
+        self.report.unchanged += len(known_ids)
+        return {point_id: document for point_id, document in documents.items() if point_id not in known_ids}
 
     def _point_id(self, document: Document) -> str | None:
         """Return a document's point id, or record a failure and return None if the document cannot be stored.
@@ -214,39 +228,55 @@ class IngestionPipeline:
     # The caller's thread.
 
     def _embed(self) -> None:
-        for index, result in self._embedder.stream(self._inputs()):
-            point_id, document = self._embedding.pop(index)
-            if isinstance(result, ItemError):
-                for failed in self._deduplicator.remove_content(document):
-                    self._add_failure(failed, result.reason)
-            else:
-                self._buffer.put(self._deduplicator.add_vector(point_id, document, result))
-            self._progress(self.report)
+        """Embed what is claimed, in one call of the embedder, and in a further one after each pause of the stream.
+
+        The embedder takes inputs in this thread, and hands out no vector while it waits for one.
+        """
+        while not self._all_claimed:
+            for index, result in self._embedder.stream(self._inputs()):
+                point_id, document = self._embedding.pop(index)
+                if isinstance(result, ItemError):
+                    self._add_not_embedded(document, result.reason)
+                else:
+                    self._unwritten.put(self._deduplicator.add_vector(point_id, document, result))
+                self._progress(self.report)
+            while self._embedding:
+                _, (_, document) = self._embedding.popitem()
+                self._add_not_embedded(document, "the embedder returned neither a vector nor an error for it")
+
+    def _add_not_embedded(self, document: Document, reason: str) -> None:
+        for failed in self._deduplicator.remove_content(document):
+            self._add_failure(failed, reason)
 
     def _inputs(self) -> Iterator[dict[str, str]]:
-        """Yield the inputs to embed, and hand over to the writer the points whose vector is known already."""
+        """Yield inputs to embed until the stream ends or pauses; pass on points whose vector is known already."""
         index = 0
-        while (claim := self._get_claim()) is not None:
-            self._buffer.put(claim.ready)
+        last_input_s = time.monotonic()
+        while not self._embedding or time.monotonic() - last_input_s < MAX_INPUT_WAIT_S:
+            self._progress(self.report)
+            if self._stop.is_set():
+                raise PipelineStopped
+            try:
+                claim = self._claims.get(timeout=POLL_INTERVAL_S)
+            except Empty:
+                continue
+            if claim is None:
+                self._all_claimed = True
+                return
+            self._unwritten.put(claim.ready)
             for point_id, document in claim.to_embed:
                 self._embedding[index] = (point_id, document)
                 index += 1
                 yield document.input
-
-    def _get_claim(self) -> Claim | None:
-        while not self._stop.is_set():
-            self._progress(self.report)
-            try:
-                return self._claims.get(timeout=POLL_INTERVAL_S)
-            except Empty:
-                continue
-        raise PipelineStopped
+                last_input_s = time.monotonic()
+            if claim.deferred:  # they wait for vectors that the embedder would not return before its next input
+                return
 
     # The writer's thread.
 
     def _write(self) -> None:
         num_failed_writes = 0
-        while points := self._buffer.take():
+        while points := self._unwritten.take():
             unfinished = {point.id: self._with_thumbnail(point) for point in points}
             try:
                 self._upsert(unfinished)

@@ -25,7 +25,7 @@ class StreamingEmbedder(Protocol):
         ...
 
     def stream(self, inputs: Iterable[Input]) -> Iterator[tuple[int, Vector | ItemError]]:
-        """Embed a stream of inputs in bounded memory.
+        """Embed a stream of inputs in bounded memory. `ingest` calls it again after each pause of its documents.
 
         Args:
             inputs: The inputs, taken as they are needed.

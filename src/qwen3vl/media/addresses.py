@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+
+import httpx
 
 from qwen3vl.errors import MediaError, PolicyError
 from qwen3vl.media.policy import MediaPolicy
@@ -44,7 +48,9 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def resolve_host(host: str, port: int, policy: MediaPolicy, allow_address: Callable[[str], bool]) -> str:
+def resolve_host(
+    host: str, port: int, policy: MediaPolicy, allow_address: Callable[[str], bool], timeout_s: float
+) -> list[str]:
     """Resolve a host name and check all of its addresses.
 
     Args:
@@ -52,24 +58,23 @@ def resolve_host(host: str, port: int, policy: MediaPolicy, allow_address: Calla
         port: The port to connect to.
         policy: Defines which hosts are allowed, and whether addresses that are not public are.
         allow_address: Whether an address is public; not used if the policy allows private hosts.
+        timeout_s: Maximum duration of the lookup in seconds.
 
     Returns:
-        One of the checked addresses. Connect to it, not to the name, which may resolve to another address later.
+        The checked addresses, at least one. Connect to one of them, not to the name, which may resolve to another
+        address later.
 
     Raises:
         MediaError: The name cannot be resolved.
         PolicyError: The policy does not allow the host or one of its addresses.
+        TimeoutError: The lookup takes too long.
     """
-    if policy.hosts is not None and host.lower() not in {allowed.lower() for allowed in policy.hosts}:
+    if policy.hosts is not None and _encode(host) not in map(_encode, policy.hosts):
         raise PolicyError(
             f"the host {host} is not among those that the media policy allows ({', '.join(policy.hosts) or 'none'}); "
             "MediaPolicy(hosts=(…,)) allows others"
         )
-    try:
-        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise MediaError(f"the host {host} cannot be found: {error}; check the URL") from error
-    addresses = [str(entry[4][0]).split("%")[0] for entry in entries]
+    addresses = _look_up(host, port).result(timeout_s)
     if not policy.private_hosts:
         for address in addresses:
             if not allow_address(address):
@@ -77,4 +82,35 @@ def resolve_host(host: str, port: int, policy: MediaPolicy, allow_address: Calla
                     f"the host {host} is at {address}, which is not a public address; "
                     "MediaPolicy(private_hosts=True) allows it"
                 )
-    return addresses[0]
+    return addresses
+
+
+def _encode(host: str) -> str:
+    """Return a host as `httpx.URL` has it: in lower case, and names that are not ASCII in Punycode (IDNA)."""
+    try:
+        return httpx.URL(scheme="http", host=host).raw_host.decode("ascii")
+    except httpx.InvalidURL:  # no URL has this host
+        return host.lower()
+
+
+def _look_up(host: str, port: int) -> Future[list[str]]:
+    """Return the future of a host's addresses, in the order in which they should be tried.
+
+    `getaddrinfo` has no time limit and cannot be interrupted. It runs in a thread of its own, because one that never
+    answers would occupy a thread of a pool, and delay the end of the process.
+    """
+    future: Future[list[str]] = Future()
+
+    def look_up() -> None:
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            future.set_result(list(dict.fromkeys(str(entry[4][0]).split("%")[0] for entry in entries)))
+        except (OSError, UnicodeError) as error:
+            not_found = MediaError(f"the host {host} cannot be found: {error}; check the URL")
+            not_found.__cause__ = error
+            future.set_exception(not_found)
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=look_up, name="qwen3vl-lookup", daemon=True).start()
+    return future

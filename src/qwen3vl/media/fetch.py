@@ -1,8 +1,9 @@
 """Fetches http(s) media from public addresses only.
 
 The host name is resolved here, all of its addresses are checked, and the connection goes to a checked address: a name
-that resolves to another address a moment later (DNS rebinding) does not get past the check. Redirects are followed
-here, and each target is checked like the first. One deadline holds for the whole fetch, however slowly bytes arrive.
+that resolves to another address a moment later (DNS rebinding) does not get past the check. If one address cannot be
+reached, the next is tried. Redirects are followed here, and each target is checked like the first. One deadline holds
+for the whole fetch, from the lookup of the name, however slowly bytes arrive.
 Proxies of the environment are not used, and response bodies are never decompressed.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import httpcore
@@ -20,6 +22,8 @@ from qwen3vl.media.addresses import is_public, resolve_host
 from qwen3vl.media.policy import MediaPolicy
 
 _REDIRECT_STATUSES = (301, 302, 303, 307, 308)
+_MAX_CONNECT_S = 5.0
+"""Seconds after which the next address of a host is tried."""
 
 
 def fetch(url: str, policy: MediaPolicy, *, allow_address: Callable[[str], bool] = is_public) -> bytes:
@@ -48,7 +52,7 @@ def fetch(url: str, policy: MediaPolicy, *, allow_address: Callable[[str], bool]
                 if body is not None:
                     return body
                 target = target.join(location)
-    except httpcore.TimeoutException as error:
+    except (httpcore.TimeoutException, TimeoutError) as error:
         raise MediaError(
             f"it could not be fetched within {policy.timeout:g} seconds; MediaPolicy(timeout=…) allows more"
         ) from error
@@ -64,13 +68,21 @@ def _request(pool: httpcore.ConnectionPool, url: httpx.URL, policy: MediaPolicy)
     target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
     request_headers = [(b"host", url.netloc), (b"user-agent", b"qwen3vl"), (b"accept-encoding", b"identity")]
     with pool.stream("GET", target, headers=request_headers) as response:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+        headers = {name.decode("latin-1").lower(): _decode(value) for name, value in response.headers}
         if response.status in _REDIRECT_STATUSES and "location" in headers:
             return None, headers["location"]
         if response.status != 200:
             reason = response.extensions.get("reason_phrase", b"").decode("latin-1")
             raise MediaError(f"the server answers {response.status} {reason}".strip() + "; check the URL")
         return _read_body(response, headers.get("content-length", ""), policy), ""
+
+
+def _decode(value: bytes) -> str:
+    """Decode a header's value. Servers write locations beyond ASCII in UTF-8, which the standard does not foresee."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _read_body(response: httpcore.Response, content_length: str, policy: MediaPolicy) -> bytes:
@@ -105,9 +117,24 @@ class _CheckedBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to a checked address of the host."""
-        address = resolve_host(host, port, self._policy, self._allow_address)
-        timeout = _remaining(self._deadline, timeout)
+        """Connect to a checked address of the host: to the first one that can be reached."""
+        *addresses, last_address = resolve_host(
+            host, port, self._policy, self._allow_address, _remaining(self._deadline, timeout)
+        )
+        for number, address in enumerate(addresses):
+            share = _remaining(self._deadline, timeout) / (len(addresses) + 1 - number)
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return self._connect(address, port, min(share, _MAX_CONNECT_S), local_address, socket_options)
+        return self._connect(last_address, port, _remaining(self._deadline, timeout), local_address, socket_options)
+
+    def _connect(
+        self,
+        address: str,
+        port: int,
+        timeout: float,
+        local_address: str | None,
+        socket_options: Iterable[Any] | None,
+    ) -> httpcore.NetworkStream:
         stream = super().connect_tcp(address, port, timeout, local_address, socket_options)
         return _DeadlineStream(stream, self._deadline)
 

@@ -21,14 +21,15 @@ class MediaPolicy:
 
     Attributes:
         urls: Whether http(s) URLs are fetched at all.
-        hosts: The only host names that are fetched from; None allows all.
+        hosts: The only host names that are fetched from; None allows all. Names that are not ASCII may be written in
+            either form: `"bücher.example"` or `"xn--bcher-kva.example"`.
         private_hosts: Whether addresses that are not public (loopback, private, link-local, ...) may be fetched.
         folders: The only folders whose files, at any depth, are opened; None allows every file.
         max_bytes: Maximum size of an encoded file, read or fetched, in bytes.
         max_pixels: Maximum number of pixels of an image or frame; checked by its header, before it is decoded.
         max_seconds: Maximum duration of a video, or of the part that is asked for, in seconds.
         max_frames: Maximum number of images in a list of frames.
-        timeout: Maximum duration of one fetch, redirects included, in seconds.
+        timeout: Maximum duration of one fetch, the lookup of names and redirects included, in seconds.
         max_redirects: Maximum number of redirects; each target is checked like the first.
         isolated: Whether each image, PDF page and video is decoded in a worker process, which is ended if it exceeds
             `seconds` or `memory`, or crashes. None means True for references in documents (LangChain, LlamaIndex), and

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from qwen3vl.documents import Document
 from qwen3vl.errors import InputError
-from qwen3vl.ingestion.pipeline import LOOKUP_BATCH
+from qwen3vl.ingestion.buffer import LOOKUP_BATCH
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import Store
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, SKIPPED, document_of
