@@ -27,12 +27,17 @@ function parts(schema) {
   if (choices) return join(choices.map(parts));
   if (schema.enum) return [schema.enum.map((value) => JSON.stringify(value)).join(" | ")];
   if ("const" in schema) return [JSON.stringify(schema.const)];
-  if (schema.type === "array") return schema.items ? ["list of ", ...parts(schema.items)] : ["list"];
+  if (schema.type === "array") return schema.items ? ["list of ", ...grouped(schema.items)] : ["list"];
   if (schema.format === "binary" || schema.contentMediaType === "application/octet-stream") return ["file"];
   if (schema.type === "object" && schema.additionalProperties?.type) {
-    return ["object of ", ...parts(schema.additionalProperties)];
+    return ["object of ", ...grouped(schema.additionalProperties)];
   }
   return [schema.type ?? "any"];
+}
+
+function grouped(schema) {
+  const found = parts(schema);
+  return found.some((part) => String(part).includes(" | ")) ? ["(", ...found, ")"] : found;
 }
 
 function join(lists) {
