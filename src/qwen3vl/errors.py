@@ -97,6 +97,10 @@ class PolicyError(MediaError):
     """The `MediaPolicy` does not allow a media reference."""
 
 
+class QueryError(InputError):
+    """A query cannot be used. Its `__cause__` says why; `system_failure` tells whether the query is at fault."""
+
+
 class ItemError(Qwen3VLError):
     """The failure of one item of a call. The exception that caused it is `__cause__`.
 
@@ -150,7 +154,7 @@ def _cause_of(error: Exception) -> dict[str, Any]:
     return {"__cause__": error.__cause__} if isinstance(error.__cause__, InputError) else {}
 
 
-def query_error(source: str, reason: object) -> InputError:
+def query_error(source: str, reason: object) -> QueryError:
     """Return the error of a query that cannot be used.
 
     Args:
@@ -160,4 +164,20 @@ def query_error(source: str, reason: object) -> InputError:
     Returns:
         The error, for the caller to raise.
     """
-    return InputError(f"the query ({source}): {reason}")
+    return QueryError(f"the query ({source}): {reason}")
+
+
+def system_failure(error: InputError) -> BaseException | None:
+    """Return what has failed if an error is called that of a query, and the query is not at fault.
+
+    Args:
+        error: The error.
+
+    Returns:
+        The exception, such as an `OSError` when its images were opened; None if the query cannot be used.
+    """
+    if not isinstance(error, QueryError):
+        return None
+    batch = error.__cause__
+    causes = [item.__cause__ for item in batch.errors] if isinstance(batch, BatchError) else [batch]
+    return next((cause for cause in causes if cause is not None and not isinstance(cause, InputError)), None)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from qwen3vl_ray.serving.messages import ReplicaCall
-from qwen3vl_ray.serving.replicas import UNHEALTHY_FAILURES, EmbedderReplica, ModelChoice
+from qwen3vl_ray.serving.replicas import UNHEALTHY_FAILURES, EmbedderReplica, ModelChoice, RerankerReplica
 from qwen3vl_server import SERVER_POLICY
 
-from qwen3vl import RecipeError
+from qwen3vl import InputError, RecipeError
+from qwen3vl.engine import engine
 from qwen3vl.inputs import as_item
 from tests.support.engines import with_stages
 
@@ -57,3 +58,24 @@ async def test_other_recipe_and_other_version(replica: EmbedderReplica) -> None:
     answer = await replica.run(ReplicaCall(digest="another", instruction="Find it.", items=[as_item("a")]))
     assert isinstance(answer.error, RecipeError)
     assert await replica.describe(ModelChoice("tiny", SERVER_POLICY)) is None
+
+
+async def test_failure_on_a_query_is_no_fault_of_the_query(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    replica = RerankerReplica(CHOICE)
+    with replica._model:
+        recipe = await replica.describe(CHOICE)
+        assert recipe is not None
+        query = as_item(b"no image")
+        call = ReplicaCall(digest=recipe.digest, instruction="Find it.", items=[as_item("a")], query=query)
+        answer = await replica.run(call)
+        assert isinstance(answer.error, InputError)
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise OSError("Too many open files")
+
+        monkeypatch.setattr(engine, "read_headers", fail)
+        with pytest.raises(RuntimeError, match="the model failed on the query"):
+            await replica.run(call)
+        assert "Too many open files" in caplog.text

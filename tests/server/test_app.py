@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
@@ -96,6 +97,29 @@ def test_unknown_paths_and_methods(server: ModelServer) -> None:
         assert response.status_code == status
         assert "/docs lists the endpoints" in response.json()["error"]["message"]
     assert response.headers["Allow"] == "POST"
+
+
+def test_head_is_answered_as_get_without_a_body(server: ModelServer, caplog: pytest.LogCaptureFixture) -> None:
+    """As health checks of proxies and monitors send it."""
+    caplog.set_level("INFO", logger="qwen3vl_server")
+    for path in ("/health", "/ready", "/v1/models", "/docs", "/openapi.json"):
+        head, get = (server.client.request(method, path) for method in ("HEAD", "GET"))
+        assert (head.status_code, head.content) == (200, b""), path
+        assert get.content
+        for name in ("Content-Length", "Content-Type"):
+            assert head.headers[name] == get.headers[name]
+    assert server.client.head("/no/such/path").status_code == 404
+    assert server.client.head("/v1/embeddings").headers["Allow"] == "POST"
+    wait_until(lambda: "method=HEAD path=/ready status=200" in caplog.text)
+    assert 'qwen3vl_requests_total{path="/ready",status="200"} 2.0' in server.client.get("/metrics").text
+
+
+async def test_head_has_no_body_in_any_asgi_server(embedder: Embedder) -> None:
+    """Those that do not leave it out themselves."""
+    transport = httpx.ASGITransport(create_app(embedder=embedder))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        response = await client.head("/health")
+    assert (response.status_code, response.content) == (200, b"")
 
 
 def test_body_that_is_not_json(server: ModelServer) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qwen3vl import Embedder, Reranker, ServerError
 from qwen3vl.client.chunks import MAX_CHUNK_DELAY_S
@@ -132,6 +134,51 @@ def test_busy_server_is_asked_again(models: dict[str, Any], tiny_embedder: Embed
         wait_until(lambda: 'status="429"' in server.client.get("/metrics").text)
         busy.resume.set()
         assert_close(call.result(), tiny_embedder.embed(texts))
+
+
+class RefusingServer:
+    """Middleware that answers the second request only: it wants no more for an hour. The first waits for `resume`."""
+
+    def __init__(self, app: ASGIApp, status: int, posts: list[str], resume: threading.Event) -> None:
+        self._app, self._status, self._posts, self._resume = app, status, posts, resume
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            self._posts.append(scope["path"])
+            if len(self._posts) == 1:
+                await asyncio.to_thread(self._resume.wait, 60)
+            elif len(self._posts) == 2:
+                headers = {"Retry-After": "3600"}
+                await JSONResponse({"error": {"message": "not now"}}, self._status, headers)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_server_that_wants_no_requests_gets_none_when_it_answers_an_earlier_one(
+    models: dict[str, Any], status: int
+) -> None:
+    posts: list[str] = []
+    resume = threading.Event()
+    app = create_app(**models)
+    app.add_middleware(RefusingServer, status=status, posts=posts, resume=resume)
+    with (
+        ModelServer(app) as server,
+        Embedder(server.url, timeout_s=3) as embedder,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        first = threads.submit(embedder.embed, ["first"])
+        wait_until(lambda: posts)
+        second = threads.submit(embedder.embed, ["second"])
+        (known,) = embedder.backend._transport._connections.servers.servers  # type: ignore[attr-defined]
+        wait_until(lambda: known.paused)
+        resume.set()
+        assert first.result().shape == (1, 128)
+        with pytest.raises(ServerError, match=r"no answer within 3 s \(timeout_s\)"):
+            embedder.embed(["third"])
+        with pytest.raises(ServerError, match=rf"no answer within 3 s \(timeout_s\).*status {status}: not now"):
+            second.result()
+    assert len(posts) == 2
 
 
 def test_time_limit_of_a_request(server: ModelServer, busy: GatedForward) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from socket import create_connection
@@ -150,6 +152,37 @@ def test_deletion_of_a_client_that_leaves(library: LibraryServer, monkeypatch: p
     assert len(library.media_files()) == 1
     resume.set()
     wait_until(lambda: library.media_files() == [])
+
+
+def test_documents_that_are_sent_while_they_are_deleted_are_kept(
+    library: LibraryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same file as before: it must not be taken for stored because its points are not deleted yet."""
+    photo = (library.files / "star.png").read_bytes()
+    library.upload(("photo.png", photo))
+    deleting, resume = threading.Event(), threading.Event()
+    adelete = library.store.adelete
+
+    async def delete_later(ids: Sequence[str]) -> None:
+        deleting.set()
+        assert await asyncio.to_thread(resume.wait, 60)
+        await adelete(ids)
+
+    monkeypatch.setattr(library.store, "adelete", delete_later)
+    client = library.server.client
+    with ThreadPoolExecutor(1) as threads:
+        deletion = threads.submit(client.delete, "/v1/documents", params={"source": "photo.png"})
+        assert deleting.wait(60)
+        job_id = client.post("/v1/documents", files={"file": ("photo.png", photo)}).json()["id"]
+        with suppress(AssertionError):  # time in which the job could end that must not begin
+            wait_until(lambda: client.get(f"/v1/documents/jobs/{job_id}").json()["status"] == "done", seconds=1)
+        resume.set()
+        assert deletion.result().json() == {"deleted": 1}
+    job = library.finished(job_id)
+    assert (job["status"], job["added"], job["unchanged"]) == ("done", 1, 0)
+    assert client.get("/v1/documents", params={"contains": "photo.png"}).json()["total"] == 1
+    hit = client.get(f"/v1/documents/{library.point('photo.png')}").json()
+    assert client.get(hit["media"]["image"]).content == photo
 
 
 def test_failure_of_a_deletion_whose_client_has_left_is_logged(

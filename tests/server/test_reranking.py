@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qwen3vl_server import SERVER_POLICY, create_app
 
-from qwen3vl import Reranker
+from qwen3vl import InputError, Reranker, ServerError
+from qwen3vl.engine import engine
 from tests.conftest import CASES, REFERENCE, resolve
 from tests.support.model_server import ModelServer, as_sent, data_uri
 
@@ -118,3 +120,42 @@ def test_what_cannot_be_ranked_is_refused(
     assert message in answer["message"]
     assert answer["message"] == answer["detail"] == answer["error"]["message"]
     assert answer["error"]["param"] == param
+
+
+def test_failure_of_the_server_on_a_query_is_no_fault_of_the_query(
+    server: ModelServer, media: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise OSError("Too many open files: /secret/path")
+
+    monkeypatch.setattr(engine, "read_headers", fail)
+    query = {"image": data_uri(media["photo"])}
+    for path, body in (
+        ("/v1/rerank", {"query": query, "documents": ["a"]}),
+        ("/v1/score", {"text_1": query, "text_2": ["a", "b"]}),
+        ("/v1/score", {"text_1": [query, "b"], "text_2": ["a", "b"]}),
+        ("/qwen3vl/score", {"query": query, "documents": ["a"]}),
+    ):
+        caplog.clear()
+        response = server.post(path, body)
+        assert response.status_code == 500, response.text
+        answer = response.json()
+        assert answer["error"]["type"] == "server_error"
+        assert answer["message"] == answer["detail"] == answer["error"]["message"]
+        assert answer["message"] == "the model failed on the query; the log of the server says why"
+        assert "secret" in caplog.text
+    with Reranker(server.url) as reranker, pytest.raises(ServerError, match="status 500: the model failed on the"):
+        reranker.score({"image": media["photo"]}, ["a"])
+
+
+def test_query_that_a_server_behind_this_one_cannot_use(server: ModelServer) -> None:
+    """It stays an error of the query, however many servers pass it on."""
+    with (
+        Reranker(server.url, policy=SERVER_POLICY) as behind,
+        ModelServer(create_app(reranker=behind)) as gateway,
+        Reranker(gateway.url) as reranker,
+    ):
+        response = gateway.post("/v1/rerank", {"query": {"image": "data:image/png;base64,AAAA"}, "documents": ["a"]})
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "query")
+        with pytest.raises(InputError, match="the query"):
+            reranker.score({"image": b"no image"}, ["a"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from qwen3vl_server import SERVER_POLICY, create_app
+from qwen3vl_server.library import search
 
 from qwen3vl import Embedder, Reranker, Retriever, open_store
+from qwen3vl.stores import Search
 from tests.support.engines import embedder_with
 from tests.support.library_server import LibraryServer, serve_library
 from tests.support.model_server import ModelServer, data_uri
@@ -116,6 +118,40 @@ def test_more_like_this(library: LibraryServer, retrievers: dict[bool, Retriever
     assert kinds == {"clip"}
 
 
+def test_later_pages_of_more_like_this(library: LibraryServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are parts of one ranking, whether the point itself is before them, within them, or not in it at all."""
+    monkeypatch.setattr(search, "MAX_LIMIT", 2)
+    for name in ("star.png", "mover.mp4"):
+        point_id = library.point(name)
+        for where in (None, {"kind": "picture"}, {"kind": "text"}):
+            query: Any = {"like": point_id, "filter": where, "rerank": False}
+            ranking = [hit["id"] for hit in library.search(**query, limit=1000)["hits"]]
+            assert point_id not in ranking
+            assert ranking
+            for offset in (0, 1, 2, 3, len(ranking) - 1, len(ranking)):
+                hits = library.search(**query, limit=3, offset=offset)["hits"]
+                assert [hit["id"] for hit in hits] == ranking[offset : offset + 3]
+                assert [hit["rank"] for hit in hits] == list(range(offset + 1, offset + 1 + len(hits)))
+
+
+def test_pages_before_the_one_that_is_asked_for_are_not_read(
+    library: LibraryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All hits of the largest offset would be a million documents in memory."""
+    num_asked: list[int] = []
+    asearch_many = library.store.asearch_many
+
+    async def record(searches: Sequence[Search]) -> Any:
+        num_asked.extend(search.limit for search in searches)
+        return await asearch_many(searches)
+
+    monkeypatch.setattr(library.store, "asearch_many", record)
+    point_id = library.point("star.png")
+    answer = library.search(like=point_id, limit=1000, offset=10**6, rerank=False)
+    assert (answer["hits"], answer["reranked"]) == ([], False)
+    assert 0 < max(num_asked) <= 1001
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
@@ -212,6 +248,15 @@ def test_what_can_be_searched(library: LibraryServer) -> None:
     }
     metrics = library.server.client.get("/metrics").text
     assert 'qwen3vl_requests_total{path="/v1/search",status="200"}' in metrics
+
+
+def test_head_of_the_page_and_of_media(library: LibraryServer) -> None:
+    clip = library.point("mover.mp4")
+    for path in ("/", f"/v1/media/{clip}/video"):
+        head, get = (library.server.client.request(method, path) for method in ("HEAD", "GET"))
+        assert (head.status_code, head.content) == (200, b""), path
+        assert int(head.headers["Content-Length"]) == len(get.content) > 0
+    assert library.server.client.get("/v1/search").status_code == 200  # over the same connection
 
 
 def test_store_of_another_model_or_without_an_embedder_is_refused(tmp_path: Path) -> None:

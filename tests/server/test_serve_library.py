@@ -83,7 +83,8 @@ def test_uploads_outlive_kill_9(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert (tmp_path / "library.media").is_dir()
-    with serve("serve", "--store", store, "--reranker", "tiny", "--device", "cpu") as (process, client):
+    options = ("--reranker", "tiny", "--device", "cpu", "--root-path", "/library/")
+    with serve("serve", "--store", store, *options) as (process, client):
         job = finish(client, job_id)
         assert (job["status"], job["failed"]) == ("done", [])
         assert job["added"] + job["unchanged"] == len(pictures)
@@ -91,6 +92,7 @@ def test_uploads_outlive_kill_9(tmp_path: Path) -> None:
         assert {hit["source"] for hit in answer["hits"]} == {path.name for path in pictures}
         assert answer["reranked"]
         assert all(hit["rerank_error"] is None for hit in answer["hits"])
+        assert all(hit["media"]["image"].startswith("/library/v1/media/") for hit in answer["hits"])
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert list((tmp_path / "library.media" / "jobs").iterdir()) == []

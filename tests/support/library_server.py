@@ -67,6 +67,7 @@ def serve_library(
     policy: MediaPolicy = SERVER_POLICY,
     reranked: bool = True,
     uploads: bool = True,
+    root_path: str = "",
 ) -> Iterator[LibraryServer]:
     """Write and ingest the sample library below a folder, and serve it with the tiny models."""
     files, media = folder / "files", folder / "media"
@@ -83,7 +84,7 @@ def serve_library(
             media=media if uploads else None,
             settings=settings,
         )
-        with ModelServer(app) as server:
+        with ModelServer(app, root_path) as server:
             yield LibraryServer(server, store, files, media)
         store.close()
 

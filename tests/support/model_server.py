@@ -35,15 +35,16 @@ class ServerClient:
 
 
 class ModelServer(ServerClient):
-    """Serves an application at a free port of this machine."""
+    """Serves an application at a free port of this machine, perhaps for a proxy that has it below a path."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, root_path: str = "") -> None:
         self.app = app
         self._socket = socket()
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         super().__init__(f"http://127.0.0.1:{self.port}")
-        self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        config = uvicorn.Config(app, log_config=None, access_log=False, root_path=root_path)
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 
     @property

@@ -1,4 +1,4 @@
-"""A proxy in front of a server that drops, delays, rejects and truncates requests and answers."""
+"""A proxy in front of a server: it has the server below a path, or drops, delays, rejects and truncates messages."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ answer is late; or it is an error. A test may also ask for "stall": no answer co
 
 
 class Proxy:
-    """Listens on a port of its own. `choose` returns the fault for a request's method and path, "" for none."""
+    """Listens on a port of its own.
 
-    def __init__(self, port: int, choose: Callable[[str, str], str]) -> None:
+    `choose` returns the fault for a request's method and path, "" for none. With a `root_path`, only requests below it
+    are forwarded, without it.
+    """
+
+    def __init__(self, port: int, choose: Callable[[str, str], str] = lambda *_: "", root_path: str = "") -> None:
         self.faults: Counter[str] = Counter()
         proxy = self
 
@@ -47,14 +51,18 @@ class Proxy:
                     return
                 if fault == "delay":
                     time.sleep(0.3)
+                if not self.path.startswith(f"{root_path}/"):
+                    self.answer(404, {}, b"")
+                    return
                 upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-                upstream.request(self.command, self.path, body, dict(self.headers))
+                upstream.request(self.command, self.path.removeprefix(root_path), body, dict(self.headers))
                 response = upstream.getresponse()
                 answer = response.read()
                 upstream.close()
                 if fault == "lose":
                     return
-                headers = {name: value for name, value in response.getheaders() if name.lower() == "content-type"}
+                passed_on = ("content-type", "location")
+                headers = {name: value for name, value in response.getheaders() if name.lower() in passed_on}
                 self.answer(response.status, headers, answer, truncated=fault == "cut")
 
             def answer(self, status: int, headers: dict[str, str], body: bytes, *, truncated: bool = False) -> None:

@@ -63,10 +63,12 @@ def decode_query_error(failure: Mapping[str, Any], query: EncodedItem) -> InputE
         query: The query.
 
     Returns:
-        The error that an engine in this process raises, for the caller to raise.
+        The error that an engine in this process raises, with the same cause, for the caller to raise.
     """
-    error = _item_error(0, query, failure, {})
-    return query_error(error.source, error.reason)
+    item_error = _item_error(0, query, failure, {})
+    error = query_error(item_error.source, item_error.reason)
+    error.__cause__ = item_error.__cause__
+    return error
 
 
 def _item_error(index: int, item: EncodedItem, failure: Mapping[str, Any], query_names: Mapping[str, str]) -> ItemError:

@@ -93,8 +93,9 @@ def _answers_to(query: EncodedItem) -> Iterator[None]:
     try:
         yield
     except LostContentError as error:
-        raise query_error(query.name, error.reason) from error
+        raise query_error(query.name, error.reason) from error.reason
     except ServerError as error:
         if error.details.get("code") != INVALID_QUERY:
             raise
-        raise decode_query_error(error.details["failure"], query) from error
+        decoded = decode_query_error(error.details["failure"], query)
+        raise decoded from decoded.__cause__

@@ -22,17 +22,19 @@ class Server:
         url: Its address.
         num_requests: Number of requests that it has to answer at present.
         num_failures: Number of times that it failed since it answered last.
-        paused_until: When it may get requests again, as `time.monotonic` tells it.
+        backoff_until: End of the pause after its last failure, as `time.monotonic` tells it. An answer ends it.
+        refused_until: Until when it wants no requests. Answers to requests that it had before do not end this pause.
     """
 
     url: str
     num_requests: int = 0
     num_failures: int = 0
-    paused_until: float = 0.0
+    backoff_until: float = 0.0
+    refused_until: float = 0.0
 
     def succeed(self) -> None:
         """Record an answer."""
-        self.num_failures, self.paused_until = 0, 0.0
+        self.num_failures, self.backoff_until = 0, 0.0
 
     def fail(self, pause_s: float | None = None) -> None:
         """Record a failure. That of several requests which failed at the same time counts once.
@@ -42,16 +44,24 @@ class Server:
         """
         if not self.paused:
             self.num_failures += 1
-            longest = min(FIRST_PAUSE_S * 2 ** (self.num_failures - 1), MAX_PAUSE_S)
-            self.pause(random.uniform(longest / 2, longest) if pause_s is None else pause_s)
+            if pause_s is None:
+                longest = min(FIRST_PAUSE_S * 2 ** (self.num_failures - 1), MAX_PAUSE_S)
+                self.backoff_until = time.monotonic() + random.uniform(longest / 2, longest)
+        if pause_s is not None:
+            self.refuse(pause_s)
 
-    def pause(self, pause_s: float) -> None:
-        """Send no requests for a time.
+    def refuse(self, pause_s: float) -> None:
+        """Record that the server wants no requests for a time.
 
         Args:
             pause_s: Seconds.
         """
-        self.paused_until = max(self.paused_until, time.monotonic() + pause_s)
+        self.refused_until = max(self.refused_until, time.monotonic() + pause_s)
+
+    @property
+    def paused_until(self) -> float:
+        """When it may get requests again, as `time.monotonic` tells it."""
+        return max(self.backoff_until, self.refused_until)
 
     @property
     def paused(self) -> bool:

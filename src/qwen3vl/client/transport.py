@@ -213,7 +213,7 @@ def _read_answer(server: Server, response: httpx.Response, program: Program) -> 
     details = details if isinstance(details, dict) else {}
     reason = f"status {status}" + (f": {details['message']}" if details.get("message") else "")
     if status == _BUSY:
-        server.pause(_retry_after(response) or BUSY_PAUSE_S)
+        server.refuse(_retry_after(response) or BUSY_PAUSE_S)
         raise _BusyError(f"{server.url} is busy: {reason}")
     timed_out = details.get("code") == TIMED_OUT  # the same request would be too slow again
     if (status in _UNAVAILABLE and not timed_out) or (status == _FAILED and not details):

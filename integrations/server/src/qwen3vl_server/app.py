@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from qwen3vl.backends import BackendOwner
@@ -18,6 +19,7 @@ from qwen3vl.embedder import Embedder
 from qwen3vl.reranker import Reranker
 from qwen3vl.stores import AsyncStore
 from qwen3vl_server import operations
+from qwen3vl_server.asgi import HeadRequests, local_path
 from qwen3vl_server.auth import ApiKeys
 from qwen3vl_server.dialects import cohere, native, openai, rerank, score, voyage
 from qwen3vl_server.errors import ERROR_RESPONSES, RequestError, body_error, error_response
@@ -28,6 +30,7 @@ from qwen3vl_server.library.requests import is_upload
 from qwen3vl_server.lifetime import RequestLifetime
 from qwen3vl_server.metrics import Metrics
 from qwen3vl_server.observability import Observability
+from qwen3vl_server.page import docs
 from qwen3vl_server.page import routes as page
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.service import Kind, ModelService
@@ -42,6 +45,7 @@ _ROUTERS = (
     score.router,
     native.router,
     operations.router,
+    docs.router,
 )
 _LIBRARY_ROUTERS = (search_api.router, documents_api.router, media_api.router, page.router)
 """Those of a server with a store."""
@@ -104,7 +108,8 @@ def create_app(
     library = None if store is None else Library(service, store, None if media is None else Path(media), settings)
     routers = _ROUTERS if library is None else (*_ROUTERS, *_LIBRARY_ROUTERS)
     lifespan = None if library is None else library.lifespan
-    app = FastAPI(title="qwen3vl", version=version("qwen3vl"), redoc_url=None, lifespan=lifespan)
+    # FastAPI's own pages of documentation load their scripts from another host.
+    app = FastAPI(title="qwen3vl", version=version("qwen3vl"), docs_url=None, redoc_url=None, lifespan=lifespan)
     for router in routers:
         app.include_router(router, responses=ERROR_RESPONSES)
     app.add_exception_handler(RequestError, _answer_error)
@@ -116,6 +121,7 @@ def create_app(
     metrics = Metrics(labelled, service.waiting_items, waiting_bytes, paths)
     app.state.service, app.state.metrics, app.state.library = service, metrics, library
     # The last one is the outermost.
+    app.add_middleware(HeadRequests)
     app.add_middleware(
         RequestLifetime,
         max_body_bytes=settings.max_body_bytes,
@@ -141,14 +147,21 @@ def _check_models(models: dict[str, BackendOwner[Any]]) -> None:
             )
 
 
-def _answer_error(_request: Any, error: Exception) -> Response:
+def _answer_error(request: Request, error: Exception) -> Response:
     headers: Mapping[str, str] = {}
     if isinstance(error, RequestValidationError):
         error = body_error(error)
     elif isinstance(error, HTTPException):  # of FastAPI itself: an unknown path or method, a body that is not JSON
         headers = error.headers or {}
-        error = RequestError(error.status_code, f"{error.detail}; /docs lists the endpoints")
+        error = RequestError(error.status_code, f"{error.detail}; {_hint(request)}")
     assert isinstance(error, RequestError)  # noqa: S101 (no other class is registered)
     response = error_response(error)
     response.headers.update(headers)  # such as Allow, which a wrong method has to be answered with
     return response
+
+
+def _hint(request: Request) -> str:
+    root_path = request.scope.get("root_path", "")
+    if root_path and local_path(request.scope).startswith(f"{root_path}/"):
+        return f"{root_path} is still in the path: the proxy has to remove it"
+    return "/docs lists the endpoints"

@@ -4,7 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+class HeadRequests:
+    """ASGI middleware that answers HEAD as GET, without the body.
+
+    FastAPI's routes refuse HEAD, which health checks of proxies and monitors send.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102 (as ASGI has it)
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # A copy: for the log, and for the server that leaves out the body, the method is HEAD.
+        get_scope = {**scope, "method": "GET"}
+        try:
+            await self._app(get_scope, receive, send_without_body)
+        finally:
+            if "route" in get_scope:
+                scope["route"] = get_scope["route"]  # for the metrics
 
 
 def local_path(scope: Scope) -> str:
@@ -16,7 +45,10 @@ def local_path(scope: Scope) -> str:
     Returns:
         The path, such as `/v1/embeddings`.
     """
-    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
+    path, root_path = str(scope["path"]), scope.get("root_path", "")
+    # As Starlette's router has it: keys must be asked for by the path that is routed.
+    is_below = path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/")
+    return path[len(root_path) :] if is_below else path
 
 
 def header(scope: Scope, name: bytes) -> str | None:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from qwen3vl_server.asgi import header, local_path
 from qwen3vl_server.errors import RequestError
 
-OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json"})
 """Paths that need no key: probes of load balancers cannot send one, and the documentation is public."""
 
 

@@ -146,6 +146,14 @@ def serve(
             rich_help_panel=_SERVER_PANEL,
         ),
     ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Path below which a proxy has the server, such as /models. The proxy removes it from requests.",
+            rich_help_panel=_SERVER_PANEL,
+        ),
+    ] = "",
     media_urls: Annotated[
         bool,
         typer.Option(
@@ -193,7 +201,7 @@ def serve(
         from dataclasses import replace
 
         from qwen3vl_server.library.opening import ServedStore
-        from qwen3vl_server.serving import ServedModels, parse_adapters, run_server
+        from qwen3vl_server.serving import Address, ServedModels, parse_adapters, run_server
         from qwen3vl_server.settings import SERVER_POLICY, ServerSettings
 
         settings = ServerSettings(
@@ -216,4 +224,5 @@ def serve(
             embedder, reranker, device, dtype, policy, parse_adapters(adapter), parse_adapters(reranker_adapter)
         )
         served_store = None if store is None else ServedStore(store, collection, tuple(folder or ()), media)
-        run_server(models, settings, served_store=served_store, host=host, port=port, console=console)
+        address = Address(host, port, root_path)
+        run_server(models, settings, served_store=served_store, address=address, console=console)

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
-from qwen3vl.errors import InputError, ItemError
+from qwen3vl.errors import InputError, ItemError, system_failure
 from qwen3vl_server.responses import AsciiJSONResponse
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,23 @@ def body_error(error: RequestValidationError) -> RequestError:
     part = "body" if first["loc"][0] == "body" else "request"  # a parameter is in no body
     message = f"the {part} is not as the documentation at /docs says: {'; '.join(messages)}"
     return RequestError(400, message, param=problems[0][0] or None)
+
+
+def query_failure(error: InputError, param: str | None = None) -> RequestError:
+    """Return the error of a request whose query failed.
+
+    Args:
+        error: The failure.
+        param: Field of the body that has the query.
+
+    Returns:
+        Status 400 if the query cannot be used. Otherwise the model failed: status 500, and the log says why.
+    """
+    failure = system_failure(error)
+    if failure is None:
+        return RequestError(400, str(error), param=param)
+    log.error("the model failed on %s", error, exc_info=failure)
+    return RequestError(500, "the model failed on the query; the log of the server says why")
 
 
 def items_error(errors: Sequence[ItemError], param: str) -> RequestError:

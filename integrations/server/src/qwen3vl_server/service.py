@@ -17,7 +17,7 @@ from qwen3vl.inputs import Input, Item, check_text
 from qwen3vl.reranker import Reranker
 from qwen3vl.results import Batch, truncate_vectors
 from qwen3vl_server.byte_cache import ByteCache
-from qwen3vl_server.errors import RequestError, items_error
+from qwen3vl_server.errors import RequestError, items_error, query_failure
 from qwen3vl_server.inputs import parse_input, parse_items_async, parse_query_async
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.settings import ServerSettings
@@ -317,7 +317,7 @@ async def _score(
     try:
         return await cast("Reranker", model).ascore(query, documents, instruction=instruction, on_error="collect")
     except InputError as error:
-        raise RequestError(400, str(error), param=query_param) from error
+        raise query_failure(error, query_param) from error
 
 
 def _raise_errors(errors: Sequence[ItemError], param: str, *, collect: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +27,35 @@ if TYPE_CHECKING:
     from qwen3vl.embedder import Embedder  # it imports torch
     from qwen3vl.reranker import Reranker
     from qwen3vl.stores import Store
+
+_ROOT_PATH = re.compile(r"(/[\w.~-]+)*/?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is reached.
+
+    Attributes:
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        root_path: Path below which a proxy has the server, such as `/models`; empty without one. The proxy removes it
+            from requests, and the URLs that the server returns begin with it.
+
+    Raises:
+        ValueError: The path is none.
+    """
+
+    host: str
+    port: int
+    root_path: str = ""
+
+    def __post_init__(self) -> None:
+        if not _ROOT_PATH.fullmatch(self.root_path):
+            raise ValueError(
+                f"--root-path is {self.root_path!r}; give the path alone, as /models: a slash, then letters, digits "
+                "and any of -._~"
+            )
+        object.__setattr__(self, "root_path", self.root_path.rstrip("/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +109,7 @@ def run_server(
     settings: ServerSettings,
     *,
     served_store: ServedStore | None = None,
-    host: str,
-    port: int,
+    address: Address,
     console: Console,
 ) -> None:
     """Load the models and serve them until SIGINT or SIGTERM. Requests that were accepted are answered before the end.
@@ -89,8 +118,7 @@ def run_server(
         models: The models.
         settings: Keys, names and limits.
         served_store: The store to search and write; None for models only.
-        host: Address to listen on.
-        port: Port to listen on; 0 takes a free one.
+        address: Where it listens.
         console: Where the address is printed.
 
     Raises:
@@ -106,13 +134,15 @@ def run_server(
         raise ValueError("--adapter needs the model that it belongs to: --embedder MODEL")
     if models.reranker_adapters and models.reranker is None:
         raise ValueError("--reranker-adapter needs the model that it belongs to: --reranker MODEL")
-    if not settings.api_keys and not is_loopback(host):
-        console.print(f"[yellow]everybody who reaches {host} may use the server: --api-key KEY restricts it[/yellow]")
+    if not settings.api_keys and not is_loopback(address.host):
+        warning = f"everybody who reaches {address.host} may use the server: --api-key KEY restricts it"
+        console.print(f"[yellow]{warning}[/yellow]")
     logging.getLogger("qwen3vl_server").setLevel(logging.INFO)  # one line for each request
     with ExitStack() as stack:
-        listening = stack.enter_context(_listen(host, port))  # before minutes of loading, in case it is in use
+        # Before minutes of loading, in case the port is in use.
+        listening = stack.enter_context(_listen(address.host, address.port))
         if is_loopback(listening.getsockname()[0]):  # the machine's name may be one of the loopback address
-            settings = replace(settings, allowed_hosts=(*settings.allowed_hosts, host))
+            settings = replace(settings, allowed_hosts=(*settings.allowed_hosts, address.host))
         store = None
         policy = models.policy
         if served_store is not None:
@@ -135,6 +165,7 @@ def run_server(
             log_config=None,
             access_log=False,
             server_header=False,
+            root_path=address.root_path,
             timeout_graceful_shutdown=math.ceil(settings.timeout_s),
         )
         # uvicorn raises the signal again at the end, when it has its former handler; both then end in the same way.

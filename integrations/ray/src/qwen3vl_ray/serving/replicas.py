@@ -12,7 +12,7 @@ from qwen3vl_server.service import public_name
 
 from qwen3vl.backends import BackendOwner
 from qwen3vl.embedder import Embedder
-from qwen3vl.errors import InputError, RecipeError
+from qwen3vl.errors import InputError, RecipeError, system_failure
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.recipe import Recipe
 from qwen3vl.reranker import Reranker
@@ -70,6 +70,9 @@ class _Replica(Generic[ModelT]):
 
         Returns:
             Their outputs, or why there are none.
+
+        Raises:
+            RuntimeError: The model failed on the query.
         """
         if call.digest != self._recipe.digest:
             return ReplicaAnswer(error=RecipeError(f"this replica has another recipe, {self._recipe.digest}"))
@@ -80,6 +83,10 @@ class _Replica(Generic[ModelT]):
                     self._watch(output)
                     outputs.append(output)
         except InputError as error:
+            failure = system_failure(error)
+            if failure is not None:  # the error would reach the ingress without this cause
+                log.error("the model failed on %s", error, exc_info=failure)
+                raise RuntimeError("the model failed on the query; the log of the replica says why") from None
             return ReplicaAnswer(error=error)
         return ReplicaAnswer(outputs)
 

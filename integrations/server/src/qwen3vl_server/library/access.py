@@ -1,4 +1,4 @@
-"""Requests to a library that need no API key."""
+"""Requests that need no API key."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from starlette.types import Scope
 from qwen3vl_server.asgi import local_path
 from qwen3vl_server.library.library import Library
 from qwen3vl_server.library.shapes import MEDIA_PATH
+from qwen3vl_server.page.docs import is_docs
 from qwen3vl_server.page.routes import is_page
 
 _MEDIA = re.compile(re.escape(MEDIA_PATH) + "/(?P<id>[^/]+)/[a-z]+")
 
 
 class LibraryAccess:
-    """Whether a request needs no key: it asks for the page, or for media by a signed URL.
+    """Whether a request needs no key: it asks for a page, or for media by a signed URL.
 
     Args:
-        library: The library; None if the server has none, and every request needs a key.
+        library: The library; None if the server has none, and no page but that of the documentation.
     """
 
     def __init__(self, library: Library | None) -> None:
@@ -31,8 +32,10 @@ class LibraryAccess:
             scope: The request's scope.
 
         Returns:
-            True for the page's own files, and for media whose URL is signed.
+            True for the pages' own files, and for media whose URL is signed.
         """
+        if is_docs(scope):
+            return True
         if self._library is None:
             return False
         media = _MEDIA.fullmatch(local_path(scope))

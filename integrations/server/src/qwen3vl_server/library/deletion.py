@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.failures import store_failures
@@ -29,21 +30,15 @@ async def delete(library: Library, sources: Sequence[str], ids: Sequence[str]) -
     with store_failures():
         documents = await library.store.adocuments([point_id for point_id in ids if is_point_id(point_id)])
         concerned = {*sources, *(document.source for document in documents.values())}
-        _refuse_pending(library, concerned)
-        doomed = set(documents)
-        for source in sources:
-            doomed.update(point.id for point in await points_of(library.store, library.embedder.dimension, source))
-        try:
-            await library.store.adelete(sorted(doomed))
-        finally:
-            library.sources.forget()
-        if library.ingestion is not None:
-            for source in concerned:
-                await library.ingestion.prune(source)
+        async with nullcontext() if library.ingestion is None else library.ingestion.deleting(concerned):
+            doomed = set(documents)
+            for source in sources:
+                doomed.update(point.id for point in await points_of(library.store, library.embedder.dimension, source))
+            try:
+                await library.store.adelete(sorted(doomed))
+            finally:
+                library.sources.forget()
+            if library.ingestion is not None:
+                for source in concerned:
+                    await library.ingestion.prune(source)
     return len(doomed)
-
-
-def _refuse_pending(library: Library, sources: Iterable[str]) -> None:
-    for source in sources:
-        if library.ingestion is not None and library.ingestion.is_pending(source):
-            raise RequestError(409, f"{source!r} is being ingested; delete it when that has finished")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from qwen3vl.documents import Document
@@ -51,6 +52,9 @@ class Ingestion:
         self._jobs: dict[str, Job] = {}
         self._waiting: asyncio.Queue[Job] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
+        self._deletions = Counter[str]()
+        """How many deletions are at work on the documents of each source."""
+        self._deletion_ended = asyncio.Condition()
         self._files_lock = asyncio.Lock()
         """Held from when files are written until their job is known, and while files that no job needs are deleted."""
 
@@ -111,6 +115,33 @@ class Ingestion:
         """
         return any(source in job.sources for job in self._pending_jobs())
 
+    @asynccontextmanager
+    async def deleting(self, sources: Collection[str]) -> AsyncIterator[None]:
+        """Return a context in which documents of sources are deleted. Jobs that write such documents begin after it.
+
+        A job that began before would take points for stored that are about to be deleted.
+
+        Args:
+            sources: The sources.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            RequestError: A source is being ingested: status 409.
+        """
+        for source in sources:
+            if self.is_pending(source):
+                raise RequestError(409, f"{source!r} is being ingested; delete it when that has finished")
+        self._deletions.update(sources)
+        try:
+            yield
+        finally:
+            self._deletions.subtract(sources)
+            self._deletions = +self._deletions  # without those of which nothing is deleted any more
+            async with self._deletion_ended:
+                self._deletion_ended.notify_all()
+
     async def prune(self, source: str, finished: Job | None = None) -> None:
         """Delete the files of a source that none of its points shows, and that no job has to load.
 
@@ -139,6 +170,7 @@ class Ingestion:
     async def _work(self) -> None:
         while True:
             job = await self._waiting.get()
+            await self._wait_for_deletions(job.sources)
             job.status = "running"
             try:
                 await self._run(job)
@@ -154,6 +186,10 @@ class Ingestion:
                 await asyncio.to_thread(self._records.remove, job)
             except OSError:  # the other jobs must not wait for it
                 log.exception("the record of ingestion %s cannot be deleted; the next process repeats it", job.id)
+
+    async def _wait_for_deletions(self, sources: Collection[str]) -> None:
+        async with self._deletion_ended:
+            await self._deletion_ended.wait_for(lambda: self._deletions.keys().isdisjoint(sources))
 
     async def _run(self, job: Job) -> None:
         stored = {source: await points_of(self._store, self._embedder.dimension, source) for source in job.sources}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from qwen3vl.errors import BatchError, InputError
+from qwen3vl.errors import InputError
 from qwen3vl.inputs import Item
-from qwen3vl.stores import Hit, Mode
-from qwen3vl_server.errors import RequestError, items_error
+from qwen3vl.stores import Hit, Mode, Vector
+from qwen3vl_server.errors import RequestError, query_failure
 from qwen3vl_server.inputs import parse_input
 from qwen3vl_server.library.failures import store_failures
 from qwen3vl_server.library.library import Library
@@ -84,11 +85,9 @@ async def search(library: Library, request: SearchRequest) -> SearchResult:
                     hits = await _search(library, request, mode, rerank)
                 else:
                     hits = await _like(library, request, rerank)
-        except (InputError, ValueError) as error:
-            # What the model is at fault for is no error of the query.
-            failed = error.__cause__.errors if isinstance(error.__cause__, BatchError) else ()
-            if any(failure.__cause__ and not isinstance(failure.__cause__, InputError) for failure in failed):
-                raise items_error(failed, "query") from error
+        except InputError as error:
+            raise query_failure(error) from error
+        except ValueError as error:
             raise RequestError(400, str(error)) from error
     return SearchResult(hits, mode, rerank)
 
@@ -135,11 +134,34 @@ async def _like(library: Library, request: SearchRequest, rerank: bool) -> list[
     assert request.like is not None  # noqa: S101 (as `search` has checked)
     document = await library.document(request.like)
     vectors = await library.store.avectors([request.like])
-    needed = request.limit + request.offset
-    if rerank and library.reranking is not None:
-        needed = max(needed, library.reranking.candidates)
-    found = await library.store.asearch(vectors[request.like], needed + 1, where=request.where, mode="dense")
-    hits = [hit for hit in found if hit.id != request.like][:needed]
-    if rerank and library.reranking is not None:
-        hits = await library.reranking.arerank(document.input, hits)
+    vector = vectors[request.like]
+    if not (rerank and library.reranking is not None):
+        return await _nearest_others(library, request, vector, request.limit, request.offset)
+    needed = max(request.limit + request.offset, library.reranking.candidates)
+    hits = await _nearest_others(library, request, vector, needed, 0)
+    hits = await library.reranking.arerank(document.input, hits)
     return hits[request.offset : request.offset + request.limit]
+
+
+async def _nearest_others(
+    library: Library, request: SearchRequest, vector: Vector, limit: int, offset: int
+) -> list[Hit]:
+    """Return the points nearest to that of `like`, which is none of them.
+
+    Args:
+        library: The library.
+        request: It has the id and the filter.
+        vector: The vector of the point.
+        limit: Maximum number of hits.
+        offset: Number of hits to skip. They are not read, but for the nearest ones.
+
+    Returns:
+        The hits, nearest first.
+    """
+    search = partial(library.store.asearch, vector, where=request.where, mode="dense")
+    # The nearest point is the point itself, or one that is equal to it, unless the filter leaves it out.
+    num_nearest = min(offset, MAX_LIMIT)
+    nearest = await search(num_nearest) if num_nearest else []
+    start = offset + any(hit.id == request.like for hit in nearest)
+    found = await search(limit + 1, offset=start)
+    return [hit for hit in found if hit.id != request.like][:limit]
