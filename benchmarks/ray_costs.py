@@ -209,9 +209,11 @@ def draw(random_scene: Any, num_pictures: int, folder: Path) -> list[str]:
 
 
 def plain(embedder: Any, paths: list[str]) -> Iterator[int]:
-    """Embed in this process, in the batches of a worker; yield their sizes."""
-    for start in range(0, len(paths), 64):
-        yield len(embedder.embed([{"image": path} for path in paths[start : start + 64]]))
+    """Embed in this process, as a stream: the next images are decoded while the model runs, as in a worker."""
+    for _, value in embedder.stream({"image": path} for path in paths):
+        if isinstance(value, Exception):
+            raise value
+        yield 1
 
 
 def remote(dataset: Any) -> Iterator[int]:

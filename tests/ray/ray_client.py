@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 from qwen3vl_ray import read
@@ -12,18 +11,14 @@ from qwen3vl_ray.command import index_on_cluster
 
 from qwen3vl import Loader, RecipeError
 
-T = TypeVar("T")
-_NUM_ATTEMPTS = 3
-"""The process that Ray starts for the first connection ended at once where another Ray ran beside it."""
-
 
 def use_client(address: str, location: str, paths: tuple[str, ...]) -> dict[str, Any]:
     """Return the report of what `qwen3vl index --ray ray://…` calls, an error of it, and why `read` is refused."""
     arguments: dict[str, Any] = {"collection": "qwen3vl", "loader": Loader(), "sync": False, "layout": None}
     model: dict[str, Any] = {"model": "tiny", "device": "cpu"}
-    report = _again(lambda: index_on_cluster(address, paths, location, **arguments, **model))
+    report = index_on_cluster(address, paths, location, **arguments, **model)
     answers: dict[str, Any] = {"report": asdict(report)}
-    _again(lambda: ray.init(address))  # the first call has connected and disconnected; the second one finds this
+    ray.init(address)  # the first call has connected and disconnected; the second one finds this
     try:
         index_on_cluster(address, paths, location, **arguments, **model, fps=2.0)
     except RecipeError as error:
@@ -34,13 +29,3 @@ def use_client(address: str, location: str, paths: tuple[str, ...]) -> dict[str,
         answers["read"] = str(error)
     ray.shutdown()
     return answers
-
-
-def _again(connect: Callable[[], T]) -> T:
-    """Call a function that connects, again if Ray's server cannot start a process for the connection."""
-    for _ in range(_NUM_ATTEMPTS - 1):
-        try:
-            return connect()
-        except ConnectionAbortedError:
-            ray.shutdown()
-    return connect()

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -55,6 +56,21 @@ INGRESS: dict[str, Any] = {
     **CHECKED_OFTEN,
 }
 NUM_CLIENTS = 3
+NUM_CALLS = 8
+"""Calls at once that keep two of the replicas below busy."""
+AUTOSCALED: dict[str, Any] = {
+    "autoscaling_config": {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_ongoing_requests": 2,
+        # Seconds in place of Ray's half a minute and ten minutes.
+        "metrics_interval_s": 0.2,
+        "look_back_period_s": 1,
+        "upscale_delay_s": 0.5,
+        "downscale_delay_s": 0.5,
+    },
+    "graceful_shutdown_wait_loop_s": 0.1,
+}
 
 
 def deploy(checkpoints: Path, **server: Any) -> None:
@@ -87,22 +103,19 @@ def golden_server(local_ray: Any, checkpoints: Path) -> Iterator[ServerClient]:
 
 
 @contextmanager
-def load(url: str, local: Embedder, photo: Path, *, max_retries: int) -> Iterator[Any]:
-    """Embed in several threads until the end of the context; raise what fails. Yields the count of vectors."""
-    inputs: list[Any] = ["a red circle", {"image": photo, "text": "with its caption"}, *(f"text {n}" for n in range(9))]
-    expected = local.embed(inputs)
-    stop, failures, counts = threading.Event(), [], [0] * NUM_CLIENTS
+def repeated(calls: Sequence[Callable[[], Any]]) -> Iterator[Callable[[], int]]:
+    """Make each call in a thread, again and again until the end of the context; raise what fails. Yields the count."""
+    stop, failures, counts = threading.Event(), [], [0] * len(calls)
 
-    def client(number: int) -> None:
+    def repeat(number: int) -> None:
         try:
-            with Embedder(url, max_retries=max_retries) as remote:
-                while not stop.is_set():
-                    assert_close(remote.embed(inputs), expected)
-                    counts[number] += len(inputs)
+            while not stop.is_set():
+                calls[number]()
+                counts[number] += 1
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=client, args=(number,)) for number in range(NUM_CLIENTS)]
+    threads = [threading.Thread(target=repeat, args=(number,)) for number in range(len(calls))]
     for thread in threads:
         thread.start()
     try:
@@ -114,13 +127,28 @@ def load(url: str, local: Embedder, photo: Path, *, max_retries: int) -> Iterato
     assert not failures
 
 
-def replicas(deployment: str) -> set[int]:
+@contextmanager
+def load(url: str, local: Embedder, photo: Path, *, max_retries: int) -> Iterator[Callable[[], int]]:
+    """Embed by several clients until the end of the context; raise what fails. Yields the count of vectors."""
+    inputs: list[Any] = ["a red circle", {"image": photo, "text": "with its caption"}, *(f"text {n}" for n in range(9))]
+    expected = local.embed(inputs)
+
+    def embed(client: Embedder) -> None:
+        assert_close(client.embed(inputs), expected)
+
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Embedder(url, max_retries=max_retries)) for _ in range(NUM_CLIENTS)]
+        with repeated([partial(embed, client) for client in clients]) as count:
+            yield lambda: count() * len(inputs)
+
+
+def replicas(deployment: str, application: str = NAME) -> set[int]:
     """The processes of a deployment's replicas that run."""
     from ray.serve.context import _get_global_client
 
     client: Any = _get_global_client()
     details = client.get_serve_details()
-    running = details["applications"][NAME]["deployments"].get(deployment, {"replicas": []})["replicas"]
+    running = details["applications"][application]["deployments"].get(deployment, {"replicas": []})["replicas"]
     return {replica["pid"] for replica in running if replica["state"] == "RUNNING"}
 
 
@@ -150,6 +178,26 @@ def test_rolling_update_loses_no_request(
         reached = count()
         wait_until(lambda: count() > reached + 50, 180)
     assert golden_server.client.get("/qwen3vl/models").json()["limits"]["max_items"] == 1000
+
+
+def test_replicas_follow_the_load_of_their_own_model(golden_server: ServerClient) -> None:
+    """Calls of one model start a second replica of it alone, which stops when they end; none of them fails."""
+    tiny = ModelArguments(model="tiny", settings={"device": "cpu"}, deployment={**FEW_CORES, **AUTOSCALED})
+    app = build_app(ServeArguments(embedder=tiny, reranker=tiny, ingress=FEW_CORES))
+    serve.run(app, name="autoscaled", route_prefix="/autoscaled")
+
+    def wait_for_replicas(**numbers: int) -> None:
+        wait_for(lambda: all(len(replicas(name, "autoscaled")) == numbers[name] for name in numbers), 120, poll_s=0.25)
+
+    url = f"{golden_server.url}/autoscaled"
+    with Embedder(url, max_retries=0) as embedder, Reranker(url, max_retries=0) as reranker:  # noqa: F811
+        wait_for_replicas(Embedder=1, Reranker=1)
+        with repeated([partial(embedder.embed, "a red circle")] * NUM_CALLS):
+            wait_for_replicas(Embedder=2, Reranker=1)
+        with repeated([partial(reranker.score, "a red circle", ["a blue star"])] * NUM_CALLS):
+            wait_for_replicas(Embedder=1, Reranker=2)
+        wait_for_replicas(Embedder=1, Reranker=1)
+    serve.delete("autoscaled")
 
 
 def test_client_that_leaves_and_time_that_is_up(golden_server: ServerClient) -> None:

@@ -16,6 +16,9 @@ from typing import Any
 
 # Ray waits 30 s for the process that it starts for a client, which imports Ray first. Other tests may run meanwhile.
 os.environ["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "180"
+# The server of Ray Client forks that process while its own threads use gRPC. gRPC's handlers for forks start threads in
+# the child, which crash if they run before the child executes its program, as on a busy machine (Ray's issue #63202).
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import ray
 from qwen3vl_ray import ingest
