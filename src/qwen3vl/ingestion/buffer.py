@@ -12,8 +12,9 @@ MAX_UNWRITTEN_POINTS = 512
 """Maximum number of points that are embedded and not yet written: what a killed process has to embed again."""
 MIN_WRITE_BATCH = 256
 """Number of points that are written at once without waiting for more."""
-MAX_WRITE_DELAY_S = 0.5
-"""Seconds after which fewer points are written."""
+MAX_WRITE_DELAY_S = 2.0
+"""Seconds after which fewer points are written. A write to a folder ends with a flush to the disk, which takes 0.1 s
+even for a single point and holds Python's global lock: the threads that feed the model should not stop more often."""
 LOOKUP_BATCH = 512
 """Maximum number of documents whose ids are looked up in one request."""
 MAX_LOOKUP_DELAY_S = 0.5

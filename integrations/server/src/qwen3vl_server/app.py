@@ -7,9 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -111,7 +112,7 @@ def create_app(
     # FastAPI's own pages of documentation load their scripts from another host.
     app = FastAPI(title="qwen3vl", version=version("qwen3vl"), docs_url=None, redoc_url=None, lifespan=lifespan)
     for router in routers:
-        app.include_router(router, responses=ERROR_RESPONSES)
+        app.include_router(router, responses=ERROR_RESPONSES, dependencies=_security(router, settings))
     app.add_exception_handler(RequestError, _answer_error)
     app.add_exception_handler(HTTPException, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_error)
@@ -134,6 +135,12 @@ def create_app(
     app.add_middleware(ApiKeys, keys=settings.api_keys, is_open=LibraryAccess(library))
     app.add_middleware(Observability, observe=metrics.observe)
     return app
+
+
+def _security(router: APIRouter, settings: ServerSettings) -> list[Any]:
+    """Return what makes the description of routes name the key. The key itself is checked before they are chosen."""
+    needs_key = settings.api_keys and router not in (operations.router, docs.router, page.router)
+    return [Security(HTTPBearer(auto_error=False, description="One of the server's API keys"))] if needs_key else []
 
 
 def _check_models(models: dict[str, BackendOwner[Any]]) -> None:
