@@ -175,7 +175,7 @@ def test_device_of_the_environment_is_not_that_of_a_server_in_dumps_either(
 ) -> None:
     monkeypatch.setenv("QWEN3VL_DEVICE", "cuda")
     url = "http://127.0.0.1:9,http://127.0.0.1:8"
-    made, local, chosen = component(model=url), component(model="tiny"), component(model=url, device="cuda")
+    made, local, chosen = component(model=url), component(model="folder"), component(model=url, device="cuda")
     dumps = [each.to_json() for each in (made, local, chosen)]
     if device_there is None:
         monkeypatch.delenv("QWEN3VL_DEVICE")
@@ -186,7 +186,7 @@ def test_device_of_the_environment_is_not_that_of_a_server_in_dumps_either(
         assert copied == made
         assert copied.engine_arguments(url, None) == made.engine_arguments(url, None)
     assert restored_local == local
-    assert restored_local.engine_arguments("tiny", None)["device"] == "cuda"
+    assert restored_local.engine_arguments("folder", None)["device"] == "cuda"
     # A device that was set remains an error with a server.
     assert restored_chosen.engine_arguments(url, None)["device"] == "cuda"
     assert restored_chosen == chosen != made
