@@ -19,24 +19,32 @@ os.environ["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "180"
 # The server of Ray Client forks that process while its own threads use gRPC. gRPC's handlers for forks start threads in
 # the child, which crash if they run before the child executes its program, as on a busy machine (Ray's issue #63202).
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+# Ray looks at nodes every 3 s by default, and takes one for dead after five times.
+os.environ["RAY_health_check_period_ms"] = "500"  # noqa: SIM112 (Ray's own name)
 
 import ray
 from qwen3vl_ray import ingest
 from ray.cluster_utils import Cluster
 
 from qwen3vl import Loader, open_store
+from tests.ray.forked_worker import serve_workers
 from tests.ray.ray_client import use_client
 from tests.ray.workers import wait_for
 from tests.support.store_backends import free_port
 
 COLLECTION = "three-nodes"
-NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+NODE: dict[str, Any] = {"num_cpus": 2, "object_store_memory": 100 * 2**20, "include_log_monitor": False}
 
 
 def main(arguments: str) -> None:
-    given = json.loads(arguments)
+    with serve_workers() as worker:
+        NODE["setup_worker_path"] = worker
+        use_cluster(**json.loads(arguments))
+
+
+def use_cluster(**given: Any) -> None:
     port = free_port()
-    head = {**NODE, "include_dashboard": False, "ray_client_server_port": port}
+    head = {**NODE, "include_dashboard": False, "no_monitor": True, "ray_client_server_port": port}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         cluster.add_node(**NODE)
