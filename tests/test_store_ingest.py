@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,18 @@ def test_document_without_a_vector_or_an_error_is_a_failure(store: Store) -> Non
     report = ingest(passages(5), ForgetfulEmbedder(), store)
     assert (report.added, len(report.failed)) == (4, 1)
     assert report.failed[0] == ("notes/0.md#lines=2,2", "the embedder returned neither a vector nor an error for it")
+
+
+@pytest.mark.parametrize("num_taken", [0, 2])
+def test_embedder_that_takes_not_all_inputs_ends_the_run(num_taken: int, store: Store) -> None:
+    class HastyEmbedder(FakeEmbedder):
+        def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+            return super().stream(islice(inputs, num_taken))
+
+    with pytest.raises(RuntimeError, match=r"HastyEmbedder\.stream ended before it had taken all inputs"):
+        ingest(passages(5), HastyEmbedder(), store)
+    assert store.count() == num_taken
+    assert ingest(passages(5), FakeEmbedder(), store).added == 5 - num_taken
 
 
 def test_documents_are_written_while_the_stream_pauses(store: Store) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterable, Sequence
+from inspect import GEN_CLOSED, getgeneratorstate
 from queue import Empty, Full, Queue
 from typing import Any
 
@@ -25,12 +25,12 @@ from qwen3vl.ingestion.dedup import Claim, ContentDeduplicator
 from qwen3vl.ingestion.failures import describe_error, name_of, source_of
 from qwen3vl.ingestion.report import IngestError, Report
 from qwen3vl.ingestion.sync import Sync, SyncTracker, delete_stale
+from qwen3vl.ingestion.thumbnails import add_thumbnail
 from qwen3vl.ingestion.types import LoaderItem, StreamingEmbedder
 from qwen3vl.ingestion.validation import check_storable
 from qwen3vl.ingestion.writing import upsert_valid
 from qwen3vl.loaders import Skipped
-from qwen3vl.media.policy import DEFAULT_POLICY
-from qwen3vl.media.preview import data_uri, preview
+from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.stores import Point, Store
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ class IngestionPipeline:
         self._recipe = embedder.recipe
         self._store = store
         self._thumbnails = thumbnails
+        # An embedder without a policy does not open media itself.
+        self._policy: MediaPolicy = getattr(embedder, "policy", DEFAULT_POLICY)
         self._progress = progress or (lambda _: None)
         self._stop = threading.Event()
         self._is_cancelled = False
@@ -233,7 +235,8 @@ class IngestionPipeline:
         The embedder takes inputs in this thread, and hands out no vector while it waits for one.
         """
         while not self._all_claimed:
-            for index, result in self._embedder.stream(self._inputs()):
+            inputs = self._inputs()
+            for index, result in self._embedder.stream(inputs):
                 point_id, document = self._embedding.pop(index)
                 if isinstance(result, ItemError):
                     self._add_not_embedded(document, result.reason)
@@ -243,12 +246,14 @@ class IngestionPipeline:
             while self._embedding:
                 _, (_, document) = self._embedding.popitem()
                 self._add_not_embedded(document, "the embedder returned neither a vector nor an error for it")
+            if getgeneratorstate(inputs) != GEN_CLOSED:
+                raise RuntimeError(f"{type(self._embedder).__name__}.stream ended before it had taken all inputs")
 
     def _add_not_embedded(self, document: Document, reason: str) -> None:
         for failed in self._deduplicator.remove_content(document):
             self._add_failure(failed, reason)
 
-    def _inputs(self) -> Iterator[dict[str, str]]:
+    def _inputs(self) -> Generator[dict[str, str]]:
         """Yield inputs to embed until the stream ends or pauses; pass on points whose vector is known already."""
         index = 0
         last_input_s = time.monotonic()
@@ -277,7 +282,7 @@ class IngestionPipeline:
     def _write(self) -> None:
         num_failed_writes = 0
         while points := self._unwritten.take():
-            unfinished = {point.id: self._with_thumbnail(point) for point in points}
+            unfinished = {point.id: add_thumbnail(point, self._thumbnails, self._policy) for point in points}
             try:
                 self._upsert(unfinished)
                 num_failed_writes = 0
@@ -310,22 +315,6 @@ class IngestionPipeline:
         self._deduplicator.remove_points(points)
         for point in points:
             self._add_failure(point.document, f"it was not written: {describe_error(error)}")
-
-    def _with_thumbnail(self, point: Point) -> Point:
-        """Return the point with a thumbnail in its metadata, if thumbnails are wanted and one can be made."""
-        if not self._thumbnails:
-            return point
-        try:
-            # An embedder without a policy does not open media itself.
-            image = preview(point.document, getattr(self._embedder, "policy", DEFAULT_POLICY))
-            uri = None if image is None else data_uri(image, self._thumbnails)
-        except Exception:  # a thumbnail is no reason to lose the point
-            log.warning("no thumbnail of %s", point.document.name, exc_info=True)
-            return point
-        if uri is None:
-            return point
-        metadata = {**point.document.metadata, "thumbnail": uri}
-        return replace(point, document=replace(point.document, metadata=metadata))
 
     def _build_index(self) -> None:
         def progress(seconds: float) -> None:
