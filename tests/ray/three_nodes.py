@@ -17,7 +17,7 @@ from typing import Any
 # Ray waits 30 s for the process that it starts for a client, which imports Ray first. Other tests may run meanwhile.
 os.environ["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "180"
 # The server of Ray Client forks that process while its own threads use gRPC. gRPC's handlers for forks start threads in
-# the child, which crash if they run before the child executes its program, as on a busy machine (Ray's issue #63202).
+# the child, which crash at times if they run before the child executes its program (Ray's issue #63202).
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # Ray looks at nodes every 3 s by default, and takes one for dead after five times.
 os.environ["RAY_health_check_period_ms"] = "500"  # noqa: SIM112 (Ray's own name)
