@@ -73,6 +73,52 @@ def test_events_of_several_threads_and_later_ones_arrive() -> None:
     assert sorted(received) == sorted([*range(100)] * 12)
 
 
+def test_events_that_a_closed_loop_did_not_receive_do_not_keep_it_for_long() -> None:
+    deliveries = LoopDeliveries[int]()
+    queues: list[asyncio.Queue[int]] = []
+
+    async def leave() -> weakref.ref[asyncio.AbstractEventLoop]:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(queue.get(), 0.01)  # from now on the queue refers to the loop
+        loop = asyncio.get_running_loop()
+        queues.append(queue)
+        for event in range(10 * MAX_EVENTS):
+            deliveries.of(loop).deliver(queue.put_nowait, event)
+        return weakref.ref(loop)
+
+    gone = asyncio.run(leave())
+    assert queues.pop().qsize() < 10 * MAX_EVENTS
+
+    async def use() -> None:
+        deliveries.of(asyncio.get_running_loop())
+
+    asyncio.run(use())
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_loop_goes_on_after_a_callback_was_interrupted() -> None:
+    loop = asyncio.new_event_loop()
+    delivery = LoopDelivery[int](loop)
+    received: list[int] = []
+
+    def receive(event: int) -> None:
+        if event == 1:
+            raise KeyboardInterrupt
+        received.append(event)
+
+    for event in range(4):
+        delivery.deliver(receive, event)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    delivery.deliver(receive, 4)
+    loop.call_later(0.05, loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert received == [0, 2, 3, 4]
+
+
 def test_a_closed_loop_is_an_error_and_no_loop_is_kept() -> None:
     deliveries = LoopDeliveries[int]()
     loop = asyncio.new_event_loop()

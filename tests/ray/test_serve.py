@@ -190,14 +190,16 @@ def test_replicas_follow_the_load_of_their_own_model(golden_server: ServerClient
         wait_for(lambda: all(len(replicas(name, "autoscaled")) == numbers[name] for name in numbers), 120, poll_s=0.25)
 
     url = f"{golden_server.url}/autoscaled"
-    with Embedder(url, max_retries=0) as embedder, Reranker(url, max_retries=0) as reranker:  # noqa: F811
+    with ExitStack() as stack:
+        stack.callback(serve.delete, "autoscaled")  # its replicas take the cores of other tests
+        embedder = stack.enter_context(Embedder(url, max_retries=0))
+        reranker = stack.enter_context(Reranker(url, max_retries=0))
         wait_for_replicas(Embedder=1, Reranker=1)
         with repeated([partial(embedder.embed, "a red circle")] * NUM_CALLS):
             wait_for_replicas(Embedder=2, Reranker=1)
         with repeated([partial(reranker.score, "a red circle", ["a blue star"])] * NUM_CALLS):
             wait_for_replicas(Embedder=1, Reranker=2)
         wait_for_replicas(Embedder=1, Reranker=1)
-    serve.delete("autoscaled")
 
 
 def test_client_that_leaves_and_time_that_is_up(golden_server: ServerClient) -> None:

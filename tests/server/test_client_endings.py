@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qwen3vl import Embedder, Reranker, ServerError
+from qwen3vl.client import transport
 from qwen3vl.client.chunks import MAX_CHUNK_DELAY_S
 from qwen3vl.engine.replica import Replica
 from tests.support.engines import GatedForward, assert_close, embedder_with
@@ -179,6 +180,19 @@ def test_server_that_wants_no_requests_gets_none_when_it_answers_an_earlier_one(
         with pytest.raises(ServerError, match=rf"no answer within 3 s \(timeout_s\).*status {status}: not now"):
             second.result()
     assert len(posts) == 2
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_pause_that_a_server_asks_for_has_a_limit(
+    models: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "MAX_RETRY_AFTER_S", 1.0)
+    posts = ["an earlier request"]
+    app = create_app(**models)
+    app.add_middleware(RefusingServer, status=status, posts=posts, resume=threading.Event())
+    with ModelServer(app) as server, Embedder(server.url, timeout_s=120) as embedder:
+        assert embedder.embed(["refused at first"]).shape == (1, 128)
+    assert len(posts) == 3
 
 
 def test_time_limit_of_a_request(server: ModelServer, busy: GatedForward) -> None:

@@ -24,6 +24,8 @@ DESCRIBE_TIMEOUT_S = 30.0
 """Seconds within which a server has to describe its models."""
 KEEPALIVE_S = 4.0
 """Seconds for which an unused connection is kept. uvicorn closes it after 5."""
+MAX_RETRY_AFTER_S = 60.0
+"""Maximum pause that a server can ask for in seconds: the page of a proxy may ask for hours."""
 BUSY_PAUSE_S = 1.0
 """Seconds before a server that is busy is asked again, if it does not say how many."""
 _BUSY = 429
@@ -237,9 +239,9 @@ def _read_answer(server: Server, response: httpx.Response, program: Program) -> 
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds in the header `Retry-After`; None if it has a date, or is missing."""
+    """Return the seconds of the header `Retry-After`, at most `MAX_RETRY_AFTER_S`; None for 0, a date, or no header."""
     value = response.headers.get("retry-after", "")
-    return float(value) if value.isdecimal() else None
+    return min(float(value), MAX_RETRY_AFTER_S) or None if value.isdecimal() else None
 
 
 def _close_later(http: httpx.AsyncClient) -> None:

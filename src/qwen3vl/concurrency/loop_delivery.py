@@ -20,7 +20,7 @@ class LoopDelivery(Generic[T]):
     """Calls functions on the thread of an event loop, in order. Any thread may deliver.
 
     Args:
-        loop: The event loop. It is not kept alive.
+        loop: The event loop. It is not kept alive, but by events that it has not received yet.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -50,18 +50,19 @@ class LoopDelivery(Generic[T]):
         loop.call_soon_threadsafe(self._receive_some, loop)
 
     def _receive_some(self, loop: asyncio.AbstractEventLoop) -> None:
-        for _ in range(min(MAX_EVENTS, len(self._events))):
-            receive, event = self._events.popleft()
-            receive(event)
-        with self._lock:
-            if not self._events:
-                self._scheduled = False
-                return
-        loop.call_soon(self._receive_some, loop)
+        try:
+            for _ in range(min(MAX_EVENTS, len(self._events))):
+                receive, event = self._events.popleft()
+                receive(event)
+        finally:  # Ctrl-C may end any callback, and the loop may go on
+            with self._lock:
+                self._scheduled = bool(self._events)
+            if self._scheduled:
+                loop.call_soon(self._receive_some, loop)
 
 
 class LoopDeliveries(Generic[T]):
-    """The `LoopDelivery` of each event loop, while that exists."""
+    """The `LoopDelivery` of each event loop, until that is closed or dropped."""
 
     def __init__(self) -> None:
         self._deliveries: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopDelivery[T]] = WeakKeyDictionary()
@@ -74,5 +75,9 @@ class LoopDeliveries(Generic[T]):
         """
         delivery = self._deliveries.get(loop)
         if delivery is None:
+            # Queues refer to their loops: events that were not received would keep a closed loop in memory.
+            for other in list(self._deliveries):
+                if other.is_closed():
+                    self._deliveries.pop(other, None)
             delivery = self._deliveries[loop] = LoopDelivery(loop)
         return delivery

@@ -6,6 +6,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+HEADERS_ONLY = "qwen3vl.headers_only"
+"""Key of a request's scope: whether the body of the response is not needed."""
+
 
 class HeadRequests:
     """ASGI middleware that answers HEAD as GET, without the body.
@@ -28,7 +31,7 @@ class HeadRequests:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         # A copy: for the log, and for the server that leaves out the body, the method is HEAD.
-        get_scope = {**scope, "method": "GET"}
+        get_scope = {**scope, "method": "GET", HEADERS_ONLY: True}
         try:
             await self._app(get_scope, receive, send_without_body)
         finally:

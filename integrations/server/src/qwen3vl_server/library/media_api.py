@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from qwen3vl_server.asgi import HEADERS_ONLY
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.dependencies import LibraryDependency
 from qwen3vl_server.library.ranges import PartialResponse
@@ -41,6 +42,12 @@ async def video(point_id: str, request: Request, library: LibraryDependency) -> 
 
 def _respond(shown: Shown, request: Request) -> Response:
     try:
-        return PartialResponse(shown.content, shown.media_type, request.headers.get("range"), _HEADERS)
+        return PartialResponse(
+            shown.content,
+            shown.media_type,
+            request.headers.get("range"),
+            _HEADERS,
+            headers_only=request.scope.get(HEADERS_ONLY, False),
+        )
     except OSError as error:
         raise RequestError(404, "the media of this point cannot be read any more") from error

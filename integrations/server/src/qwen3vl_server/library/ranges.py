@@ -31,6 +31,7 @@ class PartialResponse(StreamingResponse):
         range_header: The request's `Range`. Several ranges in one request, and other units, are answered with the
             whole, as the RFC allows.
         headers: Further headers.
+        headers_only: Whether the content is not needed. The headers have its size nevertheless.
 
     Raises:
         RequestError: The range begins after the end of the file: status 416.
@@ -38,7 +39,13 @@ class PartialResponse(StreamingResponse):
     """
 
     def __init__(
-        self, content: Path | bytes, media_type: str, range_header: str | None, headers: Mapping[str, str]
+        self,
+        content: Path | bytes,
+        media_type: str,
+        range_header: str | None,
+        headers: Mapping[str, str],
+        *,
+        headers_only: bool = False,
     ) -> None:
         file = BytesIO(content) if isinstance(content, bytes) else _open(content)
         try:
@@ -53,7 +60,8 @@ class PartialResponse(StreamingResponse):
         if part is not None:
             own["content-range"] = f"bytes {start}-{stop - 1}/{size}"
         status = 200 if part is None else 206
-        super().__init__(_blocks(file, stop - start), status, {**headers, **own}, media_type)
+        num_bytes = 0 if headers_only else stop - start
+        super().__init__(_blocks(file, num_bytes), status, {**headers, **own}, media_type)
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
