@@ -72,6 +72,9 @@ class LoopDeliveries(Generic[T]):
 
         Args:
             loop: The event loop.
+
+        Returns:
+            The same object for each call, until the loop is closed.
         """
         delivery = self._deliveries.get(loop)
         if delivery is None:
