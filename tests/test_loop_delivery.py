@@ -57,11 +57,13 @@ def test_events_of_several_threads_and_later_ones_arrive() -> None:
 
     async def run() -> None:
         delivery = LoopDelivery[int](asyncio.get_running_loop())
+
+        def deliver() -> None:
+            for event in range(100):
+                delivery.deliver(received.append, event)
+
         for number in range(3):
-            threads = [
-                threading.Thread(target=lambda: [delivery.deliver(received.append, event) for event in range(100)])
-                for _ in range(4)
-            ]
+            threads = [threading.Thread(target=deliver) for _ in range(4)]
             for thread in threads:
                 thread.start()
             while len(received) < 400 * (number + 1):
