@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 from qwen3vl_qdrant import Layout, QdrantEdgeStore, QdrantStore
+from qwen3vl_qdrant.edge import indexing
 
 from qwen3vl import Document, RecipeError, Report, StoreError, ingest, open_store
 from qwen3vl.stores import Point, Search
@@ -87,7 +88,8 @@ def test_threads_write_search_and_index_at_once(tmp_path: Path) -> None:
     assert QdrantEdgeStore(tmp_path / "store").count() == 2100
 
 
-def test_ingestion_ends_with_an_index_and_shows_its_progress(tmp_path: Path) -> None:
+def test_ingestion_ends_with_an_index_and_shows_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "_POLL_INTERVAL_S", 0.01)  # the index may take a tenth of a second only
     documents = passages(1500)
     store = QdrantEdgeStore(tmp_path / "store")
     seconds: list[float] = []

@@ -103,7 +103,7 @@ def test_repetitive_stream_is_read_in_bounded_memory(store: Store) -> None:
     report = ingest(counted(), embedder, store, progress=progress)
     assert (report.added, len(embedder.embedded)) == (6000, 3)
     # Two claims in the queue, one in each thread beside it, the embedder's window, and what is not written yet.
-    assert max_in_progress <= 5 * LOOKUP_BATCH + 256 + MAX_UNWRITTEN_POINTS
+    assert max_in_progress <= 4 * LOOKUP_BATCH + 256 + MAX_UNWRITTEN_POINTS
 
 
 def test_content_of_many_documents_is_embedded_once(store: Store) -> None:

@@ -73,7 +73,7 @@ class IngestionPipeline:
         self._stop = threading.Event()
         self._is_cancelled = False
         self._errors: list[BaseException] = []
-        self._unclaimed = BatchBuffer[LoaderItem](2 * LOOKUP_BATCH, LOOKUP_BATCH, MAX_LOOKUP_DELAY_S)
+        self._unclaimed = BatchBuffer[LoaderItem](LOOKUP_BATCH, LOOKUP_BATCH, MAX_LOOKUP_DELAY_S)
         self._claims: Queue[Claim | None] = Queue(2)
         self._unwritten = BatchBuffer[Point](MAX_UNWRITTEN_POINTS, MIN_WRITE_BATCH, MAX_WRITE_DELAY_S)
         self._deduplicator = ContentDeduplicator(store)
