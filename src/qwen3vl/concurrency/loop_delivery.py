@@ -56,8 +56,8 @@ class LoopDelivery(Generic[T]):
                 receive(event)
         finally:  # Ctrl-C may end any callback, and the loop may go on
             with self._lock:
-                self._scheduled = bool(self._events)
-            if self._scheduled:
+                self._scheduled = has_more = bool(self._events)
+            if has_more:  # not `_scheduled`, which another thread may have set since
                 loop.call_soon(self._receive_some, loop)
 
 
@@ -79,8 +79,9 @@ class LoopDeliveries(Generic[T]):
         delivery = self._deliveries.get(loop)
         if delivery is None:
             # Queues refer to their loops: events that were not received would keep a closed loop in memory.
-            for other in list(self._deliveries):
-                if other.is_closed():
+            for reference in self._deliveries.keyrefs():  # a copy: loops of other threads come and go
+                other = reference()
+                if other is not None and other.is_closed():
                     self._deliveries.pop(other, None)
             delivery = self._deliveries[loop] = LoopDelivery(loop)
         return delivery
