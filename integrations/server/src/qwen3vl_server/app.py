@@ -25,7 +25,7 @@ from qwen3vl_server.auth import ApiKeys
 from qwen3vl_server.dialects import cohere, native, openai, rerank, score, voyage
 from qwen3vl_server.errors import ERROR_RESPONSES, RequestError, body_error, error_response
 from qwen3vl_server.library import documents_api, media_api, search_api
-from qwen3vl_server.library.access import LibraryAccess
+from qwen3vl_server.library.access import OpenRequests
 from qwen3vl_server.library.library import Library
 from qwen3vl_server.library.requests import is_upload
 from qwen3vl_server.lifetime import RequestLifetime
@@ -132,7 +132,7 @@ def create_app(
     )
     if not settings.api_keys:
         app.add_middleware(SiteGuard, allowed_hosts=settings.allowed_hosts)
-    app.add_middleware(ApiKeys, keys=settings.api_keys, is_open=LibraryAccess(library))
+    app.add_middleware(ApiKeys, keys=settings.api_keys, is_open=OpenRequests(library))
     app.add_middleware(Observability, observe=metrics.observe)
     return app
 

@@ -15,7 +15,7 @@ from qwen3vl_server.page.routes import is_page
 _MEDIA = re.compile(re.escape(MEDIA_PATH) + "/(?P<id>[^/]+)/[a-z]+")
 
 
-class LibraryAccess:
+class OpenRequests:
     """Whether a request needs no key: it asks for a page, or for media by a signed URL.
 
     Args:
