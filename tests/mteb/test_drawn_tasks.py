@@ -102,9 +102,10 @@ def test_queries_share_prefixes(cross_encoder: Qwen3VLCrossEncoder) -> None:
 def test_a_store_of_full_vectors_has_the_ranking_of_the_encoder(
     store: str, task_class: type[DrawnTask], encoder: Qwen3VLEncoder
 ) -> None:
-    expected = exact(encoder, task_class())
+    task = task_class()  # once: a clip that is encoded again may differ in a pixel
+    expected = exact(encoder, task)
     with StoreSearch(encoder, store) as search:
-        found = rank(search, task_class())
+        found = rank(search, task)
     assert found.keys() == expected.keys()
     for query, documents in found.items():
         assert documents.keys() == expected[query].keys()
