@@ -5,8 +5,8 @@
 
 The model has random weights. Each client sends a short text to `/v1/embeddings`, waits for the vector, and sends the
 next one. In this process, `Embedder.embed` gets the same texts in batches of as many as there are clients (the ratio is
-to these), and as many tasks await `Embedder.aembed`. The sides take turns, and the vectors are compared first. Clients
-and server share the processors; clients on other machines leave more to the server.
+to these), and as many tasks await `Embedder.aembed`. The sides take turns, one client's with each request, and the vectors
+are compared first. Clients and server share the processors; clients on other machines leave more to the server.
 
 With `--soak N`, 64 clients then send N requests, while the memory of the server is read.
 
@@ -198,10 +198,13 @@ async def measure(
         loads = {name: Load() for name in (BATCHES, *sides)}
         for embeds in sides.values():
             await run_closed_loop(embeds, texts[:num_clients], Load())
-        for _ in range(turns):
-            run_batches(embedder, texts, num_clients, loads[BATCHES])
+        # With one client, the sides take turns with each request: a machine's speed may change by more than what a
+        # server adds within the time of a hundred requests.
+        parts = [[text] for text in texts] if num_clients == 1 else [texts]
+        for part in parts * turns:
+            run_batches(embedder, part, num_clients, loads[BATCHES])
             for name, embeds in sides.items():
-                await run_closed_loop(embeds, texts, loads[name])
+                await run_closed_loop(embeds, part, loads[name])
     return loads
 
 
