@@ -5,8 +5,9 @@
 
 The model has random weights. Each client sends a short text to `/v1/embeddings`, waits for the vector, and sends the
 next one. In this process, `Embedder.embed` gets the same texts in batches of as many as there are clients (the ratio is
-to these), and as many tasks await `Embedder.aembed`. The sides take turns, with each request if there is one client. Their
-vectors are compared first. Clients and server share the processors; clients on other machines leave more to the server.
+to these), and as many tasks await `Embedder.aembed`. The sides take turns, with each request if there is one client,
+after their vectors were compared. Clients and server share the processors; clients on other machines leave more to the
+server.
 
 With `--soak N`, 64 clients then send N requests, while the memory of the server is read.
 

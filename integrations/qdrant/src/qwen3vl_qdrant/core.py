@@ -9,6 +9,7 @@ from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
@@ -231,7 +232,9 @@ class QdrantCore(QdrantReader):
         """Write points in one request, and wait until they are durable."""
         layout = await self._load_layout()
         structs = [
-            models.PointStruct(id=point.id, vector=layout.to_vectors(point.vector, point.document), payload=payload)
+            models.PointStruct(
+                id=point.id, vector=_to_lists(layout.to_vectors(point.vector, point.document)), payload=payload
+            )
             for point, payload in zip(points, payloads, strict=True)
         ]
         await self.request(self.client.upsert, self.collection, structs, wait=True)
@@ -339,6 +342,13 @@ class QdrantCore(QdrantReader):
             **arguments,
         )
         return [to_hit(group.hits[0]) for group in result.groups][search.offset :]
+
+
+def _to_lists(vectors: Any) -> Any:
+    """Return what `Layout.to_vectors` returns with lists in place of arrays."""
+    if isinstance(vectors, dict):
+        return {name: _to_lists(vector) for name, vector in vectors.items()}
+    return vectors.tolist() if isinstance(vectors, np.ndarray) else vectors
 
 
 def to_hit(point: Any) -> Hit:

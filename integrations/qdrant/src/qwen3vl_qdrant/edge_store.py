@@ -53,7 +53,7 @@ class EdgeCore(QdrantCore):
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points at once. They outlive this process; `upsert` writes them to the disk."""
         layout = await self._load_layout()
-        # Not validated by pydantic, which takes longer than the engine.
+        # Not validated by pydantic, which takes longer than the engine, and with arrays, which `EdgeBackend` converts.
         structs = [
             models.PointStruct.model_construct(
                 id=point.id, vector=layout.to_vectors(point.vector, point.document), payload=payload

@@ -139,11 +139,11 @@ class Layout:
             document: Its document.
 
         Returns:
-            A list, or vectors by name. A document without words has no sparse vector.
+            An array, or vectors by name: arrays and a sparse vector. A document without words has no sparse vector.
         """
-        vectors: dict[str, Any] = {"": vector.tolist()}
+        vectors: dict[str, Any] = {"": vector}
         if self.short is not None:
-            vectors[SHORT_VECTOR_NAME] = truncate(vector, self.short).tolist()
+            vectors[SHORT_VECTOR_NAME] = truncate(vector, self.short)
         if self.bm25 is not None:
             words = self.bm25.embed_document(document.words)
             vectors |= {TEXT_VECTOR_NAME: words} if words.indices else {}

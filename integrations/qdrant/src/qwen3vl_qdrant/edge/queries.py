@@ -68,8 +68,11 @@ def to_edge_vector(vector: Any) -> Any:
         return {name: to_edge_vector(value) for name, value in vector.items()}
     if isinstance(vector, models.SparseVector):
         return edge.SparseVector(vector.indices, vector.values)
-    # Edge's bindings (PyO3) read a list of floats several times as fast as an array.
-    return vector.tolist() if isinstance(vector, np.ndarray) else vector
+    if not isinstance(vector, np.ndarray):
+        return vector
+    # Edge's bindings (PyO3) read any sequence of floats. A view makes one float of Python after the other, an array
+    # slower ones of NumPy, and a list has to be made first.
+    return vector.astype(np.float32, copy=False).data if vector.ndim == 1 else vector.tolist()
 
 
 def to_record(record: edge.Record) -> models.Record:
