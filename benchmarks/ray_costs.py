@@ -167,7 +167,7 @@ def measure_pdf(num_pages: int, rate: float) -> dict[str, Any]:
     }
 
 
-def measure_overhead(num_pictures: int, rounds: int, size: str) -> dict[str, Any]:
+def measure_overhead(num_pictures: int, rounds: int, size: str, side: int | None) -> dict[str, Any]:
     """Embed pictures in this process, and in one worker."""
     import ray
     import torch
@@ -180,7 +180,7 @@ def measure_overhead(num_pictures: int, rounds: int, size: str) -> dict[str, Any
     rates: dict[str, list[float]] = {"plain": [], "ray": []}
     with TemporaryDirectory() as folder:
         model = "tiny" if size == "tiny" else str(write(Path(folder), size) / "embedding")
-        paths = draw(random_scene, num_pictures, Path(folder))
+        paths = draw(random_scene, num_pictures, side, Path(folder))
         ray.init("local", num_cpus=3, include_dashboard=False, object_store_memory=128 * MIB, log_to_driver=False)
         ray.data.DataContext.get_current().enable_progress_bars = False
         # Without a cache, or the pictures of the second round would be known in this process, and not in its worker.
@@ -197,14 +197,15 @@ def measure_overhead(num_pictures: int, rounds: int, size: str) -> dict[str, Any
     return {"pictures": num_pictures, "a second": rates, "overhead": round(best["plain"] / best["ray"] - 1, 3)}
 
 
-def draw(random_scene: Any, num_pictures: int, folder: Path) -> list[str]:
-    """Draw pictures of the demo."""
+def draw(random_scene: Any, num_pictures: int, side: int | None, folder: Path) -> list[str]:
+    """Draw pictures of the demo, enlarged to a number of pixels on each side."""
     from random import Random
 
     random = Random(1)
     paths = [str(folder / f"{number}.png") for number in range(num_pictures)]
     for path in paths:
-        random_scene(random).draw(random).save(path)
+        picture = random_scene(random).draw(random)
+        (picture.resize((side, side)) if side else picture).save(path)
     return paths
 
 
@@ -239,6 +240,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=200_000)
     parser.add_argument("--pictures", type=int, default=2000, help="a quarter of them is not counted")
     parser.add_argument("--size", default="tiny", choices=[*SIZES, "tiny"], help="of the model of `overhead`")
+    parser.add_argument("--side", type=int, help="height and width of the pictures in pixels; by default the demo's")
     parser.add_argument("--pages", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=1000.0, help="inputs a second of a simulated GPU")
     parser.add_argument("--workers", type=int, default=2)
@@ -250,7 +252,7 @@ def main() -> None:
     elif options.what == "pdf":
         answer = measure_pdf(options.pages, options.rate)
     else:
-        answer = measure_overhead(options.pictures, options.rounds, options.size)
+        answer = measure_overhead(options.pictures, options.rounds, options.size, options.side)
     text = json.dumps(answer, indent=1)
     print(text)
     if options.json:
