@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +204,13 @@ def test_time_limit_of_a_request(server: ModelServer, busy: GatedForward) -> Non
         busy.resume.set()
 
 
-def test_time_limit_of_a_server_that_wants_to_be_asked_later() -> None:
+@pytest.mark.parametrize("retry_after", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"])
+def test_time_limit_of_a_server_that_wants_to_be_asked_later(retry_after: str) -> None:
     with Server() as server:
-        server.pages["/qwen3vl/models"] = (503, {"Retry-After": "3600"}, b"")
+        server.pages["/qwen3vl/models"] = (503, {"Retry-After": retry_after}, b"")
         with pytest.raises(ServerError, match=r"no answer within 1 s \(timeout_s\); the last attempt.*status 503"):
             Embedder(f"http://127.0.0.1:{server.port}", timeout_s=1)
+        assert server.requested_paths == ["/qwen3vl/models"]
 
 
 def test_answer_that_cannot_be_decoded() -> None:

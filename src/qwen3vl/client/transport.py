@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -239,9 +241,15 @@ def _read_answer(server: Server, response: httpx.Response, program: Program) -> 
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds of the header `Retry-After`, at most `MAX_RETRY_AFTER_S`; None for 0, a date, or no header."""
+    """Return the seconds that the header `Retry-After` asks for, at most `MAX_RETRY_AFTER_S`; None if it does not."""
     value = response.headers.get("retry-after", "")
-    return min(float(value), MAX_RETRY_AFTER_S) or None if value.isdecimal() else None
+    if value.isdecimal():
+        return min(float(value), MAX_RETRY_AFTER_S) or None
+    try:  # or a date, https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+        seconds = parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return min(seconds, MAX_RETRY_AFTER_S) if seconds > 0 else None
 
 
 def _close_later(http: httpx.AsyncClient) -> None:
