@@ -100,7 +100,7 @@ docs-serve:  ## show the documentation at http://127.0.0.1:8000 and rebuild it o
 install-check:  ## run every install command of README and docs in an empty environment
 	$(UV) run --no-project python tools/check_install.py
 
-ci: lint types packages parity install-check docs test test-by-url  ## everything that .ci/run does
+ci: lint types packages docs parity install-check test-haystack test test-by-url  ## everything that .ci/run does
 
 clean:  ## remove what the targets above have built
 	rm -rf build dist site

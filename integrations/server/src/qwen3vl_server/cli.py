@@ -20,6 +20,7 @@ _MIB = 2**20
 
 @app.command()
 def serve(
+    context: typer.Context,
     *,
     embedder: Annotated[
         str | None,
@@ -197,7 +198,7 @@ def serve(
     verbose: VerboseOption = False,
 ) -> None:
     """Serve models to many clients, in the dialects of OpenAI, Cohere, Voyage, Jina and vLLM, and search a store."""
-    with command_output(as_json=False, verbose=verbose) as console:
+    with command_output(as_json=False, verbose=verbose or context.obj) as console:
         from dataclasses import replace
 
         from qwen3vl_server.library.opening import ServedStore
