@@ -15,10 +15,12 @@ from PIL import Image
 
 from qwen3vl import Embedder, Reranker
 from qwen3vl.inputs import as_item
+from qwen3vl.processing import tokenizer as tokenizer_module
 from qwen3vl.processing.fitting import FittedPrompt, fit
 from qwen3vl.processing.templates import (
     EMBED_INSTRUCTION,
     PromptContent,
+    TextPart,
     VisionPart,
     embed_prompt,
     normalize_instruction,
@@ -110,6 +112,36 @@ def test_truncation_leaves_the_embed_template_whole(tokenizer: Tokenizer, text: 
     text_end = len(truncated.prompt) - NUM_TOKENS_AFTER_TEXT
     np.testing.assert_array_equal(truncated.prompt.ids[:text_end], whole.prompt.ids[:text_end])
     np.testing.assert_array_equal(truncated.prompt.ids[text_end:], whole.prompt.ids[-NUM_TOKENS_AFTER_TEXT:])
+
+
+TEXT_PIECES = (
+    *("word", "don't", "Été", "e\u0301", "слово", "词语", "これ", "한국", "\u0663", "12", "'s", "a.b", "\ufb01"),
+    *(" ", "  ", "\n", "\r\n", "\t", ".", ", ", "。", "?!", ";", ":/", "-", "_", "\u0301", "\u0338", "\u200d"),
+    *("<tool_call>", "<|im_end|>", "\U0001f600"),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(pieces=st.lists(st.sampled_from(TEXT_PIECES), max_size=60), max_locked_chars=st.sampled_from([8, 1000]))
+def test_text_that_is_tokenized_in_pieces_has_the_tokens_of_the_whole(
+    tokenizer: Tokenizer, pieces: list[str], max_locked_chars: int
+) -> None:
+    parts = [TextPart("".join(pieces[::2]), truncatable=True), TextPart("".join(pieces[1::2]))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "_PIECE_CHARS", 1)
+        patch.setattr(tokenizer_module, "_MAX_LOCKED_CHARS", max_locked_chars)
+        in_pieces = tokenizer.encode_text(parts)
+    assert in_pieces == tokenizer.encode_text(parts)
+    whole = tokenizer._tokenizer.encode("".join(part.text for part in parts), add_special_tokens=False)
+    assert in_pieces[0] == whole.ids
+
+
+def test_long_text_is_tokenized_in_pieces(tokenizer: Tokenizer) -> None:
+    text = "Words, and more words. " * 2000
+    pieces = list(tokenizer_module._split(text))
+    assert "".join(piece for _, piece in pieces) == text
+    assert max(len(piece) for _, piece in pieces) < 4200
+    assert tokenizer.encode_text([TextPart(text)])[0] == tokenizer._tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def test_truncation_is_reported_and_logged(golden_embedder: Embedder, caplog: pytest.LogCaptureFixture) -> None:
