@@ -19,6 +19,8 @@ from qwen3vl_chroma import AsyncChromaStore, ChromaStore
 from qwen3vl_qdrant import AsyncQdrantStore, QdrantStore
 
 from qwen3vl import Document, Store, aingest, ingest, open_store
+from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
+from qwen3vl.stores import blocking
 from tests.support.fake_embedder import FakeEmbedder, passages, query_vector
 from tests.support.store_backends import OpenStore, open_async_store
 
@@ -172,12 +174,28 @@ async def test_blocking_store_has_async_methods_too(store: Store) -> None:
     assert await store.acount() == 3
 
 
-def test_cancelled_call_that_has_not_begun_leaves_no_coroutine() -> None:
+def test_waiting_for_a_store_needs_no_thread_of_the_loop() -> None:
+    """Servers need those, and a store may take minutes to answer."""
     store, executor, resume = open_store(":memory:"), ThreadPoolExecutor(1), threading.Event()
 
-    async def cancel() -> None:
+    async def count() -> None:
         asyncio.get_running_loop().set_default_executor(executor)
-        executor.submit(resume.wait, 60)
+        occupied = executor.submit(resume.wait, 30)
+        await store.acreate(FakeEmbedder().recipe)
+        assert await store.acount() == 0
+        assert not occupied.done()
+        resume.set()
+
+    asyncio.run(count())
+    store.close()
+
+
+def test_cancelled_call_that_has_not_begun_leaves_no_coroutine(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, pool, resume = open_store(":memory:"), ForkSafeThreadPool(1, "test"), threading.Event()
+    monkeypatch.setattr(blocking, "_pool", pool)
+
+    async def cancel() -> None:
+        pool.submit(resume.wait, 60)
         task = asyncio.create_task(store.acount())
         await asyncio.sleep(0)  # it waits for the thread
         task.cancel()
@@ -191,3 +209,4 @@ def test_cancelled_call_that_has_not_begun_leaves_no_coroutine() -> None:
         gc.collect()
     assert [str(warning.message) for warning in caught if warning.category is RuntimeWarning] == []
     store.close()
+    pool.close()

@@ -35,6 +35,21 @@ async def run_in_executor(work: Callable[P, T], *args: P.args, **kwargs: P.kwarg
     Returns:
         What the function returns.
     """
+    return await run_in_pool(_pool, work, *args, **kwargs)
+
+
+async def run_in_pool(pool: ForkSafeThreadPool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a blocking function on a thread of a pool, as `run_in_executor` does on one of its own.
+
+    Args:
+        pool: The pool.
+        work: The function. It sees the caller's context variables.
+        *args: Its positional arguments.
+        **kwargs: Its keyword arguments.
+
+    Returns:
+        What the function returns.
+    """
     context = contextvars.copy_context()
     call = partial(context.run, work, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_pool.executor, call)
+    return await asyncio.get_running_loop().run_in_executor(pool.executor, call)

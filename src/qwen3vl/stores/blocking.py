@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from qwen3vl._deprecation import renamed_arguments
+from qwen3vl.concurrency.executor import run_in_pool
+from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 from qwen3vl.documents import Document
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores.base import AsyncStore
@@ -16,6 +17,11 @@ from qwen3vl.stores.types import Hit, Point, PointRef, Search, StoreSearchOption
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_MAX_THREADS = 32
+"""Maximum number of requests to stores that event loops wait for at once."""
+_pool = ForkSafeThreadPool(_MAX_THREADS, "qwen3vl-store")
+"""Not asyncio's default executor, which others need: a request may wait for minutes for a server, or for an index."""
 
 
 class Store(AsyncStore):
@@ -188,4 +194,4 @@ class Store(AsyncStore):
 
     async def _arun(self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         # The thread creates the coroutine: if the task is cancelled before, nobody would await it.
-        return await asyncio.to_thread(lambda: self._run(work(*args, **kwargs)))
+        return await run_in_pool(_pool, lambda: self._run(work(*args, **kwargs)))
