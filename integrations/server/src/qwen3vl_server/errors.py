@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
 from qwen3vl.errors import InputError, ItemError, system_failure
+from qwen3vl.wire import TIMED_OUT
 from qwen3vl_server.responses import AsciiJSONResponse
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,9 @@ def error_response(error: RequestError) -> AsciiJSONResponse:
         **error.details,
     }
     headers = {}
-    if error.status in (429, 503):
+    if error.code == TIMED_OUT:
+        headers["x-should-retry"] = "false"  # OpenAI's clients would compute it all again
+    elif error.status in (429, 503):
         headers["retry-after"] = str(error.retry_after_s)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"

@@ -5,7 +5,6 @@ Its `/v2/rerank` is in `rerank`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from qwen3vl_server.dependencies import InputValue, RequestId, ServiceDependency
 from qwen3vl_server.dialects.bodies import EmbeddingBody
-from qwen3vl_server.dialects.encoding import write_rows
+from qwen3vl_server.dialects.encoding import write_rows, write_values
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.input_types import role_of
 from qwen3vl_server.dialects.quantization import VectorType, check_vector_types, quantize_vectors
@@ -131,7 +130,7 @@ async def _embed(body: EmbedByTypeBody, service: ModelService, request_id: str, 
             "billed_units": {"input_tokens": answer.batch.num_tokens},
         },
     }
-    content = await asyncio.to_thread(_write, head, answer, None if is_list else types)
+    content = await write_values(answer.batch.values, _write, head, answer, None if is_list else types)
     return Response(content, media_type="application/json")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from qwen3vl.inputs import Item
 from qwen3vl_server.dialects.bodies import EmbeddingBody
-from qwen3vl_server.dialects.encoding import EncodingFormat, write_rows
+from qwen3vl_server.dialects.encoding import EncodingFormat, write_rows, write_values
 from qwen3vl_server.dialects.quantization import VectorType, check_vector_types, quantize_vectors
 from qwen3vl_server.inputs import parse_input
 from qwen3vl_server.service import Answer, ModelService, Role
@@ -90,7 +89,8 @@ async def embeddings_response(body: EmbeddingListBody, answer: Answer, usage: Ma
     Returns:
         An `EmbeddingList` with `usage`.
     """
-    return Response(await asyncio.to_thread(_write, body, answer, usage), media_type="application/json")
+    content = await write_values(answer.batch.values, _write, body, answer, usage)
+    return Response(content, media_type="application/json")
 
 
 def _write(body: EmbeddingListBody, answer: Answer, usage: Mapping[str, Any]) -> str:

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from numpy.typing import NDArray
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 EncodingFormat = Literal["float", "base64"]
+_QUICK_VALUES = 8192
+"""Number of values that the event loop writes itself: as JSON they take a few milliseconds."""
+
+
+async def write_values(values: NDArray[Any], write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Write an answer here if that is quick, or else on a thread, off the event loop.
+
+    Args:
+        values: The values that are written.
+        write: Writes them.
+        *args: Its arguments.
+        **kwargs: Its keyword arguments.
+
+    Returns:
+        What it returns.
+    """
+    if values.size <= _QUICK_VALUES:
+        return write(*args, **kwargs)
+    return await asyncio.to_thread(write, *args, **kwargs)
 
 
 def encode_base64(array: NDArray[Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import replace
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from qwen3vl.recipe import Recipe
 from qwen3vl.results import Batch
 from qwen3vl.wire import INVALID_QUERY, OTHER_RECIPE, QUERY_ROLE
 from qwen3vl_server.dependencies import InputValue, ServiceDependency
-from qwen3vl_server.dialects.encoding import encode_base64
+from qwen3vl_server.dialects.encoding import encode_base64, write_values
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.native_request import describe_body, read_request, resolve_item
 from qwen3vl_server.errors import RequestError
@@ -156,7 +155,7 @@ async def embed(request: Request, service: ServiceDependency) -> JSONResponse:
         collect=True,
     )
     recipe = _recipe(served)
-    content = await asyncio.to_thread(_to_dict, answer.model, answer.batch, recipe)
+    content = await write_values(answer.batch.values, _to_dict, answer.model, answer.batch, recipe)
     recipe = replace(recipe, dimensions=answer.batch.values.shape[1])
     return AsciiJSONResponse({**content, "recipe": recipe.to_dict()})
 
