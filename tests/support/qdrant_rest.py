@@ -34,6 +34,7 @@ class RestRoutes:
             ("GET", "exists"): lambda: {"exists": self.client.collection_exists(name)},
             ("GET", ""): lambda: self._collection(name),
             ("PUT", ""): lambda: self._create(name, body),
+            ("DELETE", ""): lambda: self.client.delete_collection(name),
             ("PATCH", ""): lambda: self._update(name, body),
             ("PUT", "index"): lambda: _completed(),
             ("PUT", "points"): lambda: self._upsert(name, body),
