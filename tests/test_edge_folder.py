@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import portalocker
 import pytest
 from qwen3vl_qdrant import Layout, QdrantEdgeStore
 from qwen3vl_qdrant.edge.collection import EdgeCollection, read_quantized_vectors
@@ -14,7 +18,7 @@ from qwen3vl_qdrant.edge.folder import EdgeFolder
 
 from qwen3vl import StoreError
 from tests.support.fake_embedder import fake_recipe
-from tests.test_edge_stores import DIMENSIONS, filled_store
+from tests.test_edge_stores import DIMENSIONS, filled_store, num_indexed
 
 
 def test_garbage_collector_may_release_a_folder_while_another_is_opened(
@@ -83,3 +87,59 @@ def test_quantized_vectors_are_read_before_the_engine_loads_them(
     values = {None: 0, "scalar": DIMENSIONS, "binary": 16 // 8}[layout.quantization]
     assert sum(num_bytes) >= 2000 * values
     assert bool(sum(num_bytes)) == (layout.quantization is not None)
+
+
+class WindowsPopen(subprocess.Popen[bytes]):
+    """`subprocess.Popen` with the assertion that it makes on Windows."""
+
+    def __init__(self, command: list[str], **options: Any) -> None:
+        assert not options.get("pass_fds"), "pass_fds not supported on Windows."
+        super().__init__(command, **options)
+
+
+def test_index_is_built_where_no_descriptors_are_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwen3vl_qdrant.edge.configs.INDEXING_THRESHOLD_KB", 100)
+    monkeypatch.setattr("qwen3vl_qdrant.edge.indexing._INHERITS_DESCRIPTORS", False)
+    monkeypatch.setattr(subprocess, "Popen", WindowsPopen)
+    store = filled_store(tmp_path / "store", 2000)
+    store.build_index()
+    assert num_indexed(store) == 2000
+
+
+LOAD_SHARD = """
+import sys
+import qdrant_edge
+
+shard = qdrant_edge.EdgeShard.load(sys.argv[1])
+print("loaded", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_collection_that_another_process_indexes_is_locked_without_the_lock_on_the_folder(tmp_path: Path) -> None:
+    """That is what is left on Windows of a process that was killed while it built an index."""
+    filled_store(tmp_path / "store", 10).close()
+    (shard,) = (tmp_path / "store").glob("collections/*/shard")
+    command = [sys.executable, "-c", LOAD_SHARD, str(shard)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"loaded\n"
+        with pytest.raises(StoreError, match="perhaps one that builds its index"):
+            QdrantEdgeStore(tmp_path / "store").count()
+        process.communicate()
+    assert QdrantEdgeStore(tmp_path / "store").count() == 10
+
+
+def test_folder_whose_lock_file_cannot_be_read_is_open_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(stream: Any, flags: portalocker.LockFlags) -> None:
+        unreadable = os.open(stream.name, os.O_WRONLY)  # as a file that another process has locked is on Windows
+        os.dup2(unreadable, stream.fileno())
+        os.close(unreadable)
+        raise portalocker.exceptions.AlreadyLocked
+
+    filled_store(tmp_path / "store", 10).close()
+    monkeypatch.setattr(portalocker, "lock", refuse)
+    with pytest.raises(StoreError, match="is open in another process: close that one first"):
+        QdrantEdgeStore(tmp_path / "store").count()

@@ -125,6 +125,17 @@ def test_groups_beyond_the_first_candidates_are_found(backend: OpenStore) -> Non
     assert {hit.document.source for hit in hits} == {"long.md", "catalogue/pump_0.md", "catalogue/pump_1.md"}
 
 
+def test_more_equal_points_than_candidates_are_found(backend: OpenStore) -> None:
+    names = [f"scan.pdf#page={number}" for number in range(1, 151)]  # without texts: their words are the file's name
+    scans = [Document("scan.pdf", "page", locator=name.partition("#")[2], image=name) for name in names]
+    store = filled(backend, [*parts(60), *scans])
+    hits = store.search(fake_vector("q"), 10, text="scan", mode="hybrid", alpha=0)
+    assert [hit.document.source for hit in hits] == ["scan.pdf"] * 10
+    assert [hit.id for hit in hits] == sorted(hit.id for hit in hits)
+    hits = store.search(query_vector(parts()[3]), 130, text="scan", mode="hybrid")
+    assert sum(hit.document.source == "scan.pdf" for hit in hits) >= 100
+
+
 def test_pages_are_parts_of_one_ranking(backend: OpenStore) -> None:
     store = filled(backend, parts())
     vector = fake_vector("q")
@@ -268,6 +279,8 @@ def test_equal_scores_have_equal_ranks() -> None:
     ]
     # The last score of a ranking that is not complete may be that of others as well.
     assert fuse([[("a", 3.0), ("b", 2.0), ("c", 2.0)]], [1.0], 3) == [("a", 1.0)]
+    # Unless nothing else is in it.
+    assert fuse([[("c", 2.0), ("a", 2.0), ("b", 2.0)]], [0.5], 3) == [(name, share(1)) for name in "abc"]
     assert [num_candidates(count) for count in (1, 100, 101, 500)] == [100, 100, 200, 800]
 
 

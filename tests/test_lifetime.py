@@ -290,3 +290,42 @@ sys.exit(os.waitstatus_to_exitcode(status))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_closed_model_stays_closed_in_a_forked_process() -> None:
     assert subprocess.run([sys.executable, "-c", FORK], timeout=120, check=False).returncode == 0
+
+
+FORK_WHILE_LOADING = """
+import os, signal, sys, threading
+import qwen3vl.embedder
+from qwen3vl.adapters.registry import ModelRegistry
+
+loading, may_load = threading.Event(), threading.Event()
+parent = os.getpid()
+
+
+class Embedder(qwen3vl.embedder.Embedder):
+    def __init__(self, *args, **options):
+        if os.getpid() == parent:
+            loading.set()
+            may_load.wait()
+        super().__init__(*args, **options)
+
+
+qwen3vl.embedder.Embedder = Embedder
+registry = ModelRegistry()
+thread = threading.Thread(target=registry.embedder, kwargs={"model": "tiny", "device": "cpu"})
+thread.start()
+loading.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(100)  # ends a process that waits for the thread, which it does not have
+    os._exit(0 if registry.embedder(model="tiny", device="cpu").embed(["a red circle"]).size else 3)
+_, status = os.waitpid(child, 0)
+may_load.set()
+thread.join()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_process_that_is_forked_while_a_model_loads_loads_it_itself() -> None:
+    command = [sys.executable, "-c", FORK_WHILE_LOADING]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import chromadb
 import httpx
@@ -15,7 +16,7 @@ from qdrant_client import QdrantClient
 from qwen3vl_chroma import ChromaStore
 from qwen3vl_qdrant import QdrantStore
 
-from qwen3vl import IngestError, Store, StoreError, ingest
+from qwen3vl import IngestError, Store, StoreError, ingest, open_store
 from qwen3vl.stores.failures import DEFAULT_TIMEOUT_S
 from qwen3vl.stores.retry import Retry
 from tests.support import qdrant_rest
@@ -148,6 +149,20 @@ def test_rejected_credentials_are_not_retried(server: tuple[int, Connect]) -> No
             ingest(passages(10), embedder, store)
         assert embedder.embedded == []
         assert proxy.faults["401"] == 1
+
+
+@pytest.mark.parametrize("root_path", ["/chroma", "/data bases/ü/chroma"])
+def test_chroma_server_below_a_path(chroma_port: int, root_path: str) -> None:
+    collection = f"below-{len(root_path)}"
+    encoded = quote(root_path)
+    with Proxy(chroma_port, root_path=encoded) as proxy:
+        for number, end in enumerate(("", "/")):
+            store = open_store(f"chroma:http://127.0.0.1:{proxy.port}{encoded}{end}", collection)
+            report = ingest(passages(10), FakeEmbedder(), store)
+            assert (report.added, report.unchanged, report.failed) == ((10, 0, []), (0, 10, []))[number]
+        with pytest.raises(StoreError, match="cannot be opened"):
+            open_store(f"chroma:http://127.0.0.1:{proxy.port}", collection)
+    assert ChromaStore(chromadb.HttpClient("127.0.0.1", chroma_port), collection).count() == 10
 
 
 def test_full_disk_ends_the_ingestion_with_written_points_counted(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from qwen3vl_qdrant import Layout, QdrantStore
 from qwen3vl_ray import Embed, Rerank, StoreDatasink, Target, embed
 from qwen3vl_ray.contents import EmbedNew
 from qwen3vl_ray.documents import documents_table
@@ -19,7 +21,7 @@ from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest
 from qwen3vl_ray.reading import load_entries
 from qwen3vl_ray.tally import read_tallies, take_failures
 
-from qwen3vl import Document, Embedder, Loader, MediaError, MediaPolicy, PolicyError, StoreError
+from qwen3vl import Document, Embedder, Loader, MediaError, MediaPolicy, PolicyError, RecipeError, StoreError
 from qwen3vl.documents import LoadFailure
 from tests.support import qdrant_rest
 
@@ -75,6 +77,25 @@ def test_rows_that_are_no_points_are_named_and_the_others_written(target: Target
     assert "its recipe says" in report.failed[2][1]
 
 
+def test_each_write_creates_and_checks_the_collection(target: Target, tiny_embedder: Embedder) -> None:
+    """Ray uses the process of a worker again for further writes."""
+    vector = np.eye(1, tiny_embedder.dimension, dtype=np.float32)[0].tolist()
+    recipe = tiny_embedder.recipe
+    row = {"source": "a", "text": "a", "vector": vector, "recipe": json.dumps(recipe.to_dict())}
+    table = pa.Table.from_pylist([row])
+    for layout in (Layout(), Layout(short=16)):
+        store = QdrantStore(target.connect().client, target.collection, layout=layout)
+        store.create(recipe)
+        assert written(table, StoreDatasink(target)).added == 1
+        store.client.delete_collection(target.collection)
+    assert written(table, StoreDatasink(target)).added == 1  # into a new collection
+    assert target.connect().count() == 1
+    target.connect().client.delete_collection(target.collection)
+    target.connect().create(replace(recipe, weights="another"))
+    with pytest.raises(RecipeError, match=r"weights is .another. there"):
+        written(table, StoreDatasink(target))
+
+
 def test_an_index_that_cannot_be_built_is_no_failure_of_the_run(
     target: Target, tiny_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +105,7 @@ def test_an_index_that_cannot_be_built_is_no_failure_of_the_run(
     def fail(*_: Any) -> None:
         raise StoreError("the server is gone")
 
-    monkeypatch.setattr(target.open(), "build_index", fail)
+    monkeypatch.setattr(type(target.open()), "build_index", fail)
     sink.on_write_complete(type("Result", (), {"write_returns": []}))
     assert sink.report.added == 0
 

@@ -33,15 +33,8 @@ class RestRoutes:
         routes: dict[tuple[str, str], Callable[[], Any]] = {
             ("GET", "exists"): lambda: {"exists": self.client.collection_exists(name)},
             ("GET", ""): lambda: self._collection(name),
-            ("PUT", ""): lambda: self.client.create_collection(
-                name,
-                **_arguments(
-                    models.CreateCollection(**body),
-                    vectors="vectors_config",
-                    sparse_vectors="sparse_vectors_config",
-                    metadata="metadata",
-                ),
-            ),
+            ("PUT", ""): lambda: self._create(name, body),
+            ("DELETE", ""): lambda: self.client.delete_collection(name),
             ("PATCH", ""): lambda: self._update(name, body),
             ("PUT", "index"): lambda: _completed(),
             ("PUT", "points"): lambda: self._upsert(name, body),
@@ -59,10 +52,22 @@ class RestRoutes:
         with self.lock:
             return routes[method, action]()
 
+    def _create(self, name: str, body: Any) -> bool:
+        self.hnsw[name] = body.get("hnsw_config") or {}
+        return self.client.create_collection(
+            name,
+            **_arguments(
+                models.CreateCollection(**body),
+                vectors="vectors_config",
+                sparse_vectors="sparse_vectors_config",
+                metadata="metadata",
+            ),
+        )
+
     def _update(self, name: str, body: Any) -> bool:
-        """Record a change of the HNSW graph, which the embedded engine does not have."""
-        self.hnsw[name] = body["hnsw_config"]
-        return True
+        """Change metadata, and record a change of the HNSW graph, which the embedded engine does not have."""
+        self.hnsw[name] = {**self.hnsw[name], **body.get("hnsw_config", {})}
+        return self.client.update_collection(name, metadata=body.get("metadata"))
 
     def _collection(self, name: str) -> Any:
         info = self.client.get_collection(name)

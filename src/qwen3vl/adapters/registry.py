@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 import weakref
 from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qwen3vl.concurrency.executor import run_in_executor
+from qwen3vl.concurrency.fork_safety import ForkSafeLock, init_in_each_process
 
 if TYPE_CHECKING:  # imported when a model is first used
     from qwen3vl.embedder import Embedder
@@ -23,15 +23,22 @@ class ModelRegistry:
     A model stays loaded while anybody holds it. `keep=True` also keeps it until `release` is called, for callers
     that cannot hold it themselves: frameworks that create a new object for every call or task.
 
-    Thread-safe. Threads that ask for a model that is loading wait for it; others do not.
+    Thread-safe. Threads that ask for a model that is loading wait for it; others do not. A forked process loads such a
+    model itself.
     """
+
+    _loading: dict[tuple[str, str], ForkSafeLock]
 
     def __init__(self) -> None:
         self._embedders: weakref.WeakValueDictionary[str, Embedder] = weakref.WeakValueDictionary()
         self._rerankers: weakref.WeakValueDictionary[str, Reranker] = weakref.WeakValueDictionary()
         self._kept: dict[tuple[str, str], Embedder | Reranker] = {}
-        self._loading: dict[tuple[str, str], threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
+        init_in_each_process(self)
+
+    def init_process_state(self) -> None:
+        """Forget what was loading: a forked process does not have the threads that would end it."""
+        self._loading = {}
 
     def embedder(self, *, keep: bool = False, **arguments: Any) -> Embedder:
         """Return the `Embedder` with these arguments, loading it if nobody holds it.
@@ -104,7 +111,7 @@ class ModelRegistry:
     ) -> ModelT:
         name = _name(load.__name__, arguments)
         with self._lock:
-            loading = self._loading.setdefault(name, threading.Lock())
+            loading = self._loading.setdefault(name, ForkSafeLock())
         with loading:
             model = self._find(loaded, name, keep)
             if model is None:

@@ -50,10 +50,12 @@ def fuse(
         rankings: Id and score of each point, best first.
         weights: Weight of each ranking; they add up to 1.
         depth: Number of points that were requested for each ranking. A ranking of that many may lack some of the points
-            that have the score of its last one, so all points with that score are left out of it.
+            that have the score of its last one, so all points with that score are left out of it, unless they are the
+            whole ranking.
 
     Returns:
-        Id and fused score of each point, best first. A point that is the first of all rankings has the score 1.
+        Id and fused score of each point, best first, and those with equal scores in the order of their ids. A point
+        that is the first of all rankings has the score 1.
     """
     fused: dict[str, float] = {}
     for ranking, weight in zip(rankings, weights, strict=True):
@@ -61,7 +63,7 @@ def fuse(
         num_before = 0
         for score, group in groupby(ranking, key=itemgetter(1)):
             ids = [point_id for point_id, _ in group]
-            if score == cut:
+            if score == cut and num_before:  # without points before them, nothing would be left of the ranking
                 break
             rank = num_before + (len(ids) - 1) / 2
             for point_id in ids:

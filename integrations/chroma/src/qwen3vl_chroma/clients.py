@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import chromadb
 import httpx
@@ -39,7 +39,7 @@ def open_server(url: str, timeout_s: float) -> ClientAPI:
     """Open a client of a server, with the key in the environment variable CHROMA_API_KEY if there is one.
 
     Args:
-        url: The server's http(s) URL.
+        url: The server's http(s) URL; it may have a path, below which a proxy has the server.
         timeout_s: Seconds after which a request fails: limits connecting, and each read and write.
 
     Returns:
@@ -52,7 +52,8 @@ def open_server(url: str, timeout_s: float) -> ClientAPI:
     secure = parts.scheme == "https"
     settings = Settings(
         chroma_api_impl="chromadb.api.fastapi.FastAPI",
-        chroma_server_host=parts.hostname or "",
+        # Chroma takes a URL here too, the only way to a path, which it encodes itself. It puts its own path after it.
+        chroma_server_host=f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{unquote(parts.path)}",
         chroma_server_http_port=parts.port or (443 if secure else 80),
         chroma_server_ssl_enabled=secure,
         **_authentication(),

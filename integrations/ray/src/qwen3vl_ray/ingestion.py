@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import ray
@@ -85,7 +86,7 @@ def ingest(
         ```
     """
     check_connection()
-    target = Target(location, collection, None if layout is None else tuple(layout.items()), timeout_s)
+    target = Target(location, collection, None if layout is None else tuple(layout.items()), timeout_s, uuid4().hex)
     tracker = SyncTracker(sync)
     if tracker.enabled and ray.data.DataContext.get_current().checkpoint_config is not None:
         raise ValueError(

@@ -24,6 +24,8 @@ class Target:
         collection: Name of the collection.
         layout: As for `open_store`; fields of a layout, as pairs.
         timeout_s: As for `open_store`.
+        run_id: What one run has in common on all workers. Ray uses their processes again for further runs, and what a
+            process knows of a collection holds for one run: it may be deleted and created anew in between.
 
     Raises:
         StoreError: The location is no URL.
@@ -33,6 +35,7 @@ class Target:
     collection: str = "qwen3vl"
     layout: tuple[tuple[str, Any], ...] | None = None
     timeout_s: float | None = None
+    run_id: str = ""
 
     def __post_init__(self) -> None:
         address = parse_location(self.location)[1]
@@ -43,7 +46,7 @@ class Target:
             )
 
     def open(self) -> Store:
-        """Open the collection, once in a process.
+        """Open the collection, once in a process and run.
 
         Returns:
             The store, which all threads of the process share.

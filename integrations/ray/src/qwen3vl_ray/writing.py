@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +54,7 @@ class StoreDatasink(Datasink[Tally]):
     """
 
     def __init__(self, target: Target, recipe: Recipe | None = None) -> None:
-        self._target = target
+        self._target = target if target.run_id else replace(target, run_id=uuid4().hex)
         self._recipe = recipe
         self.tally = Tally()
 
@@ -178,7 +180,7 @@ def _add_failure(tally: Tally, document: Document, error: Exception) -> None:
 
 @lru_cache(maxsize=64)
 def _checked_recipe(target: Target, text: str) -> Recipe:
-    """Return the recipe of rows from its JSON, after it was checked against the collection's, once in a process."""
+    """Return the recipe of rows from its JSON, checked against the collection's once in a process and run."""
     recipe = Recipe.from_dict(json.loads(text))
     target.prepare(recipe)
     return recipe
@@ -235,7 +237,7 @@ def write(
         report = write(embed(read("scans")), "http://localhost:6333", collection="scans")
         ```
     """
-    target = Target(location, collection, None if layout is None else tuple(layout.items()), timeout_s)
+    target = Target(location, collection, None if layout is None else tuple(layout.items()), timeout_s, uuid4().hex)
     target.read_recipe()
     return run(dataset, StoreDatasink(target, recipe), max_writers).report
 

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import RLock
 from typing import IO
@@ -223,16 +223,20 @@ def _file_name(name: str) -> str:
 
 
 def _lock_folder(file: Path, shown: Path) -> IO[str]:
-    """Lock a folder for as long as the returned file is open in this process, or in one that inherits it."""
+    """Lock a folder for as long as the returned file is open in this process, or in one that inherits it.
+
+    On Windows no process inherits a lock.
+    """
     import portalocker  # here, because the import fails where no folder can be written
 
     stream = file.open("a+", encoding="ascii")
     try:
         portalocker.lock(stream, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.exceptions.LockException as error:
-        stream.seek(0)
-        holder = stream.read(20).strip()
-        stream.close()
+        holder = ""
+        with stream, suppress(OSError):  # on Windows, nobody else can read a file that is locked
+            stream.seek(0)
+            holder = stream.read(20).strip()
         known = f" (its id is {holder})" if holder.isdecimal() else ""
         raise StoreError(
             f"{shown} is open in another process{known}: close that one first, or use a Qdrant server, which many "

@@ -8,6 +8,7 @@ its memory is freed at the end.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,9 @@ from pathlib import Path
 import qdrant_edge as edge
 
 _POLL_INTERVAL_S = 0.1
+_INHERITS_DESCRIPTORS = os.name == "posix"
+"""Whether a new process can be given descriptors: `subprocess` refuses `pass_fds` on Windows, where a process does not
+inherit locks either."""
 _BUILD = """\
 import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)
 import json, sys; sys.path[:] = json.loads(sys.argv[1])
@@ -35,7 +39,8 @@ def build_index(path: Path, progress: Callable[[float], None] | None = None, *, 
     Args:
         path: The folder of the shard.
         progress: Called several times a second with the seconds that have passed; what it raises ends the building.
-        keep_open: File descriptors that the other process inherits, so that locks on them are held until it ends.
+        keep_open: File descriptors that the other process inherits, so that locks on them are held until it ends. On
+            Windows it inherits none: if this process is killed, only the lock of the engine keeps others away.
 
     Raises:
         RuntimeError: The index cannot be built.
@@ -51,7 +56,7 @@ def build_index(path: Path, progress: Callable[[float], None] | None = None, *, 
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        pass_fds=keep_open,
+        pass_fds=keep_open if _INHERITS_DESCRIPTORS else (),
     )
     try:
         while True:
