@@ -86,7 +86,8 @@ class FakeCore(StoreCore):
     async def delete_matching(self, native_filter: Any) -> None:
         raise NotImplementedError
 
-    async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
+    async def scan_page(self, native_filter: Any, offset: Any) -> tuple[list[PointRef], Any]:
+        assert native_filter is None
         return [
             PointRef(point.id, point.document.source, point.document.locator) for point in self.points.values()
         ], None

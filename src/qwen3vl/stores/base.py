@@ -157,15 +157,20 @@ class AsyncStore:
         """
         await self._arun(self.core.delete_where, where)
 
-    async def ascan(self) -> AsyncIterator[PointRef]:
-        """Iterate over all points, in no particular order. Do not delete points meanwhile.
+    async def ascan(self, where: Any = None) -> AsyncIterator[PointRef]:
+        """Iterate over all points, or over all that match a filter, in no particular order. Do not delete any meanwhile.
+
+        Unlike a search, it misses no point.
+
+        Args:
+            where: A `Where`, or a filter of the database's own type; None is all points.
 
         Yields:
             Id, source and locator of each point.
         """
         offset: Any = None
         while True:
-            page, offset = await self._arun(self.core.scan_page, offset)
+            page, offset = await self._arun(self.core.scan, where, offset)
             for point in page:
                 yield point
             if offset is None:

@@ -8,6 +8,10 @@ from typing import Any
 from qwen3vl.stores.types import Point
 
 Payload = dict[str, Any]
+MAX_REQUEST_BYTES = 8 * 2**20
+"""Approximate limit of a write request in bytes: a quarter of what servers accept (32 MiB)."""
+FLOAT_JSON_BYTES = 22
+"""Maximum number of bytes of one float in JSON, with its separator."""
 
 
 def split_points(

@@ -126,15 +126,20 @@ class Store(AsyncStore):
         """
         self._run(self.core.delete_where(where))
 
-    def scan(self) -> Iterator[PointRef]:
-        """Iterate over all points, in no particular order. Do not delete points meanwhile.
+    def scan(self, where: Any = None) -> Iterator[PointRef]:
+        """Iterate over all points, or over all that match a filter, in no particular order. Do not delete any meanwhile.
+
+        Unlike a search, it misses no point.
+
+        Args:
+            where: A `Where`, or a filter of the database's own type; None is all points.
 
         Yields:
             Id, source and locator of each point.
         """
         offset: Any = None
         while True:
-            page, offset = self._run(self.core.scan_page(offset))
+            page, offset = self._run(self.core.scan(where, offset))
             yield from page
             if offset is None:
                 return

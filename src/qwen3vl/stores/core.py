@@ -13,7 +13,7 @@ from qwen3vl.documents import Document
 from qwen3vl.errors import StoreError
 from qwen3vl.inputs import check_text
 from qwen3vl.recipe import Recipe
-from qwen3vl.stores.batching import split_points
+from qwen3vl.stores.batching import FLOAT_JSON_BYTES, MAX_REQUEST_BYTES, split_points
 from qwen3vl.stores.copy_core import CopyCore
 from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.fusion import resolve_mode
@@ -23,10 +23,6 @@ from qwen3vl.stores.where import check_where
 
 RECIPE_KEY = "qwen3vl_recipe"
 """Key of the collection's metadata under which the recipe is stored, as a mapping or as JSON."""
-MAX_REQUEST_BYTES = 8 * 2**20
-"""Approximate limit of a write request in bytes: a quarter of what servers accept (32 MiB)."""
-FLOAT_JSON_BYTES = 22
-"""Maximum number of bytes of one float in JSON, with its separator."""
 
 
 class StoreCore(CopyCore):
@@ -76,14 +72,11 @@ class StoreCore(CopyCore):
         return f"the {self.database} collection {self.collection!r}"
 
     def point_id(self, document: Document, recipe: Recipe) -> str:
-        """Return the UUID of a document's point. Different tenants have different points of the same document.
+        """Return the UUID of a document's point, which differs between tenants.
 
         Args:
             document: The document.
             recipe: The collection's recipe.
-
-        Returns:
-            A UUID.
         """
         return tenant_point_id(document, recipe, self.tenant)
 
@@ -194,6 +187,13 @@ class StoreCore(CopyCore):
         self.check_writable()
         await self.delete_matching(self.to_filter(where, self.tenant))
 
+    async def scan(self, where: Any, offset: Any) -> tuple[list[PointRef], Any]:
+        """Return a page of the points that match a filter (None matches all), and the next offset; see `scan_page`."""
+        check_where(where)
+        return (
+            ([], None) if matches_nothing(where) else await self.scan_page(self.to_filter(where, self.tenant), offset)
+        )
+
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """Run several searches.
 
@@ -289,8 +289,11 @@ class StoreCore(CopyCore):
         """Delete the points that match a filter of the database's type, which includes the tenant."""
 
     @abstractmethod
-    async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
-        """Return some of the tenant's points from an offset (None at first), and the next offset (None at the end)."""
+    async def scan_page(self, native_filter: Any, offset: Any) -> tuple[list[PointRef], Any]:
+        """Return points that match, from an offset (None at first), and the next offset (None at the end).
+
+        No point may be left out, as a vector index might do. The filter includes the tenant; None matches all.
+        """
 
     @abstractmethod
     async def query(self, searches: Sequence[Search]) -> list[list[Hit]]:

@@ -197,12 +197,10 @@ class ChromaCore(StoreCore):
         """Delete the points that match a filter."""
         await self.request((await self._existing_collection()).delete, where=native_filter)
 
-    async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
-        """Return a page of points, and the offset of the next page; None after the last page."""
+    async def scan_page(self, native_filter: Any, offset: Any) -> tuple[list[PointRef], Any]:
+        """Return a page of the points that match, and the offset of the next page; None after the last page."""
         start = offset or 0
-        result = await self._get(
-            where=to_where(None, self.tenant), limit=_SCAN_PAGE_POINTS, offset=start, include=["metadatas"]
-        )
+        result = await self._get(where=native_filter, limit=_SCAN_PAGE_POINTS, offset=start, include=["metadatas"])
         points = [
             PointRef.from_metadata(point_id, metadata or {})
             for point_id, metadata in zip(result["ids"], result["metadatas"], strict=True)

@@ -11,7 +11,7 @@ from qdrant_client import models
 from qwen3vl.documents import Document
 from qwen3vl.stores import PointRef, StoreCore, StoredPoint, Vector
 from qwen3vl.stores.types import POINT_REF_KEYS
-from qwen3vl_qdrant.filters import TENANT_KEY, to_filter
+from qwen3vl_qdrant.filters import TENANT_KEY
 
 _SCAN_PAGE_POINTS = 1000
 
@@ -50,12 +50,12 @@ class QdrantReader(StoreCore):
             return list(records)
         return [record for record in records if (record.payload or {}).get(TENANT_KEY) == self.tenant]
 
-    async def scan_page(self, offset: Any) -> tuple[list[PointRef], Any]:
-        """Return a page of the tenant's points, and the id at which the next one begins (None at the end)."""
+    async def scan_page(self, native_filter: Any, offset: Any) -> tuple[list[PointRef], Any]:
+        """Return a page of the points that match, and the id at which the next page begins (None at the end)."""
         records, next_offset = await self.request(
             self.client.scroll,
             self.collection,
-            scroll_filter=to_filter(None, self.tenant),
+            scroll_filter=native_filter,
             limit=_SCAN_PAGE_POINTS,
             offset=offset,
             with_payload=[f"metadata.{key}" for key in POINT_REF_KEYS],

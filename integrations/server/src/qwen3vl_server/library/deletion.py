@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.failures import store_failures
 from qwen3vl_server.library.library import Library, is_point_id
-from qwen3vl_server.library.points import points_of
 
 
 async def delete(library: Library, sources: Sequence[str], ids: Sequence[str]) -> int:
@@ -33,7 +32,7 @@ async def delete(library: Library, sources: Sequence[str], ids: Sequence[str]) -
         async with nullcontext() if library.ingestion is None else library.ingestion.deleting(concerned):
             doomed = set(documents)
             for source in sources:
-                doomed.update(point.id for point in await points_of(library.store, library.embedder.dimension, source))
+                doomed.update([point.id async for point in library.store.ascan({"source": source})])
             try:
                 await library.store.adelete(sorted(doomed))
             finally:

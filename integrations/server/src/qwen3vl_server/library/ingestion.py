@@ -17,7 +17,7 @@ from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.jobs import Job, JobRecords, NewFile
 from qwen3vl_server.library.loading import load_files
 from qwen3vl_server.library.media_folder import MediaFolder
-from qwen3vl_server.library.points import SourceCounts, points_of
+from qwen3vl_server.library.points import SourceCounts
 
 if TYPE_CHECKING:  # it imports torch
     from qwen3vl.embedder import Embedder
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING_JOBS = 1000
 """Jobs that may wait; more are refused with status 429."""
+_READ_POINTS = 512
+"""Points whose documents are read at a time."""
 _MAX_FINISHED_JOBS = 1000
 """Finished jobs whose status can be asked for."""
 
@@ -150,12 +152,22 @@ class Ingestion:
             finished: A job that has loaded its files, although its status is not yet that of a finished one.
         """
         async with self._files_lock:
-            points = await points_of(self._store, self._embedder.dimension, source)
-            references = [point.document.image or point.document.video or "" for point in points]
+            references = await self._references_of(source)
             for job in self._pending_jobs():
                 if job is not finished:
                     references += [str(self.folder.path / file.path) for file in job.files if file.source == source]
             await asyncio.to_thread(self.folder.prune, source, references)
+
+    async def _ids_of(self, source: str) -> list[str]:
+        return [point.id async for point in self._store.ascan({"source": source})]
+
+    async def _references_of(self, source: str) -> list[str]:
+        """Return what the points of a source show."""
+        references, ids = [], await self._ids_of(source)
+        for start in range(0, len(ids), _READ_POINTS):  # the vectors are read with them
+            documents = await self._store.adocuments(ids[start : start + _READ_POINTS])
+            references += [document.image or document.video or "" for document in documents.values()]
+        return references
 
     def _pending_jobs(self) -> list[Job]:
         return [job for job in self._jobs.values() if job.status in ("waiting", "running")]
@@ -192,7 +204,7 @@ class Ingestion:
             await self._deletion_ended.wait_for(lambda: self._deletions.keys().isdisjoint(sources))
 
     async def _run(self, job: Job) -> None:
-        stored = {source: await points_of(self._store, self._embedder.dimension, source) for source in job.sources}
+        stored = {source: await self._ids_of(source) for source in job.sources}
         recipe, written = self._embedder.recipe, set[str]()
 
         def documents() -> Iterator[LoaderItem]:
@@ -206,8 +218,8 @@ class Ingestion:
 
         try:
             progress(await aingest(documents(), self._embedder, self._store, progress=progress))
-            for source, points in stored.items():
-                stale = [point.id for point in points if point.id not in written]
+            for source, ids in stored.items():
+                stale = [point_id for point_id in ids if point_id not in written]
                 if stale and not any(_is_of(name, source) for name, _ in job.failed):
                     await self._store.adelete(stale)
                     job.replaced += len(stale)

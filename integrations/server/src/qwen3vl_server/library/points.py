@@ -1,4 +1,4 @@
-"""What a store has: the points of a source, and how many each source has."""
+"""How many points of each source a store has."""
 
 from __future__ import annotations
 
@@ -6,35 +6,10 @@ import asyncio
 import time
 from collections import Counter
 
-import numpy as np
+from qwen3vl.stores import AsyncStore
 
-from qwen3vl.stores import AsyncStore, Hit, Search
-
-_PAGE_POINTS = 1000
 _MAX_AGE_S = 60.0
 """Seconds for which sources stay counted. Others may write into the store as well."""
-
-
-async def points_of(store: AsyncStore, dimensions: int, source: str) -> list[Hit]:
-    """Return all points of a source.
-
-    Args:
-        store: The store.
-        dimensions: Number of values of its vectors.
-        source: The source.
-
-    Returns:
-        The points, whose scores mean nothing.
-    """
-    vector = np.zeros(dimensions, dtype=np.float32)
-    vector[0] = 1
-    points: list[Hit] = []
-    while True:
-        search = Search(vector, _PAGE_POINTS, {"source": source}, offset=len(points), exact=True, mode="dense")
-        (page,) = await store.asearch_many([search])
-        points += page
-        if len(page) < _PAGE_POINTS:
-            return points
 
 
 class SourceCounts:
