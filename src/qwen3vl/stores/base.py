@@ -158,7 +158,7 @@ class AsyncStore:
         await self._arun(self.core.delete_where, where)
 
     async def ascan(self, where: Any = None) -> AsyncIterator[PointRef]:
-        """Iterate over all points, or over all that match a filter, in no particular order. Do not delete any meanwhile.
+        """Iterate over the points that match a filter, in no particular order. Do not delete any meanwhile.
 
         Unlike a search, it misses no point.
 

@@ -127,7 +127,7 @@ class Store(AsyncStore):
         self._run(self.core.delete_where(where))
 
     def scan(self, where: Any = None) -> Iterator[PointRef]:
-        """Iterate over all points, or over all that match a filter, in no particular order. Do not delete any meanwhile.
+        """Iterate over the points that match a filter, in no particular order. Do not delete any meanwhile.
 
         Unlike a search, it misses no point.
 

@@ -19,8 +19,8 @@ from qwen3vl.documents import Document
 from qwen3vl.errors import RecipeError
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, Retry, Search
-from qwen3vl.stores.copy_core import CopyCore
 from qwen3vl.stores.batching import FLOAT_JSON_BYTES
+from qwen3vl.stores.copy_core import CopyCore
 from qwen3vl.stores.core import RECIPE_KEY
 from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
