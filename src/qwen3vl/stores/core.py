@@ -30,14 +30,12 @@ class StoreCore(CopyCore):
 
     `Store` and `AsyncStore` are the public classes over a core. An integration subclasses `StoreCore`, implements
     the abstract methods once, and calls its client through `request` only: that awaits the client if `is_async` is
-    true, classifies errors, and retries. With a blocking client no coroutine of a core ever waits, so that `Store`
-    runs them without an event loop.
+    true, classifies errors, and retries. With a blocking client no coroutine waits: `Store` needs no event loop.
 
     Args:
         client: The database's client.
         collection: Name of the collection.
-        tenant: Name of the tenant whose points are read and written; None uses all points. Points of other tenants
-            are never found, counted, scanned or deleted.
+        tenant: Name of the tenant whose points alone are found, counted, scanned and deleted; None uses all points.
         retry: How often failed requests are repeated, and after which delays; None is `Retry()`.
         is_async: Whether the client's methods are coroutines.
 
@@ -77,6 +75,9 @@ class StoreCore(CopyCore):
         Args:
             document: The document.
             recipe: The collection's recipe.
+
+        Returns:
+            The id.
         """
         return tenant_point_id(document, recipe, self.tenant)
 
@@ -290,9 +291,9 @@ class StoreCore(CopyCore):
 
     @abstractmethod
     async def scan_page(self, native_filter: Any, offset: Any) -> tuple[list[PointRef], Any]:
-        """Return points that match, from an offset (None at first), and the next offset (None at the end).
+        """Return points that match a filter, which includes the tenant, from an offset (None at first), and the next one.
 
-        No point may be left out, as a vector index might do. The filter includes the tenant; None matches all.
+        The next offset is None at the end. No point may be left out, as an index of vectors might do.
         """
 
     @abstractmethod

@@ -9,7 +9,6 @@ from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.client_base import QdrantBase
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
@@ -28,7 +27,7 @@ from qwen3vl_qdrant import failures, graph
 from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.embedded import back_up, storage_of
 from qwen3vl_qdrant.filters import TENANT_KEY, payload_path, to_filter
-from qwen3vl_qdrant.layout import Layout, check_vectors
+from qwen3vl_qdrant.layout import Layout, check_vectors, to_lists
 from qwen3vl_qdrant.left_points import check_left_points
 from qwen3vl_qdrant.reading import QdrantReader
 from qwen3vl_qdrant.word_search import search_words
@@ -234,7 +233,7 @@ class QdrantCore(QdrantReader):
         layout = await self._load_layout()
         structs = [
             models.PointStruct(
-                id=point.id, vector=_to_lists(layout.to_vectors(point.vector, point.document)), payload=payload
+                id=point.id, vector=to_lists(layout.to_vectors(point.vector, point.document)), payload=payload
             )
             for point, payload in zip(points, payloads, strict=True)
         ]
@@ -343,13 +342,6 @@ class QdrantCore(QdrantReader):
             **arguments,
         )
         return [to_hit(group.hits[0]) for group in result.groups][search.offset :]
-
-
-def _to_lists(vectors: Any) -> Any:
-    """Return what `Layout.to_vectors` returns with lists in place of arrays."""
-    if isinstance(vectors, dict):
-        return {name: _to_lists(vector) for name, vector in vectors.items()}
-    return vectors.tolist() if isinstance(vectors, np.ndarray) else vectors
 
 
 def to_hit(point: Any) -> Hit:

@@ -257,3 +257,17 @@ def _quantization_config(quantization: Quantization | None) -> Any:
 
 def _quantization_name(config: Any) -> Quantization | None:
     return next((name for name in OVERSAMPLING if getattr(config, name, None) is not None), None)
+
+
+def to_lists(vectors: Any) -> Any:
+    """Convert vectors for a client that checks them.
+
+    Args:
+        vectors: What `Layout.to_vectors` returns.
+
+    Returns:
+        The same with lists in place of arrays.
+    """
+    if isinstance(vectors, dict):
+        return {name: to_lists(vector) for name, vector in vectors.items()}
+    return vectors.tolist() if isinstance(vectors, np.ndarray) else vectors
