@@ -291,9 +291,9 @@ class StoreCore(CopyCore):
 
     @abstractmethod
     async def scan_page(self, native_filter: Any, offset: Any) -> tuple[list[PointRef], Any]:
-        """Return points that match a filter, which includes the tenant, from an offset (None at first), and the next one.
+        """Return points that match, from an offset (None at first), and the next offset (None at the end).
 
-        The next offset is None at the end. No point may be left out, as an index of vectors might do.
+        The filter includes the tenant. No point may be left out, as an index of vectors might do.
         """
 
     @abstractmethod
