@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from shutil import disk_usage
 from types import TracebackType
 from typing import IO, Self
@@ -104,12 +104,13 @@ class MediaFolder:
         folder = self.folder_of(source)
         if not folder.is_dir():
             return
-        used = {path for reference in references for path in (reference, reference.rpartition("#")[0])}
+        # By name, which is the digest of the content: a reference has the path that the folder had at the ingestion.
+        used = {PurePath(path).name for reference in references for path in (reference, reference.rpartition("#")[0])}
         files = list(folder.iterdir())
         for file in files:
-            if str(file) not in used:
+            if file.name not in used:
                 file.unlink(missing_ok=True)
-        if used.isdisjoint(map(str, files)):
+        if used.isdisjoint(file.name for file in files):
             folder.rmdir()
 
 
