@@ -231,7 +231,7 @@ def test_list_of_sources(untouched: LibraryServer) -> None:
         ({"file": ("a.png", b"1"), "metadata": (None, "[]")}, "metadata are a JSON object"),
         (
             {"file": ("a.png", b"1"), "metadata": (None, '{"image": "/etc/passwd"}')},
-            "documents have 'image' themselves",
+            "its metadata use image, reserved",
         ),
         ({"file": ("a.png", b"1"), "metadata": (None, "{")}, "metadata is malformed"),
         ({"file": ("a.png", b"1"), "folder": (None, "/etc")}, "'folder' has no use"),
@@ -257,7 +257,7 @@ def test_forms_that_are_errors(untouched: LibraryServer, parts: Any, message: st
         ({"documents": [{"url": "https://example.org/a.png"}]}, "--media-urls"),
         ({"documents": [{"url": "data:image/png;base64,AAAA"}]}, "needs a source"),
         ({"documents": [{"url": "data:image/png;base64,A", "source": "a"}]}, "valid data"),
-        ({"documents": [{"url": "data:,a", "source": "a", "metadata": {"kind": "page"}}]}, "'kind' themselves"),
+        ({"documents": [{"url": "data:,a", "source": "a", "metadata": {"kind": "page"}}]}, "use kind, reserved"),
         ({"documents": [{"url": "data:,a", "source": "\ud800"}]}, "surrogate"),
     ],
 )

@@ -35,7 +35,7 @@ def check_storable(document: Any) -> None:
         if (value := getattr(document, name)) is not None:
             _check_string(name, value, "a str or None")
     _check_value("its fused", document.fused, 0)
-    _check_metadata(document.metadata)
+    check_metadata(document.metadata)
 
 
 def _check_string(name: str, value: Any, expected: str) -> None:
@@ -44,7 +44,15 @@ def _check_string(name: str, value: Any, expected: str) -> None:
     check_text(value, f"its {name}")
 
 
-def _check_metadata(metadata: Any) -> None:
+def check_metadata(metadata: Any) -> None:
+    """Check that metadata of a document can be stored by every database.
+
+    Args:
+        metadata: The metadata.
+
+    Raises:
+        InputError: They are no mapping, use a reserved key, are nested too deep, or have a value that is not JSON.
+    """
     if not isinstance(metadata, Mapping):
         raise InputError(f"its metadata are of type {type_name(metadata)}; they must be a mapping")
     reserved_keys = RESERVED.union(FORMER_KEYS.values()) if has_former_keys(metadata) else RESERVED

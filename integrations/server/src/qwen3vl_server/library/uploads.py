@@ -13,8 +13,8 @@ from typing import Any
 
 from fastapi import Request
 
-from qwen3vl.documents import RESERVED
 from qwen3vl.errors import InputError
+from qwen3vl.ingestion.validation import check_metadata
 from qwen3vl.inputs import check_text
 from qwen3vl.inputs.data_uri import decode_data_uri
 from qwen3vl_server.errors import RequestError
@@ -81,7 +81,7 @@ async def ingest_form(request: Request, library: Library, ingestion: Ingestion) 
             )
         for source in sources:
             check_source(source)
-        metadata = check_metadata(form.metadata)
+        metadata = _check_metadata(form.metadata)
         pairs = list(zip(sources, form.files, strict=True))
         return await ingestion.submit(partial(_keep, pairs, metadata, folder))
 
@@ -118,7 +118,7 @@ async def ingest_references(references: Sequence[Reference], library: Library, i
         elif not library.policy.urls:
             raise RequestError(400, "this server fetches no URLs; send the content, or start it with --media-urls")
         check_source(reference.url if reference.source is None else reference.source)
-        check_metadata(reference.metadata)
+        _check_metadata(reference.metadata)
     return await library.finish(_accept(references, library, ingestion))
 
 
@@ -149,8 +149,8 @@ def check_source(source: str) -> None:
         )
 
 
-def check_metadata(metadata: Any) -> dict[str, Any]:
-    """Check the metadata of documents.
+def _check_metadata(metadata: Any) -> dict[str, Any]:
+    """Check the metadata of documents before a job is accepted that would fail.
 
     Args:
         metadata: What a client has sent.
@@ -159,12 +159,14 @@ def check_metadata(metadata: Any) -> dict[str, Any]:
         The metadata.
 
     Raises:
-        RequestError: They are no object, or have a key that documents have themselves.
+        RequestError: They are no object, or cannot be stored: status 400.
     """
     if not isinstance(metadata, Mapping):
         raise RequestError(400, "metadata are a JSON object", param="metadata")
-    if reserved := sorted(RESERVED.intersection(metadata)):
-        raise RequestError(400, f"documents have {reserved[0]!r} themselves; rename this key", param="metadata")
+    try:
+        check_metadata(metadata)
+    except InputError as error:
+        raise RequestError(400, f"a document cannot be stored: {error}", param="metadata") from error
     return dict(metadata)
 
 
