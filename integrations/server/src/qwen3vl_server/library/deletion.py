@@ -38,6 +38,7 @@ async def delete(library: Library, sources: Sequence[str], ids: Sequence[str]) -
             finally:
                 library.sources.forget()
             if library.ingestion is not None:
+                await library.ingestion.forget_failed(sources)
                 for source in concerned:
                     await library.ingestion.prune(source)
     return len(doomed)

@@ -52,6 +52,8 @@ class Ingestion:
         self._counts = counts
         self._records = JobRecords(folder.jobs)
         self._jobs: dict[str, Job] = {}
+        self._retained: dict[str, Job] = {}
+        """What the next process repeats of jobs that have failed, by their ids: their records stay."""
         self._waiting: asyncio.Queue[Job] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
         self._deletions = Counter[str]()
@@ -104,7 +106,17 @@ class Ingestion:
             job = Job(tuple(await asyncio.to_thread(write_files)))
             await asyncio.to_thread(self._records.add, job)
             self._enqueue(job)
+            await self._forget_failed(job.sources)
         return job
+
+    async def forget_failed(self, sources: Collection[str]) -> None:
+        """Let no later process repeat what has failed of sources, because they were deleted.
+
+        Args:
+            sources: The sources.
+        """
+        async with self._files_lock:
+            await self._forget_failed(sources)
 
     def is_pending(self, source: str) -> bool:
         """Return whether documents of a source are about to be written.
@@ -153,7 +165,7 @@ class Ingestion:
         """
         async with self._files_lock:
             references = await self._references_of(source)
-            for job in self._pending_jobs():
+            for job in (*self._pending_jobs(), *self._retained.values()):
                 if job is not finished:
                     references += [str(self.folder.path / file.path) for file in job.files if file.source == source]
             await asyncio.to_thread(self.folder.prune, source, references)
@@ -188,16 +200,40 @@ class Ingestion:
                 await self._run(job)
                 job.status = "done"
             except Exception as error:
-                job.status, job.error = "failed", "the server failed; its log says why"
-                if isinstance(error, Qwen3VLError):
-                    job.error = str(error)
+                job.error = str(error) if isinstance(error, Qwen3VLError) else "the server failed; its log says why"
                 log.exception("ingestion %s failed", job.id)
-                if isinstance(error, (StoreError, ServerError)):
-                    continue  # its record stays: the next process tries again
-            try:
+                if isinstance(error, (StoreError, ServerError)):  # the next process tries again
+                    await self._retain(job)
+                    job.status = "failed"
+                    continue
+                job.status = "failed"
+            await self._record(job, ())
+
+    async def _retain(self, job: Job) -> None:
+        """Keep the record of a job that has failed, without the sources that were sent again since."""
+        async with self._files_lock:
+            self._retained[job.id] = job
+            newer = {source for other in self._pending_jobs() if other is not job for source in other.sources}
+            await self._forget_failed(newer)
+
+    async def _forget_failed(self, sources: Collection[str]) -> None:
+        for job in list(self._retained.values()):
+            if not job.sources.isdisjoint(sources):
+                del self._retained[job.id]
+                files = tuple(file for file in job.files if file.source not in sources)
+                if files:
+                    self._retained[job.id] = Job(files, job.id)
+                await self._record(job, files)
+
+    async def _record(self, job: Job, files: tuple[NewFile, ...]) -> None:
+        """Write what the next process repeats of a job; if that is nothing, delete its record."""
+        try:
+            if files:
+                await asyncio.to_thread(self._records.add, Job(files, job.id))
+            else:
                 await asyncio.to_thread(self._records.remove, job)
-            except OSError:  # the other jobs must not wait for it
-                log.exception("the record of ingestion %s cannot be deleted; the next process repeats it", job.id)
+        except OSError:  # other jobs must not wait for it
+            log.exception("the record of ingestion %s cannot be changed; the next process repeats all of it", job.id)
 
     async def _wait_for_deletions(self, sources: Collection[str]) -> None:
         async with self._deletion_ended:
