@@ -15,6 +15,7 @@ from qwen3vl import Embedder, Reranker
 from qwen3vl.model.layers.compilation import compile_or_eager
 from qwen3vl.model.layers.elementwise import Elementwise
 from qwen3vl.model.layers.linear import Linear
+from qwen3vl.model.layers.onednn import supports_bfloat16
 from qwen3vl.model.layers.quantized import Float8Linear, Int8Linear, WeightFormat, quantize_rows, quantize_weight
 from tests.conftest import CASES, REFERENCE, resolve
 from tests.test_golden import EMBED, check, expected_vector
@@ -74,7 +75,8 @@ def test_quantized_golden_results_are_close_to_the_reference(
     assert min(cosines.values()) > min_cosine, cosines
     assert max(cosines.values()) < 0.9999999  # something was quantized
     assert quantized.engine.model is not golden_embedder.engine.model
-    assert num_bytes(quantized) < num_bytes(golden_embedder) * 0.27
+    # A scale for every 32 weights has the dtype of the activations: 2 bytes, or 4 without instructions for bfloat16.
+    assert num_bytes(quantized) < num_bytes(golden_embedder) * (0.27 if supports_bfloat16() else 0.29)
     case = CASES["rerank"]["text-query-mixed-documents"]
     scores = Reranker(checkpoints / "reranker", device="cpu", dtype=dtype).score(
         case["query"],
