@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
@@ -96,25 +96,25 @@ def test_versions_of_a_source_that_wait_for_each_other(library: LibraryServer) -
 
 
 def test_file_that_arrives_while_its_source_is_deleted(library: LibraryServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    writing, deleted, resume = (threading.Event() for _ in range(3))
-    add, forget_failed = JobRecords.add, Ingestion.forget_failed
+    writing, pruning, resume = (threading.Event() for _ in range(3))
+    add, prune = JobRecords.add, Ingestion.prune
 
     def add_later(self: JobRecords, job: Job) -> None:
         writing.set()
         assert resume.wait(60)
         add(self, job)
 
-    async def forget_failed_now(self: Ingestion, sources: Collection[str]) -> None:
-        deleted.set()
-        await forget_failed(self, sources)
+    async def prune_now(self: Ingestion, source: str, finished: Job | None = None) -> None:
+        pruning.set()
+        await prune(self, source, finished)
 
     monkeypatch.setattr(JobRecords, "add", add_later)
-    monkeypatch.setattr(Ingestion, "forget_failed", forget_failed_now)
+    monkeypatch.setattr(Ingestion, "prune", prune_now)
     with ThreadPoolExecutor(2) as threads:
         upload = threads.submit(library.upload, ("photo.png", read(library, "star.png")))
         assert writing.wait(60)
         deletion = threads.submit(library.server.client.delete, "/v1/documents", params={"source": "photo.png"})
-        assert deleted.wait(60)
+        assert pruning.wait(60)
         wait([deletion], timeout=0.5)  # it has to wait for the upload
         resume.set()
         assert upload.result()["failed"] == []

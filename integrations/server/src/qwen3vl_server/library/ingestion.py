@@ -115,8 +115,9 @@ class Ingestion:
         Args:
             sources: The sources.
         """
-        async with self._files_lock:
-            await self._forget_failed(sources)
+        if self._retained:  # else do not wait for files that are being written
+            async with self._files_lock:
+                await self._forget_failed(sources)
 
     def is_pending(self, source: str) -> bool:
         """Return whether documents of a source are about to be written.
