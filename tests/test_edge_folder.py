@@ -4,21 +4,67 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import portalocker
 import pytest
-from qwen3vl_qdrant import Layout, QdrantEdgeStore
+from qwen3vl_qdrant import Layout, QdrantEdgeStore, edge_client
 from qwen3vl_qdrant.edge.collection import EdgeCollection, read_quantized_vectors
 from qwen3vl_qdrant.edge.folder import EdgeFolder
 
 from qwen3vl import StoreError
+from tests.support.edge_points import PLAIN
 from tests.support.fake_embedder import fake_recipe
 from tests.test_edge_stores import DIMENSIONS, filled_store, num_indexed
+
+
+def test_empty_name_is_not_that_of_all_collections(tmp_path: Path) -> None:
+    filled_store(tmp_path / "store", 10).close()
+    with edge_client(tmp_path / "store") as client:
+        backend = client.backend  # the client itself refuses the name only in some of its methods
+        calls: list[Callable[[], Any]] = [
+            lambda: backend.collection_exists(""),
+            lambda: backend.get_collection(""),
+            lambda: backend.delete_collection(""),
+            lambda: backend.recreate_collection("", PLAIN),
+            lambda: backend.create_collection("", PLAIN),
+        ]
+        for call in calls:
+            with pytest.raises(ValueError, match="the collection's name is empty: pass a name"):
+                call()
+        assert client.count("qwen3vl").count == 10
+
+
+@pytest.mark.parametrize("name", ["Photos", "photos. "])
+def test_collection_that_the_disk_takes_for_another_is_not_opened_or_deleted(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "store"
+    filled_store(folder, 10, collection="photos").close()
+    if not (other := folder / "collections" / name).exists():  # this disk tells them apart
+        other.symlink_to("photos", target_is_directory=True)
+    with edge_client(folder) as client:
+        calls: list[Callable[[], Any]] = [
+            lambda: QdrantEdgeStore(folder, name),
+            lambda: client.get_collection(name),
+            lambda: client.delete_collection(name),
+            lambda: client.create_collection(name, PLAIN),
+        ]
+        for call in calls:
+            with pytest.raises(StoreError, match=f"has the collection 'photos', which this disk .* from '{name}'"):
+                call()
+        assert client.count("photos").count == 10
+
+
+def test_collection_whose_folder_was_copied_by_hand_is_opened_by_the_new_name(tmp_path: Path) -> None:
+    filled_store(tmp_path / "store", 10).close()
+    collections = tmp_path / "store" / "collections"
+    shutil.copytree(collections / "qwen3vl", collections / "copy")
+    assert QdrantEdgeStore(tmp_path / "store", "copy").count() == 10
 
 
 def test_garbage_collector_may_release_a_folder_while_another_is_opened(

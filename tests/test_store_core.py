@@ -44,6 +44,11 @@ def test_permanent_failures_are_not_retried() -> None:
     assert (caught.value.transient, caught.value.invalid_request, client.num_calls) == (False, True, 1)
 
 
+def test_empty_name_of_a_collection_is_an_error() -> None:
+    with pytest.raises(ValueError, match="the collection's name is empty: pass a name"):
+        FakeCore(collection="")
+
+
 def test_delays_grow_with_jitter_and_respect_retry_after() -> None:
     retry = Retry(attempts=9, initial_delay_s=0.5, max_delay_s=4)
     for failures, bound in enumerate((0.5, 1, 2, 4, 4)):

@@ -44,9 +44,11 @@ class FakeAsyncClient(FakeClient):
 class FakeCore(StoreCore):
     database = "fake"
 
-    def __init__(self, client: FakeClient | None = None, retry: Retry | None = None) -> None:
+    def __init__(
+        self, client: FakeClient | None = None, retry: Retry | None = None, collection: str = "points"
+    ) -> None:
         client = client or FakeClient()
-        super().__init__(client, "points", None, retry, is_async=isinstance(client, FakeAsyncClient))
+        super().__init__(client, collection, None, retry, is_async=isinstance(client, FakeAsyncClient))
         self.stored_metadata: dict[str, Any] | None = None
         self.points: dict[str, Point] = {}
         self.requests: list[int] = []

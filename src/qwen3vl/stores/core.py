@@ -41,6 +41,7 @@ class StoreCore(CopyCore):
 
     Raises:
         InputError: The name of the collection or of the tenant has a lone surrogate.
+        ValueError: The name of the collection is empty.
     """
 
     not_created_hint: ClassVar[str] = ""
@@ -51,6 +52,8 @@ class StoreCore(CopyCore):
     def __init__(
         self, client: Any, collection: str, tenant: str | None, retry: Retry | None, *, is_async: bool
     ) -> None:
+        if not collection:
+            raise ValueError("the collection's name is empty: pass a name of at least one character")
         self.client = client
         self.collection = check_text(collection, "the collection's name")
         self.tenant = tenant if tenant is None else check_text(tenant, "the tenant's name")
@@ -258,15 +261,7 @@ class StoreCore(CopyCore):
         """Return the vectors, (dimensions,) float32, of those of the ids that the tenant has stored."""
 
     def request_bytes(self, point: Point, payload: Mapping[str, Any]) -> int:
-        """Return the approximate size of a point in a write request, in bytes.
-
-        Args:
-            point: The point.
-            payload: Its payload.
-
-        Returns:
-            An upper bound for JSON requests.
-        """
+        """Return the approximate size of a point in a write request, in bytes: an upper bound for JSON requests."""
         return FLOAT_JSON_BYTES * len(point.vector) + len(json.dumps(payload))
 
     @abstractmethod

@@ -61,6 +61,22 @@ def create_files(path: Path, name: str, description: models.CreateCollection) ->
     rename(temporary, path)
 
 
+def read_name(path: Path) -> str | None:
+    """Return the name that a collection was created with.
+
+    Args:
+        path: Its folder.
+
+    Returns:
+        The name; None if there is no collection, or its description is damaged.
+    """
+    try:
+        name = json.loads((path / DESCRIPTION).read_bytes())["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
 def read_quantized_vectors(shard: Path) -> int:
     """Read the files of quantized vectors once, so that they are in the page cache when the engine loads them.
 

@@ -22,7 +22,7 @@ from qwen3vl.concurrency.fork_safety import ForkSafeRLock, init_in_each_process
 from qwen3vl.durable import rename, sync_folder
 from qwen3vl.errors import StoreError
 from qwen3vl.stores.folders import check_folder, is_read_only
-from qwen3vl_qdrant.edge.collection import DESCRIPTION, EdgeCollection, create_files
+from qwen3vl_qdrant.edge.collection import DESCRIPTION, EdgeCollection, create_files, read_name
 
 COLLECTIONS = "collections"
 _LOCK = ".lock"
@@ -128,9 +128,23 @@ class EdgeFolder:
 
         Returns:
             True also if it is damaged, so that opening it is an error.
+
+        Raises:
+            ValueError: The name is empty.
+            StoreError: The disk takes the name for that of another collection.
         """
         self._check()
-        return (self._root / _file_name(name)).exists()
+        path = self._root / _file_name(name)
+        if name in self._collections:
+            return path.exists()
+        stored = read_name(path)
+        # A collection's folder that was copied by hand to another name is opened by that name.
+        if stored is not None and stored != name and _alike(stored) == _alike(name):
+            raise StoreError(
+                f"{self._shown} has the collection {stored!r}, which this disk does not tell apart from {name!r}: open "
+                "it by its own name, or use a name that differs in more than upper case or trailing dots and spaces"
+            )
+        return path.exists()
 
     def open(self, name: str) -> EdgeCollection:
         """Return an existing collection.
@@ -142,8 +156,8 @@ class EdgeFolder:
             The open collection, the same object in each call.
 
         Raises:
-            ValueError: There is none of this name.
-            StoreError: It is damaged.
+            ValueError: There is none of this name, or the name is empty.
+            StoreError: It is damaged, or the disk takes the name for that of another collection.
         """
         with self._lock:
             if not self.exists(name):
@@ -161,7 +175,8 @@ class EdgeFolder:
             description: Vectors, index and metadata.
 
         Raises:
-            ValueError: There is one of this name.
+            ValueError: There is one of this name, or the name is empty.
+            StoreError: The disk takes the name for that of another collection.
         """
         with self._lock:
             if self.exists(name):
@@ -179,6 +194,10 @@ class EdgeFolder:
 
         Returns:
             Whether there was one.
+
+        Raises:
+            ValueError: The name is empty.
+            StoreError: The disk takes the name for that of another collection.
         """
         with self._lock:
             if not self.exists(name):
@@ -218,8 +237,18 @@ def _file_name(name: str) -> str:
     """Return the name of a collection's folder: percent-encoded, so that any name of a collection is possible.
 
     It never begins with a dot, as the names of folders do that are being created or deleted.
+
+    Raises:
+        ValueError: The name is empty: it would be that of the folder of all collections.
     """
+    if not name:
+        raise ValueError("the collection's name is empty: pass a name of at least one character")
     return re.sub(r"^\.", "%2E", quote(name, safe=" "))
+
+
+def _alike(name: str) -> str:
+    """Return what names have in common that a disk may take for the same: macOS and Windows ignore case."""
+    return name.casefold().rstrip(". ")
 
 
 def _lock_folder(file: Path, shown: Path) -> IO[str]:
