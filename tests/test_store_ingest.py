@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from qdrant_client import models
 
 from qwen3vl import Document, Point, Report, Store, StoreError, aingest, ingest, open_store
 from qwen3vl.documents import LoadFailure
@@ -74,6 +75,23 @@ def test_sync_deletes_replaced_and_missing_points(store: Store) -> None:
     assert {point.id for point in store.scan()} == {
         store.point_id(document, fake_recipe()) for document in [changed, *documents[1:20]]
     }
+
+
+def test_sync_keeps_points_of_others_whose_ids_are_no_uuids(
+    backend: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = backend()
+    documents = passages(6)
+    ingest(documents, FakeEmbedder(), store)
+    vector = fake_vector("x")
+    if store.core.database == "Chroma":
+        store.client.get_collection(store.collection).add(ids=["doc-1", "2"], embeddings=[vector, vector])
+    else:
+        points = [models.PointStruct(id=number, vector=vector.tolist(), payload={}) for number in (1, 2)]
+        store.client.upsert(store.collection, points)
+    report = ingest(documents[:3], FakeEmbedder(), store, sync=True)
+    assert (report.unchanged, report.deleted, store.count()) == (3, 3, 5)
+    assert caplog.text.count("sync keeps 2 points of") == 1
 
 
 def test_invalid_sync_is_rejected_before_anything_is_deleted(store: Store) -> None:

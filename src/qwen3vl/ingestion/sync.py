@@ -97,13 +97,22 @@ class SyncTracker:
             store: The store to scan.
 
         Returns:
-            Whether the stream contained another version of the same source and locator, by point id.
+            Whether the stream contained another version of the same source and locator, by point id. Points whose id
+            is no UUID were written by others, and are not among them.
         """
-        return {
-            point.id: hash((point.source, point.locator)) in self._locations
-            for point in store.scan()
-            if UUID(point.id).bytes not in self._ids and self._is_stale(point.source)
-        }
+        stale: dict[str, bool] = {}
+        num_foreign = 0
+        for point in store.scan():
+            try:
+                key = UUID(point.id).bytes
+            except ValueError:
+                num_foreign += 1
+                continue
+            if key not in self._ids and self._is_stale(point.source):
+                stale[point.id] = hash((point.source, point.locator)) in self._locations
+        if num_foreign:
+            log.warning("sync keeps %d points of %s that others wrote: their ids are no UUIDs", num_foreign, store.name)
+        return stale
 
     def _is_stale(self, source: str) -> bool:
         if self._sync == "sources":
