@@ -20,7 +20,7 @@ from qwen3vl.durable import rename, sync_folder, write_file
 from qwen3vl.errors import StoreError
 from qwen3vl_qdrant.edge import configs
 from qwen3vl_qdrant.edge.configs import dense_vectors, to_edge_config
-from qwen3vl_qdrant.edge.indexing import build_index
+from qwen3vl_qdrant.edge.indexing import IndexBuildError, build_index
 
 DESCRIPTION = "collection.json"
 """The file with name, vectors and metadata of the collection. It is written when the collection is created."""
@@ -116,10 +116,13 @@ class EdgeCollection:
         self._lock_files = lock_files
         self._lock = RLock()
         self.description = self._read_description()
+        self._is_closed = False
         self._shard: edge.EdgeShard | None = self._load()
         self._num_deleted = 0
         self._num_left = 0
         """Points that the last build left without an index, in segments that are too small for one."""
+        self._num_failed = 0
+        """Points without an index when the last build failed."""
 
     def call(self, method: str, *args: Any) -> Any:
         """Call a method of the shard.
@@ -136,8 +139,10 @@ class EdgeCollection:
             RuntimeError: Edge fails.
         """
         with self._lock:
-            if self._shard is None:
+            if self._is_closed:
                 raise RuntimeError(f"the collection in {self._shown} is closed")
+            if self._shard is None:  # it could not be opened again after a build: too many files were open, for example
+                self._shard = self._load()
             return _translate_errors(getattr(self._shard, method), *args)
 
     def update(self, operation: edge.UpdateOperation) -> None:
@@ -175,36 +180,45 @@ class EdgeCollection:
         Args:
             progress: Called several times a second with the seconds that have passed.
             min_points: Minimum number of new points, if that is more than Edge's own minimum for an index. If it is not
-                0, deleted points alone are no reason to build.
+                0, deleted points alone are no reason to build, and points whose build has failed count as old: a build
+                that fails each time, because there is too little memory, is not repeated by each write.
 
         Returns:
             Whether there were, so that the index was built.
 
         Raises:
             StoreError: The shard cannot be opened again.
-            RuntimeError: The index cannot be built.
+            IndexBuildError: The index cannot be built.
         """
         with self._lock:
-            num_new = self.num_unindexed() - self._num_left
+            num_new = self.num_unindexed() - max(self._num_left, self._num_failed if min_points else 0)
             num_points = int(self.call("info").points_count)
             if num_new < max(min_points, self._min_indexed()) and (
                 min_points or self._num_deleted < max(_MIN_DELETED, num_points // 5)
             ):
                 return False
-            self.close()
+            self._close_shard()
             try:
                 build_index(self._path / _SHARD, progress, keep_open=self._lock_files())
+            except IndexBuildError:
+                self._num_failed = self.num_unindexed()
+                raise
             finally:
-                self._shard = self._load()
-            self._num_left, self._num_deleted = self.num_unindexed(), 0
+                if self._shard is None:
+                    self._shard = self._load()
+            self._num_left, self._num_failed, self._num_deleted = self.num_unindexed(), 0, 0
             return True
 
     def close(self) -> None:
         """Close the shard, which writes all changes to the disk."""
         with self._lock:
-            if self._shard is not None:
-                self._shard.close()
-                self._shard = None
+            self._is_closed = True
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
 
     def abandon(self) -> None:
         """Drop the shard in a forked process without flushing it, because it belongs to the parent process."""
@@ -213,6 +227,7 @@ class EdgeCollection:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._shard))
             _close_descriptors(self._path / _SHARD)
         self._shard = None
+        self._is_closed = True
 
     def _min_indexed(self) -> int:
         """Return the number of points from which Edge builds an index for a segment."""

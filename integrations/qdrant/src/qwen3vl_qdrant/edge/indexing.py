@@ -31,6 +31,10 @@ shard.close()
 """
 
 
+class IndexBuildError(RuntimeError):
+    """The index cannot be built. All points are stored, and searches find them without it, only slower."""
+
+
 def build_index(path: Path, progress: Callable[[float], None] | None = None, *, keep_open: Sequence[int] = ()) -> None:
     """Let Edge index, merge and clean up the segments of a shard that no process has open.
 
@@ -43,21 +47,25 @@ def build_index(path: Path, progress: Callable[[float], None] | None = None, *, 
             Windows it inherits none: if this process is killed, only the lock of the engine keeps others away.
 
     Raises:
-        RuntimeError: The index cannot be built.
+        IndexBuildError: The index cannot be built.
     """
     start = time.monotonic()
     if not sys.executable:  # Python is embedded in another program, and there is no interpreter to start
-        shard = edge.EdgeShard.load(str(path))
-        shard.optimize()
-        shard.close()
+        _build_here(path)
         return
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-c", _BUILD, json.dumps([*map(str, sys.path)]), str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        pass_fds=keep_open if _INHERITS_DESCRIPTORS else (),
-    )
+    try:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-c", _BUILD, json.dumps([*map(str, sys.path)]), str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=keep_open if _INHERITS_DESCRIPTORS else (),
+        )
+    except OSError as error:  # too little memory, too many open files
+        raise IndexBuildError(
+            f"the process that builds the index, {sys.executable}, cannot be started ({error}): searches are exact, "
+            "and slower, until a later ingestion builds it"
+        ) from error
     try:
         while True:
             try:
@@ -71,10 +79,19 @@ def build_index(path: Path, progress: Callable[[float], None] | None = None, *, 
         process.communicate()
         raise
     if process.returncode < 0:
-        raise RuntimeError(
+        raise IndexBuildError(
             f"the process that builds the index was ended by signal {-process.returncode}, perhaps because there is "
             "too little memory: searches are exact, and slower, until a later ingestion builds it"
         )
     if process.returncode:
         lines = errors.decode(errors="replace").strip().splitlines()
-        raise RuntimeError(f"the index cannot be built: {lines[-1] if lines else 'no reason given'}")
+        raise IndexBuildError(f"the index cannot be built: {lines[-1] if lines else 'no reason given'}")
+
+
+def _build_here(path: Path) -> None:
+    try:
+        shard = edge.EdgeShard.load(str(path))
+        shard.optimize()
+        shard.close()
+    except Exception as error:  # Edge raises no other type
+        raise IndexBuildError(f"the index cannot be built: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from itertools import islice, repeat
 from typing import Any
@@ -12,8 +13,10 @@ from qdrant_client import models
 
 from qwen3vl_qdrant.edge.collections_backend import CollectionsBackend, refuse
 from qwen3vl_qdrant.edge.filters import to_edge_filter
+from qwen3vl_qdrant.edge.indexing import IndexBuildError
 from qwen3vl_qdrant.edge.queries import refuse_shard_key, to_edge_point, to_edge_vector
 
+log = logging.getLogger(__name__)
 MIN_INDEXED_POINTS = 20_000
 """Writing builds the index once this many points, and at least half of all points, are not in it."""
 _UPLOAD_OPTIONS = {"parallel", "method", "max_retries"}
@@ -140,11 +143,17 @@ class PointsBackend(CollectionsBackend):
         return self._update_selected(collection_name, "clear_payload", points_selector)
 
     def finish_writes(self, collection_name: str) -> None:
-        """Flush all changes to the disk, and build the index if many points are new (see `MIN_INDEXED_POINTS`)."""
+        """Flush all changes to the disk, and build the index if many points are new (see `MIN_INDEXED_POINTS`).
+
+        If it cannot be built, that is logged: the points are stored.
+        """
         collection = self.folder.open(collection_name)
         collection.flush()
         num_points = int(collection.call("info").points_count)
-        self.build_index(collection_name, min_points=max(MIN_INDEXED_POINTS, num_points // 2))
+        try:
+            self.build_index(collection_name, min_points=max(MIN_INDEXED_POINTS, num_points // 2))
+        except IndexBuildError as error:
+            log.warning("the points of the collection %r in %s are stored: %s", collection_name, self.location, error)
 
     def build_index(
         self, collection_name: str, progress: Callable[[float], None] | None = None, *, min_points: int = 0
