@@ -261,3 +261,23 @@ def test_named_and_sparse_vectors(client: EdgeClient, local: QdrantClient) -> No
         client.query_points(
             "named", models.RecommendQuery(recommend=models.RecommendInput(positive=[sparse])), using="words"
         )
+
+
+@pytest.mark.parametrize("schema", [None, models.PayloadSchemaType.KEYWORD])
+def test_groups_of_lists_and_of_values_that_are_no_groups(
+    schema: models.PayloadSchemaType | None, client: EdgeClient, local: QdrantClient
+) -> None:
+    order = [hit.id for hit in local.query_points(NAME, QUERY, limit=60).points]
+    tags: list[Any] = [*[0.5] * 5, *[True] * 9, *[["a", "b"]] * 9, ["a", "z"], [7, 8], ["b"], ["b", "y"], 9, None]
+    if schema is None:
+        tags += [["b", 5], [8, "x"]]  # an index knows values of one type only
+    for each in (client, local):
+        for point_id, tag in zip(order, tags, strict=False):
+            each.set_payload(NAME, {"tags": tag}, [point_id])
+        if schema is not None:
+            each.create_payload_index(NAME, "tags", schema)
+    for limit in (1, 2, 3, 4, 6, 20):
+        answers = [each.query_points_groups(NAME, "tags", QUERY, limit=limit, group_size=1) for each in (client, local)]
+        found, expected = ([(group.id, [hit.id for hit in group.hits]) for group in each.groups] for each in answers)
+        assert found == expected
+        assert len(found) == min(limit, 7 if schema else 9)

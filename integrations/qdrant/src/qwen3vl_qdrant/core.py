@@ -14,7 +14,6 @@ from qdrant_client.client_base import QdrantBase
 from qdrant_client.local.async_qdrant_local import AsyncQdrantLocal
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from qwen3vl.documents import Document
 from qwen3vl.errors import RecipeError
 from qwen3vl.recipe import Recipe
 from qwen3vl.stores import ClientFailure, CollectionInfo, Hit, Point, Retry, Search
@@ -26,7 +25,8 @@ from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl_qdrant import failures, graph
 from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.embedded import back_up, storage_of
-from qwen3vl_qdrant.filters import TENANT_KEY, payload_path, to_filter
+from qwen3vl_qdrant.filters import TENANT_KEY, to_filter
+from qwen3vl_qdrant.group_search import search_groups, to_hit
 from qwen3vl_qdrant.layout import Layout, check_vectors, to_lists
 from qwen3vl_qdrant.left_points import check_left_points
 from qwen3vl_qdrant.reading import QdrantReader
@@ -284,7 +284,7 @@ class QdrantCore(QdrantReader):
     async def _query_one(self, search: Search, layout: Layout) -> list[Hit]:
         if search.group_by is None:
             return (await self._query_batch([search], layout))[0]
-        return await self._query_grouped(search, layout)
+        return await search_groups(self, layout, search)
 
     async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         requests = [
@@ -326,24 +326,3 @@ class QdrantCore(QdrantReader):
         if self.is_local:  # it would warn about search parameters
             arguments.pop("params", None)
         return arguments
-
-    async def _query_grouped(self, search: Search, layout: Layout) -> list[Hit]:
-        """Return the best hit of each value of `search.group_by`."""
-        arguments = self.query_arguments(search, layout)
-        # Qdrant's groups have no offset: those before it are requested as well.
-        arguments["limit"] = search.limit + search.offset
-        result = await self.request(
-            self.client.query_points_groups,
-            self.collection,
-            group_by=payload_path(search.group_by or ""),
-            group_size=1,
-            query_filter=arguments.pop("filter"),
-            search_params=arguments.pop("params", None),
-            **arguments,
-        )
-        return [to_hit(group.hits[0]) for group in result.groups][search.offset :]
-
-
-def to_hit(point: Any) -> Hit:
-    """Return a found point of qdrant-client as a hit."""
-    return Hit(str(point.id), Document.from_payload(point.payload or {}), float(point.score))
