@@ -149,6 +149,7 @@ def test_index_keeps_points_of_a_folder_that_may_be_a_disk_that_is_not_mounted(
         (tmp_path / "disk" / "c.csv").touch()
     _, summary = run_json(capsys, *arguments)
     assert (summary["deleted"], summary["stored"]) == ((1, 1) if remains == "other" else (0, 2))
+    assert summary["kept"] == ({str(tmp_path / "disk"): 1} if remains == "empty" else {})
 
 
 def test_hits_that_the_reranker_cannot_read_are_shown_with_the_reason(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from qwen3vl.cli.models import ModelChoice, embedder_arguments
 from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
 from qwen3vl.ingestion import Report, Sync, ingest
 from qwen3vl.loaders import Loader
-from qwen3vl.loaders.find import expand_user
+from qwen3vl.loaders.find import absolute_name, expand_user
 from qwen3vl.stores import open_store, parse_location
 
 MAX_LISTED_FAILURES = 20
@@ -100,21 +99,10 @@ def run_index(
 def _is_below(paths: Sequence[str]) -> Callable[[str], bool]:
     """Return a predicate: whether a stored source is one of the paths or below one.
 
-    Only such sources are removed if they are missing. A path that does not exist and an empty folder have no sources,
-    since each may be a disk that is not mounted; neither has a glob pattern.
+    Only such sources are removed if they are missing. No source is below a glob pattern.
     """
-    roots = [os.path.realpath(path) for path in map(expand_user, paths) if _has_content(path)]
+    roots = [absolute_name(expand_user(path)) for path in paths]
     return lambda source: any(Path(source).is_relative_to(root) for root in roots)
-
-
-def _has_content(path: str) -> bool:
-    try:
-        with os.scandir(path) as entries:
-            return any(entries)
-    except NotADirectoryError:
-        return True
-    except (OSError, ValueError):  # missing, not readable, too long, with a null character
-        return False
 
 
 @contextmanager
@@ -138,6 +126,7 @@ def _summary(report: Report, num_stored: int, seconds: float) -> dict[str, objec
         "unchanged": report.unchanged,
         "replaced": report.replaced,
         "deleted": report.deleted,
+        "kept": report.kept,
         "failed": [{"source": name, "reason": reason} for name, reason in report.failed],
         "skipped": report.skipped,
         "stored": num_stored,
@@ -152,6 +141,11 @@ def _table(report: Report, summary: dict[str, object]) -> Table:
     if report.skipped:
         suffixes = ", ".join(f"{count} {suffix}" for suffix, count in sorted(report.skipped.items()))
         table.add_row("skipped", Text(one_line(f"{sum(report.skipped.values())} of other types: {suffixes}")))
+    if report.kept:
+        table.add_row("kept", f"{sum(report.kept.values())} of files below empty folders (disks not mounted?):")
+        for folder, num_points in list(report.kept.items())[:MAX_LISTED_FAILURES]:
+            hint = f"{folder}: {num_points}; if the files are deleted, remove the folder"
+            table.add_row("", Text(one_line(hint), overflow="fold"))
     table.add_row("failed", str(len(report.failed)), style="red" if report.failed else "")
     for name, reason in report.failed[:MAX_LISTED_FAILURES]:
         table.add_row("", Text(one_line(f"{name}: {reason}")))

@@ -42,8 +42,9 @@ def ingest(
         store: The store; its collection is created if it does not exist.
         sync: Which points are deleted at the end if the stream did not contain them: True for all, `"sources"` for
             those of the stream's sources, or a function that returns true for a source. Points of a source that
-            failed, of files below it, and of files that match it as a pattern, are kept. An empty stream deletes
-            nothing, because a folder that is empty is more often one that is not mounted.
+            failed, of files below it, and of files that match it as a pattern, are kept. So are those of files whose
+            nearest existing folder is empty, and an empty stream deletes nothing: a folder that is empty is more often
+            one whose disk is not mounted. If the files were deleted, remove the folder, too.
         thumbnails: If not 0, a small JPEG of each image, page and video is stored under `thumbnail` in its metadata,
             as a data URI of at most so many characters. Media are otherwise stored as references only.
         progress: Called after each step with the report so far, in the calling thread.

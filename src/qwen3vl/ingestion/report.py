@@ -16,6 +16,8 @@ class Report:
         unchanged: Number of documents that were stored already, or that repeat an earlier one of the stream.
         replaced: Number of points that `sync` deleted because their source has another version of them now.
         deleted: Number of points that `sync` deleted because their source does not have them any more.
+        kept: Number of points that `sync` did not delete although their files are gone, by the empty folder below which
+            the files were: its disk may not be mounted. Points are deleted once the folder itself is removed.
         failed: Document or source, and reason, of everything that could not be loaded, embedded or written.
         skipped: Number of files that the loader did not load, by suffix.
         indexing_s: Seconds that the store has built its index at the end; 0 if there was no need to.
@@ -28,6 +30,7 @@ class Report:
     failed: list[tuple[str, str]] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     indexing_s: float = 0.0
+    kept: dict[str, int] = field(default_factory=dict)
 
     @property
     def seen(self) -> int:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from qwen3vl.documents import Document
 from qwen3vl.ingestion.report import Report
+from qwen3vl.ingestion.unmounted import EmptyFolders
 from qwen3vl.stores import Store
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class SyncTracker:
 
     Attributes:
         has_unknown_failure: Whether something failed whose source is not known.
+        kept: Number of points that `stale_points` left out because of an empty folder, by that folder.
 
     Raises:
         ValueError: `sync` has another value.
@@ -48,6 +50,8 @@ class SyncTracker:
         self._failed_sources: set[str] = set()
         self._failed_patterns: set[re.Pattern[str]] = set()
         self.has_unknown_failure = False
+        self.kept: dict[str, int] = {}
+        self._empty_folders = EmptyFolders()
 
     @property
     def enabled(self) -> bool:
@@ -97,8 +101,9 @@ class SyncTracker:
             store: The store to scan.
 
         Returns:
-            Whether the stream contained another version of the same source and locator, by point id. Points whose id
-            is no UUID were written by others, and are not among them.
+            Whether the stream contained another version of the same source and locator, by point id. Not among them
+            are points whose id is no UUID, which others wrote, and points of files whose disk may not be mounted (see
+            `kept`).
         """
         stale: dict[str, bool] = {}
         num_foreign = 0
@@ -108,8 +113,14 @@ class SyncTracker:
             except ValueError:
                 num_foreign += 1
                 continue
-            if key not in self._ids and self._is_stale(point.source):
+            if key in self._ids or not self._is_stale(point.source):
+                continue
+            # A file of the stream is there, and so is its disk.
+            folder = None if point.source in self._sources else self._empty_folders.above(point.source)
+            if folder is None:
                 stale[point.id] = hash((point.source, point.locator)) in self._locations
+            else:
+                self.kept[folder] = self.kept.get(folder, 0) + 1
         if num_foreign:
             log.warning("sync keeps %d points of %s that others wrote: their ids are no UUIDs", num_foreign, store.name)
         return stale
@@ -158,5 +169,13 @@ def delete_stale(tracker: SyncTracker, store: Store, report: Report) -> None:
     ids = list(stale_points)
     for start in range(0, len(ids), DELETE_BATCH):
         store.delete(ids[start : start + DELETE_BATCH])
+    for folder, num_points in tracker.kept.items():
+        log.warning(
+            "sync keeps %d points of files below %s, which is empty or cannot be read: mount its disk. If the files "
+            "are deleted, remove the folder, too, or call store.delete_where({'source': ...})",
+            num_points,
+            folder,
+        )
+    report.kept = dict(tracker.kept)
     report.replaced = sum(stale_points.values())
     report.deleted = len(stale_points) - report.replaced
