@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qwen3vl_chroma import AsyncChromaStore, ChromaStore
 from qwen3vl_qdrant import AsyncQdrantStore, QdrantStore
+from qwen3vl_qdrant.core import QdrantCore
 
-from qwen3vl import Document, Store, aingest, ingest, open_store
+from qwen3vl import Document, IngestError, Point, Store, StoreError, aingest, ingest, open_store
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 from qwen3vl.stores import blocking
 from tests.support.fake_embedder import FakeEmbedder, passages, query_vector
@@ -125,6 +126,51 @@ def test_cancelling_writes_what_is_embedded(store: Store) -> None:
     report = ingest(documents, embedder, store)
     assert report.added + report.unchanged == 2000
     assert len(embedder.embedded) == 2000
+
+
+@pytest.mark.parametrize("end", ["cancelled", "store fails"])
+def test_nothing_waits_for_the_stream_when_an_ingestion_has_ended(end: str) -> None:
+    async def work() -> None:
+        events: list[str] = []
+        is_waiting = asyncio.Event()
+
+        class FailingCore(QdrantCore):
+            async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
+                await is_waiting.wait()
+                raise StoreError("the disk is full")
+
+        async def stream() -> AsyncIterator[Document]:
+            for document in passages(300):
+                yield document
+            is_waiting.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.01)
+                events.append("cancelled")
+                yield Document("last", "text", text="a text")  # nobody takes it
+            events.append("went on")
+
+        store = AsyncQdrantStore(AsyncQdrantClient(":memory:"))
+        if end == "store fails":
+            store.core = FailingCore(store.client, store.collection, None, None, None)
+        documents = stream()
+        task = asyncio.create_task(aingest(documents, FakeEmbedder(), store))
+        if end == "store fails":
+            with pytest.raises(IngestError, match="the disk is full"):
+                await task
+        else:
+            await is_waiting.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert events == ["cancelled"]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        with pytest.raises(StopAsyncIteration):
+            await anext(documents)
+        assert events == ["cancelled", "went on"]
+
+    asyncio.run(work())
 
 
 def test_client_of_the_other_kind_is_an_error_that_names_the_class() -> None:

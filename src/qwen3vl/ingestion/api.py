@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass, field
 
-from qwen3vl.ingestion.buffer import PipelineStopped
 from qwen3vl.ingestion.pipeline import IngestionPipeline
 from qwen3vl.ingestion.report import Report
+from qwen3vl.ingestion.stream_on_loop import StreamOnLoop
 from qwen3vl.ingestion.sync import Sync
 from qwen3vl.ingestion.types import LoaderItem, StreamingEmbedder
 from qwen3vl.stores import AsyncStore, Store
-from qwen3vl.stores.on_loop import StoreOnLoop, run_on_loop
+from qwen3vl.stores.on_loop import StoreOnLoop
 
 
 def ingest(
@@ -79,7 +79,8 @@ async def aingest(
 ) -> Report:
     """Embed and write documents as `ingest` does, without blocking the event loop.
 
-    When it is cancelled, it first writes what is embedded.
+    When it is cancelled, it first writes what is embedded. When it returns or raises an exception, nothing waits for an
+    item of an asynchronous iterable any more: such a wait was cancelled.
 
     Args:
         documents: As for `ingest`, or an asynchronous iterable.
@@ -100,7 +101,7 @@ async def aingest(
     blocking_store = store if isinstance(store, Store) else StoreOnLoop(store, loop)
     report_progress = None if progress is None else _call_in_loop(loop, progress)
     pipeline = IngestionPipeline(embedder, blocking_store, sync, thumbnails, report_progress)
-    stream = documents if isinstance(documents, Iterable) else _iterate_in_loop(documents, loop)
+    stream = documents if isinstance(documents, Iterable) else StreamOnLoop(documents, loop)
     finished, outcome = asyncio.Event(), _Outcome()
 
     def work() -> None:
@@ -113,12 +114,17 @@ async def aingest(
     cancelled: asyncio.CancelledError | None = None
     # Not one of the loop's own threads: all of them may be needed by what the stream and the client await.
     threading.Thread(target=work, daemon=True).start()
-    while not finished.is_set():
+    while True:
         try:
             await finished.wait()
+            if isinstance(stream, StreamOnLoop):  # the caller may go on with it, or close it
+                await stream.stop()
+            break
         except asyncio.CancelledError as error:
             cancelled = error
             pipeline.stop()
+            if isinstance(stream, StreamOnLoop):
+                stream.cancel()
     if cancelled is not None:
         raise cancelled
     if outcome.error is not None:
@@ -137,22 +143,3 @@ def _call_in_loop(loop: asyncio.AbstractEventLoop, progress: Callable[[Report], 
         loop.call_soon_threadsafe(progress, report)
 
     return call
-
-
-def _iterate_in_loop(documents: AsyncIterable[LoaderItem], loop: asyncio.AbstractEventLoop) -> Iterator[LoaderItem]:
-    """Iterate in a thread over an async stream of an event loop."""
-    iterator = aiter(documents)
-
-    async def next_item() -> list[LoaderItem]:
-        async for item in iterator:
-            return [item]
-        return []
-
-    try:
-        while items := run_on_loop(next_item(), loop):
-            yield from items
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
-        # The loop ended while this thread waited for a slow stream.
-        raise PipelineStopped from None
