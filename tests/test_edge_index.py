@@ -52,3 +52,13 @@ def test_collection_is_opened_again_if_that_failed_after_a_build(
         store.count()
     (tmp_path / "shard").rename(shard)
     assert store.count() == 900
+
+
+def test_no_module_of_the_current_folder_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("json", "signal"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w')")
+    monkeypatch.chdir(tmp_path)
+    store = filled_store(tmp_path / "store", 900)
+    store.build_index()
+    assert num_indexed(store) == 900
+    assert not (tmp_path / "executed").exists()

@@ -53,9 +53,9 @@ def build_index(path: Path, progress: Callable[[float], None] | None = None, *, 
     if not sys.executable:  # Python is embedded in another program, and there is no interpreter to start
         _build_here(path)
         return
-    try:
+    try:  # with -P, which keeps modules of the current folder from being imported in place of Python's
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", _BUILD, json.dumps([*map(str, sys.path)]), str(path)],
+            [sys.executable, "-P", "-c", _BUILD, json.dumps([*map(str, sys.path)]), str(path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
