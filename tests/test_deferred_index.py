@@ -53,6 +53,13 @@ def test_collection_without_a_graph_keeps_none(client: QdrantClient, layout: Lay
     assert get_m(client) == 0
 
 
+def test_graph_stays_if_other_tenants_have_points(client: QdrantClient) -> None:
+    ingest(passages(5), FakeEmbedder(), QdrantStore(client, NAME, layout=Layout(), tenant="ann"))
+    set_m(client, 16)
+    QdrantStore(client, NAME, tenant="bob").defer_index()
+    assert get_m(client) == 16
+
+
 def test_m_that_was_set_meanwhile_stays(client: QdrantClient) -> None:
     store = QdrantStore(client, NAME)
     store.create(fake_recipe())

@@ -42,7 +42,7 @@ class RestRoutes:
                 name, body["ids"], with_payload=body["with_payload"], with_vectors=body["with_vector"]
             ),
             ("POST", "points/delete"): lambda: self.client.delete(name, _selector(body)),
-            ("POST", "points/count"): lambda: self.client.count(name),
+            ("POST", "points/count"): lambda: self.client.count(name, models.CountRequest(**body).filter),
             ("POST", "points/scroll"): lambda: self._scroll(name, body),
             ("POST", "points/query/groups"): lambda: self._groups(name, models.QueryGroupsRequest(**body)),
             ("POST", "points/query/batch"): lambda: self.client.query_batch_points(

@@ -201,7 +201,7 @@ class QdrantCore(QdrantReader):
 
     async def defer_index(self) -> None:
         """Let a server build no HNSW graph of an empty collection until `build_index`; see `StoreCore.defer_index`."""
-        if not (await self._load_layout()).tenants and await self.count_points() == 0:
+        if not (await self._load_layout()).tenants and await self._count(None) == 0:
             await graph.defer(self)
 
     async def build_index(self, progress: Callable[[float], None] | None = None) -> None:
@@ -300,9 +300,11 @@ class QdrantCore(QdrantReader):
 
     async def count_points(self) -> int:
         """Return the exact number of the tenant's points."""
-        result = await self.request(
-            self.client.count, self.collection, count_filter=to_filter(None, self.tenant), exact=True
-        )
+        return await self._count(self.tenant)
+
+    async def _count(self, tenant: str | None) -> int:
+        count_filter = to_filter(None, tenant)
+        result = await self.request(self.client.count, self.collection, count_filter=count_filter, exact=True)
         return int(result.count)
 
     async def close(self) -> None:
