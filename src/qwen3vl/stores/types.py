@@ -146,6 +146,13 @@ class StoreSearchOptions(SearchOptions, total=False):
     text: str
 
 
+MAX_GROUP_CANDIDATES = 10_000
+"""Number of points up to which a search with `group_by` is enlarged while it has found too few groups.
+
+Without a bound, it would read the whole collection wherever there are fewer groups than hits are requested.
+"""
+
+
 @dataclass(frozen=True, eq=False)
 class Search:
     """One query of a store.
@@ -157,7 +164,8 @@ class Search:
         offset: Number of hits to skip, for paging.
         threshold: Minimum cosine of a hit.
         group_by: A metadata key, such as `"source"`: only the best hit of each value is returned. Hits without
-            the key are left out.
+            the key are left out. Where the database does not group, by words and in Chroma, groups are searched for
+            among the best 10,000 points (`MAX_GROUP_CANDIDATES`), or among `limit` + `offset` if those are more.
         exact: Whether to compare all full vectors, instead of using an index, quantized and short vectors. Chroma
             always uses its index.
         mode: `"dense"` ranks by vectors, `"text"` by words (BM25), `"hybrid"` by both, fused by reciprocal ranks. None

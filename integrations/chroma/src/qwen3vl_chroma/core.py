@@ -28,6 +28,7 @@ from qwen3vl.stores.core import RECIPE_KEY
 from qwen3vl.stores.failures import timeout_failure
 from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
+from qwen3vl.stores.types import MAX_GROUP_CANDIDATES
 from qwen3vl_chroma import failures
 from qwen3vl_chroma.clients import TIMEOUT_SETTING, set_timeout
 from qwen3vl_chroma.filters import TENANT_KEY, split_where, to_where
@@ -38,7 +39,7 @@ _SCAN_PAGE_POINTS = 1000
 _DEFAULT_REQUEST_POINTS = 1000
 """Maximum number of points of a request if the client names no limit."""
 _SEARCH_GROWTH_FACTOR = 4
-"""Factor by which a search is enlarged until it has enough groups."""
+"""Factor by which a search is enlarged until it has enough groups, or `MAX_GROUP_CANDIDATES` points."""
 
 
 class ChromaCore(StoreCore):
@@ -226,9 +227,9 @@ class ChromaCore(StoreCore):
             )
             hits = to_hits(result)
             best = hits if search.group_by is None else best_per_group(hits, search.group_by)
-            if len(best) >= num_needed or len(hits) < num_requested:
+            if len(best) >= num_needed or len(hits) < num_requested or num_requested >= MAX_GROUP_CANDIDATES:
                 break
-            num_requested *= _SEARCH_GROWTH_FACTOR
+            num_requested = min(num_requested * _SEARCH_GROWTH_FACTOR, MAX_GROUP_CANDIDATES)
         page = best[search.offset : num_needed]
         return page if search.threshold is None else [hit for hit in page if hit.score >= search.threshold]
 

@@ -12,6 +12,7 @@ from qdrant_client.local.payload_value_extractor import value_by_key
 from qwen3vl.documents import Document
 from qwen3vl.stores import Hit, Search
 from qwen3vl.stores.fusion import fuse, num_candidates
+from qwen3vl.stores.types import MAX_GROUP_CANDIDATES
 from qwen3vl_qdrant.filters import payload_path, to_filter
 from qwen3vl_qdrant.layout import TEXT_VECTOR_NAME, Layout
 
@@ -54,11 +55,13 @@ async def search_words(core: QdrantCore, layout: Layout, searches: Sequence[Sear
 async def _find(core: QdrantCore, layout: Layout, searches: Sequence[Search]) -> list[Ranking]:
     """Return the requested page of hits of each search.
 
-    A search with `group_by` is passed alone, and is repeated with more candidates until there are enough groups.
+    A search with `group_by` is passed alone, and is repeated with more candidates until there are enough groups, or
+    `MAX_GROUP_CANDIDATES` candidates.
     """
     factor = 1
     while True:
-        counts = [factor * num_candidates(search.limit + search.offset) for search in searches]
+        first_counts = [num_candidates(search.limit + search.offset) for search in searches]
+        counts = [max(count, min(factor * count, MAX_GROUP_CANDIDATES)) for count in first_counts]
         requests = [_requests(core, layout, search, count) for search, count in zip(searches, counts, strict=True)]
         batch = [request for own in requests for _, request in own]
         responses = iter(await core.request(core.client.query_batch_points, core.collection, batch) if batch else [])
@@ -68,7 +71,11 @@ async def _find(core: QdrantCore, layout: Layout, searches: Sequence[Search]) ->
             ranking = _rank(search, found, [share for share, _ in own], count)
             if search.group_by is not None:
                 ranking = _best_per_group(ranking, found, payload_path(search.group_by))
-                is_complete = len(ranking) >= search.offset + search.limit or all(len(part) < count for part in found)
+                is_complete = (
+                    len(ranking) >= search.offset + search.limit
+                    or all(len(part) < count for part in found)
+                    or count >= MAX_GROUP_CANDIDATES
+                )
             pages.append(ranking[search.offset : search.offset + search.limit])
         if is_complete:
             return pages

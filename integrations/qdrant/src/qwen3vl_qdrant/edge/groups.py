@@ -11,11 +11,12 @@ from typing import Any
 from qdrant_client import models
 from qdrant_client.local.payload_value_extractor import value_by_key
 
+from qwen3vl.stores.types import MAX_GROUP_CANDIDATES
+
 _OVERSAMPLING = 4
 """Number of hits that a search returns for each hit that is requested, since some are of groups that have enough."""
 _GROWTH_FACTOR = 4
-_MAX_HITS = 10_000
-"""A search that has found no further group is repeated for `_GROWTH_FACTOR` times as many hits, up to about so many."""
+"""Factor by which a search that has found no further group is enlarged, up to about `MAX_GROUP_CANDIDATES` hits."""
 
 
 def find_groups(
@@ -47,7 +48,7 @@ def find_groups(
         if len(hits) < num_hits:
             break
         if not new:  # the values of all these hits are numbers with a point, for example
-            if num_hits >= _MAX_HITS:
+            if num_hits >= MAX_GROUP_CANDIDATES:
                 break
             num_hits *= _GROWTH_FACTOR
     best = dict(list(groups.items())[:limit])
