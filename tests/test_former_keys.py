@@ -14,7 +14,7 @@ from qdrant_client import models
 
 from qwen3vl import Document, Store, ingest
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, query_vector
-from tests.support.store_backends import open_backend
+from tests.support.store_backends import OpenStore, open_backend
 
 FORMER_KEYS = {"locator": "place", "content_hash": "content"}
 DOCUMENTS = [
@@ -109,3 +109,13 @@ def test_content_with_former_keys_is_not_embedded_again(former_store: Store) -> 
         [vectors[former_store.point_id(document, fake_recipe())] for document in DOCUMENTS[:4]],
         atol=1e-6,
     )
+
+
+def test_place_in_the_metadata_is_no_locator(backend: OpenStore) -> None:
+    store = backend()
+    documents = [Document(f"{number}", "text", text="a", metadata={"place": "Rome"}) for number in range(2)]
+    ingest(documents, FakeEmbedder(), store)
+    assert [point.locator for point in store.scan()] == ["", ""]
+    changed = [replace(document, text="b") for document in documents]
+    report = ingest(changed, FakeEmbedder(), store, sync=True)
+    assert (report.added, report.replaced, report.deleted) == (2, 2, 0)

@@ -109,8 +109,11 @@ class PointRef:
         Returns:
             The reference; missing fields are empty.
         """
-        locator = metadata.get("locator") or metadata.get("place") or ""
-        return cls(point_id, str(metadata.get("source") or ""), str(locator))
+        # A document of today always has a locator, which may be empty; `place` is the user's own key then.
+        locator = metadata.get("locator")
+        if locator is None:
+            locator = metadata.get("place")
+        return cls(point_id, str(metadata.get("source") or ""), str(locator or ""))
 
     place = deprecated_alias("PointRef", "place", "locator")
 
