@@ -189,3 +189,24 @@ def test_folder_whose_lock_file_cannot_be_read_is_open_in_another_process(
     monkeypatch.setattr(portalocker, "lock", refuse)
     with pytest.raises(StoreError, match="is open in another process: close that one first"):
         QdrantEdgeStore(tmp_path / "store").count()
+
+
+LEAVE_A_CHILD_WITH_THE_LOCK = """
+import os, subprocess, sys
+from qwen3vl_qdrant import edge_client
+
+client = edge_client(sys.argv[1])
+lock = client.backend.folder._lock_files()
+subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], pass_fds=lock, stdout=subprocess.DEVNULL)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no locks that are inherited")
+def test_lock_of_a_killed_process_that_was_building_an_index_is_explained(tmp_path: Path) -> None:
+    filled_store(tmp_path / "store", 10).close()
+    command = [sys.executable, "-c", LEAVE_A_CHILD_WITH_THE_LOCK, str(tmp_path / "store")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.wait(60) == 0
+        with pytest.raises(StoreError, match=rf"that opened it, {process.pid}, has ended.*builds its index still runs"):
+            QdrantEdgeStore(tmp_path / "store")

@@ -266,6 +266,13 @@ def _lock_folder(file: Path, shown: Path) -> IO[str]:
         with stream, suppress(OSError):  # on Windows, nobody else can read a file that is locked
             stream.seek(0)
             holder = stream.read(20).strip()
+        if holder.isdecimal() and _has_ended(int(holder)):
+            # What it has started to build an index inherits the lock, and ends by itself.
+            raise StoreError(
+                f"{shown} is open in another process: the one that opened it, {holder}, has ended, perhaps killed, and "
+                "the process that builds its index still runs. Wait until that has ended, too. If the folder is shared "
+                "with other machines or containers, close it there"
+            ) from error
         known = f" (its id is {holder})" if holder.isdecimal() else ""
         raise StoreError(
             f"{shown} is open in another process{known}: close that one first, or use a Qdrant server, which many "
@@ -278,6 +285,19 @@ def _lock_folder(file: Path, shown: Path) -> IO[str]:
     stream.write(f"{os.getpid()}\n")
     stream.flush()
     return stream
+
+
+def _has_ended(process_id: int) -> bool:
+    """Return whether there is no process of this id; False where that is not known."""
+    if os.name != "posix" or process_id == 0:  # on Windows, `os.kill` ends processes
+        return False
+    try:
+        os.kill(process_id, 0)  # sends no signal
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def _copy(path: Path, shown: Path) -> Path:
