@@ -237,9 +237,7 @@ def _file_name(name: str) -> str:
     """Return the name of a collection's folder: percent-encoded, so that any name of a collection is possible.
 
     It never begins with a dot, as the names of folders do that are being created or deleted.
-
-    Raises:
-        ValueError: The name is empty: it would be that of the folder of all collections.
+    An empty name is an error: it would be that of the folder of all collections.
     """
     if not name:
         raise ValueError("the collection's name is empty: pass a name of at least one character")
