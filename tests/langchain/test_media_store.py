@@ -129,6 +129,30 @@ def test_function_add_documents(media_store: VectorStore, documents: list[Docume
     assert_vectors(media_store, documents, tiny_embedder)
 
 
+async def test_same_documents_twice(
+    media_store: VectorStore, documents: list[Document], tiny_embedder: Embedder
+) -> None:
+    """In calls of their own, in several batches of one call, and under ids that have other documents."""
+    ids = media_store.add_documents(documents)
+    assert add_documents(media_store, [*documents, *documents], batch_size=3) == ids + ids
+    assert await media_store.aadd_documents(documents[1:]) == ids[1:]
+    media_store.add_texts(["old"], [{"source": "0"}], ids=ids[:1])
+    assert media_store.add_documents(documents[:1], ids=ids[:1]) == ids[:1]
+    assert_vectors(media_store, documents, tiny_embedder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_documents_twice_where_embeddings_are_cached(
+    kind: str, embeddings: Qwen3VLEmbeddings, documents: list[Document], tiny_embedder: Embedder, tmp_path: Path
+) -> None:
+    cached = CacheBackedEmbeddings.from_bytes_store(embeddings, InMemoryByteStore(), key_encoder="sha256")
+    store = open_media_store(kind, cached, tmp_path)
+    ids = add_documents(store, documents)
+    assert add_documents(store, [*reversed(documents), *documents], batch_size=3) == [*reversed(ids), *ids]
+    assert_vectors(store, documents, tiny_embedder)
+    close_vector_store(store)
+
+
 async def test_add_texts_with_metadatas(
     media_store: VectorStore, documents: list[Document], tiny_embedder: Embedder
 ) -> None:
