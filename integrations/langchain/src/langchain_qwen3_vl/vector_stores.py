@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_core.vectorstores import VectorStore
 
-from langchain_qwen3_vl.batches import AddProgress, AnyDocument, EmbeddedBatch
+from langchain_qwen3_vl.batches import AddProgress, AnyDocument, EmbeddedBatch, OnError, check_on_error
 from langchain_qwen3_vl.embeddings import Qwen3VLEmbeddings
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import StoreError
@@ -116,6 +116,7 @@ def write_documents(
     embeddings: Qwen3VLEmbeddings | None = None,
     *,
     batch_size: int = BATCH_SIZE,
+    on_error: OnError = "raise",
 ) -> list[str]:
     """Embed documents in batches, and pass each batch to a function that writes it.
 
@@ -125,18 +126,20 @@ def write_documents(
         write: Writes a batch to the store that is its first argument: `store`, or a shallow copy of it.
         embeddings: As for `add_documents`.
         batch_size: As for `add_documents`.
+        on_error: What to do with documents that cannot be embedded.
 
     Returns:
-        The ids of the documents, in their order.
+        The ids of the documents that are written, in their order.
 
     Raises:
-        BatchError: As for `add_documents`.
+        BatchError: As for `add_documents`, if `on_error` is `"raise"`.
         StoreError: As for `add_documents`.
         RecipeError: As for `add_documents`.
         ValueError: As for `add_documents`.
         Exception: As for `add_documents`.
     """
     _check_batch_size(batch_size)
+    check_on_error(on_error)
     progress = AddProgress(_store_embeddings(store, embeddings))
     for batch in _batches(documents, batch_size):
         embedded = progress.embed(batch)
@@ -146,7 +149,7 @@ def write_documents(
                     _delete_older(store, embedded.ids)
                 write(_write_target(store, progress.embeddings), embedded)
                 embedded.check_taken(store)
-    return progress.ids_or_raise()
+    return progress.finish(on_error)
 
 
 async def awrite_documents(
@@ -156,6 +159,7 @@ async def awrite_documents(
     embeddings: Qwen3VLEmbeddings | None = None,
     *,
     batch_size: int = BATCH_SIZE,
+    on_error: OnError = "raise",
 ) -> list[str]:
     """Write documents as `write_documents` does, without blocking the event loop.
 
@@ -165,18 +169,20 @@ async def awrite_documents(
         write: As for `write_documents`, a coroutine function.
         embeddings: As for `add_documents`.
         batch_size: As for `add_documents`.
+        on_error: As for `write_documents`.
 
     Returns:
-        The ids of the documents, in their order.
+        As `write_documents` returns.
 
     Raises:
-        BatchError: As for `add_documents`.
+        BatchError: As for `write_documents`.
         StoreError: As for `add_documents`.
         RecipeError: As for `add_documents`.
         ValueError: As for `add_documents`.
         Exception: As for `add_documents`.
     """
     _check_batch_size(batch_size)
+    check_on_error(on_error)
     progress = AddProgress(await run_in_executor(_store_embeddings, store, embeddings))
     async for batch in _abatches(documents, batch_size):
         embedded = await progress.aembed(batch)
@@ -186,7 +192,7 @@ async def awrite_documents(
                     await asyncio.to_thread(_delete_older, store, embedded.ids)
                 await write(_write_target(store, progress.embeddings), embedded)
                 embedded.check_taken(store)
-    return progress.ids_or_raise()
+    return progress.finish(on_error)
 
 
 def media_embeddings(embeddings: object) -> Qwen3VLEmbeddings | None:
