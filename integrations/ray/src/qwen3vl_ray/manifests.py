@@ -36,14 +36,14 @@ def read_manifest(batch: pa.Table) -> Iterator[pa.Table]:
     """Read manifests.
 
     Args:
-        batch: Rows with the columns of `MANIFEST_SCHEMA`.
+        batch: Rows with the columns of `MANIFEST_SCHEMA`; `error` may be missing.
 
     Yields:
         Rows with the columns of `ENTRY_SCHEMA`. A row that is no document, and a manifest that cannot be read, are rows
         with an error.
     """
     for manifest in batch.to_pylist():
-        rows = _entries(manifest["manifest"], manifest["error"])
+        rows = _entries(manifest["manifest"], manifest.get("error"))
         while chunk := list(islice(rows, _ROWS)):
             yield pa.Table.from_pylist(chunk, ENTRY_SCHEMA)
 
