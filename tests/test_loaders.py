@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -122,6 +123,26 @@ def test_documents_survive_a_payload_round_trip(library: Path) -> None:
 def test_excluded_folder_is_not_entered(library: Path) -> None:
     results = list(Loader(exclude=(library / "deep",)).load([library]))
     assert not any("deep" in loaded.source for loaded in results)
+
+
+@pytest.mark.parametrize("pattern", ["**/*", "**", "*/*", "d*/**/*.mp4", "deep/er/*", "*/../deep/er/*.mp4"])
+def test_patterns_match_nothing_in_an_excluded_folder(library: Path, pattern: str) -> None:
+    """Also if the folder is reached through a link."""
+    (library / "link").symlink_to(library / "deep")
+    without = list(Loader().find(library / pattern))
+    assert any("deep" in str(found) for found in without)
+    found = list(Loader(exclude=(library / "deep",)).find(library / pattern))
+    expected = [item for item in without if "deep" not in str(item)]
+    assert not any(isinstance(item, LoadFailure) for item in without)  # such as data.xyz, which d* matches
+    assert [item for item in found if not isinstance(item, LoadFailure)] == expected
+    (clip,) = Loader(exclude=(library / "deep",)).find(library / "deep/er/clip.mp4")  # it is named itself
+    assert isinstance(clip, Path)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.5, math.nan])
+def test_segments_without_a_duration_are_a_value_error(seconds: float) -> None:
+    with pytest.raises(ValueError, match=rf"segment_seconds is {seconds}; it must be a positive number of seconds"):
+        Loader(segment_seconds=seconds)
 
 
 def test_files_are_read_one_at_a_time(library: Path) -> None:
