@@ -86,6 +86,15 @@ def test_pdf_pages_have_image_and_text(library: Path) -> None:
     assert fused[0].input == {"image": pages[0].image, "text": pages[0].text}
 
 
+def test_no_file_above_the_limit_of_the_policy_is_read(library: Path) -> None:
+    """Texts included, which are read whole."""
+    results = list(Loader(policy=MediaPolicy(max_bytes=10)).load([library / "notes.md", library / "a.png"]))
+    assert [isinstance(loaded, LoadFailure) and "MediaPolicy.max_bytes" in loaded.reason for loaded in results] == [
+        True,
+        True,
+    ]
+
+
 def test_missing_pdf_page_is_an_error(library: Path) -> None:
     with pytest.raises(MediaError, match="there is no page 9: the PDF has 3"):
         read_image_header(as_image(f"{library / 'deep' / 'slides.pdf'}#page=9"), MediaPolicy())
