@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
             pdf = Path(folder, "slides.pdf")
             question, answering = draw_slides(pdf)
             right = set(answering)
-        source = str(pdf.absolute())
+        source = str(pdf.resolve())  # as the loader names it
 
         with Embedder(options.model) as embedder, Reranker(options.reranker) as reranker:
             report = ingest(Loader().load(source), embedder, store)

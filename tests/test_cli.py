@@ -215,6 +215,38 @@ def test_search_errors_exit_with_2_and_name_the_reason(
     assert "does not exist" in capsys.readouterr().out
 
 
+def test_files_above_the_limit_of_their_size_are_read_if_it_is_raised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the loader, the embedder and the reranker. What follows the image in the file is not decoded."""
+    picture = tmp_path / "pictures" / "a.png"
+    picture.parent.mkdir()
+    Image.new("RGB", (64, 64), "red").save(picture)
+    with picture.open("ab") as file:
+        file.truncate(3 * 2**20)
+    place = ("--store", str(tmp_path / "store"))
+    index = ("index", str(picture.parent), *place, "--model", "tiny", "--max-media")
+    code, report = run_json(capsys, *index, "2")
+    assert (code, report["added"]) == (1, 0)
+    assert "the media policy allows 2097152 (MediaPolicy.max_bytes)" in report["failed"][0]["reason"]
+    code, report = run_json(capsys, *index, "4")
+    assert (code, report["added"]) == (0, 1)
+    search = ("search", *place, "--image", str(picture), "--rerank", "--max-media")
+    code, error = run_json(capsys, *search, "2")
+    assert code == 2
+    assert "(MediaPolicy.max_bytes)" in error["error"]
+    code, hits = run_json(capsys, *search, "4")
+    assert code == 0
+    assert hits[0]["rerank_score"] > 0
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text(json.dumps({"id": "a", "image": str(picture), "relevant": ["a.png"]}))
+    evaluate = ("eval", str(queries), *place, "--max-media")
+    for limit, used in (("2", []), ("4", ["a"])):
+        code, figures = run_json(capsys, *evaluate, limit)
+        assert (code, figures.get("queries", [])) == (0 if used else 2, used), figures
+    assert main([*evaluate, "0"]) == 2
+
+
 def test_index_with_other_dimensions_than_the_store_exits_with_2(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,11 +69,15 @@ def slides(tmp_path: Path) -> tuple[Path, str, list[int]]:
     return pdf, question, pages
 
 
+@pytest.mark.parametrize("name", ["slides.pdf", "folder/../slides.pdf", "linked/slides.pdf"])
 def test_found_pages_are_the_right_ones(
-    slides: tuple[Path, str, list[int]], capsys: pytest.CaptureFixture[str]
+    slides: tuple[Path, str, list[int]], name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pdf, question, pages = slides
-    multimodal_rag.main([str(pdf), question])
+    monkeypatch.chdir(pdf.parent)
+    Path("folder").mkdir()
+    Path("linked").symlink_to(pdf.parent)
+    multimodal_rag.main([name, question])
     output = capsys.readouterr().out
     rows = re.findall(r"^ *(\d+) +[\d.]+ +([\d.]+)$", output, re.MULTILINE)
     assert sorted(int(page) for page, _ in rows) == pages

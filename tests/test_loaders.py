@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -85,6 +86,15 @@ def test_pdf_pages_have_image_and_text(library: Path) -> None:
     assert fused[0].input == {"image": pages[0].image, "text": pages[0].text}
 
 
+def test_no_file_above_the_limit_of_the_policy_is_read(library: Path) -> None:
+    """Texts included, which are read whole."""
+    results = list(Loader(policy=MediaPolicy(max_bytes=10)).load([library / "notes.md", library / "a.png"]))
+    assert [isinstance(loaded, LoadFailure) and "MediaPolicy.max_bytes" in loaded.reason for loaded in results] == [
+        True,
+        True,
+    ]
+
+
 def test_missing_pdf_page_is_an_error(library: Path) -> None:
     with pytest.raises(MediaError, match="there is no page 9: the PDF has 3"):
         read_image_header(as_image(f"{library / 'deep' / 'slides.pdf'}#page=9"), MediaPolicy())
@@ -122,6 +132,26 @@ def test_documents_survive_a_payload_round_trip(library: Path) -> None:
 def test_excluded_folder_is_not_entered(library: Path) -> None:
     results = list(Loader(exclude=(library / "deep",)).load([library]))
     assert not any("deep" in loaded.source for loaded in results)
+
+
+@pytest.mark.parametrize("pattern", ["**/*", "**", "*/*", "d*/**/*.mp4", "deep/er/*", "*/../deep/er/*.mp4"])
+def test_patterns_match_nothing_in_an_excluded_folder(library: Path, pattern: str) -> None:
+    """Also if the folder is reached through a link."""
+    (library / "link").symlink_to(library / "deep")
+    without = list(Loader().find(library / pattern))
+    assert any("deep" in str(found) for found in without)
+    found = list(Loader(exclude=(library / "deep",)).find(library / pattern))
+    expected = [item for item in without if "deep" not in str(item)]
+    assert not any(isinstance(item, LoadFailure) for item in without)  # such as data.xyz, which d* matches
+    assert [item for item in found if not isinstance(item, LoadFailure)] == expected
+    (clip,) = Loader(exclude=(library / "deep",)).find(library / "deep/er/clip.mp4")  # it is named itself
+    assert isinstance(clip, Path)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.5, math.nan])
+def test_segments_without_a_duration_are_a_value_error(seconds: float) -> None:
+    with pytest.raises(ValueError, match=rf"segment_seconds is {seconds}; it must be a positive number of seconds"):
+        Loader(segment_seconds=seconds)
 
 
 def test_files_are_read_one_at_a_time(library: Path) -> None:

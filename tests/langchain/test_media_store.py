@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 import numpy as np
 import pytest
@@ -129,6 +130,30 @@ def test_function_add_documents(media_store: VectorStore, documents: list[Docume
     assert_vectors(media_store, documents, tiny_embedder)
 
 
+async def test_same_documents_twice(
+    media_store: VectorStore, documents: list[Document], tiny_embedder: Embedder
+) -> None:
+    """In calls of their own, in several batches of one call, and under ids that have other documents."""
+    ids = media_store.add_documents(documents)
+    assert add_documents(media_store, [*documents, *documents], batch_size=3) == ids + ids
+    assert await media_store.aadd_documents(documents[1:]) == ids[1:]
+    media_store.add_texts(["old"], [{"source": "0"}], ids=ids[:1])
+    assert media_store.add_documents(documents[:1], ids=ids[:1]) == ids[:1]
+    assert_vectors(media_store, documents, tiny_embedder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_documents_twice_where_embeddings_are_cached(
+    kind: str, embeddings: Qwen3VLEmbeddings, documents: list[Document], tiny_embedder: Embedder, tmp_path: Path
+) -> None:
+    cached = CacheBackedEmbeddings.from_bytes_store(embeddings, InMemoryByteStore(), key_encoder="sha256")
+    store = open_media_store(kind, cached, tmp_path)
+    ids = add_documents(store, documents)
+    assert add_documents(store, [*reversed(documents), *documents], batch_size=3) == [*reversed(ids), *ids]
+    assert_vectors(store, documents, tiny_embedder)
+    close_vector_store(store)
+
+
 async def test_add_texts_with_metadatas(
     media_store: VectorStore, documents: list[Document], tiny_embedder: Embedder
 ) -> None:
@@ -208,6 +233,78 @@ def test_failed_documents_do_not_stop_the_others(
         media_store.add_documents([*documents[:1], missing, *documents[1:]])
     assert [document_id is None for document_id in caught.value.results] == [False, True, False, False, False]
     assert_vectors(media_store, documents, tiny_embedder)
+
+
+@pytest.fixture
+def broken(library_folder: Path) -> Document:
+    """An image that cannot be opened."""
+    return Document("", metadata={"image": str(library_folder / "broken.png"), "source": "broken"})
+
+
+async def test_index_goes_on_where_broken_documents_are_skipped(
+    media_store: Any,
+    documents: list[Document],
+    broken: Document,
+    tiny_embedder: Embedder,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    records = InMemoryRecordManager("test")
+    records.create_schema()
+    options: dict[str, Any] = {"cleanup": None, "batch_size": 1, "key_encoder": uuid_of}
+    library = [*documents[:2], broken, *documents[2:]]
+    for _ in range(2):
+        with pytest.raises(BatchError, match="broken"):
+            index(library, records, media_store, **options)
+    assert len(media_store.similarity_search("a", k=9)) == 2
+    media_store.on_error = "skip"
+    assert index(library, records, media_store, **options)["num_added"] == 3
+    assert_vectors(media_store, documents, tiny_embedder)
+    assert [record.levelname for record in caplog.records if "broken.png" in record.getMessage()] == ["WARNING"]
+    assert await media_store.aadd_documents([documents[0], broken], ids=IDS[:2]) == IDS[:1]
+    assert media_store.add_texts(["", "a text"], [broken.metadata, {}], ids=IDS[:2]) == IDS[1:2]
+
+
+def uuid_of(document: Document) -> str:
+    return str(uuid5(NAMESPACE_OID, f"{document.page_content} {document.metadata}"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+async def test_creating_a_store_of_broken_documents(
+    kind: str,
+    on_error: str,
+    embeddings: Qwen3VLEmbeddings,
+    documents: list[Document],
+    broken: Document,
+    tiny_embedder: Embedder,
+    tmp_path: Path,
+) -> None:
+    """A store of which there is no document is not created, because FAISS needs one."""
+    opened = open_media_store(kind, embeddings, tmp_path)
+    close_vector_store(opened)
+    media_class: Any = type("MediaStore", (type(opened),), {"on_error": on_error})
+    with pytest.raises(BatchError, match=r"2 of 2 .*broken\.png"):
+        media_class.from_documents([broken, broken], embeddings)
+    with pytest.raises(BatchError, match=r"2 of 2 .*broken\.png"):
+        await media_class.afrom_documents([broken, broken], embeddings)
+    arguments: dict[str, Any] = {"location": ":memory:"} if kind == "qdrant" else {}
+    if on_error == "raise":
+        with pytest.raises(BatchError, match=r"1 of 5 .*broken\.png"):
+            media_class.from_documents([broken, *documents], embeddings, **arguments)
+    else:
+        store = media_class.from_documents([broken, *documents], embeddings, **arguments)
+        assert_vectors(store, documents, tiny_embedder)
+        close_vector_store(store)
+
+
+def test_other_values_of_on_error_are_refused_before_anything_is_written(embeddings: Qwen3VLEmbeddings) -> None:
+    store = MediaMemory(embeddings)
+    store.on_error = "ignore"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r'on_error is .ignore.; it must be "raise" or "skip"'):
+        store.add_documents([Document("a")])
+    assert not store.store
+    with pytest.raises(ValueError, match="on_error"):
+        type("MediaStore", (MediaMemory,), {"on_error": None}).from_documents([Document("a")], embeddings)  # type: ignore[attr-defined]
 
 
 def test_wrong_number_of_ids_and_other_embeddings_are_errors(embeddings: Qwen3VLEmbeddings) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from llama_index.core.ingestion import IngestionCache, IngestionPipeline
+from llama_index.core.ingestion import DocstoreStrategy, IngestionCache, IngestionPipeline
 from llama_index.core.ingestion import pipeline as ingestion_pipeline
 from llama_index.core.node_parser import MarkdownNodeParser
-from llama_index.core.schema import BaseNode, ImageDocument, ImageNode
+from llama_index.core.schema import BaseNode, ImageDocument, ImageNode, TextNode
+from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.vector_stores import SimpleVectorStore
 from llama_index.embeddings.qwen3_vl import Qwen3VLEmbedding
 from llama_index.node_parser.qwen3_vl import Qwen3VLSplitter
+from llama_index.readers.qwen3_vl import Qwen3VLReader
+from llama_index.vector_stores.qdrant import QdrantVectorStore
+from qdrant_client import QdrantClient
 
 from qwen3vl import Embedder, MediaPolicy
 from tests.support.engines import assert_close
@@ -67,6 +74,59 @@ def test_changed_file_is_embedded_again(library_folder: Path, tmp_path: Path) ->
         (node,) = pipeline.run(nodes=[ImageNode(image_path=str(path))])
         vectors.append(node.embedding)
     assert vectors[0] == vectors[2] != vectors[1]
+
+
+@pytest.mark.parametrize(("kind", "is_async"), [("simple", False), ("simple", True), ("qdrant", False)])
+@pytest.mark.parametrize("splitters", [[], [Qwen3VLSplitter(parser=MarkdownNodeParser())]], ids=["whole", "split"])
+def test_files_that_are_gone_or_changed_are_deleted_from_the_vector_store(
+    kind: str, is_async: bool, splitters: list[Any], library_folder: Path, tmp_path: Path
+) -> None:
+    """Also where a splitter has divided the nodes of the reader."""
+    embed_model = Qwen3VLEmbedding(model_name="tiny", policy=MediaPolicy(folders=(tmp_path,)))
+    store = SimpleVectorStore() if kind == "simple" else QdrantVectorStore("nodes", client=QdrantClient(":memory:"))
+    pipeline = IngestionPipeline(
+        transformations=[*splitters, embed_model],
+        docstore=SimpleDocumentStore(),
+        docstore_strategy=DocstoreStrategy.UPSERTS_AND_DELETE,
+        vector_store=store,
+    )
+
+    def run() -> tuple[list[str], list[str]]:
+        """The sources that are embedded, and those that are found afterwards."""
+        nodes = Qwen3VLReader().load_data(tmp_path)
+        added = asyncio.run(pipeline.arun(nodes=nodes)) if is_async else pipeline.run(nodes=nodes)
+        if isinstance(store, SimpleVectorStore):
+            found = [str(metadata["source"]) for metadata in store.data.metadata_dict.values()]
+        else:
+            found = [node.metadata["source"] for node in store.get_nodes()]
+        return sorted(Path(node.metadata["source"]).name for node in added), sorted(Path(name).name for name in found)
+
+    star = (library_folder / "star.png").read_bytes()
+    (tmp_path / "star.png").write_bytes(star)
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).write_bytes((library_folder / "0.png").read_bytes())
+    (tmp_path / "notes.md").write_text("# One\n\nfirst\n")
+    everything = ["0.png", "1.png", "notes.md", "star.png"]
+    assert run() == (everything, everything)
+    assert run() == ([], everything)
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "0.png").write_bytes(star)
+    (tmp_path / "notes.md").write_text("# Two\n\nsecond\n")
+    assert run() == (["0.png", "notes.md"], ["0.png", "notes.md", "star.png"])
+
+
+def test_skipped_node_is_tried_again_when_it_is_deleted_from_the_docstore(library_folder: Path, tmp_path: Path) -> None:
+    embed_model = Qwen3VLEmbedding(model_name="tiny", policy=MediaPolicy(folders=(tmp_path,)), on_error="skip")
+    docstore = SimpleDocumentStore()
+    pipeline = IngestionPipeline(
+        transformations=[embed_model], docstore=docstore, vector_store=SimpleVectorStore(), disable_cache=True
+    )
+    node = TextNode(text="", metadata={"image": str(tmp_path / "late.png")})
+    assert pipeline.run(nodes=[node]) == []
+    (tmp_path / "late.png").write_bytes((library_folder / "star.png").read_bytes())
+    assert pipeline.run(nodes=[node]) == []
+    docstore.delete_document(node.node_id)
+    assert [embedded.node_id for embedded in pipeline.run(nodes=[node])] == [node.node_id]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from qwen3vl_ray import embed, ingest, read, write
 
@@ -17,6 +18,7 @@ import qwen3vl
 from qwen3vl import Document, Embedder, Loader, RecipeError, Report, Store, StoreError, open_store
 from tests.ray.conftest import NODE_KEY
 from tests.support import qdrant_rest
+from tests.test_docs import blocks
 
 pytestmark = [
     pytest.mark.usefixtures("local_ray"),
@@ -188,6 +190,27 @@ def test_a_manifest_that_cannot_be_read_deletes_nothing(
     report = ingest(names, location, collection=collection, sync=True, **CPU)
     assert [name for name, _ in report.failed] == [str(names[1])]
     assert (counts(report), store.count()) == ((0, 1, 0, 0), 2)
+
+
+def test_the_documented_loop_marks_no_manifest_that_cannot_be_read(
+    qdrant_port: int, collection: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of docs/scale.md, whose paths are relative, while the failures have absolute ones."""
+    monkeypatch.chdir(tmp_path)
+    manifests = tmp_path / "manifests"
+    manifests.mkdir()
+    pq.write_table(pa.table({"text": ["a text", "another"]}), manifests / "fine.parquet")
+    pq.write_table(pa.table({"text": ["a text", None]}), manifests / "row.parquet")
+    whole = (manifests / "fine.parquet").read_bytes()
+    (manifests / "short.parquet").write_bytes(whole[: len(whole) // 2])
+    (block,) = blocks("docs/scale.md", "python")
+    code = block.replace('"http://qdrant:6333"', f'"http://127.0.0.1:{qdrant_port}", collection={collection!r}')
+    code = code.replace('model="Qwen/Qwen3-VL-Embedding-2B"', "**CPU")
+    assert code.count(collection) == code.count("**CPU") == 1
+    exec(compile(code, "docs/scale.md", "exec"), {"CPU": CPU})
+    assert sorted(path.name for path in manifests.glob("*.done")) == ["fine.done", "row.done"]
+    assert "cannot be read" in (manifests / "short.failed").read_text()
+    assert "row=2" in (manifests / "row.failed").read_text()
 
 
 def test_an_empty_folder_deletes_nothing(qdrant_port: int, collection: str, tmp_path: Path) -> None:

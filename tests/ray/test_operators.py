@@ -17,7 +17,7 @@ from qwen3vl_ray.contents import EmbedNew
 from qwen3vl_ray.documents import documents_table
 from qwen3vl_ray.downloads import Downloads
 from qwen3vl_ray.ingestion import model_recipe
-from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest
+from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest, to_entry
 from qwen3vl_ray.reading import load_entries
 from qwen3vl_ray.tally import read_tallies, take_failures
 
@@ -134,6 +134,18 @@ def test_a_broken_row_that_names_its_source_concerns_that_source_only(tmp_path: 
     assert [source for source, _, _ in failures.failed] == ["b", str(tmp_path / "c.png"), str(tmp_path / "d.pdf")]
     assert [reason.partition(": ")[0] for _, _, reason in failures.failed] == [f"{manifest}#row={n}" for n in (1, 2, 3)]
     assert not failures.has_unknown_failure
+
+
+@pytest.mark.parametrize("contents", [{"text": "a text"}, {"image": "a.png", "text": "a text"}, {"video": "a.mp4"}])
+def test_a_row_with_a_path_and_content_of_its_own_is_an_error(contents: dict[str, str], tmp_path: Path) -> None:
+    manifest = tmp_path / "rows.jsonl"
+    manifest.write_text(json.dumps({"path": "b.pdf", **contents}))
+    rows, failures = take_failures(pa.concat_tables(read_manifest(pa.table({"manifest": [str(manifest)]}))))
+    assert rows.num_rows == 0
+    ((source, _, reason),) = failures.failed
+    assert source == str(tmp_path / "b.pdf")
+    assert f"a path and {' and '.join(sorted(contents, reverse=True))}" in reason
+    assert to_entry({"path": "b.pdf", "text": "", "image": None}, "", LoadFailure("row", ""))["path"] == "b.pdf"
 
 
 @pytest.mark.parametrize("scheme", ["local://", "zip://star.png::file://", "dir://::file://"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from qwen3vl_ray import Embed, read
 
 from qwen3vl import Document, Embedder, Loader, MediaPolicy
+from qwen3vl.documents import LoadFailure
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -52,6 +54,26 @@ def test_files_that_cannot_be_loaded_are_rows_with_an_error(tmp_path: Path) -> N
     assert "not UTF-8" in rows["latin.txt"]["error"]
     assert rows["fine.txt"]["text"] == "a text"
     assert "table.csv" not in rows
+
+
+def test_a_name_that_is_not_utf8_is_the_failure_of_its_file(tmp_path: Path) -> None:
+    """As in one process; Arrow has no place for such names."""
+    (tmp_path / "fine.txt").write_text("a text")
+    for name in (b"caf\xe9.txt", b"caf\xe9.jsonl"):
+        try:
+            Path(os.fsdecode(os.fsencode(tmp_path / "_")[:-1] + name)).write_text('{"text": "another"}')
+        except OSError:
+            pytest.skip("this file system has only names in UTF-8")
+    failures = [item for item in Loader().load(tmp_path / "*.txt") if isinstance(item, LoadFailure)]
+    assert [failure.source for failure in failures] == [f"{tmp_path}/caf\\udce9.txt"]
+    rows = read([tmp_path / "*.txt", tmp_path / "caf*.jsonl", f"local://{tmp_path}/caf*.txt"]).take_all()
+    errors = sorted((row["source"], row["error"]) for row in rows if row["error"])
+    assert errors == [
+        (f"{tmp_path}/caf\\udce9.jsonl", f"the manifest cannot be read: {failures[0].reason}"),
+        (f"{tmp_path}/caf\\udce9.txt", failures[0].reason),
+        (f"local://{tmp_path}/caf\\udce9.txt", failures[0].reason),
+    ]
+    assert [row["text"] for row in rows if not row["error"]] == ["a text"]
 
 
 def test_an_object_store_is_read_under_its_urls(library_folder: Path, tiny_embedder: Embedder) -> None:
@@ -104,6 +126,24 @@ def test_manifests_name_documents_and_files(library_folder: Path, tmp_path: Path
     assert errors.keys() == {"manifest.jsonl#row=4", "manifest.jsonl#row=5", "manifest.parquet#row=3", "gone.jsonl#"}
     assert "no JSON" in errors["manifest.jsonl#row=5"]
     assert "cannot be read" in errors["gone.jsonl#"]
+
+
+def test_rows_that_no_table_can_hold_are_failures(tmp_path: Path) -> None:
+    lines = [
+        {"path": "a\ud800.png"},
+        {"path": 5},
+        {"source": "b\ud800", "text": ""},
+        {"text": "c\ud800"},
+        {"source": "d", "error": ["no text"]},
+        {"text": "a text"},
+    ]
+    (tmp_path / "list.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    rows = read(tmp_path / "list.jsonl").take_all()
+    assert [row["text"] for row in rows if not row["error"]] == ["a text"]
+    errors = [f"{row['source']} {row['locator']} {row['error']}" for row in rows if row["error"]]
+    assert len(errors) == 5
+    for named, error in zip(["a\\ud800.png", "row=2", "b\\ud800", "row=4", "row=5"], errors, strict=True):
+        assert named in error
 
 
 def test_an_empty_folder_is_an_empty_dataset(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from qwen3vl.cli.options import (
     DtypeOption,
     IsolatedOption,
     JsonOption,
+    MaxMediaOption,
     ModeName,
     RerankerAdapterOption,
     RerankerOption,
@@ -128,6 +129,7 @@ def eval_command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     isolated: IsolatedOption = False,
+    max_media: MaxMediaOption = 512,
     html: Annotated[
         str | None,
         typer.Option(
@@ -147,15 +149,14 @@ def eval_command(
     """
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.evaluate import GridChoice, run_eval
-        from qwen3vl.cli.models import ModelChoice
-        from qwen3vl.media.policy import MediaPolicy
+        from qwen3vl.cli.models import ModelChoice, media_policy
 
         code = run_eval(
             queries,
             split=split,
             locations=[expand_home(location) or "" for location in store],
             collection=collection,
-            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated), adapter),
+            choice=ModelChoice(model, device, dtype, media_policy(isolated=isolated, max_media=max_media), adapter),
             grid_choice=GridChoice(
                 modes=tuple(name.value for name in mode or ()),
                 dimensions=tuple(dimensions or ()),

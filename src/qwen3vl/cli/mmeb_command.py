@@ -14,6 +14,7 @@ from qwen3vl.cli.options import (
     DtypeOption,
     IsolatedOption,
     JsonOption,
+    MaxMediaOption,
     RerankerAdapterOption,
     VerboseOption,
     expand_home,
@@ -58,6 +59,7 @@ def mmeb_command(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     isolated: IsolatedOption = False,
+    max_media: MaxMediaOption = 512,
     rerank: Annotated[
         bool,
         typer.Option(
@@ -103,15 +105,14 @@ def mmeb_command(
     """
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.mmeb import RerankChoice, run_mmeb
-        from qwen3vl.cli.models import ModelChoice
-        from qwen3vl.media.policy import MediaPolicy
+        from qwen3vl.cli.models import ModelChoice, media_policy
 
         wants_reranker = rerank or bool(reranker or reranker_adapter)
         code = run_mmeb(
             data,
             out,
             datasets=[name for names in datasets or () for name in names.split(",")],
-            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated), adapter),
+            choice=ModelChoice(model, device, dtype, media_policy(isolated=isolated, max_media=max_media), adapter),
             rerank=RerankChoice(reranker, reranker_adapter, top_k) if wants_reranker else None,
             pickles=pickles,
             console=console,

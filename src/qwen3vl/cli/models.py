@@ -37,6 +37,19 @@ class ModelChoice:
     adapter: str | None = None
 
 
+def media_policy(*, isolated: bool, max_media: int) -> MediaPolicy:
+    """Return the media policy of a command.
+
+    Args:
+        isolated: The option `--isolated`.
+        max_media: The option `--max-media`, in MiB.
+
+    Returns:
+        The policy.
+    """
+    return MediaPolicy(isolated=isolated, max_bytes=max_media * 2**20)
+
+
 def open_embedder(choice: ModelChoice, stored: Recipe | None, **settings: Any) -> Embedder:
     """Load the embedding model of a command.
 

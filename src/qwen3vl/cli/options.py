@@ -234,6 +234,16 @@ IsolatedOption: TypeAlias = Annotated[
         rich_help_panel=DOCUMENTS_PANEL,
     ),
 ]
+MaxMediaOption: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--max-media",
+        metavar="MIB",
+        min=1,
+        help="Maximum size of an image, PDF, video or text in MiB (MediaPolicy.max_bytes).",
+        rich_help_panel=DOCUMENTS_PANEL,
+    ),
+]
 JsonOption: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON on standard output.", rich_help_panel=OUTPUT_PANEL)
 ]

@@ -25,6 +25,7 @@ from qwen3vl.cli.options import (
     JsonOption,
     KindOption,
     LanguageOption,
+    MaxMediaOption,
     ModeOption,
     QuantizationOption,
     RayOption,
@@ -94,20 +95,20 @@ def index(
     dtype: DtypeOption = "auto",
     ray: RayOption = None,
     isolated: IsolatedOption = False,
+    max_media: MaxMediaOption = 512,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Embed files into a store. A second run embeds only what is new."""
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
         from qwen3vl.cli.index import run_index
-        from qwen3vl.cli.models import ModelChoice
-        from qwen3vl.media.policy import MediaPolicy
+        from qwen3vl.cli.models import ModelChoice, media_policy
 
         code = run_index(
             paths,
             location=store,
             collection=collection,
-            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated), adapter),
+            choice=ModelChoice(model, device, dtype, media_policy(isolated=isolated, max_media=max_media), adapter),
             revision=revision,
             dimensions=dimensions,
             segment_seconds=segment,
@@ -163,6 +164,7 @@ def search(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "auto",
     isolated: IsolatedOption = False,
+    max_media: MaxMediaOption = 512,
     html: Annotated[
         str | None,
         typer.Option(
@@ -177,16 +179,15 @@ def search(
 ) -> None:
     """Find what matches a text, an image, or both."""
     with command_output(as_json=json, verbose=verbose or context.obj) as console:
-        from qwen3vl.cli.models import ModelChoice
+        from qwen3vl.cli.models import ModelChoice, media_policy
         from qwen3vl.cli.search import run_search
-        from qwen3vl.media.policy import MediaPolicy
 
         code = run_search(
             query,
             image=image,
             location=store,
             collection=collection,
-            choice=ModelChoice(model, device, dtype, MediaPolicy(isolated=isolated), adapter),
+            choice=ModelChoice(model, device, dtype, media_policy(isolated=isolated, max_media=max_media), adapter),
             rerank=rerank or bool(reranker or reranker_adapter),
             reranker=reranker,
             reranker_adapter=reranker_adapter,

@@ -49,14 +49,15 @@ def find_files(path: str, exclude: Sequence[Path]) -> Iterator[Path | LoadFailur
 
     Args:
         path: A folder, a file or a glob pattern, after `expand_user`.
-        exclude: Folders that are not entered.
+        exclude: Folders that are not entered, and in which no file matches a pattern.
 
     Yields:
         Absolute paths; a folder's files come before its subfolders, each sorted by name. Failures are folders that
         cannot be read and paths that do not exist; links to folders are not followed.
     """
+    excluded = {_resolve(folder) for folder in exclude}
     if os.path.isdir(path):
-        yield from _walk(_resolve(path), {_resolve(folder) for folder in exclude})
+        yield from _walk(_resolve(path), excluded)
     elif os.path.lexists(path):
         target = _resolve(path)
         if os.path.lexists(target):  # also a link of a loop, which is an error when it is opened
@@ -66,9 +67,10 @@ def find_files(path: str, exclude: Sequence[Path]) -> Iterator[Path | LoadFailur
             yield LoadFailure(absolute_name(path), reason)
     else:
         is_empty = True
-        for match in _match(path) if glob.has_magic(path) else ():
+        for match in _match(path, excluded) if glob.has_magic(path) else ():
             is_empty = False
-            yield match
+            if not (isinstance(match, Path) and any(map(match.is_relative_to, excluded))):
+                yield match
         if is_empty:
             reason = "there is no such file or folder, and no file matches it as a pattern; check the path"
             yield LoadFailure(absolute_name(path), reason)
@@ -106,13 +108,16 @@ def _visit(entry: os.DirEntry[str], subfolders: list[Path]) -> Iterator[Path | S
         yield Path(entry.path)
 
 
-def _match(pattern: str) -> Iterator[Path | LoadFailure]:
-    """Yield the files that match a pattern. In place of `**`, trees of any depth are walked, each folder once."""
+def _match(pattern: str, excluded: set[Path]) -> Iterator[Path | LoadFailure]:
+    """Yield the files that match a pattern. In place of `**`, trees of any depth are walked, each folder once.
+
+    Excluded folders are not walked; what matches in them by name is yielded.
+    """
     pending = [(_resolve("."), Path(pattern).parts)]
     visited = set()
     while pending:
         step = pending.pop()
-        if step not in visited:
+        if step not in visited and step[0] not in excluded:
             visited.add(step)
             next_steps: list[tuple[Path, tuple[str, ...]]] = []
             yield from attempt(str(step[0]), _match_within, *step, next_steps)
@@ -130,9 +135,11 @@ def _match_within(
     end = parts.index("**") if "**" in parts else len(parts)
     for match in sorted(glob.glob(str(Path(*parts[:end])), root_dir=folder)):
         path = folder / match
+        if os.path.isdir(path) != bool(parts[end:]):
+            continue  # a folder in place of a file, or a file in place of a folder
         if parts[end:]:
             next_steps.append((_resolve(path), parts[end:]))
-        elif not os.path.isdir(path):
+        else:
             yield _resolve(path)
 
 

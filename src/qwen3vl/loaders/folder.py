@@ -36,11 +36,12 @@ class Loader:
         segment_seconds: Longer videos are cut into equal parts of about this duration.
         passage_chars: Maximum number of characters of a passage of text.
         fuse_page_text: Whether a PDF page's text is embedded together with its image, or only stored beside it.
-        exclude: Folders that are not entered, such as that of the vector store.
+        exclude: Folders that are not entered, such as that of the vector store. A file in them is loaded only if it is
+            named itself.
         policy: Limits on files and sizes.
 
     Raises:
-        ValueError: `passage_chars` is less than 1.
+        ValueError: `segment_seconds` is not positive, or `passage_chars` is less than 1.
 
     Example:
         ```python
@@ -56,6 +57,8 @@ class Loader:
     policy: MediaPolicy = DEFAULT_POLICY
 
     def __post_init__(self) -> None:
+        if not self.segment_seconds > 0:  # also if it is NaN
+            raise ValueError(f"segment_seconds is {self.segment_seconds}; it must be a positive number of seconds")
         if self.passage_chars < 1:
             raise ValueError(f"passage_chars is {self.passage_chars}; it must be at least 1")
 

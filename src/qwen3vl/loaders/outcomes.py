@@ -51,7 +51,7 @@ def attempt(
 
 
 def storable_name(path: str) -> str:
-    r"""Return a path as valid Unicode: bytes of a file name that are not UTF-8 are escaped as `\xe9` and the like.
+    r"""Return a path as valid Unicode: bytes of a file name that are not UTF-8 are escaped as `\udce9` and the like.
 
     Args:
         path: A path, perhaps with surrogates for such bytes.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 from uuid import NAMESPACE_OID, uuid5
 
 from langchain_core.documents import Document as LangChainDocument
@@ -28,6 +29,9 @@ _IDS_IN_MESSAGE = 5
 _ERRORS_IN_MESSAGE = 5
 
 AnyDocument: TypeAlias = LangChainDocument | Document
+OnError: TypeAlias = Literal["raise", "skip"]
+"""What to do with documents that cannot be embedded: raise a `BatchError` at the end, or log and leave them out."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,18 +169,38 @@ class AddProgress:
                 error.add_note(f"except those that could not be embedded: {failures}")
             raise
 
-    def ids_or_raise(self) -> list[str]:
-        """Return the ids of all documents.
+    def finish(self, on_error: OnError) -> list[str]:
+        """Return the ids of the documents that were written.
+
+        Args:
+            on_error: What to do if documents could not be embedded.
 
         Returns:
             The ids, in the order of the documents.
 
         Raises:
-            BatchError: Documents could not be embedded.
+            BatchError: Documents could not be embedded, and `on_error` is `"raise"`.
+            ValueError: `on_error` has another value.
         """
-        if self.errors:
+        check_on_error(on_error)
+        if self.errors and on_error == "raise":
             raise BatchError(self.errors, self.ids)
+        for error in self.errors:
+            log.warning("not added: %s", error)
         return [document_id for document_id in self.ids if document_id is not None]
+
+
+def check_on_error(on_error: OnError) -> None:
+    """Check what is to be done with documents that cannot be embedded.
+
+    Args:
+        on_error: The value.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    if on_error not in get_args(OnError):
+        raise ValueError(f'on_error is {on_error!r}; it must be "raise" or "skip"')
 
 
 def _document_id(document: LangChainDocument) -> str:

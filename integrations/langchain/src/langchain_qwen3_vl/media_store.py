@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
-from langchain_qwen3_vl.batches import AddProgress, EmbeddedBatch, document_of, with_ids
+from langchain_qwen3_vl.batches import AddProgress, EmbeddedBatch, OnError, check_on_error, document_of, with_ids
 from langchain_qwen3_vl.precomputed import is_precomputed
 from langchain_qwen3_vl.vector_stores import (
     awrite_documents,
@@ -21,7 +21,7 @@ from langchain_qwen3_vl.vector_stores import (
 )
 from qwen3vl.errors import StoreError
 
-StoreT = TypeVar("StoreT", bound=VectorStore)
+StoreT = TypeVar("StoreT", bound="Qwen3VLVectorStore")
 
 
 class Qwen3VLVectorStore(VectorStore):
@@ -32,8 +32,14 @@ class Qwen3VLVectorStore(VectorStore):
     LangChain's `index` and `ParentDocumentRetriever` included. Searching is the store's own. The store must be created
     with `Qwen3VLEmbeddings`, or with a `CacheBackedEmbeddings` around them.
 
-    Documents that cannot be embedded do not stop the others; they are in the `BatchError` that is raised at the end.
-    A document without an id gets a UUID of its text and metadata, so that adding it again replaces it.
+    Documents that cannot be embedded do not stop the others. A document without an id gets a UUID of its text and
+    metadata, so that adding it again replaces it.
+
+    Attributes:
+        on_error: What is done with documents that cannot be embedded. `"raise"`: they are in the `BatchError` that is
+            raised after the others are written, which ends LangChain's `index` there. `"skip"`: they are named in the
+            log and left out. It can be set in the class and in the object; the methods that create a store read that
+            of the class.
 
     Example:
         ```python
@@ -56,6 +62,8 @@ class Qwen3VLVectorStore(VectorStore):
         ```
     """
 
+    on_error: OnError = "raise"
+
     def add_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
         """Embed documents by their text and media, and add them.
 
@@ -65,11 +73,11 @@ class Qwen3VLVectorStore(VectorStore):
             **kwargs: Further arguments of the store's method.
 
         Returns:
-            The ids of the documents, in their order.
+            The ids of the documents that are written, in their order.
 
         Raises:
-            BatchError: Documents cannot be embedded. The others are written; `results` has their ids, with None for
-                those that failed.
+            BatchError: Documents cannot be embedded, and `on_error` is `"raise"`. The others are written; `results` has
+                their ids, with None for those that failed.
             StoreError: The store does not embed with `Qwen3VLEmbeddings`, or changes texts before it embeds them.
         """
         documents = list(documents)  # a generator is read twice here
@@ -79,6 +87,7 @@ class Qwen3VLVectorStore(VectorStore):
             self,
             with_ids(documents, ids),
             lambda target, batch: target.add_documents(batch.documents, ids=batch.ids, **kwargs),
+            on_error=self.on_error,
         )
 
     async def aadd_documents(self, documents: list[Document], ids: list[str] | None = None, **kwargs: Any) -> list[str]:
@@ -103,6 +112,7 @@ class Qwen3VLVectorStore(VectorStore):
             self,
             with_ids(documents, ids),
             lambda target, batch: target.aadd_documents(batch.documents, ids=batch.ids, **kwargs),
+            on_error=self.on_error,
         )
 
     def add_texts(
@@ -123,7 +133,7 @@ class Qwen3VLVectorStore(VectorStore):
             **kwargs: Further arguments of the store's method.
 
         Returns:
-            The ids of the texts, in their order.
+            The ids of the texts that are written, in their order.
 
         Raises:
             BatchError: As for `add_documents`.
@@ -135,6 +145,7 @@ class Qwen3VLVectorStore(VectorStore):
                 self,
                 _to_documents(texts, metadatas, ids),
                 lambda target, batch: target.add_texts(*_columns(batch), *args, **kwargs),
+                on_error=self.on_error,
             )
         if getattr(super().add_texts, "__func__", None) is VectorStore.add_texts:
             # The base class would call `add_documents` with new documents, whose texts have lost their vectors.
@@ -173,6 +184,7 @@ class Qwen3VLVectorStore(VectorStore):
                 self,
                 _to_documents(texts, metadatas, ids),
                 lambda target, batch: target.aadd_texts(*_columns(batch), *args, **kwargs),
+                on_error=self.on_error,
             )
         if getattr(super().aadd_texts, "__func__", None) is not VectorStore.aadd_texts:
             if args:
@@ -205,7 +217,10 @@ class Qwen3VLVectorStore(VectorStore):
             update(ids, documents)
             return
         write_documents(
-            self, with_ids(documents, ids), lambda target, batch: target.update_documents(batch.ids, batch.documents)
+            self,
+            with_ids(documents, ids),
+            lambda target, batch: target.update_documents(batch.ids, batch.documents),
+            on_error=self.on_error,
         )
 
     @classmethod
@@ -221,13 +236,16 @@ class Qwen3VLVectorStore(VectorStore):
             The store.
 
         Raises:
-            BatchError: Documents cannot be embedded. The others are written. To keep a store in memory nevertheless,
-                create it first, and call `add_documents`.
+            BatchError: Documents cannot be embedded, and `on_error` of the class is `"raise"`. The others are written.
+                To keep a store in memory nevertheless, create it first, and call `add_documents`, or set `"skip"`.
+                Also if no document can be embedded; the store is not created then.
             StoreError: The embeddings are others, the store is a sparse one, or it changes texts before it embeds them.
         """
         require_dense(cls, kwargs.get("retrieval_mode"))
+        check_on_error(cls.on_error)
         progress = AddProgress(_require_media_embeddings(embedding))
         embedded = progress.embed(with_ids(list(documents), kwargs.pop("ids", None)))
+        _check_any(progress, embedded)
         store = super().from_documents(embedded.documents, progress.embeddings, ids=embedded.ids, **kwargs)
         return _finish(store, embedding, progress, embedded)
 
@@ -248,10 +266,18 @@ class Qwen3VLVectorStore(VectorStore):
             StoreError: As for `from_documents`.
         """
         require_dense(cls, kwargs.get("retrieval_mode"))
+        check_on_error(cls.on_error)
         progress = AddProgress(_require_media_embeddings(embedding))
         embedded = await progress.aembed(with_ids(list(documents), kwargs.pop("ids", None)))
+        _check_any(progress, embedded)
         store = await super().afrom_documents(embedded.documents, progress.embeddings, ids=embedded.ids, **kwargs)
         return _finish(store, embedding, progress, embedded)
+
+
+def _check_any(progress: AddProgress, embedded: EmbeddedBatch) -> None:
+    """Check that there is something to create a store of: FAISS does not create an empty one."""
+    if progress.errors and not embedded.documents:
+        progress.finish("raise")
 
 
 def _finish(store: StoreT, embedding: Embeddings, progress: AddProgress, embedded: EmbeddedBatch) -> StoreT:
@@ -259,7 +285,7 @@ def _finish(store: StoreT, embedding: Embeddings, progress: AddProgress, embedde
     embedded.check_taken(store)
     if embedding is not progress.embeddings:
         replace_embeddings(store, progress.embeddings, embedding)
-    progress.ids_or_raise()
+    progress.finish(store.on_error)
     return store
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from langchain_core.vectorstores import VectorStore
 
-from langchain_qwen3_vl.batches import AddProgress, AnyDocument, EmbeddedBatch
+from langchain_qwen3_vl.batches import AddProgress, AnyDocument, EmbeddedBatch, OnError, check_on_error
 from langchain_qwen3_vl.embeddings import Qwen3VLEmbeddings
 from qwen3vl.concurrency.executor import run_in_executor
 from qwen3vl.errors import StoreError
@@ -34,7 +34,8 @@ def add_documents(
     Args:
         store: Any `VectorStore` that was created with `Qwen3VLEmbeddings`, or with a `CacheBackedEmbeddings` around
             them, and passes texts unchanged to it, as QdrantVectorStore, Chroma, InMemoryVectorStore, FAISS and most
-            others do. The cache is not used, because it knows documents only by their texts.
+            others do. The cache is not used, because it knows documents only by their texts. A FAISS store does not
+            replace documents; those that are written again are deleted from it first.
         documents: Any number of documents; `batch_size` of them are read, embedded and written at a time. A document
             without an id gets a UUID of its text and metadata, so that adding it again replaces it.
         embeddings: The store's embeddings, for stores whose `embeddings` property is None.
@@ -115,6 +116,7 @@ def write_documents(
     embeddings: Qwen3VLEmbeddings | None = None,
     *,
     batch_size: int = BATCH_SIZE,
+    on_error: OnError = "raise",
 ) -> list[str]:
     """Embed documents in batches, and pass each batch to a function that writes it.
 
@@ -124,27 +126,30 @@ def write_documents(
         write: Writes a batch to the store that is its first argument: `store`, or a shallow copy of it.
         embeddings: As for `add_documents`.
         batch_size: As for `add_documents`.
+        on_error: What to do with documents that cannot be embedded.
 
     Returns:
-        The ids of the documents, in their order.
+        The ids of the documents that are written, in their order.
 
     Raises:
-        BatchError: As for `add_documents`.
+        BatchError: As for `add_documents`, if `on_error` is `"raise"`.
         StoreError: As for `add_documents`.
         RecipeError: As for `add_documents`.
         ValueError: As for `add_documents`.
         Exception: As for `add_documents`.
     """
     _check_batch_size(batch_size)
+    check_on_error(on_error)
     progress = AddProgress(_store_embeddings(store, embeddings))
-    target = _write_target(store, progress.embeddings)
     for batch in _batches(documents, batch_size):
         embedded = progress.embed(batch)
         with progress.notes_on_errors():
             if embedded.documents:
-                write(target, embedded)
+                if not _replaces(store):
+                    _delete_older(store, embedded.ids)
+                write(_write_target(store, progress.embeddings), embedded)
                 embedded.check_taken(store)
-    return progress.ids_or_raise()
+    return progress.finish(on_error)
 
 
 async def awrite_documents(
@@ -154,6 +159,7 @@ async def awrite_documents(
     embeddings: Qwen3VLEmbeddings | None = None,
     *,
     batch_size: int = BATCH_SIZE,
+    on_error: OnError = "raise",
 ) -> list[str]:
     """Write documents as `write_documents` does, without blocking the event loop.
 
@@ -163,27 +169,30 @@ async def awrite_documents(
         write: As for `write_documents`, a coroutine function.
         embeddings: As for `add_documents`.
         batch_size: As for `add_documents`.
+        on_error: As for `write_documents`.
 
     Returns:
-        The ids of the documents, in their order.
+        As `write_documents` returns.
 
     Raises:
-        BatchError: As for `add_documents`.
+        BatchError: As for `write_documents`.
         StoreError: As for `add_documents`.
         RecipeError: As for `add_documents`.
         ValueError: As for `add_documents`.
         Exception: As for `add_documents`.
     """
     _check_batch_size(batch_size)
+    check_on_error(on_error)
     progress = AddProgress(await run_in_executor(_store_embeddings, store, embeddings))
-    target = _write_target(store, progress.embeddings)
     async for batch in _abatches(documents, batch_size):
         embedded = await progress.aembed(batch)
         with progress.notes_on_errors():
             if embedded.documents:
-                await write(target, embedded)
+                if not _replaces(store):
+                    await asyncio.to_thread(_delete_older, store, embedded.ids)
+                await write(_write_target(store, progress.embeddings), embedded)
                 embedded.check_taken(store)
-    return progress.ids_or_raise()
+    return progress.finish(on_error)
 
 
 def media_embeddings(embeddings: object) -> Qwen3VLEmbeddings | None:
@@ -237,11 +246,28 @@ def replace_embeddings(store: VectorStore, old: object, new: object) -> None:
         setattr(store, name, new)
 
 
+def _replaces(store: VectorStore) -> bool:
+    """Return whether a store replaces documents that are written again, as LangChain requires of all.
+
+    FAISS appends their vectors to its index, and then raises an error for their ids: from there on its hits belong to
+    other documents.
+    """
+    return all(parent.__name__ != "FAISS" for parent in type(store).__mro__)
+
+
+def _delete_older(store: VectorStore, ids: list[str]) -> None:
+    """Delete the documents with these ids from a store that would not replace them."""
+    # One by one, because documents of stores that older versions have saved have no id.
+    if older := [document_id for document_id in ids if store.get_by_ids([document_id])]:
+        store.delete(older)
+
+
 def _write_target(store: VectorStore, embeddings: Qwen3VLEmbeddings) -> VectorStore:
     """Return the store, or a shallow copy of it that embeds without the cache around its embeddings.
 
     A `CacheBackedEmbeddings` knows vectors by texts: it would return the vector of an equal text for a document with
-    an image, and keep the document's vector for the text. The copy writes to the same database.
+    an image, and keep the document's vector for the text. The copy writes to the same database. It is made for each
+    batch, because a deletion may give the store other objects than those that an earlier copy holds.
     """
     cached = store.embeddings
     if cached is None or cached is embeddings:

@@ -109,7 +109,19 @@ def file_of(row: Mapping[str, Any]) -> str | None:
 
     Returns:
         Its `path`, or its `source` if it has neither text nor media; None if the row is a document itself.
+
+    Raises:
+        InputError: It has a `path` and content of its own.
     """
-    if any(row.get(name) for name in ("text", "image", "video", ERROR)):
+    if row.get(ERROR):
+        return None
+    contents = [name for name in ("text", "image", "video") if row.get(name)]
+    if contents and row.get("path"):
+        raise InputError(
+            f"the row has a path and {' and '.join(contents)}, and is either a file to load or a document: for a "
+            "document with this image or video, name it by image or video in place of path; for a text about a file, "
+            "name the file by source; for the file alone, leave the others out"
+        )
+    if contents:
         return None
     return row.get("path") or row.get("source") or None

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from qwen3vl.documents import LoadFailure
 from qwen3vl.errors import InputError
+from qwen3vl.loaders.outcomes import storable_name
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, document_of, documents_table, file_of, metadata_of
 from qwen3vl_ray.objects import open_filesystem
 from qwen3vl_ray.rows import MANIFEST
@@ -24,6 +25,8 @@ MANIFEST_SUFFIXES = frozenset({".parquet", ".jsonl", ".ndjson"})
 """Suffixes of paths that are read as manifests."""
 ENTRY_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("path", pa.string()))
 """Columns of rows that are documents, failures, or files to load."""
+MANIFEST_SCHEMA = pa.schema([("manifest", pa.string()), ("error", pa.string())])
+"""Columns of rows that are manifests: the path or URL, and why it is not read."""
 _ROWS = 1024
 _ABSOLUTE = re.compile(r"[a-z][a-z0-9+.-]*:|[/\\]", re.IGNORECASE)
 """The beginning of absolute paths (also of Windows), URLs and data URIs."""
@@ -33,19 +36,22 @@ def read_manifest(batch: pa.Table) -> Iterator[pa.Table]:
     """Read manifests.
 
     Args:
-        batch: Rows with the path or URL of a `manifest`.
+        batch: Rows with the columns of `MANIFEST_SCHEMA`; `error` may be missing.
 
     Yields:
         Rows with the columns of `ENTRY_SCHEMA`. A row that is no document, and a manifest that cannot be read, are rows
         with an error.
     """
-    for manifest in batch["manifest"].to_pylist():
-        rows = _entries(manifest)
+    for manifest in batch.to_pylist():
+        rows = _entries(manifest["manifest"], manifest.get("error"))
         while chunk := list(islice(rows, _ROWS)):
             yield pa.Table.from_pylist(chunk, ENTRY_SCHEMA)
 
 
-def _entries(manifest: str) -> Iterator[dict[str, Any]]:
+def _entries(manifest: str, error: str | None) -> Iterator[dict[str, Any]]:
+    if error is not None:
+        yield _to_failure(LoadFailure(manifest, f"the manifest cannot be read: {error}"))
+        return
     base = posixpath.dirname(manifest.replace("\\", "/"))
     try:
         for number, row in enumerate(_rows(manifest), 1):
@@ -91,17 +97,28 @@ def to_entry(row: Any, base: str, failure: LoadFailure) -> dict[str, Any]:
         if not isinstance(row, Mapping):
             raise InputError('it is no mapping of values by column; write {"path": …} or the fields of a document')
         if row.get("error"):
-            return {name: row.get(name) for name in ("source", "locator", "error")}
+            return _check_types({name: row.get(name) for name in ("source", "locator", "error")})
         if (path := file_of(row)) is not None:
             others = {key: value for key, value in row.items() if key != "path"}
-            return {"path": _join(base, path), "metadata": json.dumps(metadata_of(others))}
+            return _check_types({"path": _join(base, path), "metadata": json.dumps(metadata_of(others))})
         references = {key: _join(base, row[key]) for key in ("image", "video") if row.get(key)}
         return documents_table([document_of({**row, **references})]).to_pylist()[0]  # type: ignore[no-any-return]
     except (InputError, TypeError, ValueError, pa.ArrowException) as error:
         if isinstance(row, Mapping) and (source := _source_of(row, base)):
             reason = str(error) if source == failure.source else f"{failure.name}: {error}"
-            return {"source": source, "locator": None, "error": reason}
+            return {"source": storable_name(source), "locator": None, "error": storable_name(reason)}
         return _to_failure(replace(failure, reason=str(error)))
+
+
+def _check_types(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a row if it can be in a table; otherwise one row would end the run."""
+    for name, value in entry.items():
+        if isinstance(value, str) and storable_name(value) != value:
+            raise InputError(
+                f"its {name} {storable_name(value)} is not valid Unicode; rename the file, or correct the row"
+            )
+    pa.Table.from_pylist([entry], ENTRY_SCHEMA)
+    return entry
 
 
 def _source_of(row: Mapping[str, Any], base: str) -> str:
@@ -115,7 +132,8 @@ def _source_of(row: Mapping[str, Any], base: str) -> str:
 
 def _to_failure(failure: LoadFailure) -> dict[str, Any]:
     """Return the failure of documents of unknown sources."""
-    return {"source": failure.source, "locator": failure.locator, "error": failure.reason, "kind": MANIFEST}
+    reason = storable_name(failure.reason)
+    return {"source": failure.source, "locator": failure.locator, "error": reason, "kind": MANIFEST}
 
 
 def _join(base: str, reference: str) -> str:

@@ -12,6 +12,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import FileSystem
 
 from qwen3vl.documents import LoadFailure
+from qwen3vl.loaders.outcomes import storable_name
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss", "oss", "local"})
 """Schemes of URLs that are opened under a policy with folders. The files of `local` are those of this machine."""
@@ -65,9 +66,8 @@ def find_objects(url: str) -> Iterator[str | LoadFailure]:
         is_pattern = any(character in root for character in "*?[")
         names = sorted(filesystem.glob(root) if is_pattern else filesystem.find(root))
     except Exception as error:  # libraries of stores raise anything
-        yield LoadFailure(
-            url, f"it cannot be listed: {type(error).__name__}: {error}; check the URL and the credentials"
-        )
+        reason = f"it cannot be listed: {type(error).__name__}: {error}; check the URL and the credentials"
+        yield LoadFailure(storable_name(url), storable_name(reason))
         return
     found = False
     for name in names:
@@ -76,9 +76,13 @@ def find_objects(url: str) -> Iterator[str | LoadFailure]:
         )
         if not any(part.startswith(".") for part in PurePosixPath(relative).parts):
             found = True
-            yield f"{scheme}{name}"
+            found_url = f"{scheme}{name}"
+            if (stored := storable_name(found_url)) == found_url:
+                yield found_url
+            else:  # as `Loader.load_file` says it of a path
+                yield LoadFailure(stored, "its name is not valid UTF-8; rename it")
     if not found:
-        yield LoadFailure(url, "there is no such file, and none below it; check the URL")
+        yield LoadFailure(storable_name(url), "there is no such file, and none below it; check the URL")
 
 
 def split_fragment(reference: str) -> tuple[str, str]:

@@ -20,10 +20,11 @@ from ray.data import Dataset
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import InputError
 from qwen3vl.loaders import Loader, Skipped
+from qwen3vl.loaders.outcomes import storable_name
 from qwen3vl_ray.crashes import CrashGuard
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, documents_table
 from qwen3vl_ray.downloads import Downloads
-from qwen3vl_ray.manifests import ENTRY_SCHEMA, MANIFEST_SUFFIXES, read_manifest
+from qwen3vl_ray.manifests import ENTRY_SCHEMA, MANIFEST_SCHEMA, MANIFEST_SUFFIXES, read_manifest
 from qwen3vl_ray.objects import find_objects, is_object
 from qwen3vl_ray.pools import check_connection
 
@@ -78,7 +79,7 @@ def read_files(paths: Paths, loader: Loader, *, keep_skipped: bool) -> Dataset:
     manifests = [name for name in names if PurePath(name).suffix.lower() in MANIFEST_SUFFIXES]
     entries = _find([name for name in names if name not in manifests], loader)
     if manifests:
-        tables = [pa.table({"manifest": [found]}) for found in _find_manifests(manifests, loader)]
+        tables = [pa.Table.from_pylist([row], MANIFEST_SCHEMA) for row in _find_manifests(manifests, loader)]
         of_manifests = ray.data.from_arrow(tables).map_batches(read_manifest, batch_size=1, batch_format="pyarrow")
         # A manifest is read by one task, and its files are loaded by many.
         of_manifests = of_manifests.repartition(target_num_rows_per_block=_ROWS)
@@ -108,22 +109,36 @@ def _load_guarded(batch: pa.Table, load: Callable[[pa.Table], Iterator[pa.Table]
 def _find(names: list[str], loader: Loader) -> Dataset:
     """Return the files to load as a dataset: a block for each task."""
     items = chain.from_iterable(find_objects(name) if is_object(name) else loader.find(name) for name in names)
-    found = [str(item) if isinstance(item, Path) else item for item in items]
+    found = list(chain.from_iterable(_name_item(item, loader) for item in items))
     size = max(_MIN_FILES, math.ceil(len(found) / _MAX_TASKS))
     chunks = (found[start : start + size] for start in range(0, max(len(found), 1), size))
     return ray.data.from_arrow([_to_table(chunk) for chunk in chunks])
 
 
-def _to_table(found: Iterable[str | LoadFailure | Skipped]) -> pa.Table:
+def _name_item(
+    item: Path | str | LoadFailure | Skipped, loader: Loader
+) -> Iterable[str | Document | LoadFailure | Skipped]:
+    """Return what is found, a path as a str; in place of one that is not UTF-8, which Arrow refuses, its failure."""
+    if not isinstance(item, Path):
+        return [item]
+    # The loader opens no file of such a name.
+    return [str(item)] if storable_name(str(item)) == str(item) else loader.load_file(item)
+
+
+def _to_table(found: Iterable[str | Document | LoadFailure | Skipped]) -> pa.Table:
     rows = [{"path": item} if isinstance(item, str) else documents_table([item]).to_pylist()[0] for item in found]
     return pa.Table.from_pylist(rows, ENTRY_SCHEMA)
 
 
-def _find_manifests(names: list[str], loader: Loader) -> Iterator[str]:
-    """Yield manifests; what cannot be found fails when it is read."""
+def _find_manifests(names: list[str], loader: Loader) -> Iterator[dict[str, str | None]]:
+    """Yield a row for each manifest; one that cannot be found has an `error`, and is not read."""
     for name in names:
-        for found in find_objects(name) if is_object(name) else loader.find(name):
-            yield str(found) if isinstance(found, (str, Path)) else found.source
+        for item in find_objects(name) if is_object(name) else loader.find(name):
+            for found in _name_item(item, loader):
+                if isinstance(found, str):
+                    yield {"manifest": found}
+                else:
+                    yield {"manifest": found.source, "error": found.reason if isinstance(found, LoadFailure) else None}
 
 
 def load_entries(batch: pa.Table, loader: Loader, keep_skipped: bool) -> Iterator[pa.Table]:

@@ -14,7 +14,13 @@ from llama_index.embeddings.qwen3_vl._frame_lookup import nodes_being_embedded, 
 from llama_index.embeddings.qwen3_vl.batching import InputType
 from llama_index.embeddings.qwen3_vl.cache import CachedInputs, cache_key, item_digest
 from llama_index.embeddings.qwen3_vl.media_methods import MediaMethods
-from llama_index.embeddings.qwen3_vl.nodes import as_storable, has_inline_media, node_input, node_input_or_error
+from llama_index.embeddings.qwen3_vl.nodes import (
+    as_storable,
+    has_inline_media,
+    node_input,
+    node_input_or_error,
+    with_source,
+)
 from llama_index.embeddings.qwen3_vl.results import EmbedResult
 from llama_index.embeddings.qwen3_vl.settings import MODEL_DESCRIPTION, LlamaIndexModelSettings
 from llama_index.embeddings.qwen3_vl.text_methods import TextMethods
@@ -53,7 +59,8 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         document_instruction: Instruction for documents; None means the model's default.
         embed_batch_size: Maximum number of inputs between two events. The engine makes its own batches, by tokens.
         on_error: What happens to a node that cannot be embedded, where nodes are passed, as in pipelines: `"raise"`
-            raises a `BatchError` after all other nodes are done; `"skip"` leaves the node out and logs a warning.
+            raises a `BatchError` after all other nodes are done; `"skip"` leaves the node out and logs a warning. The
+            docstore and the cache of a pipeline take it for done, and never try it again.
         lookup_nodes: Whether to look up the nodes in the frames of LlamaIndex's functions that pass only their texts:
             those that `VectorStoreIndex(nodes)` and the cache of an `IngestionPipeline` call. If False, these texts
             are embedded as texts, and the cache ignores media.
@@ -111,7 +118,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
     on_error: Literal["raise", "skip"] = Field(
         default="raise",
         description='What happens to a passed node that cannot be embedded: "raise" raises a BatchError, "skip" '
-        "leaves it out and logs a warning.",
+        "leaves it out and logs a warning; the docstore and the cache of a pipeline take it for done.",
     )
     lookup_nodes: bool = Field(
         default=True,
@@ -175,7 +182,8 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
 
         Returns:
             The nodes, without those that failed if `on_error` is `"skip"`. Nodes that LlamaIndex would not store
-            completely are replaced by copies with further metadata.
+            completely are replaced by copies with further metadata, and nodes without a source (`ref_doc_id`) by copies
+            that are their own: vector stores delete by it.
 
         Raises:
             BatchError: Nodes cannot be embedded and `on_error` is `"raise"`.
@@ -212,7 +220,7 @@ class Qwen3VLEmbedding(LlamaIndexModelSettings, TextMethods, MediaMethods):
         for node, value, vector in zip(nodes, inputs, result.vectors, strict=True):
             if vector is not None:
                 node.embedding = vector
-                embedded.append(as_storable(node, value, self.media_keys))
+                embedded.append(with_source(as_storable(node, value, self.media_keys)))
         if num_inline := sum(map(has_inline_media, nodes)):
             log.warning(
                 "%d nodes have media as bytes, which most stores do not keep: give them a path or a URL", num_inline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
-from llama_index.core.schema import BaseNode, ImageNode, MediaResource, MetadataMode, Node, TextNode
+from llama_index.core.schema import BaseNode, ImageNode, MediaResource, MetadataMode, Node, NodeRelationship, TextNode
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
@@ -182,6 +182,25 @@ def as_storable(node: BaseNode, value: dict[str, Any], keys: MediaKeys) -> BaseN
     if isinstance(node, Node):  # without text, the metadata of a `Node` do not count as content
         update["text_resource"] = MediaResource(text=kind)
     return node.model_copy(update=update)
+
+
+def with_source(node: BaseNode) -> BaseNode:
+    """Return a node that has a source: itself if it has none, as LlamaIndex's splitters set it.
+
+    Vector stores delete nodes by the id of their source, and an ingestion pipeline asks for that of the nodes that it
+    was given. What it was given itself must have no source: LlamaIndex's docstore cannot delete a node that is its own.
+
+    Args:
+        node: The node.
+
+    Returns:
+        The node, or a copy with the same id.
+    """
+    if node.source_node is not None:
+        return node
+    # The metadata are those of the node: an image in them as a data URI would be stored twice.
+    source = node.as_related_node_info().model_copy(update={"metadata": {}})
+    return node.model_copy(update={"relationships": {**node.relationships, NodeRelationship.SOURCE: source}})
 
 
 def with_rerank_metadata(node: BaseNode, metadata: dict[str, Any]) -> BaseNode:

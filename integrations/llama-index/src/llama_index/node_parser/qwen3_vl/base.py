@@ -15,9 +15,9 @@ from llama_index.core.node_parser.node_utils import default_id_func
 from llama_index.core.schema import BaseNode
 from llama_index.core.schema import Document as LlamaDocument
 from llama_index.embeddings.qwen3_vl._frame_lookup import nodes_being_hashed
-from llama_index.embeddings.qwen3_vl.nodes import as_storable, has_media, node_input_or_error
+from llama_index.embeddings.qwen3_vl.nodes import as_storable, has_media, node_input_or_error, with_source
 from llama_index.embeddings.qwen3_vl.settings import ComponentSettings
-from llama_index.node_parser.qwen3_vl.media_nodes import media_node_of_document, with_source
+from llama_index.node_parser.qwen3_vl.media_nodes import media_node_of_document
 
 from qwen3vl.adapters.media_keys import DEFAULT_KEYS, MediaKeys
 from qwen3vl.errors import InputError

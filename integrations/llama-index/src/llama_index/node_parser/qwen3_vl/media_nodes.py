@@ -39,21 +39,6 @@ def media_node_of_document(document: LlamaDocument, node_id: str) -> BaseNode:
     return ImageNode(**fields, text=text, **_image_fields(image))
 
 
-def with_source(node: BaseNode) -> BaseNode:
-    """Return a node that has a source: itself if it has none, as LlamaIndex's splitters set it.
-
-    Args:
-        node: The node.
-
-    Returns:
-        The node, or a copy with the same id.
-    """
-    if node.source_node is not None:
-        return node
-    relationships = {**node.relationships, NodeRelationship.SOURCE: node.as_related_node_info()}
-    return node.model_copy(update={"relationships": relationships})
-
-
 def _image_fields(image: MediaResource) -> dict[str, str | None]:
     return {
         # LlamaIndex encodes the data of resources in base64.
