@@ -19,6 +19,7 @@ from qwen3vl.cli.models import ModelChoice, open_embedder
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.stores import open_store
 from qwen3vl_server.app import create_app
+from qwen3vl_server.http_protocol import http_protocol
 from qwen3vl_server.library.opening import ServedStore
 from qwen3vl_server.settings import ServerSettings
 from qwen3vl_server.sites import is_loopback
@@ -162,6 +163,7 @@ def run_server(
                 media=media,
                 settings=settings,
             ),
+            http=http_protocol(),
             log_config=None,
             access_log=False,
             server_header=False,
