@@ -89,6 +89,40 @@ def test_all_forms_of_an_input_have_the_same_vector(
     assert_close(vector, golden_embedder.embed({"image": media["photo"]})[0])
 
 
+def test_base64_of_an_image_without_a_data_uri(tiny_server: ModelServer, media: dict[str, Path]) -> None:
+    uri = data_uri(media["photo"])
+    encoded = uri.partition(",")[2]
+    forms = [
+        {"image": uri},
+        {"image": encoded},
+        {"image": [encoded]},
+        {"content": [{"type": "image_base64", "image_base64": encoded}]},
+        {"content": [{"type": "image_url", "image_url": {"url": encoded}}]},
+    ]
+    first, *others = vectors_of(tiny_server.answer("/v1/embeddings", {"input": forms}))
+    for vector in others:
+        assert_close(vector, first)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"image": "A" * 10**6},
+        {"image": ["https://example.com/" + "A" * 10**6]},
+        {"text": "a caption", "A" * 10**6: 1},
+        {"video": "a.mp4", "fps": ["A" * 10**6]},
+        {"content": [{"type": "image_base64", "image_base64": "A" * 10**6}]},
+    ],
+    ids=["image", "URL", "key", "fps", "part"],
+)
+def test_messages_do_not_repeat_what_was_uploaded(tiny_server: ModelServer, value: Any) -> None:
+    response = tiny_server.post("/v1/embeddings", {"input": [value]})
+    assert response.status_code == 400
+    assert len(response.text) < 20_000
+    (error,) = tiny_server.answer("/qwen3vl/embed", {"inputs": [value]})["errors"]
+    assert len(error["reason"]) + len(error["source"]) < 10_000
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message", "param"),
     [

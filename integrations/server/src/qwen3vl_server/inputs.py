@@ -21,9 +21,10 @@ from typing import Any
 from qwen3vl.adapters.encoded_images import image_data_uri
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, Item, as_image, as_item, as_video
-from qwen3vl.inputs.items import ImageReference, VideoReference
+from qwen3vl.inputs.items import ImageReference, VideoReference, shorten
 from qwen3vl_server.errors import RequestError
 
+_NAME_CHARACTERS = 80
 _PART_KINDS = {
     "text": "text",
     **dict.fromkeys(("image_url", "image", "image_base64"), "image"),
@@ -96,8 +97,8 @@ def parse_input(value: Any) -> Item:
     for reference in _references(item):
         if reference.origin == "path":
             raise InputError(
-                f"{reference.name} is the name of a file, and the server opens no files; send the file's content as a "
-                "data URI, data:image/png;base64,…"
+                f"{shorten(reference.name, _NAME_CHARACTERS)} is the name of a file, and the server opens no files; "
+                "send the file's content as a data URI, data:image/png;base64,…"
             )
     return item
 
@@ -150,7 +151,7 @@ def _parse(value: Any) -> Item:
     if isinstance(value, list):
         return _parse_chat(value)
     if not isinstance(value, Mapping):
-        raise InputError(f"an input is a text, an object or a list of chat messages; this is {value!r}")
+        raise InputError(f"an input is a text, an object or a list of chat messages; this is {reprlib.repr(value)}")
     if "messages" in value:
         return _parse_chat(value["messages"])
     if "role" in value:
@@ -159,7 +160,15 @@ def _parse(value: Any) -> Item:
         return _parse_content([value["content"]], value.get("instruction"))
     if "type" in value:
         return _parse_content([[value]], None)
+    image = value.get("image")
+    if image is not None:
+        value = {**value, "image": [_image(part) for part in (image if isinstance(image, list) else [image])]}
     return as_item(value)
+
+
+def _image(value: Any) -> Any:
+    """Return an image for `as_image`; the base64 of one without `data:` before it, as Jina has it, is accepted."""
+    return (image_data_uri(value) or value) if isinstance(value, str) else value
 
 
 def _parse_chat(messages: Any) -> Item:
@@ -190,7 +199,7 @@ def _parse_content(contents: Sequence[Any], instruction: Any) -> Item:
     parts = list(_parts(contents))
     mapping: dict[str, Any] = {
         "text": [value for kind, value in parts if kind == "text" and value],
-        "image": [as_image(value) for kind, value in parts if kind == "image"],
+        "image": [as_image(_image(value)) for kind, value in parts if kind == "image"],
         "video": [as_video(value) for kind, value in parts if kind == "video"],
         "instruction": instruction,
     }
