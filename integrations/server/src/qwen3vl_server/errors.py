@@ -52,10 +52,10 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         413: "The body is too large",
         416: "The range is not in the file",
         421: "The server is not reached by this name",
-        422: "There are too many items",
+        422: "There are too many items, or the answer took too long",
         429: "Too much is waiting; try again after Retry-After seconds",
         500: "The model failed",
-        503: "The answer took too long, or the server is stopping",
+        503: "The server is stopping, or the store cannot be reached",
         507: "The disk has no room for uploads",
     }.items()
 }
