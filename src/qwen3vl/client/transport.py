@@ -162,7 +162,8 @@ class Transport(BackgroundCalls):
         connections, num_failures = self._connect(), 0
         last: BaseException | None = None
         try:
-            async with asyncio.timeout(self._settings.timeout_s), connections.slots:
+            # Waiting for the object's other requests is no time of this one.
+            async with connections.slots, asyncio.timeout(self._settings.timeout_s):
                 while True:
                     server = await connections.servers.choose()
                     try:
