@@ -80,3 +80,10 @@ def test_malformed_reference_is_no_error_of_another_kind(reference: str) -> None
         (image,) = [*item.images, *(frame for video in item.videos for frame in video.frames)]
         with pytest.raises(MediaError):
             read_image_header(image, MediaPolicy())
+
+
+def test_name_of_a_reference_that_is_too_long_for_one() -> None:
+    for value in ("A" * 10**6, f"file:///{'A' * 10**6}", f"https://example.com/{'A' * 10**6}"):
+        for reference in (as_image(value), as_video(value)):
+            assert (len(reference.data), len(reference.name)) == (len(value.removeprefix("file://")), 4096)
+            assert reference.name.endswith("A…")

@@ -189,9 +189,9 @@ def test_time_that_is_up_is_answered_through_the_proxy_and_the_calls_end(handle:
     for path, body in requests:
         (folder / "cancelled").unlink(missing_ok=True)
         response = server.post(path, body)
-        assert response.status_code == 503, response.text
+        assert response.status_code == 422, response.text
         answer = response.json()
-        assert (answer["error"]["type"], answer["error"]["code"]) == ("server_error", "timeout")
+        assert (answer["error"]["type"], answer["error"]["code"]) == ("invalid_request_error", "timeout")
         message = "the answer took longer than 1 s; send smaller requests"
         assert answer["error"]["message"] == answer["message"] == answer["detail"] == message
         assert response.headers["x-should-retry"] == "false"

@@ -32,7 +32,7 @@ VALUES = st.recursive(
 FIELDS = {
     "/v1/embeddings": (
         *("input", "messages", "dimensions", "output_dimension", "encoding_format", "instruction", "model"),
-        *("input_type", "task", "output_dtype", "truncation"),
+        *("input_type", "task", "output_dtype", "truncation", "embedding_type", "late_chunking"),
     ),
     "/v1/multimodalembeddings": ("inputs", "input_type", "output_dimension", "output_dtype", "encoding_format"),
     "/v2/embed": ("texts", "images", "inputs", "input_type", "embedding_types", "output_dimension", "truncate"),

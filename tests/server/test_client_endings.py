@@ -21,7 +21,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from qwen3vl import Embedder, Reranker, ServerError
 from qwen3vl.client import transport
 from qwen3vl.client.chunks import MAX_CHUNK_DELAY_S
+from qwen3vl.client.transport import Transport
 from qwen3vl.engine.replica import Replica
+from qwen3vl.settings import ClientSettings
 from tests.support.engines import GatedForward, assert_close, embedder_with
 from tests.support.http_server import Server
 from tests.support.model_server import ModelServer, wait_until
@@ -202,6 +204,27 @@ def test_time_limit_of_a_request(server: ModelServer, busy: GatedForward) -> Non
             embedder.embed(["a text"])
         server.wait_for_items(0)
         busy.resume.set()
+
+
+def test_time_limit_begins_when_a_request_has_its_turn() -> None:
+    """Not while the object's other requests have all the connections."""
+    client = Transport(["http://127.0.0.1:9"], ClientSettings(timeout_s=0.05, max_retries=0))
+
+    async def take_all_connections() -> None:
+        for _ in range(transport.MAX_REQUESTS):
+            await client._connect().slots.acquire()
+
+    async def give_one_back() -> None:
+        client._connect().slots.release()
+
+    client.submit(take_all_connections).result()
+    waiting = client.submit(client.request, "/qwen3vl/embed", b"{}", "application/json")
+    with pytest.raises(TimeoutError):
+        waiting.result(0.5)
+    client.submit(give_one_back).result()
+    with pytest.raises(ServerError):
+        waiting.result()
+    client.close()
 
 
 @pytest.mark.parametrize("retry_after", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"])

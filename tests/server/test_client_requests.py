@@ -108,8 +108,8 @@ def test_requests_are_bounded_by_items_and_bytes(
 class SlowServer:
     """Middleware that gives up on requests with many items, as a server does after its time limit."""
 
-    def __init__(self, app: ASGIApp, max_items: int, num_items: list[int]) -> None:
-        self._app, self._max_items, self._num_items = app, max_items, num_items
+    def __init__(self, app: ASGIApp, max_items: int, num_items: list[int], status: int) -> None:
+        self._app, self._max_items, self._num_items, self._status = app, max_items, num_items, status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
@@ -122,7 +122,7 @@ class SlowServer:
         self._num_items.append(num_items)
         if num_items > self._max_items:
             error = {"message": "the answer took longer than 300 s; send smaller requests", "code": "timeout"}
-            await JSONResponse({"error": error}, status_code=503)(scope, receive, send)
+            await JSONResponse({"error": error}, status_code=self._status)(scope, receive, send)
             return
 
         async def replay() -> Message:
@@ -131,11 +131,14 @@ class SlowServer:
         await self._app(scope, replay, send)
 
 
-def test_requests_that_take_a_server_too_long_are_halved(models: dict[str, Any], tiny_embedder: Embedder) -> None:
+@pytest.mark.parametrize("status", [422, 503])  # 503 of a server of an earlier version
+def test_requests_that_take_a_server_too_long_are_halved(
+    models: dict[str, Any], tiny_embedder: Embedder, status: int
+) -> None:
     texts = [f"number {number}" for number in range(11)]
     num_items: list[int] = []
     app = create_app(**models)
-    app.add_middleware(SlowServer, max_items=3, num_items=num_items)
+    app.add_middleware(SlowServer, max_items=3, num_items=num_items, status=status)
     with ModelServer(app) as server, Embedder(server.url) as embedder:
         assert_close(embedder.embed(texts), tiny_embedder.embed(texts))
     assert num_items == [11, 6, 3, 3, 5, 3, 2]
@@ -144,8 +147,8 @@ def test_requests_that_take_a_server_too_long_are_halved(models: dict[str, Any],
 def test_item_that_takes_a_server_too_long_is_an_error(models: dict[str, Any]) -> None:
     num_items: list[int] = []
     app = create_app(**models)
-    app.add_middleware(SlowServer, max_items=0, num_items=num_items)
-    message = "status 503: the answer took longer than 300 s"
+    app.add_middleware(SlowServer, max_items=0, num_items=num_items, status=422)
+    message = "status 422: the answer took longer than 300 s"
     with ModelServer(app) as server, Embedder(server.url) as embedder, pytest.raises(ServerError, match=message):
         embedder.embed("number 1")
     assert num_items == [1]

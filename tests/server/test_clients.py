@@ -29,6 +29,11 @@ def test_openai(tiny_server: ModelServer, tiny_embedder: Embedder, media: dict[s
         assert answer.usage.total_tokens > 0
         answer = client.embeddings.create(model="embedding", input=TEXTS[0], dimensions=8, encoding_format="float")
         assert len(answer.data[0].embedding) == 8
+        answer = client.embeddings.create(
+            model="embedding", input=TEXTS, encoding_format="float", extra_body={"output_dtype": "int8"}
+        )
+        quantized = quantize_vectors(tiny_embedder.embed(TEXTS), "int8").astype(int)
+        assert np.abs(np.array([data.embedding for data in answer.data]) - quantized).max() <= 1
         chat = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_uri(media["photo"])}}]}]
         answer = client.post(
             "/embeddings", cast_to=openai.types.CreateEmbeddingResponse, body={"model": "embedding", "messages": chat}

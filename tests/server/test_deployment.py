@@ -57,6 +57,14 @@ def test_options_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert options <= existing
 
 
+def test_server_behind_a_proxy_is_told_its_name() -> None:
+    """The proxy of the example passes on the name that clients have used, which a server without keys must know."""
+    _, _, section = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8").partition("## Below a path")
+    (command,) = re.findall(r"^qwen3vl serve .*$", section, flags=re.MULTILINE)
+    (name,) = re.findall(r"Embedder\(\"https://([^/]+)/", section)
+    assert f"--allowed-host {name}" in command
+
+
 def test_files_that_the_image_copies_are_in_its_context() -> None:
     ignored, *kept = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
     assert ignored == "*"

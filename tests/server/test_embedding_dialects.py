@@ -198,6 +198,12 @@ def test_queries_have_the_instruction_of_documents_by_default(tiny_embedder: Emb
         ("/v2/embed", {"texts": ["a", LONG], "truncate": "NONE"}, "it is too long: its text was cut", "texts[1]"),
         ("/v1/embeddings", {"input": ["a", LONG], "truncation": False}, "it is too long", "input[1]"),
         ("/v1/embeddings", {"input": "a", "task": "search"}, "task: ", "task"),
+        ("/v1/embeddings", {"input": "a", "embedding_type": "binary"}, "embedding_type is binary", "embedding_type"),
+        (
+            *("/v1/embeddings", {"input": "a", "embedding_type": ["float", "ubinary"]}),
+            *("only float is supported", "embedding_type"),
+        ),
+        ("/v1/embeddings", {"input": "a", "late_chunking": True}, "late_chunking is not supported", "late_chunking"),
         ("/v1/embeddings", {"input": "a", "output_dtype": "binary", "dimensions": 12}, "a multiple of eight", None),
         (
             "/v1/multimodalembeddings",
@@ -218,6 +224,12 @@ def test_what_cannot_be_embedded_is_refused(
     assert message in answer["message"]
     assert answer["message"] == answer["detail"] == answer["error"]["message"]
     assert param is None or answer["error"]["param"] == param
+
+
+def test_fields_of_jina_that_change_nothing(tiny_server: ModelServer, tiny_embedder: Embedder) -> None:
+    for kind in ("float", ["float"], None):
+        answer = tiny_server.answer("/v1/embeddings", {"input": TEXTS, "embedding_type": kind, "late_chunking": False})
+        assert_close([data["embedding"] for data in answer["data"]], tiny_embedder.embed(TEXTS))
 
 
 def test_inputs_that_are_too_long_are_cut_unless_that_is_refused(

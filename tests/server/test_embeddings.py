@@ -89,6 +89,65 @@ def test_all_forms_of_an_input_have_the_same_vector(
     assert_close(vector, golden_embedder.embed({"image": media["photo"]})[0])
 
 
+def test_base64_of_an_image_without_a_data_uri(tiny_server: ModelServer, media: dict[str, Path]) -> None:
+    uri = data_uri(media["photo"])
+    encoded = uri.partition(",")[2]
+    forms = [
+        {"image": uri},
+        {"image": encoded},
+        {"image": [encoded]},
+        {"content": [{"type": "image_base64", "image_base64": encoded}]},
+        {"content": [{"type": "image_url", "image_url": {"url": encoded}}]},
+    ]
+    first, *others = vectors_of(tiny_server.answer("/v1/embeddings", {"input": forms}))
+    for vector in others:
+        assert_close(vector, first)
+
+
+def test_instruction_and_frames_of_all_forms(
+    tiny_server: ModelServer, tiny_embedder: Embedder, media: dict[str, Path]
+) -> None:
+    clip = data_uri(media["clip"])
+    frames: dict[str, Any] = {"fps": 1.0, "max_frames": 4}
+    beside: dict[str, Any] = {"instruction": "Find clips.", **frames}
+    part = {"type": "video_url", "video_url": {"url": clip}}
+    system = {"role": "system", "content": "Find clips."}
+    forms: list[Any] = [
+        {"video": clip, **beside},
+        {"content": [part], **beside},
+        {"content": [{**part, **frames}], "instruction": "Find clips."},
+        {"content": [{"type": "video", "video": clip, "max_frames": 4}], **beside},
+        {**part, **beside},
+        {"role": "user", "content": [part], **beside},
+        {"messages": [{"role": "user", "content": [part]}], **beside},
+        {"messages": [system, {"role": "user", "content": [{**part, **frames}]}]},
+        {"messages": [system, {"role": "user", "content": [part]}], **frames},
+    ]
+    expected, default = tiny_embedder.embed([{"video": media["clip"], **beside}, {"video": media["clip"]}])
+    assert expected @ default < 0.999
+    for vector in vectors_of(tiny_server.answer("/v1/embeddings", {"input": forms})):
+        assert_close(vector, expected)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"image": "A" * 10**6},
+        {"image": ["https://example.com/" + "A" * 10**6]},
+        {"text": "a caption", "A" * 10**6: 1},
+        {"video": "a.mp4", "fps": ["A" * 10**6]},
+        {"content": [{"type": "image_base64", "image_base64": "A" * 10**6}]},
+    ],
+    ids=["image", "URL", "key", "fps", "part"],
+)
+def test_messages_do_not_repeat_what_was_uploaded(tiny_server: ModelServer, value: Any) -> None:
+    response = tiny_server.post("/v1/embeddings", {"input": [value]})
+    assert response.status_code == 400
+    assert len(response.text) < 20_000
+    (error,) = tiny_server.answer("/qwen3vl/embed", {"inputs": [value]})["errors"]
+    assert len(error["reason"]) + len(error["source"]) < 10_000
+
+
 @pytest.mark.parametrize(
     ("body", "status", "message", "param"),
     [
@@ -117,6 +176,17 @@ def test_all_forms_of_an_input_have_the_same_vector(
         (
             {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
             *(400, "must be empty", "messages[0]"),
+        ),
+        ({"input": [{"content": "a", "image": "b"}]}, 400, "image is beside content", "input[0]"),
+        ({"input": [{"messages": [], "text": "a"}]}, 400, "text is beside messages", "input[0]"),
+        ({"input": [{"content": "a", "fps": "many"}]}, 400, "'fps' must be a positive number", "input[0]"),
+        (
+            {"input": [{"content": [{"type": "video", "video": "", "fps": 2}], "fps": 1}]},
+            *(400, "fps is 1 in one place of the input and 2 in another", "input[0]"),
+        ),
+        (
+            {"input": [{"messages": [{"role": "system", "content": "a"}, {"role": "user"}], "instruction": "b"}]},
+            *(400, "instruction is 'b' in one place of the input and 'a' in another", "input[0]"),
         ),
         ({"input": [{"content": [{"type": "input_audio"}]}]}, 400, "whose type is one of", "input[0]"),
         ({"input": [{"content": [{"type": "image_url"}]}]}, 400, "has no image_url", "input[0]"),

@@ -156,13 +156,23 @@ def test_time_limit_of_answers_and_uploads(models: dict[str, Any], busy: GatedFo
     with ModelServer(app) as server:
         response = server.post("/v1/embeddings", {"input": ["a"]})
         # Clients that repeat what fails would have the server compute it all again.
-        assert (response.status_code, response.headers["x-should-retry"]) == (503, "false")
+        assert (response.status_code, response.headers["x-should-retry"]) == (422, "false")
         assert "Retry-After" not in response.headers
         assert response.json()["error"]["code"] == "timeout"
         assert server.waiting_items == 0
         with create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
             assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_clients_of_cohere_do_not_repeat_what_took_too_long(models: dict[str, Any], busy: GatedForward) -> None:
+    cohere = pytest.importorskip("cohere")
+    with ModelServer(create_app(**models, settings=ServerSettings(timeout_s=0.3))) as server:
+        client = cohere.ClientV2(base_url=server.url, api_key="none")
+        with pytest.raises(cohere.UnprocessableEntityError, match="took longer than"):
+            client.embed(model="tiny", texts=["a"], input_type="search_document", embedding_types=["float"])
+        metrics = server.client.get("/metrics").text
+        assert 'qwen3vl_requests_total{path="/v2/embed",status="422"} 1.0' in metrics
 
 
 def test_server_that_is_told_to_stop_answers_what_it_accepted(models: dict[str, Any], busy: GatedForward) -> None:

@@ -128,6 +128,30 @@ def test_dropped_files_that_cannot_be_added_are_listed_with_the_reason(page: Any
     page.wait_for_selector(".failed:has-text('<b>the disk is full</b>')")
 
 
+def test_file_is_followed_while_the_server_cannot_be_reached(page: Any, library: LibraryServer) -> None:
+    """As during a restart, behind a proxy or not: the server has the file, and goes on with it."""
+    polls: list[str] = []
+
+    def answer(route: Any) -> None:
+        polls.append(route.request.url)
+        if len(polls) == 1:
+            route.abort()
+        elif len(polls) == 2:
+            route.fulfill(status=502, body="<html>Bad Gateway</html>")
+        else:
+            route.continue_()
+
+    page.route("**/v1/documents/jobs/*", answer)
+    page.click("#open-add")
+    page.set_input_files("#add-files", files=[{"name": "kept.txt", "mimeType": "", "buffer": b"A text that is kept."}])
+    page.wait_for_selector("#add-list .done:has-text('added, 1 document')")
+    assert len(polls) >= 3
+    page.unroute("**/v1/documents/jobs/*")
+    page.route("**/v1/documents/jobs/*", lambda route: route.fulfill(status=404, json={"message": "there is no job"}))
+    page.set_input_files("#add-files", files=[library.files / "star.png"])
+    page.wait_for_selector("#add-list .failed:has-text('there is no job')")
+
+
 def test_key_is_sent_with_uploads(browser: Any, tmp_path: Path) -> None:
     settings = ServerSettings(api_keys=("a-key",))
     with serve_library(tmp_path, settings=settings) as library, open_page(browser, base_url=library.server.url) as page:

@@ -87,6 +87,11 @@ def test_parts_of_a_bare_content_are_documents(golden_server: ModelServer, media
     answer = golden_server.answer("/v1/rerank", {"query": query, "documents": {"content": content}})
     same = golden_server.answer("/v1/rerank", {"query": "beach", "documents": [{"image": uri}, "sand"]})
     np.testing.assert_allclose(scores_of(answer), scores_of(same), atol=1e-6)
+    instruction = {"instruction": "Find maps."}
+    answer = golden_server.answer("/v1/rerank", {"query": query, "documents": {"content": content, **instruction}})
+    documents = [{"image": uri, **instruction}, {"text": "sand", **instruction}]
+    same = golden_server.answer("/v1/rerank", {"query": "beach", "documents": documents})
+    np.testing.assert_allclose(scores_of(answer), scores_of(same), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
-from socket import socket
+from socket import create_connection, socket
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from qwen3vl_server.http_protocol import MAX_HEAD_BYTES
 
 from qwen3vl.cli import extensions, main
 from tests.support.model_server import wait_until
@@ -28,6 +30,9 @@ def test_sigterm_answers_accepted_requests_and_ends_with_0() -> None:
         try:
             assert process.stdout is not None
             url = process.stdout.readline().removeprefix("serving at ").strip()
+            with create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=30) as connection:
+                connection.sendall(b"GET /".ljust(MAX_HEAD_BYTES + 1, b"a"))
+                assert connection.recv(1000).startswith(b"HTTP/1.1 431 ")
             texts = [f"{'word ' * 100} {number}" for number in range(300)]
             with ThreadPoolExecutor(1) as threads:
                 accepted = threads.submit(httpx.post, f"{url}/v1/embeddings", json={"input": texts}, timeout=120)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
+from socket import AF_INET, AF_INET6, create_server, gethostname
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
+from qwen3vl_server.serving import _Server
+from rich.console import Console
 
 from qwen3vl import Embedder
 from qwen3vl.cli import main
@@ -28,7 +33,11 @@ def embedder() -> Iterator[Embedder]:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1:1", "[::1]:80", "[::ffff:127.0.0.1]", "localhost", "LocalHost:8000", "a.localhost", "127.8.8.8"]
+    "host",
+    [
+        *("127.0.0.1:1", "[::1]:80", "[::ffff:127.0.0.1]", "localhost", "LocalHost:8000", "a.localhost", "127.8.8.8"),
+        *("0.0.0.0:8000", "[::]:8000"),
+    ],
 )
 def test_names_of_the_loopback_address(tiny_server: ModelServer, host: str) -> None:
     assert tiny_server.post("/v1/embeddings", BODY, Host=host).status_code == 200
@@ -73,6 +82,38 @@ async def test_connections_to_other_addresses(embedder: Embedder) -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://192.0.2.7:8000") as client:
             found = [await client.get("/v1/models", headers={"Host": host}) for host in ("192.0.2.7:8000", "box.lan")]
             assert tuple(response.status_code for response in found) == statuses
+
+
+async def test_address_of_ipv4_at_a_socket_of_ipv6(embedder: Embedder) -> None:
+    app = create_app(embedder=embedder, settings=ServerSettings(allowed_hosts=("models.example",)))
+    url = "http://[::ffff:192.0.2.7]:8000"  # as getsockname has it
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=url) as client:
+        for host, status in (("192.0.2.7:8000", 200), ("[::ffff:192.0.2.7]", 200), ("192.0.2.8:8000", 421)):
+            assert (await client.get("/v1/models", headers={"Host": host})).status_code == status
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_address_that_is_printed_can_be_used(embedder: Embedder, host: str) -> None:
+    """Also that of a server that listens on all addresses."""
+    try:
+        listening = create_server((host, 0), family=AF_INET6 if ":" in host else AF_INET)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    out = StringIO()
+    config = uvicorn.Config(create_app(embedder=embedder), log_config=None)
+    config.load()
+    server = _Server(config, Console(file=out), has_page=True)
+    server.lifespan = config.lifespan_class(config)
+    with listening:
+        await server.startup([listening])
+        try:
+            serving, page, others = out.getvalue().splitlines()
+            assert page == f"search page: {serving.removeprefix('serving at ')}/"
+            assert others.startswith(f"from other machines: http://{gethostname()}:{listening.getsockname()[1]}, or ")
+            async with httpx.AsyncClient(base_url=serving.removeprefix("serving at ")) as client:
+                assert (await client.get("/v1/models")).status_code == 200
+        finally:
+            await server.shutdown([listening])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from qwen3vl_server.http_protocol import http_protocol
 
 
 class ServerClient:
@@ -43,7 +44,7 @@ class ModelServer(ServerClient):
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         super().__init__(f"http://127.0.0.1:{self.port}")
-        config = uvicorn.Config(app, log_config=None, access_log=False, root_path=root_path)
+        config = uvicorn.Config(app, http=http_protocol(), log_config=None, access_log=False, root_path=root_path)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 

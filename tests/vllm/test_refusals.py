@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qwen3vl import BatchError, Embedder, InputError, ModelError, RecipeError, Reranker, ServerError
+from qwen3vl import BatchError, Embedder, InputError, ModelError, PolicyError, RecipeError, Reranker, ServerError
 from qwen3vl.client.transport import Transport
 from qwen3vl.inputs import Item
 from qwen3vl.media.policy import DEFAULT_POLICY
@@ -206,3 +207,37 @@ def test_values_that_are_not_finite_are_errors(checkpoints: Path, media: dict[st
     check("text-plain", batch.values[0])
     assert [error.index for error in batch.errors] == [1, 2]
     assert all("values for it that are not finite" in error.reason for error in batch.errors)
+
+
+class _BehindSmallProxy(RecordedServer):
+    """Answers as a proxy does where a request is too large for it, without details."""
+
+    max_bytes = 10**9
+    status = 413
+    num_refused = 0
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if len(json.dumps(body)) > self.max_bytes:
+            self.num_refused += 1
+            return self.status, "a page"
+        return super().answer(method, path, body)
+
+
+def test_vllm_behind_a_proxy(checkpoints: Path, media: dict[str, Path]) -> None:
+    names = ("text-plain", "text-multilingual", "image-photo")
+    inputs = [resolve(CASES["embed"][name], media) for name in names]
+    with (
+        _BehindSmallProxy(RECORDED / "embedder.json") as server,
+        Embedder(f"vllm+{server.url}", tokenizer=checkpoints / "embedding") as embedder,
+    ):
+        server.max_bytes = 450  # more than each text, and less than both
+        batch = embedder.embed(inputs, on_error="collect")
+        assert server.num_refused == 2
+        for name, vector in zip(names[:2], batch.values[:2], strict=True):
+            check(name, vector)
+        (error,) = batch.errors
+        assert (error.index, type(error.__cause__)) == (2, PolicyError)
+        assert "a proxy before the server accepts smaller bodies" in error.reason
+        server.status = 400  # a page of whatever it is says nothing of the input
+        with pytest.raises(ServerError, match="is no vLLM server"):
+            embedder.embed(inputs)

@@ -12,9 +12,9 @@ from qwen3vl.client.contents import Content
 from qwen3vl.client.groups import Call, Group
 from qwen3vl.client.items import EncodedItem, EncodingRules, check_size, encode_item
 from qwen3vl.client.threads import in_thread
-from qwen3vl.client.transport import Transport
+from qwen3vl.client.transport import TOO_LARGE, Transport
 from qwen3vl.concurrency.fork_safety import init_in_each_process
-from qwen3vl.errors import RecipeError, ServerError
+from qwen3vl.errors import PolicyError, RecipeError, ServerError
 from qwen3vl.inputs import Item
 from qwen3vl.recipe import Recipe
 from qwen3vl.results import ItemOutput, failed_output
@@ -109,15 +109,20 @@ class RequestSender:
         """Send a group.
 
         Items whose contents cannot be read any more fail, and the others are sent. A group that takes the server too
-        long is sent in halves.
+        long, or is too large for a proxy before it, is sent in halves; an item that is too large alone fails.
         """
         failed: list[ItemOutput] = []
         while group.items:
             try:
                 return [*failed, *await self._request(group)]
             except ServerError as error:
-                if error.details.get("code") != TIMED_OUT or len(group.items) == 1:
+                is_too_large = error.status == TOO_LARGE
+                if len(group.items) == 1 and is_too_large:
+                    return [*failed, failed_output(group.indices[0], group.items[0].name, PolicyError(str(error)))]
+                if len(group.items) == 1 or not (is_too_large or error.details.get("code") == TIMED_OUT):
                     raise
+                if is_too_large:  # what comes next need not be refused first
+                    self._max_bytes = min(self._max_bytes, group.size // 2)
                 first, second = group.halves()
                 return [*failed, *await self._send(first), *await self._send(second)]
             except LostContentError as lost:

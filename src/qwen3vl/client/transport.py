@@ -30,6 +30,8 @@ MAX_RETRY_AFTER_S = 60.0
 """Maximum pause that a server can ask for in seconds: the page of a proxy may ask for hours."""
 BUSY_PAUSE_S = 1.0
 """Seconds before a server that is busy is asked again, if it does not say how many."""
+TOO_LARGE = 413
+"""Status of an answer to a request whose body is too large, for the server or for a proxy before it."""
 _BUSY = 429
 _UNAVAILABLE = (502, 503, 504)
 _FAILED = 500
@@ -160,7 +162,8 @@ class Transport(BackgroundCalls):
         connections, num_failures = self._connect(), 0
         last: BaseException | None = None
         try:
-            async with asyncio.timeout(self._settings.timeout_s), connections.slots:
+            # Waiting for the object's other requests is no time of this one.
+            async with connections.slots, asyncio.timeout(self._settings.timeout_s):
                 while True:
                     server = await connections.servers.choose()
                     try:
@@ -232,12 +235,27 @@ def _read_answer(server: Server, response: httpx.Response, program: Program) -> 
     if status == 200 and isinstance(answer, dict):
         return answer
     if not details:
-        raise ServerError(
-            f"{server.url} is no {program.name}: {response.request.method} {response.request.url.path} is answered "
-            f"with {reason}. Give the address that `{program.command}` prints, without /v1",
-            status=status,
-        )
+        raise ServerError(_foreign_answer(server, response, reason, program), status=status)
     raise ServerError(f"{server.url} answers {response.request.url.path} with {reason}", status=status, details=details)
+
+
+def _foreign_answer(server: Server, response: httpx.Response, reason: str, program: Program) -> str:
+    """Return what an answer means that is not the server's own: a proxy has given it, or another program."""
+    request, redirected = response.request, response.next_request
+    asked = f"{request.method} {request.url.path}"
+    if response.status_code == TOO_LARGE:
+        return (
+            f"{server.url} refuses {asked} with {len(request.content)} bytes ({reason}): a proxy before the server "
+            "accepts smaller bodies only; raise its limit (client_max_body_size of nginx)"
+        )
+    if redirected is not None:
+        # The path of the server's interface is at the end of both.
+        address = str(redirected.url).removesuffix(str(request.url).removeprefix(server.url))
+        return f"{server.url} redirects {asked} ({reason}); give the address that it redirects to: {address[:200]}"
+    return (
+        f"{server.url} is no {program.name}: {asked} is answered with {reason}. Give the address that "
+        f"`{program.command}` prints, without /v1"
+    )
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -27,6 +27,8 @@ _TIME_FRAGMENT = re.compile(r"#t=(?P<start>\d+(?:\.\d+)?)?(?:,(?P<end>\d+(?:\.\d
 _PAGE_FRAGMENT = re.compile(r"#page=(?P<page>\d{1,18})$")
 """A page of a PDF, as in RFC 8118."""
 _NAME_CHARACTERS = 80
+_LONG_NAME_CHARACTERS = 4096
+"""Longest path that Linux opens. What is longer was meant as something else, such as base64."""
 
 
 def as_image(value: Any) -> ImageReference:
@@ -170,7 +172,7 @@ def _parse_location(reference: str, kind: str) -> tuple[Origin, Any, str]:
     if scheme.startswith("data:"):
         return "bytes", decode_data_uri(reference), f"{kind} in a data URI of {len(reference)} characters"
     if scheme.startswith(("http://", "https://")):
-        return "url", reference, reference
+        return "url", reference, shorten(reference, _LONG_NAME_CHARACTERS)
     if scheme.startswith("file://"):
         host, slash, path = reference[len("file://") :].partition("/")
         if host not in ("", "localhost"):
@@ -178,7 +180,7 @@ def _parse_location(reference: str, kind: str) -> tuple[Origin, Any, str]:
                 f"{reference}: a file URL names a path on this machine, not a host; write it as file:///path/to/file"
             )
         path = _path_of_file_url(slash + path)
-        return "path", path, path
+        return "path", path, shorten(path, _LONG_NAME_CHARACTERS)
     if not reference:
         raise InputError(f"the {kind} is an empty string; pass a path or a URL, or leave it out")
     if "://" in reference:
@@ -186,7 +188,7 @@ def _parse_location(reference: str, kind: str) -> tuple[Origin, Any, str]:
             f"{shorten(reference, _NAME_CHARACTERS)}: URLs of this kind are not opened, only http(s):// and file://; "
             "fetch it yourself and pass its bytes"
         )
-    return "path", reference, reference
+    return "path", reference, shorten(reference, _LONG_NAME_CHARACTERS)
 
 
 def _path_of_file_url(path: str) -> str:

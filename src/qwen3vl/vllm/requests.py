@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from qwen3vl.client.chunks import Chunk
 from qwen3vl.client.threads import in_thread
-from qwen3vl.client.transport import Transport
-from qwen3vl.errors import InputError, ServerError
+from qwen3vl.client.transport import TOO_LARGE, Transport
+from qwen3vl.errors import InputError, PolicyError, ServerError
 from qwen3vl.inputs import Item
 from qwen3vl.results import ItemOutput, failed_output
 from qwen3vl.vllm.prompts import Call, PromptMaker, VllmPrompt
@@ -25,10 +25,12 @@ log = logging.getLogger(__name__)
 
 MEDIA_REQUESTS = 4
 """Maximum number of prompts with media of a chunk that are decoded, sent or answered at once."""
-_REFUSED = (400, 413, 422)
+_REFUSED = (400, 422)
 """Statuses of an answer that finds fault with the request."""
 
 Value = NDArray[np.float32]
+_Request = tuple[int, Item, VllmPrompt]
+"""The index of an item, the item, and its prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +151,26 @@ class PromptSender:
     async def _send_texts(self, call: Call, items: Sequence[tuple[int, Item]]) -> list[ItemOutput]:
         made = await in_thread(lambda: [self._make(call, index, item) for index, item in items])
         outputs = [prompt for prompt in made if isinstance(prompt, ItemOutput)]
-        sent = [
+        sent: list[_Request] = [
             (index, item, prompt)
             for (index, item), prompt in zip(items, made, strict=True)
             if isinstance(prompt, VllmPrompt)
         ]
-        if sent:
+        return outputs + await self._ask(sent) if sent else outputs
+
+    async def _ask(self, sent: Sequence[_Request]) -> list[ItemOutput]:
+        """Send prompts in one request, or in several if a proxy before vLLM accepts smaller bodies only."""
+        try:
             values = await ask(self._transport, self._model, self._task, [prompt for *_, prompt in sent])
-            outputs += [_output(*request, value) for request, value in zip(sent, values, strict=True)]
-        return outputs
+        except ServerError as error:
+            if error.status != TOO_LARGE:
+                raise
+            if len(sent) == 1:
+                ((index, item, _),) = sent
+                return [failed_output(index, item.name, PolicyError(str(error)))]
+            middle = len(sent) // 2
+            return [*await self._ask(sent[:middle]), *await self._ask(sent[middle:])]
+        return [_output(*request, value) for request, value in zip(sent, values, strict=True)]
 
     async def _send_media(self, call: Call, index: int, item: Item, slots: asyncio.Semaphore) -> list[ItemOutput]:
         async with slots:
@@ -165,14 +178,13 @@ class PromptSender:
             if isinstance(prompt, ItemOutput):
                 return [prompt]
             try:
-                (value,) = await ask(self._transport, self._model, self._task, [prompt])
+                return await self._ask([(index, item, prompt)])
             except InputError as error:
                 return [failed_output(index, item.name, error)]
             except ServerError as error:
-                if error.status not in _REFUSED:
+                if error.status not in _REFUSED or not error.details:  # not vLLM's own answer
                     raise
                 return [failed_output(index, item.name, InputError(str(error)))]
-            return [_output(index, item, prompt, value)]
 
     def _make(self, call: Call, index: int, item: Item) -> VllmPrompt | ItemOutput:
         try:

@@ -10,12 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 
 from qwen3vl.errors import InputError, ItemError, system_failure
+from qwen3vl.inputs.items import shorten
 from qwen3vl.wire import TIMED_OUT
 from qwen3vl_server.responses import AsciiJSONResponse
 
 log = logging.getLogger(__name__)
 
 _ERRORS_IN_MESSAGE = 5
+_MESSAGE_CHARACTERS = 4000
+_PARAM_CHARACTERS = 200
 _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's types of errors by status; other statuses below 500 are `invalid_request_error`."""
 
@@ -49,10 +52,10 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         413: "The body is too large",
         416: "The range is not in the file",
         421: "The server is not reached by this name",
-        422: "There are too many items",
+        422: "There are too many items, or the answer took too long",
         429: "Too much is waiting; try again after Retry-After seconds",
         500: "The model failed",
-        503: "The answer took too long, or the server is stopping",
+        503: "The server is stopping, or the store cannot be reached",
         507: "The disk has no room for uploads",
     }.items()
 }
@@ -64,7 +67,7 @@ class RequestError(Exception):
 
     Args:
         status: HTTP status.
-        message: The input, the reason and the fix.
+        message: The input, the reason and the fix. A long one is shortened, as `shorten_message` does.
         param: Field of the body that caused it.
         code: A word for programs.
         retry_after_s: Seconds after which a client may try again, if the server has too much to do.
@@ -81,13 +84,30 @@ class RequestError(Exception):
         retry_after_s: int = 1,
         details: Mapping[str, Any] | None = None,
     ) -> None:
+        message = shorten_message(message)
         super().__init__(message)
         self.details = details or {}
         self.status = status
         self.message = message
-        self.param = param
+        self.param = None if param is None else shorten(param, _PARAM_CHARACTERS)
         self.code = code
         self.retry_after_s = retry_after_s
+
+
+def shorten_message(message: str) -> str:
+    """Leave out the middle of a long message, which may repeat what a client has sent.
+
+    Args:
+        message: Any message.
+
+    Returns:
+        The message itself if it is short enough. Otherwise its beginning, which names the input, and its end, which has
+        the reason and the fix.
+    """
+    if len(message) <= _MESSAGE_CHARACTERS:
+        return message
+    half = _MESSAGE_CHARACTERS // 2
+    return f"{message[:half]} […] {message[-half:]}"
 
 
 def error_response(error: RequestError) -> AsciiJSONResponse:

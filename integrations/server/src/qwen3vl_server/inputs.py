@@ -4,10 +4,13 @@
 | --- | --- |
 | `"text"` | all |
 | `"data:image/…"` | Jina (`/v1/embeddings`) |
-| `{"text": …, "image": …, "video": …, "instruction": …}` | ours; Jina |
+| `{"text": …, "image": …, "video": …, "instruction": …, "fps": …, "max_frames": …}` | ours; Jina |
 | `{"content": [parts]}` | Cohere, Voyage, vLLM (`/rerank`, `/score`) |
 | `{"type": "image_url", …}`, a content part alone | vLLM (`/rerank`, `/score`) |
 | `[messages]`, `{"messages": [messages]}` | vLLM (`/v1/embeddings`), Dify |
+
+`instruction`, `fps` and `max_frames` may also be beside `content`, `messages`, `role` and the `type` of a part alone,
+and the two for videos in each part, as Qwen has them.
 """
 
 from __future__ import annotations
@@ -21,9 +24,13 @@ from typing import Any
 from qwen3vl.adapters.encoded_images import image_data_uri
 from qwen3vl.errors import InputError, ItemError
 from qwen3vl.inputs import Input, Item, as_image, as_item, as_video
-from qwen3vl.inputs.items import ImageReference, VideoReference
+from qwen3vl.inputs.items import ImageReference, VideoReference, shorten
 from qwen3vl_server.errors import RequestError
 
+_FIELDS = ("instruction", "fps", "max_frames")
+_CONTENT_KEYS = ("messages", "content", "text", "image", "video")
+_VIDEO_FIELDS = ("fps", "max_frames")
+_NAME_CHARACTERS = 80
 _PART_KINDS = {
     "text": "text",
     **dict.fromkeys(("image_url", "image", "image_base64"), "image"),
@@ -96,8 +103,8 @@ def parse_input(value: Any) -> Item:
     for reference in _references(item):
         if reference.origin == "path":
             raise InputError(
-                f"{reference.name} is the name of a file, and the server opens no files; send the file's content as a "
-                "data URI, data:image/png;base64,…"
+                f"{shorten(reference.name, _NAME_CHARACTERS)} is the name of a file, and the server opens no files; "
+                "send the file's content as a data URI, data:image/png;base64,…"
             )
     return item
 
@@ -141,28 +148,65 @@ def as_documents(value: Any) -> list[Any]:
         The inputs.
     """
     documents = value.get("content") if isinstance(value, Mapping) else value
-    return documents if isinstance(documents, list) else [value]
+    if not isinstance(documents, list):
+        return [value]
+    fields = {name: value[name] for name in _FIELDS if name in value} if isinstance(value, Mapping) else {}
+    return [{"content": [part], **fields} for part in documents] if fields else documents
 
 
 def _parse(value: Any) -> Item:
     if isinstance(value, (str, InputError)):
         return as_item(value)
     if isinstance(value, list):
-        return _parse_chat(value)
+        return _parse_chat(value, {})
     if not isinstance(value, Mapping):
-        raise InputError(f"an input is a text, an object or a list of chat messages; this is {value!r}")
+        raise InputError(f"an input is a text, an object or a list of chat messages; this is {reprlib.repr(value)}")
     if "messages" in value:
-        return _parse_chat(value["messages"])
+        return _parse_chat(value["messages"], _fields_beside("messages", value))
     if "role" in value:
-        return _parse_chat([value])
+        return _parse_chat([value], {})
     if "content" in value:
-        return _parse_content([value["content"]], value.get("instruction"))
+        return _parse_content([value["content"]], _fields_beside("content", value))
     if "type" in value:
-        return _parse_content([[value]], None)
+        fields: dict[str, Any] = {}
+        _add_fields(fields, value, _FIELDS)
+        return _parse_content([[value]], fields)
+    image = value.get("image")
+    if image is not None:
+        value = {**value, "image": [_image(part) for part in (image if isinstance(image, list) else [image])]}
     return as_item(value)
 
 
-def _parse_chat(messages: Any) -> Item:
+def _image(value: Any) -> Any:
+    """Return an image for `as_image`; the base64 of one without `data:` before it, as Jina has it, is accepted."""
+    return (image_data_uri(value) or value) if isinstance(value, str) else value
+
+
+def _fields_beside(key: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an input that are beside its content; raise `InputError` if there is a second content.
+
+    Other keys are the client's own, such as the id of a document, which the answer repeats.
+    """
+    second = [name for name in _CONTENT_KEYS if name != key and value.get(name) is not None]
+    if second:
+        raise InputError(f"{second[0]} is beside {key}, which has the whole input; move it into {key}")
+    fields: dict[str, Any] = {}
+    _add_fields(fields, value, _FIELDS)
+    return fields
+
+
+def _add_fields(fields: dict[str, Any], source: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Add fields of an input from one of the places where they may be."""
+    for name in names:
+        found = source.get(name)
+        if found is not None and fields.setdefault(name, found) != found:
+            raise InputError(
+                f"{name} is {reprlib.repr(fields[name])} in one place of the input and {reprlib.repr(found)} in "
+                "another; an input has one"
+            )
+
+
+def _parse_chat(messages: Any, fields: dict[str, Any]) -> Item:
     """Parse a chat, whose system message is the instruction. An empty answer at its end is the model's place."""
     if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
         raise InputError("a chat is a list of messages, each an object with role and content")
@@ -172,33 +216,35 @@ def _parse_chat(messages: Any) -> Item:
         if not isinstance(role, str) or role not in contents:
             raise InputError(f"the role of a message is system, user or assistant; this is {reprlib.repr(role)}")
         contents[role].append(message.get("content"))
+        _add_fields(fields, message, _FIELDS)
     if len(contents["user"]) != 1 or len(contents["system"]) > 1:
         raise InputError(
             "a chat is one input: one message of the user, perhaps with a system message before it, which is the "
             f"instruction. This one has {len(contents['user'])} of the user and {len(contents['system'])} of the "
             "system; send a chat for each input"
         )
-    if any(text for _, text in _parts(contents["assistant"])):
+    if any(text for _, text in _parts(contents["assistant"], {})):
         raise InputError("the message of the assistant is the model's to write, and must be empty; leave it out")
-    instructions = list(_parts(contents["system"]))
+    instructions = list(_parts(contents["system"], {}))
     if any(kind != "text" for kind, _ in instructions):
         raise InputError("the system message is the instruction, and has only texts; move media to the user's message")
-    return _parse_content(contents["user"], "".join(text for _, text in instructions) or None)
+    _add_fields(fields, {"instruction": "".join(text for _, text in instructions) or None}, _FIELDS)
+    return _parse_content(contents["user"], fields)
 
 
-def _parse_content(contents: Sequence[Any], instruction: Any) -> Item:
-    parts = list(_parts(contents))
+def _parse_content(contents: Sequence[Any], fields: dict[str, Any]) -> Item:
+    parts = list(_parts(contents, fields))
     mapping: dict[str, Any] = {
         "text": [value for kind, value in parts if kind == "text" and value],
-        "image": [as_image(value) for kind, value in parts if kind == "image"],
+        "image": [as_image(_image(value)) for kind, value in parts if kind == "image"],
         "video": [as_video(value) for kind, value in parts if kind == "video"],
-        "instruction": instruction,
+        **fields,
     }
     return as_item(mapping)
 
 
-def _parts(contents: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Yield the kind and value of each part of contents, which are texts or lists of parts."""
+def _parts(contents: Sequence[Any], fields: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the kind and value of each part of contents, which are texts or lists of parts; add what is beside them."""
     for content in contents:
         if isinstance(content, str):
             yield "text", content
@@ -207,6 +253,8 @@ def _parts(contents: Sequence[Any]) -> Iterator[tuple[str, str]]:
             raise InputError(f"a content is a text or a list of parts; this is {reprlib.repr(content)}")
         for part in content:
             yield _parse_part(part)
+            if isinstance(part, Mapping):
+                _add_fields(fields, part, _VIDEO_FIELDS)
 
 
 def _parse_part(part: Any) -> tuple[str, str]:

@@ -56,7 +56,8 @@ class RequestLifetime:
         except TimeoutError as error:
             if not deadline.expired():
                 raise
-            status, subject = (408, "the upload of the body") if body is None else (503, "the answer")
+            # Many clients repeat what gets a status from 500, or 408, and the server would compute it all again.
+            status, subject = (408, "the upload of the body") if body is None else (422, "the answer")
             raise RequestError(
                 status, f"{subject} took longer than {self._timeout_s:g} s; send smaller requests", code=TIMED_OUT
             ) from error

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from socket import socket
+from socket import gethostname, socket
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -19,9 +19,10 @@ from qwen3vl.cli.models import ModelChoice, open_embedder
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.stores import open_store
 from qwen3vl_server.app import create_app
+from qwen3vl_server.http_protocol import http_protocol
 from qwen3vl_server.library.opening import ServedStore
 from qwen3vl_server.settings import ServerSettings
-from qwen3vl_server.sites import is_loopback
+from qwen3vl_server.sites import is_loopback, is_unspecified
 
 if TYPE_CHECKING:
     from qwen3vl.embedder import Embedder  # it imports torch
@@ -162,6 +163,7 @@ def run_server(
                 media=media,
                 settings=settings,
             ),
+            http=http_protocol(),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -222,11 +224,21 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for listening in sockets or ():
             host, port = listening.getsockname()[:2]
+            is_everywhere = is_unspecified(host)
+            if is_everywhere:  # no address that clients could use
+                host = "::1" if ":" in host else "127.0.0.1"
             address = f"[{host}]" if ":" in host else host
             url = f"http://{address}:{port}"
-            self._console.print(f"serving at {url}", markup=False, highlight=False, soft_wrap=True)
+            self._print(f"serving at {url}")
             if self._has_page:
-                self._console.print(f"search page: {url}/", markup=False, highlight=False, soft_wrap=True)
+                self._print(f"search page: {url}/")
+            if is_everywhere:
+                self._print(
+                    f"from other machines: http://{gethostname()}:{port}, or another name or address of this one"
+                )
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _listen(host: str, port: int) -> socket:

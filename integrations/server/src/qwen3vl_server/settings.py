@@ -42,7 +42,7 @@ class ServerSettings:
         max_waiting_items: Maximum number of items of all requests that are being answered; a request that would exceed
             it gets status 429.
         timeout_s: Maximum duration of a request in seconds, its upload included, and of each mebibyte of documents to
-            ingest. A slow upload gets status 408, a slow answer status 503.
+            ingest. A slow upload gets status 408, a slow answer status 422.
 
     Raises:
         ValueError: A limit is not positive, a limit for all requests is below that for one, a key cannot be sent in a

@@ -48,7 +48,7 @@ class SiteGuard:
         if sent is None or not (self._allowed_hosts or is_loopback(own)):
             return
         host = _host_name(sent)
-        if host != own and host not in self._allowed_hosts and not is_loopback(host):
+        if not (host in self._allowed_hosts or is_loopback(host) or is_unspecified(host) or _is_same(host, own)):
             raise RequestError(
                 421,
                 f"this server is not reached by the name {host[:100]!r}: start it with --allowed-host NAME for each of "
@@ -66,11 +66,39 @@ def is_loopback(host: str) -> bool:
     Returns:
         True for `localhost`, names below it, and loopback addresses.
     """
+    address = _address(host)
+    return host == "localhost" or host.endswith(".localhost") if address is None else address.is_loopback
+
+
+def is_unspecified(host: str) -> bool:
+    """Return whether an address stands for all addresses of this machine.
+
+    As the address of a connection, it is the loopback address. No other machine has it, so that no page of another site
+    comes from it.
+
+    Args:
+        host: A host name or an IP address.
+
+    Returns:
+        True for `0.0.0.0` and `::`.
+    """
+    address = _address(host)
+    return address is not None and address.is_unspecified
+
+
+def _is_same(host: str, own: str) -> bool:
+    """Return whether what a `Host` header has is the address of the connection."""
+    address = _address(host)
+    return host == own or (address is not None and address == _address(own))
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an IP address; None for a name. A socket of IPv6 has connections of IPv4 with mapped addresses."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _check_origin(scope: Scope) -> None:

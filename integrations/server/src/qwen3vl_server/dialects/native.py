@@ -19,7 +19,7 @@ from qwen3vl_server.dependencies import InputValue, ServiceDependency
 from qwen3vl_server.dialects.encoding import encode_base64, write_values
 from qwen3vl_server.dialects.examples import EXAMPLE_IMAGE
 from qwen3vl_server.dialects.native_request import describe_body, read_request, resolve_item
-from qwen3vl_server.errors import RequestError
+from qwen3vl_server.errors import RequestError, shorten_message
 from qwen3vl_server.responses import AsciiJSONResponse
 from qwen3vl_server.service import Kind, ServedModel
 
@@ -215,7 +215,8 @@ def _to_dict(model: str, batch: Batch, recipe: Recipe) -> dict[str, Any]:
 def _failure(error: ItemError) -> dict[str, Any]:
     cause = error.__cause__
     if isinstance(cause, InputError):
-        return {"index": error.index, "source": error.source, "reason": error.reason, "type": type(cause).__name__}
+        reason = shorten_message(error.reason)
+        return {"index": error.index, "source": error.source, "reason": reason, "type": type(cause).__name__}
     log.error("the model failed on %s", error, exc_info=cause)
     reason = "the model failed; the log of the server says why"
     return {"index": error.index, "source": error.source, "reason": reason, "type": None}

@@ -65,6 +65,10 @@ class EmbeddingsBody(EmbeddingListBody):
         description="Truncate vectors to this many values.",
     )
     task: Task | None = Field(None, description="What the inputs are for, in Jina's words.")
+    embedding_type: str | list[str] | None = Field(
+        None, description="Jina's type of the values: float only; see encoding_format and output_dtype."
+    )
+    late_chunking: bool | None = Field(None, description="Jina's vectors of chunks in context: false only.")
 
 
 class EmbeddingsAnswer(EmbeddingList):
@@ -94,6 +98,7 @@ class ModelsAnswer(BaseModel):
 @router.post("/v1/embeddings", response_model=EmbeddingsAnswer, summary="Embed inputs")
 async def embed(body: EmbeddingsBody, service: ServiceDependency) -> Response:
     """Embed texts, images, videos and mixtures of them."""
+    _check_jina(body)
     values, param = _inputs(body)
     role = role_of(body.input_type or body.task)
     answer = await embed_values(
@@ -118,6 +123,24 @@ async def models(service: ServiceDependency) -> ModelsAnswer:
             for name, kinds_of_name in kinds.items()
         ]
     )
+
+
+def _check_jina(body: EmbeddingsBody) -> None:
+    """Refuse what Jina's own service would answer in another way, with vectors that a client cannot tell from these."""
+    types = [body.embedding_type] if isinstance(body.embedding_type, str) else body.embedding_type or []
+    if any(name != "float" for name in types):
+        raise RequestError(
+            400,
+            f"embedding_type is {', '.join(types)}, and only float is supported; send encoding_format base64 for "
+            "base64, or output_dtype for smaller values",
+            param="embedding_type",
+        )
+    if body.late_chunking:
+        raise RequestError(
+            400,
+            "late_chunking is not supported: each input has a vector of its own; leave it out",
+            param="late_chunking",
+        )
 
 
 def _inputs(body: EmbeddingsBody) -> tuple[list[Any], str]:

@@ -7,11 +7,13 @@ jobs/                        ingestions that are not finished
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from shutil import disk_usage
 from types import TracebackType
@@ -23,6 +25,7 @@ from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.media_types import HEAD_BYTES
 
 _MAX_INCOMING_AGE_S = 24 * 3600
+_FULL_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class MediaFolder:
@@ -61,7 +64,7 @@ class MediaFolder:
             RequestError: There is less: status 507.
         """
         if disk_usage(self.path).free < size:
-            raise RequestError(507, "the disk of the server is nearly full; delete documents, or tell its operator")
+            raise _full_disk()
 
     def receive(self) -> IncomingFile:
         """Return a new file to write an upload into."""
@@ -112,6 +115,28 @@ class MediaFolder:
                 file.unlink(missing_ok=True)
         if used.isdisjoint(file.name for file in files):
             folder.rmdir()
+
+
+@contextmanager
+def full_disk_errors() -> Iterator[None]:
+    """Return a context in which files are written that a client has sent.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        RequestError: The disk is full, or the server's quota of it: status 507.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL_DISK:
+            raise _full_disk() from error
+        raise
+
+
+def _full_disk() -> RequestError:
+    return RequestError(507, "the disk of the server is nearly full; delete documents, or tell its operator")
 
 
 class IncomingFile:
@@ -170,5 +195,6 @@ class IncomingFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # what is not on the disk yet finds no place there, and is not needed
+            self._file.close()
         self._path.unlink(missing_ok=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from fastapi import Request
 
-from qwen3vl.errors import InputError
+from qwen3vl.errors import InputError, StoreError
 from qwen3vl.ingestion.validation import check_metadata
 from qwen3vl.inputs import check_text
 from qwen3vl.inputs.data_uri import decode_data_uri
@@ -21,7 +21,7 @@ from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.ingestion import Ingestion
 from qwen3vl_server.library.jobs import Job, NewFile
 from qwen3vl_server.library.library import Library
-from qwen3vl_server.library.media_folder import IncomingFile, MediaFolder
+from qwen3vl_server.library.media_folder import IncomingFile, MediaFolder, full_disk_errors
 from qwen3vl_server.library.media_types import suffix_for
 from qwen3vl_server.library.multipart import Part, read_parts
 from qwen3vl_server.library.requests import limited_chunks
@@ -64,12 +64,14 @@ async def ingest_form(request: Request, library: Library, ingestion: Ingestion) 
         The job.
 
     Raises:
-        RequestError: The form is malformed, too large, too slow, or lacks files. Nothing is kept then.
+        RequestError: The form is malformed, too large, too slow, or lacks files, or the disk is full. Nothing is kept
+            then.
     """
     settings, folder = library.settings, ingestion.folder
     folder.require_space(settings.max_upload_bytes)
     chunks = limited_chunks(request, settings.max_upload_bytes, settings.timeout_s)
     with ExitStack() as stack:
+        stack.enter_context(full_disk_errors())
         form = _Form(stack, folder)
         await form.read(read_parts(chunks, request.headers.get("content-type", "")))
         sources = form.sources or [name for name, _ in form.files]
@@ -83,7 +85,7 @@ async def ingest_form(request: Request, library: Library, ingestion: Ingestion) 
             check_source(source)
         metadata = _check_metadata(form.metadata)
         pairs = list(zip(sources, form.files, strict=True))
-        return await ingestion.submit(partial(_keep, pairs, metadata, folder))
+        return await _submit(partial(_keep, pairs, metadata, folder), sources, ingestion)
 
 
 async def ingest_references(references: Sequence[Reference], library: Library, ingestion: Ingestion) -> Job:
@@ -99,7 +101,7 @@ async def ingest_references(references: Sequence[Reference], library: Library, i
 
     Raises:
         RequestError: There are too many (status 422), a reference is no http(s) URL and no data URI, URLs are not
-            fetched, or too many uploads are being accepted (status 429).
+            fetched, too many uploads are being accepted (status 429), or the disk is full (507).
     """
     max_items = library.settings.max_items
     if len(references) > max_items:
@@ -119,13 +121,27 @@ async def ingest_references(references: Sequence[Reference], library: Library, i
             raise RequestError(400, "this server fetches no URLs; send the content, or start it with --media-urls")
         check_source(reference.url if reference.source is None else reference.source)
         _check_metadata(reference.metadata)
+    if size := sum(len(reference.url) for reference in references if _is_data_uri(reference.url)):
+        ingestion.folder.require_space(size)
     return await library.finish(_accept(references, library, ingestion))
 
 
 async def _accept(references: Sequence[Reference], library: Library, ingestion: Ingestion) -> Job:
-    with library.uploads.lease() as lease:  # of its own: that of the request ends when the client leaves
+    with library.uploads.lease() as lease, full_disk_errors():  # of its own: that of the request ends with the client
         lease.add(1)
-        return await ingestion.submit(partial(_write_data_uris, references, ingestion.folder))
+        sources = [reference.source for reference in references if reference.source is not None]
+        return await _submit(partial(_write_data_uris, references, ingestion.folder), sources, ingestion)
+
+
+async def _submit(write_files: Callable[[], Sequence[NewFile]], sources: Sequence[str], ingestion: Ingestion) -> Job:
+    """Submit files. If they cannot be written, those that were are deleted: no job knows of them."""
+    try:
+        return await ingestion.submit(write_files)
+    except OSError:
+        for source in dict.fromkeys(sources):
+            with suppress(StoreError):  # which knows what the source shows
+                await ingestion.prune(source)
+        raise
 
 
 def check_source(source: str) -> None:

@@ -4,6 +4,8 @@ import { request, upload } from "./api.js";
 import { byId, element } from "./dom.js";
 
 const POLL_MS = 400;
+const MAX_POLL_MS = 5000; // while the server does not answer
+const GIVE_UP_MS = 600000;
 const waiting = []; // files that are not uploaded yet, with their rows
 const counts = { files: 0, added: 0, failed: 0 };
 let maxBytes = 0;
@@ -56,13 +58,31 @@ async function add(file, row) {
   let job = await upload("v1/documents", form, row.send);
   row.index();
   while (job.status === "waiting" || job.status === "running") {
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-    job = await request(`v1/documents/jobs/${encodeURIComponent(job.id)}`);
+    await pause(POLL_MS);
+    job = await readJob(job.id);
   }
   const reason = job.error ?? (job.added + job.unchanged === 0 ? job.failed[0]?.reason ?? "There is nothing in it." : null);
   if (reason !== null) throw new Error(reason);
   return job;
 }
+
+// Returns a job. The server goes on with it whether or not it is asked, also after a restart: a request that fails is
+// repeated for a while.
+async function readJob(id) {
+  const giveUp = Date.now() + GIVE_UP_MS;
+  for (let delay = POLL_MS; ; delay = Math.min(2 * delay, MAX_POLL_MS)) {
+    try {
+      return await request(`v1/documents/jobs/${encodeURIComponent(id)}`);
+    } catch (error) {
+      const isTemporary = error.status === 0 || error.status === 429 || error.status >= 500;
+      if (!isTemporary) throw error;
+      if (Date.now() > giveUp) throw new Error(`${error.message} The file was sent, and may be indexed nevertheless.`);
+      await pause(delay);
+    }
+  }
+}
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 function describe(job) {
   const parts = [];

@@ -4,7 +4,13 @@ import { byId } from "./dom.js";
 
 const KEY = "qwen3vl-api-key";
 
-export class ServerError extends Error {}
+export class ServerError extends Error {
+  // `status` is 0 if there was no answer.
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
 
 export const request = (path, options = {}) => answerOf(() => send(path, options));
 
@@ -18,7 +24,7 @@ async function answerOf(send) {
       await askForKey(sessionStorage.getItem(KEY) !== null);
       continue;
     }
-    if (status >= 400) throw new ServerError(body?.message ?? `The server answers with status ${status}.`);
+    if (status >= 400) throw new ServerError(body?.message ?? `The server answers with status ${status}.`, status);
     return body;
   }
 }
