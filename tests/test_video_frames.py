@@ -79,6 +79,14 @@ def test_beginning_in_the_middle_of_a_group_of_pictures(tmp_path: Path) -> None:
     assert numbers == [first_key + num_lost, 30, 50]
 
 
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_m2ts_is_read(tmp_path: Path, as_bytes: bool) -> None:
+    path = write_clip(tmp_path / "clip.m2ts", "mpegts", "mpeg2video", 12, mpegts_m2ts_mode="1")
+    assert path.read_bytes()[4] == 0x47
+    header = read_video_header(as_video(path.read_bytes() if as_bytes else path), MediaPolicy())
+    assert list(map(read_number, header.load([0, 30, 50]))) == [0, 30, 50]
+
+
 @pytest.mark.parametrize("container_format", ["mp4", "matroska", "mpegts"])
 def test_only_frames_behind_the_key_frame_are_decoded(
     tmp_path: Path, container_format: str, monkeypatch: pytest.MonkeyPatch

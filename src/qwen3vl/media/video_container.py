@@ -209,6 +209,8 @@ def _choose_demuxer(head: bytes) -> str:
             return name
     if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
         return "avi"
+    if head[4:5] == b"\x47":  # packets with a timestamp of four bytes before each, of Blu-ray discs and camcorders
+        return "mpegts"
     raise MediaError(
         "this is not a video that can be read; convert it to one of MP4, MOV, MKV, WebM, AVI, MPEG, FLV, OGG, GIF"
     )
