@@ -25,6 +25,7 @@ from qwen3vl.engine import request_queue
 from qwen3vl.engine.replica import Replica
 from qwen3vl.engine.worker import DeviceWorker
 from qwen3vl.media.images import image_size
+from qwen3vl.processing import sizing
 from qwen3vl.processing.fitting import fit
 from tests.support.engines import embedder_with, with_stages
 
@@ -188,6 +189,33 @@ def test_queries_with_images_that_are_awaited_are_read_within_a_limit(
 
     assert np.isfinite(asyncio.run(asyncio.wait_for(run(), 60))).all()
     assert most <= 5
+
+
+def test_headers_of_an_item_that_nobody_needs_are_not_read(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = embedder_with(checkpoints / "embedding", stages={}, threads=1)
+    reading, cancelled, num_read = threading.Event(), threading.Event(), 0
+    read_image_header = sizing.read_image_header
+
+    def read(*arguments: Any, **options: Any) -> Any:
+        nonlocal num_read
+        num_read += 1
+        reading.set()
+        assert cancelled.wait(60)
+        return read_image_header(*arguments, **options)
+
+    async def cancel_while_reading(value: Any) -> None:
+        task = asyncio.create_task(embedder.aembed([value]))
+        await asyncio.to_thread(reading.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        cancelled.set()
+
+    monkeypatch.setattr(sizing, "read_image_header", read)
+    images = [Image.new("RGB", (64, 64), (number, 0, 0)) for number in range(4)]
+    asyncio.run(cancel_while_reading({"image": images}))
+    embedder.embed([{"image": images[0]}])  # on the one thread for media, after the cancelled item
+    assert num_read == 2
 
 
 def test_interrupt_of_a_caller_does_not_stop_others(checkpoints: Path) -> None:

@@ -9,6 +9,7 @@ from itertools import count
 from qwen3vl.concurrency.futures import call_when_done
 from qwen3vl.concurrency.pull_thread_pool import Job, PullThreadPool
 from qwen3vl.engine.calls import Call, QueuedRequest
+from qwen3vl.engine.cancellation import Cancelled, cancellation_scope
 from qwen3vl.engine.media_decoder import MediaDecoder
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
 from qwen3vl.engine.request_queue import RequestQueue
@@ -154,7 +155,10 @@ class InputPipeline:
         outcome: PreparedRequest | ItemOutput | None = None
         try:
             if not call.cancelled:
-                outcome = self._preparer.prepare(request)
+                with cancellation_scope(lambda: call.cancelled):
+                    outcome = self._preparer.prepare(request)
+        except Cancelled:
+            pass
         except BaseException as error:  # such as SystemExit, of an object of the caller
             outcome = failed_request(request, as_exception(error))
         if not isinstance(outcome, PreparedRequest):
