@@ -180,11 +180,19 @@ class InputPipeline:
                 return None
             self._decoder.start(queued)
             self._wake(has_media=True, num_jobs=len(queued.pixels) - 1)
-            call_when_done(queued.pixels.values(), partial(self._finish_decoding, queued))
+            self._finish_when_decoded(queued)
         return job
+
+    def _finish_when_decoded(self, queued: QueuedRequest) -> None:
+        call_when_done(queued.pixels.values(), partial(self._finish_decoding, queued))
 
     def _finish_decoding(self, queued: QueuedRequest) -> None:
         """Make a request ready whose media are decoded, or fail it if one of them is broken."""
+        num_again = 0 if queued.call.cancelled else self._decoder.retry(queued)
+        if num_again:
+            self._finish_when_decoded(queued)
+            self._wake(has_media=True, num_jobs=num_again)
+            return
         for media in queued.prepared.fitted.media:
             future = queued.pixels.get(media.vision.key)
             error = None if future is None else future.exception()
