@@ -30,8 +30,8 @@ class InputPipeline:
         num_text_threads: Number of threads that prepare requests without media.
         num_media_threads: Number of threads that prepare requests with media, and decode these.
         on_ready: Called when a request is ready to run.
-        on_error: Called when no thread can be started: they are closed, the interpreter is shutting down, or the system
-            has too many threads.
+        on_error: Called when no thread can be started and none is running: they are closed, the interpreter is shutting
+            down, or the system has too many threads.
     """
 
     def __init__(
