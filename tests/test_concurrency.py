@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
+from collections import deque
 from concurrent.futures import Future
 
 import pytest
 
 from qwen3vl.concurrency.futures import call_when_done
+from qwen3vl.concurrency.pull_thread_pool import Job, PullThreadPool
 from qwen3vl.concurrency.thread_pool import ForkSafeThreadPool
 
 
@@ -62,6 +65,50 @@ def test_nothing_is_kept_alive() -> None:
         assert reference() is None
     finally:
         gc.enable()
+
+
+class Jobs:
+    """Jobs of a pool whose first one waits until it is told to go on."""
+
+    def __init__(self, max_threads: int) -> None:
+        self.started, self.go_on, self.all_done = threading.Event(), threading.Event(), threading.Event()
+        self.jobs: deque[Job] = deque([self.wait])
+        self.pool = PullThreadPool(max_threads, "qwen3vl-test", self.next_job)
+
+    def next_job(self) -> Job | None:
+        return self.jobs.popleft() if self.jobs else None
+
+    def wait(self) -> None:
+        self.started.set()
+        assert self.go_on.wait(60)
+
+
+def test_running_thread_takes_jobs_for_which_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    jobs = Jobs(max_threads=4)
+    jobs.pool.wake()
+    assert jobs.started.wait(60)
+    jobs.jobs.append(jobs.all_done.set)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        jobs.pool.wake(2)
+    jobs.go_on.set()
+    assert jobs.all_done.wait(60)
+    jobs.pool.close()
+    with pytest.raises(RuntimeError):
+        jobs.pool.wake()
+
+
+def test_pool_without_a_running_thread_says_that_none_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    jobs = Jobs(max_threads=4)
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        jobs.pool.wake()
 
 
 def test_closed_pool_takes_no_work_and_is_not_restarted() -> None:

@@ -55,6 +55,22 @@ def count_open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.parametrize("module", ["json", "signal"])
+def test_modules_of_the_current_folder_are_not_run(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The current folder may be one of uploads."""
+    (tmp_path / f"{module}.py").write_text("from pathlib import Path; Path('was-run').touch()")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # "" would be the current folder
+    decoder = DecoderProcess()
+    try:
+        assert run(decoder, operations.process_id) != os.getpid()
+    finally:
+        decoder.kill()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{module}.py"]
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -22,10 +22,14 @@ from PIL import Image
 from qwen3vl import Embedder, Reranker
 from qwen3vl.engine import engine as engine_module
 from qwen3vl.engine import request_queue
+from qwen3vl.engine.media_decoder import MediaDecoder, load_pixels
 from qwen3vl.engine.replica import Replica
 from qwen3vl.engine.worker import DeviceWorker
 from qwen3vl.media.images import image_size
+from qwen3vl.processing import sizing
 from qwen3vl.processing.fitting import fit
+from qwen3vl.processing.sizing import SizedMedia
+from tests.support.decoder_scripts import wait_until
 from tests.support.engines import embedder_with, with_stages
 
 FORK_WHILE_DECODING = """
@@ -188,6 +192,66 @@ def test_queries_with_images_that_are_awaited_are_read_within_a_limit(
 
     assert np.isfinite(asyncio.run(asyncio.wait_for(run(), 60))).all()
     assert most <= 5
+
+
+def test_headers_of_an_item_that_nobody_needs_are_not_read(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = embedder_with(checkpoints / "embedding", stages={}, threads=1)
+    reading, cancelled, num_read = threading.Event(), threading.Event(), 0
+    read_image_header = sizing.read_image_header
+
+    def read(*arguments: Any, **options: Any) -> Any:
+        nonlocal num_read
+        num_read += 1
+        reading.set()
+        assert cancelled.wait(60)
+        return read_image_header(*arguments, **options)
+
+    async def cancel_while_reading(value: Any) -> None:
+        task = asyncio.create_task(embedder.aembed([value]))
+        await asyncio.to_thread(reading.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        cancelled.set()
+
+    monkeypatch.setattr(sizing, "read_image_header", read)
+    images = [Image.new("RGB", (64, 64), (number, 0, 0)) for number in range(4)]
+    asyncio.run(cancel_while_reading({"image": images}))
+    embedder.embed([{"image": images[0]}])  # on the one thread for media, after the cancelled item
+    assert num_read == 2
+
+
+@pytest.mark.parametrize("is_second_intact", [True, False])
+def test_file_with_the_content_of_one_that_is_gone_is_decoded_itself(
+    checkpoints: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_second_intact: bool
+) -> None:
+    """Files with equal content are decoded once, but the error of one is not that of the other."""
+    names = ["first.png", "second.png"]
+    for name in names:
+        Image.new("RGB", (64, 64), "teal").save(tmp_path / name)
+    num_started = 0
+    decoded: list[str] = []
+    start = MediaDecoder.start
+
+    def count(decoder: MediaDecoder, queued: Any) -> None:
+        nonlocal num_started
+        start(decoder, queued)
+        num_started += 1
+
+    def decode(media: SizedMedia) -> torch.Tensor:
+        decoded.append(Path(media.name).name)
+        wait_until(lambda: num_started == 2)
+        if len(decoded) == 1 or not is_second_intact:
+            Path(media.name).unlink()
+        return load_pixels(media)
+
+    monkeypatch.setattr(MediaDecoder, "start", count)
+    embedder = embedder_with(checkpoints / "embedding", stages={"decode": decode}, threads=2)
+    batch = embedder.embed([{"image": tmp_path / name} for name in names], on_error="collect")
+    assert sorted(decoded) == names
+    failed = [Path(str(error.source)).name for error in batch.errors]
+    assert sorted(failed) == (decoded[:1] if is_second_intact else names)
+    assert [names[error.index] for error in batch.errors] == failed
 
 
 def test_interrupt_of_a_caller_does_not_stop_others(checkpoints: Path) -> None:

@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl import Embedder, MediaError, MediaPolicy, PolicyError
+from qwen3vl import Embedder, InputError, MediaError, MediaPolicy, PolicyError
+from qwen3vl.inputs import as_item
+from qwen3vl.media import DEFAULT_POLICY
 from qwen3vl.media.addresses import is_public
 from qwen3vl.media.fetch import fetch
 from qwen3vl.media.source import check_file
+from qwen3vl.processing.geometry import Limits
+from qwen3vl.processing.sizing import read_headers
 from tests.support.http_server import Server
 
 
@@ -158,6 +162,36 @@ def test_pixels_seconds_and_frames_are_limited(checkpoints: Path, media: dict[st
     policy = MediaPolicy(max_seconds=2)
     assert "lasts 6 seconds" in error_reason(checkpoints, policy, {"video": media["clip"]})
     assert error_reason(checkpoints, policy, {"video": f"{media['clip']}#t=1,3"}) == ""
+
+
+def test_frames_that_an_input_asks_for_are_limited(media: dict[str, Path]) -> None:
+    def read(limits: Limits, max_frames: int | None) -> int:
+        item = as_item({"video": media["clip"], "fps": 1000, "max_frames": max_frames})
+        (video,) = read_headers(item, limits, MediaPolicy(max_frames=5), exif=False).videos
+        return video.num_pairs
+
+    assert read(Limits(max_frames=4), 4) == 2
+    assert read(Limits(max_frames=8), None) == 4  # the engine's own setting is allowed
+    assert read(Limits(max_frames=8), 8) == 4
+    with pytest.raises(PolicyError, match=r"the 5 frames that the media policy allows \(MediaPolicy.max_frames\)"):
+        read(Limits(max_frames=4), 6)
+    with pytest.raises(PolicyError, match="the 8 frames that the media policy allows"):
+        read(Limits(max_frames=8), 10**9)
+
+
+@pytest.mark.parametrize(
+    ("value", "num_pairs"),
+    [
+        ({"image": ["missing.png"] * 100_000}, 100_000),
+        ({"video": ["missing.mp4"] * 30}, 30),
+        ({"video": [["missing.png"] * 26, ["missing.png"] * 20], "max_frames": 25}, 23),
+        ({"video": [["missing.png"] * 1000], "image": "missing.png", "max_frames": 63}, 33),
+    ],
+)
+def test_more_media_than_can_fit_are_not_opened(value: Any, num_pairs: int) -> None:
+    limits = Limits(max_length=64, max_frames=64)
+    with pytest.raises(InputError, match=f"its {num_pairs} images or pairs of frames take .* send fewer images"):
+        read_headers(as_item(value), limits, DEFAULT_POLICY, exif=False)
 
 
 def test_playlist_is_not_opened_as_a_video(golden_embedder: Embedder, tmp_path: Path) -> None:

@@ -93,6 +93,21 @@ def test_shards_are_read_as_one_file_is_and_a_missing_one_is_named(folder: Path,
         Reranker(folder, device="cpu")
 
 
+@pytest.mark.parametrize("with_shards", [True, False])
+def test_one_file_is_read_rather_than_an_index_that_is_left(folder: Path, checkpoints: Path, with_shards: bool) -> None:
+    """As after saving a model again, as one file, into the folder of its shards: transformers reads that file, too."""
+    expected = Reranker(checkpoints / "reranker-untied", device="cpu").score("beach", ["sand", "snow"])
+    split_into_shards(folder)
+    for shard in folder.glob("model-*.safetensors"):
+        if with_shards:
+            save_file({name: value * 2 for name, value in load_file(shard).items()}, shard)
+        else:
+            shard.unlink()
+    shutil.copy(checkpoints / "reranker-untied" / "model.safetensors", folder)
+    scores = Reranker(folder, device="cpu").score("beach", ["sand", "snow"])
+    np.testing.assert_array_equal(scores, expected)
+
+
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])
 def test_damaged_index_of_shards_is_a_model_error(folder: Path, text: str) -> None:
     split_into_shards(folder)

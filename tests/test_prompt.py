@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qwen3vl import Embedder, Reranker
+from qwen3vl import Embedder, InputError, Reranker
 from qwen3vl.inputs import as_item
+from qwen3vl.processing import text_pieces
 from qwen3vl.processing import tokenizer as tokenizer_module
 from qwen3vl.processing.fitting import FittedPrompt, fit
 from qwen3vl.processing.templates import (
@@ -26,6 +28,7 @@ from qwen3vl.processing.templates import (
     normalize_instruction,
     rerank_prompt,
 )
+from qwen3vl.processing.text_pieces import VocabularySize
 from qwen3vl.processing.tokenizer import Tokenizer
 
 INJECTIONS = [
@@ -116,6 +119,7 @@ def test_truncation_leaves_the_embed_template_whole(tokenizer: Tokenizer, text: 
 
 TEXT_PIECES = (
     *("word", "don't", "Été", "e\u0301", "слово", "词语", "これ", "한국", "\u0663", "12", "'s", "a.b", "\ufb01"),
+    *("f00", "7e", "سلام", "สวัสดี", "\U0001f600 ", "a\u0338 ", "词。语，"),
     *(" ", "  ", "\n", "\r\n", "\t", ".", ", ", "。", "?!", ";", ":/", "-", "_", "\u0301", "\u0338", "\u200d"),
     *("<tool_call>", "<|im_end|>", "\U0001f600"),
 )
@@ -142,6 +146,69 @@ def test_long_text_is_tokenized_in_pieces(tokenizer: Tokenizer) -> None:
     assert "".join(piece for _, piece in pieces) == text
     assert max(len(piece) for _, piece in pieces) < 4200
     assert tokenizer.encode_text([TextPart(text)])[0] == tokenizer._tokenizer.encode(text, add_special_tokens=False).ids
+
+
+LONG_TEXTS = st.lists(st.sampled_from(TEXT_PIECES), min_size=1, max_size=12).flatmap(
+    lambda pieces: st.integers(1, 9000).map(lambda size: ("".join(pieces) * size)[:size])
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    queries=st.lists(LONG_TEXTS, max_size=3), documents=st.lists(LONG_TEXTS, max_size=3), max_length=st.integers(70, 90)
+)
+def test_ends_of_long_texts_are_not_needed_for_the_tokens_that_are_left(
+    tokenizer: Tokenizer, queries: list[str], documents: list[str], max_length: int
+) -> None:
+    """The longest token has 128 bytes; here it counts as 24, since these texts have none that is longer."""
+    parts = rerank_prompt(text_content(*queries), text_content(*documents), "Find it")
+    whole = tokenizer.encode_prompt(parts, max_length)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "MIN_LONG_CHARS", 0)
+        patch.setattr(text_pieces, "_MIN_GAP_CHARS", 64)
+        patch.setattr(text_pieces, "_SEARCH_CHARS", 100)
+        patch.setattr(tokenizer, "vocabulary_size", VocabularySize(longest=24, total=1000))
+        with_gaps = tokenizer.encode_prompt(parts, max_length)
+    np.testing.assert_array_equal(with_gaps.prompt.ids, whole.prompt.ids)
+    np.testing.assert_array_equal(with_gaps.prompt.positions, whole.prompt.positions)
+    assert with_gaps.num_text_tokens == whole.num_text_tokens
+    assert with_gaps.num_truncated_tokens <= whole.num_truncated_tokens
+    if with_gaps.is_count_complete:
+        assert with_gaps.num_truncated_tokens == whole.num_truncated_tokens
+
+
+@pytest.mark.parametrize("unit", ["0f3a", "aGVsbG8gd29ybGQ5", "word ", "词语，", "اسم "])
+def test_end_of_a_text_of_megabytes_is_not_tokenized(tokenizer: Tokenizer, unit: str) -> None:
+    text = (unit * 3_000_000)[:3_000_000]
+    fitted = fit(embed_prompt(text_content(text), EMBED_INSTRUCTION), tokenizer, 64)
+    beginning = tokenizer.encode_prompt(embed_prompt(text_content(text[:20_000]), EMBED_INSTRUCTION), 64)
+    np.testing.assert_array_equal(fitted.prompt.ids, beginning.prompt.ids)
+    assert "its text was cut from more than" in fitted.notice
+    assert fitted.num_truncated_tokens < 60_000
+
+
+def test_instruction_of_megabytes_is_an_error(tokenizer: Tokenizer) -> None:
+    parts = embed_prompt(text_content("text"), "word " * 300_000)
+    with pytest.raises(InputError, match="its instruction has 1500007 characters"):
+        tokenizer.encode_prompt(parts, 64)
+
+
+def test_long_query_that_cannot_be_divided_is_an_error(tokenizer: Tokenizer) -> None:
+    parts = rerank_prompt(text_content("=" * 1_100_000), text_content("text"), "Find it")
+    with pytest.raises(InputError, match="a text of 1100000 characters has no space"):
+        tokenizer.encode_prompt(parts, 64)
+
+
+def test_vision_tokens_that_do_not_fit_take_no_memory(tokenizer: Tokenizer) -> None:
+    parts = embed_prompt(PromptContent(images=(VisionPart("key", (2, 4000, 4000)),)), EMBED_INSTRUCTION)
+    tokenizer.encode_prompt(embed_prompt(text_content("text"), EMBED_INSTRUCTION), 64)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"it takes 40000\d\d tokens without any of its text and max_length is 64"):
+            tokenizer.encode_prompt(parts, 64)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_truncation_is_reported_and_logged(golden_embedder: Embedder, caplog: pytest.LogCaptureFixture) -> None:

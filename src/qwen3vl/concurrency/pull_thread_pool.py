@@ -45,14 +45,21 @@ class PullThreadPool:
             num_jobs: Number of new jobs, or an upper bound of it.
 
         Raises:
-            RuntimeError: No thread can be started: the threads are closed, the interpreter is shutting down, or the
-                system has too many threads.
+            RuntimeError: No thread can be started, and none is running: the system has too many threads, or the
+                interpreter is shutting down. Or the threads are closed.
         """
         with self._lock:
             self._num_wakes += 1
             num_new_threads = min(num_jobs, self.max_threads - self._num_running)
         for _ in range(num_new_threads):  # too many in a race are harmless: they find no job
-            self._pool.submit(self._run_jobs)
+            try:
+                self._pool.submit(self._run_jobs)
+            except RuntimeError:
+                with self._lock:
+                    # Running threads look for jobs again before they end, since there was a wake.
+                    if self._num_running and not self._pool.closed:
+                        return
+                raise
 
     def close(self) -> None:
         """Let the threads end after their present job. Does not wait for them."""

@@ -103,6 +103,7 @@ class QueuedRequest:
         pixels: By media key, futures of its decoded media. All of them have results when the request is ready.
         features: For each replica, by media key, features of its media that were in the cache.
         ready_at: Reading of `time.perf_counter` when it was ready to run, in seconds.
+        retried: Whether media that failed to be decoded from another request's files were decoded from its own ones.
     """
 
     call: Call
@@ -113,6 +114,7 @@ class QueuedRequest:
     pixels: dict[Hashable, Future[Tensor]] = field(default_factory=dict)
     features: list[dict[Hashable, VisionFeatures]] = field(default_factory=list)
     ready_at: float = 0.0
+    retried: bool = False
 
     @property
     def index(self) -> int:

@@ -1,4 +1,4 @@
-"""Cancellation of a forward pass between its layers."""
+"""Cancellation of a forward pass between its layers, and of a preparation between its media."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Cancelled(Exception):  # noqa: N818 (a control signal, which users never see)
-    """Raised on a device's thread when all calls that need the work were interrupted, dropped or closed."""
+    """Raised on a thread of the engine when all calls that need the work were interrupted, dropped or closed."""
 
 
 _current = threading.local()

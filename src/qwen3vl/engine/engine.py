@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qwen3vl.engine.cancellation import raise_if_cancelled
 from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.executor import BatchExecutor, Forward
 from qwen3vl.engine.media_decoder import load_pixels
@@ -172,7 +173,9 @@ class Engine:
         Raises:
             InputError: An image or video cannot be read, or the media policy does not allow it.
         """
-        return read_headers(item, self.limits, self.settings.policy, exif=self.settings.exif)
+        return read_headers(
+            item, self.limits, self.settings.policy, exif=self.settings.exif, before_each=raise_if_cancelled
+        )
 
     def clear_vision_cache(self) -> None:
         """Drop the cached features of images and videos, for all engines that share the vision tower."""

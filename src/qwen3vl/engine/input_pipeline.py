@@ -9,6 +9,7 @@ from itertools import count
 from qwen3vl.concurrency.futures import call_when_done
 from qwen3vl.concurrency.pull_thread_pool import Job, PullThreadPool
 from qwen3vl.engine.calls import Call, QueuedRequest
+from qwen3vl.engine.cancellation import Cancelled, cancellation_scope
 from qwen3vl.engine.media_decoder import MediaDecoder
 from qwen3vl.engine.preparation import PreparedRequest, RequestPreparer
 from qwen3vl.engine.request_queue import RequestQueue
@@ -29,8 +30,8 @@ class InputPipeline:
         num_text_threads: Number of threads that prepare requests without media.
         num_media_threads: Number of threads that prepare requests with media, and decode these.
         on_ready: Called when a request is ready to run.
-        on_error: Called when no thread can be started: they are closed, the interpreter is shutting down, or the system
-            has too many threads.
+        on_error: Called when no thread can be started and none is running: they are closed, the interpreter is shutting
+            down, or the system has too many threads.
     """
 
     def __init__(
@@ -154,7 +155,10 @@ class InputPipeline:
         outcome: PreparedRequest | ItemOutput | None = None
         try:
             if not call.cancelled:
-                outcome = self._preparer.prepare(request)
+                with cancellation_scope(lambda: call.cancelled):
+                    outcome = self._preparer.prepare(request)
+        except Cancelled:
+            pass
         except BaseException as error:  # such as SystemExit, of an object of the caller
             outcome = failed_request(request, as_exception(error))
         if not isinstance(outcome, PreparedRequest):
@@ -176,11 +180,19 @@ class InputPipeline:
                 return None
             self._decoder.start(queued)
             self._wake(has_media=True, num_jobs=len(queued.pixels) - 1)
-            call_when_done(queued.pixels.values(), partial(self._finish_decoding, queued))
+            self._finish_when_decoded(queued)
         return job
+
+    def _finish_when_decoded(self, queued: QueuedRequest) -> None:
+        call_when_done(queued.pixels.values(), partial(self._finish_decoding, queued))
 
     def _finish_decoding(self, queued: QueuedRequest) -> None:
         """Make a request ready whose media are decoded, or fail it if one of them is broken."""
+        num_again = 0 if queued.call.cancelled else self._decoder.retry(queued)
+        if num_again:
+            self._finish_when_decoded(queued)
+            self._wake(has_media=True, num_jobs=num_again)
+            return
         for media in queued.prepared.fitted.media:
             future = queued.pixels.get(media.vision.key)
             error = None if future is None else future.exception()

@@ -16,6 +16,7 @@ from qwen3vl.concurrency.fork_safety import init_in_each_process
 from qwen3vl.concurrency.pull_thread_pool import Job
 from qwen3vl.engine.calls import QueuedRequest
 from qwen3vl.engine.replica import Replica
+from qwen3vl.errors import MediaError
 from qwen3vl.model import VisionFeatures
 from qwen3vl.processing.sizing import SizedMedia
 
@@ -30,6 +31,18 @@ def load_pixels(media: SizedMedia) -> Tensor:
         (num_frames, height, width, 3) uint8.
     """
     return torch.from_numpy(media.load())
+
+
+class _Decoding(Future[Tensor]):
+    """The future of a decoded image or video.
+
+    Args:
+        source: Name of the file that it is decoded from; others with the same content share it.
+    """
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
 
 
 class MediaDecoder:
@@ -51,8 +64,8 @@ class MediaDecoder:
     def init_process_state(self) -> None:
         """Begin without media: in a forked process, nobody completes its parent's futures."""
         self._lock = threading.Lock()
-        self._futures: weakref.WeakValueDictionary[Hashable, Future[Tensor]] = weakref.WeakValueDictionary()
-        self._waiting: deque[tuple[Future[Tensor], SizedMedia]] = deque()
+        self._futures: weakref.WeakValueDictionary[Hashable, _Decoding] = weakref.WeakValueDictionary()
+        self._waiting: deque[tuple[_Decoding, SizedMedia]] = deque()
 
     def start(self, queued: QueuedRequest) -> None:
         """Take the features of a request's media from the caches, and queue the other media for `next_job`.
@@ -75,12 +88,37 @@ class MediaDecoder:
             return None
         return partial(self._run, future, media)
 
+    def retry(self, queued: QueuedRequest) -> int:
+        """Queue media again that failed to be decoded from files of the same content, which may be gone since then.
+
+        Args:
+            queued: A request whose media are decoded. Its `pixels` are set anew for those that are decoded again, from
+                its own files; that happens once.
+
+        Returns:
+            Number of media that are decoded again.
+        """
+        if queued.retried:
+            return 0
+        queued.retried = True
+        num_again = 0
+        with self._lock:
+            for media in queued.prepared.fitted.media:
+                key = media.vision.key
+                future = queued.pixels.get(key)
+                if not isinstance(future, _Decoding) or not future.done() or future.source == media.name:
+                    continue
+                if isinstance(future.exception(), MediaError):
+                    queued.pixels[key] = self._start_future(key, media)
+                    num_again += 1
+        return num_again
+
     def _future(self, key: Hashable, media: SizedMedia) -> Future[Tensor]:
-        future = self._futures.get(key)
-        if future is None:
-            future = Future()
-            self._futures[key] = future
-            self._waiting.append((future, media))
+        return self._futures.get(key) or self._start_future(key, media)
+
+    def _start_future(self, key: Hashable, media: SizedMedia) -> Future[Tensor]:
+        future = self._futures[key] = _Decoding(media.name)
+        self._waiting.append((future, media))
         return future
 
     def _run(self, future: Future[Tensor], media: SizedMedia) -> None:

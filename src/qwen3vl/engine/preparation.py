@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qwen3vl.engine.cancellation import Cancelled
 from qwen3vl.engine.requests import PromptParts, Request, failed_request
 from qwen3vl.processing.fitting import FittedPrompt, fit
 from qwen3vl.processing.tokenizer import Tokenizer
@@ -68,9 +69,14 @@ class RequestPreparer:
 
         Returns:
             The prepared request, or an output with an error if it cannot be run.
+
+        Raises:
+            Cancelled: It is no longer needed; see `cancellation_scope`.
         """
         try:
             fitted = self._fit(request.to_prompt(), self.tokenizer, self.max_length)
+        except Cancelled:
+            raise
         except Exception as error:  # whatever fails in one item must not stop the others
             return failed_request(request, error, getattr(error, "source", None))
         if fitted.notice:

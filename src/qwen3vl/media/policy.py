@@ -28,7 +28,8 @@ class MediaPolicy:
         max_bytes: Maximum size of an encoded file, read or fetched, in bytes.
         max_pixels: Maximum number of pixels of an image or frame; checked by its header, before it is decoded.
         max_seconds: Maximum duration of a video, or of the part that is asked for, in seconds.
-        max_frames: Maximum number of images in a list of frames.
+        max_frames: Maximum number of images in a list of frames, and of frames that an input's own `max_frames` and
+            `fps` may have sampled from a video file.
         timeout: Maximum duration of one fetch, the lookup of names and redirects included, in seconds.
         max_redirects: Maximum number of redirects; each target is checked like the first.
         isolated: Whether each image, PDF page and video is decoded in a worker process, which is ended if it exceeds

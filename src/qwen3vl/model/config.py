@@ -103,7 +103,8 @@ def read_config(path: Path) -> ModelConfig:
         The model's configuration.
 
     Raises:
-        ModelError: The file is missing, is not a JSON object, lacks a field, or describes another architecture.
+        ModelError: The file is missing, is not a JSON object, lacks a field, or describes another architecture or
+            quantised weights.
     """
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
@@ -126,6 +127,13 @@ def read_config(path: Path) -> ModelConfig:
 
 def _parse_config(raw: dict[str, Any], path: Path) -> ModelConfig:
     text, vision = raw["text_config"], raw["vision_config"]
+    quantization = raw.get("quantization_config") or text.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+        raise ModelError(
+            f"{path} describes a model that is quantised already ({method or 'quantization_config'}), which this "
+            'package does not read: use the original checkpoint with dtype="int8" or dtype="fp8"'
+        )
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     rope_type = rope.get("rope_type", "default")
     if rope_type != "default" or not rope.get("mrope_interleaved", True):

@@ -19,6 +19,7 @@ from qwen3vl.model.weights import (
     EMBEDDING,
     INDEX_FILE,
     LM_HEAD,
+    SINGLE_FILE,
     check_names,
     empty_model,
     open_safetensors,
@@ -75,7 +76,7 @@ def write_merged_checkpoint(checkpoint: Checkpoint, out: Path) -> int:
         tensors = dict(_merge(path, {name: sources[name] for name in files if files[name] == path}, updates))
         num_bytes += sum(tensor.nbytes for tensor in tensors.values())
         save_file(tensors, out / path.name, metadata={"format": "pt"})
-    if (folder / INDEX_FILE).is_file():
+    if not (folder / SINGLE_FILE).is_file():
         index = {
             "metadata": {"total_size": num_bytes},
             "weight_map": {name: path.name for name, path in sorted(files.items())},

@@ -22,6 +22,8 @@ from qwen3vl.model.qwen3_vl import Qwen3VL
 TENSORS_PER_MAPPING = 16
 """Number of tensors for which a file is mapped into memory once. Pages that were read count as the process's memory
 until the mapping ends; one mapping of the whole file would add the file's size to the peak of loading."""
+SINGLE_FILE = "model.safetensors"
+"""Has all tensors of a checkpoint that is not divided."""
 INDEX_FILE = "model.safetensors.index.json"
 """Says which of several files has which tensor."""
 LM_HEAD = "lm_head.weight"
@@ -43,7 +45,10 @@ def weight_files(folder: Path) -> dict[str, Path]:
         ModelError: Files are missing, or `model.safetensors` or the index of the shards is damaged.
     """
     index = folder / INDEX_FILE
-    single = folder / "model.safetensors"
+    single = folder / SINGLE_FILE
+    if single.is_file():  # as in transformers; a folder that was saved again may still have its former index
+        with open_safetensors(single) as file:
+            return dict.fromkeys(file.keys(), single)
     if index.is_file():
         try:
             file_names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -53,9 +58,6 @@ def weight_files(folder: Path) -> dict[str, Path]:
         if missing:
             raise ModelError(f"{folder} is incomplete: it lacks {', '.join(missing)}, which {index.name} lists")
         return {tensor_name: folder / file_name for tensor_name, file_name in file_names.items()}
-    if single.is_file():
-        with open_safetensors(single) as file:
-            return dict.fromkeys(file.keys(), single)
     raise ModelError(f"{folder} has no weights: neither {single.name} nor {index.name} exists")
 
 

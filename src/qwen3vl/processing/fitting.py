@@ -10,9 +10,6 @@ from qwen3vl.processing.sizing import SizedMedia, UnsizedMedia
 from qwen3vl.processing.templates import ControlToken, PromptPart, TextPart
 from qwen3vl.processing.tokenizer import Tokenizer
 
-_NO_LIMIT = 1 << 60
-"""Tokens; longer than any prompt."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedPrompt:
@@ -22,7 +19,7 @@ class FittedPrompt:
         prompt: Token ids, positions and vision spans.
         media: The images and videos it shows, at their final sizes.
         notice: What was shrunk or truncated to make it fit; empty if nothing was.
-        num_truncated_tokens: Number of tokens of the caller's text that were cut.
+        num_truncated_tokens: Number of tokens of the caller's text that were cut; fewer than that for very long texts.
     """
 
     prompt: EncodedPrompt
@@ -50,24 +47,22 @@ def fit(parts: Sequence[ControlToken | TextPart | UnsizedMedia], tokenizer: Toke
         InputError: The prompt is too long even with shrunk media and without text: media have least sizes.
     """
     sized_parts = _resolve_sizes(parts, None)
-    natural = tokenizer.encode_prompt(_to_prompt_parts(sized_parts), _NO_LIMIT)
+    draft = tokenizer.draft_prompt(_to_prompt_parts(sized_parts), max_length)
     notices = []
-    num_vision_tokens = _count_vision_tokens(sized_parts)
-    if len(natural.prompt) > max_length and num_vision_tokens:
-        num_template_tokens = len(natural.prompt) - num_vision_tokens - natural.num_text_tokens
+    num_vision_tokens = draft.num_vision_tokens
+    if len(draft) > max_length and num_vision_tokens:
+        num_template_tokens = len(draft) - num_vision_tokens - draft.num_text_tokens
         available = max_length - num_template_tokens
-        max_vision_tokens = max(available - natural.num_text_tokens, available // 2)
+        max_vision_tokens = max(available - draft.num_text_tokens, available // 2)
         if num_vision_tokens > max_vision_tokens > 0:
             sized_parts = _resolve_sizes(parts, max_vision_tokens / num_vision_tokens)
-            notices.append(
-                f"its media were shrunk from {num_vision_tokens} to {_count_vision_tokens(sized_parts)} tokens"
-            )
-    tokenized = natural
-    if len(natural.prompt) > max_length:
-        tokenized = tokenizer.encode_prompt(_to_prompt_parts(sized_parts), max_length)
+            draft = tokenizer.draft_prompt(_to_prompt_parts(sized_parts), max_length)
+            notices.append(f"its media were shrunk from {num_vision_tokens} to {draft.num_vision_tokens} tokens")
+    tokenized = draft.build()
     if tokenized.num_truncated_tokens:
         num_all = tokenized.num_text_tokens + tokenized.num_truncated_tokens
-        notices.append(f"its text was cut from {num_all} to {tokenized.num_text_tokens} tokens")
+        at_least = "" if tokenized.is_count_complete else "more than "
+        notices.append(f"its text was cut from {at_least}{num_all} to {tokenized.num_text_tokens} tokens")
     media = tuple(part for part in sized_parts if isinstance(part, SizedMedia))
     notice = f"{' and '.join(notices)} to fit max_length {max_length}" if notices else ""
     return FittedPrompt(tokenized.prompt, media, notice, tokenized.num_truncated_tokens)
@@ -91,7 +86,3 @@ def _resolve_sizes(
 
 def _to_prompt_parts(parts: Sequence[ControlToken | TextPart | SizedMedia]) -> list[PromptPart]:
     return [part.vision if isinstance(part, SizedMedia) else part for part in parts]
-
-
-def _count_vision_tokens(parts: Sequence[ControlToken | TextPart | SizedMedia]) -> int:
-    return sum(part.num_tokens for part in parts if isinstance(part, SizedMedia))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3vl.errors import MediaError, error_source
+from qwen3vl.errors import InputError, MediaError, PolicyError, error_source
 from qwen3vl.inputs import ImageReference, Item, VideoReference
 from qwen3vl.media.images import ImageHeader, read_image_header
 from qwen3vl.media.policy import MediaPolicy
 from qwen3vl.media.source import check_frame_list
 from qwen3vl.processing.geometry import (
+    FRAME_FACTOR,
     FRAME_LIST_FPS,
     PIXELS_PER_TOKEN,
     Limits,
@@ -32,6 +34,9 @@ from qwen3vl.processing.templates import PromptContent, VisionPart
 
 if TYPE_CHECKING:  # imports PyAV, which would delay the start of every process
     from qwen3vl.media.videos import VideoHeader
+
+_MIN_TOKENS = 3
+"""Tokens of an image or a frame pair at least: one that shows it, and the two control tokens around it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +117,11 @@ class UnsizedVideo:
     frame_indices: tuple[int, ...]
     limits: Limits
 
+    @property
+    def num_pairs(self) -> int:
+        """Number of frame pairs."""
+        return len(self.frame_indices) // FRAME_FACTOR
+
     def resolve_size(self, max_tokens: int | None = None) -> SizedMedia:
         """Decide the size of the frames.
 
@@ -159,6 +169,11 @@ class UnsizedFrames:
     frames: tuple[ImageHeader, ...]
     limits: Limits
 
+    @property
+    def num_pairs(self) -> int:
+        """Number of frame pairs."""
+        return len(self.frames) // FRAME_FACTOR
+
     def resolve_size(self, max_tokens: int | None = None) -> SizedMedia:
         """Decide the size of the frames.
 
@@ -198,7 +213,9 @@ UnsizedMedia = UnsizedImage | UnsizedVideo | UnsizedFrames
 """An image or video whose header was read."""
 
 
-def read_headers(item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool) -> PromptContent[UnsizedMedia]:
+def read_headers(
+    item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool, before_each: Callable[[], None] = lambda: None
+) -> PromptContent[UnsizedMedia]:
     """Read the headers of an item's media, videos first.
 
     Args:
@@ -206,18 +223,43 @@ def read_headers(item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool)
         limits: Limits on pixels and frames.
         policy: Limits on files, addresses and sizes.
         exif: Whether images are rotated by their EXIF orientation.
+        before_each: Called before each image, video file and frame; what it raises ends the reading.
 
     Returns:
         The item's content, ready for a prompt template.
 
     Raises:
-        InputError: An image or video cannot be used; the first one that fails is named in `InputError.source`.
+        InputError: An image or video cannot be used; the first one that fails is named in `InputError.source`. Or there
+            are so many of them that they cannot fit into `limits.max_length` at any size.
     """
-    return PromptContent(
-        videos=tuple(_read_video(video, item, limits, policy, exif=exif) for video in item.videos),
-        images=tuple(_read_image(image, limits, policy, exif=exif) for image in item.images),
-        texts=item.texts,
-    )
+    max_frames = item.max_frames or limits.max_frames
+    num_pairs = len(item.images) + sum(_min_pairs(video, max_frames) for video in item.videos)
+    _check_fit(num_pairs, limits)
+    videos: list[UnsizedVideo | UnsizedFrames] = []
+    for video in item.videos:
+        unsized = _read_video(video, item, limits, policy, exif=exif, before_each=before_each)
+        videos.append(unsized)
+        num_pairs += unsized.num_pairs - _min_pairs(video, max_frames)
+        _check_fit(num_pairs, limits)
+    images: list[UnsizedImage] = []
+    for image in item.images:
+        before_each()
+        images.append(_read_image(image, limits, policy, exif=exif))
+    return PromptContent(tuple(videos), tuple(images), item.texts)
+
+
+def _min_pairs(video: VideoReference, max_frames: int) -> int:
+    """Return how many frame pairs a video has at least, before its header is read."""
+    return math.ceil(min(len(video.frames), max_frames) / FRAME_FACTOR) if video.frames else 1
+
+
+def _check_fit(num_pairs: int, limits: Limits) -> None:
+    """Raise `InputError` if images or frame pairs cannot fit even at their least size."""
+    if num_pairs * _MIN_TOKENS > limits.max_length:
+        raise InputError(
+            f"its {num_pairs} images or pairs of frames take at least {num_pairs * _MIN_TOKENS} tokens and max_length "
+            f"is {limits.max_length}: send fewer images or frames, or raise max_length"
+        )
 
 
 def _read_image(image: ImageReference, limits: Limits, policy: MediaPolicy, *, exif: bool) -> UnsizedImage:
@@ -228,32 +270,56 @@ def _read_image(image: ImageReference, limits: Limits, policy: MediaPolicy, *, e
 
 
 def _read_video(
-    video: VideoReference, item: Item, limits: Limits, policy: MediaPolicy, *, exif: bool
+    video: VideoReference,
+    item: Item,
+    limits: Limits,
+    policy: MediaPolicy,
+    *,
+    exif: bool,
+    before_each: Callable[[], None],
 ) -> UnsizedVideo | UnsizedFrames:
     max_frames = item.max_frames or limits.max_frames
     unsized: UnsizedVideo | UnsizedFrames
     with error_source(video.name):
         if video.frames:
-            unsized = UnsizedFrames(video.name, _read_frames(video, max_frames, policy, exif=exif), limits)
+            frames = _read_frames(video, max_frames, policy, exif=exif, before_each=before_each)
+            unsized = UnsizedFrames(video.name, frames, limits)
         else:
+            before_each()
             from qwen3vl.media.videos import read_video_header
 
             header = read_video_header(video, policy)
             num_frames = header.last_frame - header.first_frame + 1
             frame_rate = header.timeline.frame_rate
+            # What the engine is set to is allowed in any case: the policy limits what comes with an input.
+            allowed = max(policy.max_frames, limits.max_frames)
             frame_indices = sample_video_frames(
-                header.first_frame, num_frames, frame_rate, item.fps or limits.fps, max_frames
+                header.first_frame,
+                num_frames,
+                frame_rate,
+                item.fps or limits.fps,
+                min(max_frames, allowed + FRAME_FACTOR),
             )
+            if len(frame_indices) > allowed:
+                raise PolicyError(
+                    f"more than the {allowed} frames that the media policy allows (MediaPolicy.max_frames) would be "
+                    f"sampled; pass max_frames={allowed}, a lower fps, or a part of the video"
+                )
             unsized = UnsizedVideo(video.name, header, tuple(frame_indices), limits)
         unsized.resolve_size()  # fails here, where the error gets its source, if the model does not take the shape
     return unsized
 
 
-def _read_frames(video: VideoReference, max_frames: int, policy: MediaPolicy, *, exif: bool) -> tuple[ImageHeader, ...]:
+def _read_frames(
+    video: VideoReference, max_frames: int, policy: MediaPolicy, *, exif: bool, before_each: Callable[[], None]
+) -> tuple[ImageHeader, ...]:
     """Read the headers of the sampled frames of a list; each file is read once, even if a frame is repeated."""
     check_frame_list(len(video.frames), policy)
     frame_indices = sample_frame_list(len(video.frames), max_frames)
-    headers = {index: read_image_header(video.frames[index], policy, exif=exif) for index in frame_indices}
+    headers: dict[int, ImageHeader] = {}
+    for index in dict.fromkeys(frame_indices):
+        before_each()
+        headers[index] = read_image_header(video.frames[index], policy, exif=exif)
     if len({frame_list_size(header.width, header.height) for header in headers.values()}) > 1:
         raise MediaError("its frames are of different sizes; make them one size")
     return tuple(headers[index] for index in frame_indices)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer as HFTokenizer
 
 from qwen3vl.errors import InputError, ModelError
@@ -18,6 +17,7 @@ from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
 from qwen3vl.processing.geometry import SPATIAL_MERGE_SIZE
 from qwen3vl.processing.mrope import mrope_positions
 from qwen3vl.processing.templates import ControlToken, PromptPart, TextPart, VisionPart, timestamp_text
+from qwen3vl.processing.text_pieces import BREAK, MIN_LONG_CHARS, GapFinder, VocabularySize
 
 _TEMPLATE = -1
 """Owner of tokens that are never truncated."""
@@ -26,14 +26,6 @@ _PIECE_CHARS = 4096
 a character, and takes 300 bytes for each."""
 _MAX_LOCKED_CHARS = 65_536
 """Longer pieces are tokenized by the library's threads, which do not hold the lock."""
-_LETTERS = (
-    r"A-Za-z\u00c0-\u00d6\u0391-\u03a1\u03b1-\u03c9\u0410-\u044f"  # Latin, Greek, Cyrillic
-    r"\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fa5\uac00-\ud7a3"  # Japanese, Chinese, Korean
-)
-_BREAK = re.compile(rf"(?<=[{_LETTERS}])(?=[ \n,.;:!?])")
-"""Where a text can be divided without changing its tokens: Qwen's pre-tokenizer (`pre_tokenizer` in `tokenizer.json`)
-ends a match behind each run of letters. No added token has such a place in it, and its normalizer, NFC, combines
-nothing across it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +37,13 @@ class TokenizedPrompt:
         num_text_tokens: Number of its tokens that are the caller's text; a token that also has characters of the
             template is none of them.
         num_truncated_tokens: Number of tokens of the caller's text that were removed to make it fit.
+        is_count_complete: Whether that is all of them. Of very long texts, the end is not even tokenized.
     """
 
     prompt: EncodedPrompt
     num_text_tokens: int
     num_truncated_tokens: int
+    is_count_complete: bool = True
 
 
 class Tokenizer:
@@ -121,19 +115,62 @@ class Tokenizer:
             Token ids, and for each of them the index of the truncatable part it belongs to. The index is -1 for a
             token that may not be truncated: a part of the template, or a token with characters of two parts.
         """
-        ends = list(accumulate(len(part.text) for part in parts))
         ids: list[int] = []
-        owners = []
-        for offset, piece in _split("".join(part.text for part in parts)):
+        owners: list[int] = []
+        for piece_ids, piece_owners in self.encode_pieces(parts):
+            ids += piece_ids
+            owners += piece_owners
+        return ids, owners
+
+    def encode_pieces(
+        self, parts: Sequence[TextPart], gaps: Sequence[tuple[int, int]] = ()
+    ) -> Iterator[tuple[list[int], list[int]]]:
+        """Tokenize adjacent texts together, piece by piece.
+
+        Args:
+            parts: The texts, in order.
+            gaps: What is left out of the texts together, as `GapFinder.find` returns it.
+
+        Yields:
+            Ids and owners of the next tokens, as `encode_text` returns them.
+        """
+        ends = list(accumulate(len(part.text) for part in parts))
+        for offset, piece in _split("".join(part.text for part in parts), gaps):
             if len(piece) > _MAX_LOCKED_CHARS:
                 (encoding,) = self._tokenizer.encode_batch([piece], add_special_tokens=False)
             else:
                 encoding = self._tokenizer.encode(piece, add_special_tokens=False)
-            ids += encoding.ids
+            owners = []
             for start, stop in encoding.offsets:
                 index = min(bisect_right(ends, offset + start), len(parts) - 1)
                 owners.append(index if parts[index].truncatable and offset + stop <= ends[index] else _TEMPLATE)
-        return ids, owners
+            yield encoding.ids, owners
+
+    @cached_property
+    def vocabulary_size(self) -> VocabularySize:
+        """The sizes of the vocabulary, each of whose characters stands for a byte."""
+        lengths = [len(token) for token in self._tokenizer.get_vocab(with_added_tokens=True)]
+        return VocabularySize(max(lengths), sum(lengths))
+
+    def draft_prompt(self, parts: Iterable[PromptPart], max_length: int) -> PromptDraft:
+        """Tokenize the texts of a prompt, and count the tokens of its images and videos.
+
+        Args:
+            parts: The parts of the prompt.
+            max_length: Maximum number of tokens.
+
+        Returns:
+            The prompt, which may still be too long.
+
+        Raises:
+            InputError: The prompt is too long even without its truncatable texts. Not every such prompt is found here.
+            ModelError: The vocabulary lacks a control token.
+        """
+        draft = PromptDraft(self, max_length)
+        for part in parts:
+            draft.add(part)
+        draft.end()
+        return draft
 
     def encode_prompt(self, parts: Iterable[PromptPart], max_length: int) -> TokenizedPrompt:
         """Tokenize a prompt. Where it is too long, truncatable texts lose their ends, the last text first.
@@ -149,28 +186,49 @@ class Tokenizer:
             InputError: The prompt is too long even without its truncatable texts.
             ModelError: The vocabulary lacks a control token.
         """
-        builder = _PromptBuilder(self)
-        for part in parts:
-            builder.add(part)
-        return builder.build(max_length)
+        return self.draft_prompt(parts, max_length).build()
 
 
-class _PromptBuilder:
-    """Collects token ids, their owners and the vision spans of a prompt, part by part.
+class PromptDraft:
+    """A prompt that may be longer than `max_length`; its parts are added one after the other.
 
-    A token's owner is the number of the truncatable text it belongs to, or `_TEMPLATE`.
+    Tokens that truncation removes in any case are only counted, and ids of vision tokens are only made once they fit.
+
+    Args:
+        tokenizer: The tokenizer.
+        max_length: Maximum number of tokens.
+
+    Attributes:
+        num_text_tokens: Number of tokens that can be truncated; see `__len__`.
+        num_vision_tokens: Number of tokens of images and videos, without the control tokens around them.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
         self._tokenizer = tokenizer
+        self._max_length = max_length
         self._ids: list[int] = []
-        self._owners: list[int] = []
-        self._spans: list[VisionSpan] = []
+        self._is_text: list[bool] = []
+        # Index in `_ids` of the one token that stands for a span, the span's length, its part and its offset.
+        self._visions: list[tuple[int, int, VisionPart, int]] = []
         self._pending_texts: list[TextPart] = []
-        self._num_texts = 0
+        self._gap_finder: GapFinder | None = None
+        self._has_gaps = False
+        self._num_kept_texts = self._num_chars = 0
+        self.num_text_tokens = 0
+        self.num_vision_tokens = 0
+
+    def __len__(self) -> int:
+        """Return the number of tokens, or, if some of the texts is not tokenized, a smaller one above `max_length`."""
+        return (
+            len(self._ids) + self.num_text_tokens - self._num_kept_texts + self.num_vision_tokens - len(self._visions)
+        )
 
     def add(self, part: PromptPart) -> None:
-        """Append a part."""
+        """Append a part.
+
+        Args:
+            part: The part.
+        """
         match part:
             case TextPart():
                 self._pending_texts.append(part)
@@ -184,67 +242,91 @@ class _PromptBuilder:
                     self._pending_texts.append(TextPart(timestamp_text(timestamp)))
                     self._add_vision(part, "<|video_pad|>", offset=number * _tokens_per_frame_pair(part))
 
-    def build(self, max_length: int) -> TokenizedPrompt:
-        """Append the tokenizer's suffix and truncate the prompt to `max_length` tokens."""
+    def end(self) -> None:
+        """Append the tokenizer's suffix."""
         self._flush_texts()
         self._append(list(self._tokenizer.suffix))
-        num_excess = max(len(self._ids) - max_length, 0)
-        ids, spans = np.array(self._ids, dtype=np.int64), tuple(self._spans)
-        if num_excess:
-            ids, spans = self._truncate(ids, num_excess, max_length)
-        num_text_tokens = sum(owner != _TEMPLATE for owner in self._owners) - num_excess
+
+    def build(self) -> TokenizedPrompt:
+        """Return the prompt, truncated to `max_length` tokens.
+
+        Returns:
+            The prompt.
+
+        Raises:
+            InputError: It is too long even without its truncatable texts.
+        """
+        num_excess = max(len(self) - self._max_length, 0)
+        if num_excess > self.num_text_tokens:
+            raise InputError(
+                f"it takes {len(self) - self.num_text_tokens} tokens without any of its text and max_length is "
+                f"{self._max_length}: send fewer images or frames, or raise max_length"
+            )
+        num_text_tokens = self.num_text_tokens - num_excess
+        ids, keep = np.array(self._ids, dtype=np.int64), np.ones(len(self._ids), dtype=bool)
+        keep[np.flatnonzero(self._is_text)[num_text_tokens:]] = False
+        lengths = np.ones(len(ids), dtype=np.int64)
+        for index, length, _, _ in self._visions:
+            lengths[index] = length
+        stops = np.cumsum(np.where(keep, lengths, 0))
+        spans = tuple(
+            VisionSpan(int(stops[index]) - length, int(stops[index]), part.key, part.grid, offset)
+            for index, length, part, offset in self._visions
+        )
+        ids = np.repeat(ids[keep], lengths[keep])
         prompt = EncodedPrompt(ids, mrope_positions(len(ids), spans), spans)
-        return TokenizedPrompt(prompt, num_text_tokens, num_excess)
+        return TokenizedPrompt(prompt, num_text_tokens, num_excess, is_count_complete=not self._has_gaps)
 
     def _add_vision(self, part: VisionPart, pad_token: str, *, offset: int) -> None:
         """Append the tokens of an image or frame pair; `offset` is the first one's index within its video."""
         self._flush_texts()
         self._append([self._tokenizer.token_id("<|vision_start|>")])
-        start, num_tokens = len(self._ids), _tokens_per_frame_pair(part)
-        self._append([self._tokenizer.token_id(pad_token)] * num_tokens)
-        self._spans.append(VisionSpan(start, start + num_tokens, part.key, part.grid, offset))
-        self._append([self._tokenizer.token_id("<|vision_end|>")])
+        num_tokens = _tokens_per_frame_pair(part)
+        self._visions.append((len(self._ids), num_tokens, part, offset))
+        self.num_vision_tokens += num_tokens
+        self._append([self._tokenizer.token_id(pad_token), self._tokenizer.token_id("<|vision_end|>")])
 
     def _flush_texts(self) -> None:
         """Tokenize the texts since the last control token together: the pre-tokenizer joins characters across parts."""
-        if self._pending_texts:
-            ids, owners = self._tokenizer.encode_text(self._pending_texts)
-            self._ids += ids
-            self._owners += [owner if owner == _TEMPLATE else owner + self._num_texts for owner in owners]
-            self._num_texts += len(self._pending_texts)
-            self._pending_texts = []
+        if not self._pending_texts:
+            return
+        for ids, owners in self._tokenizer.encode_pieces(self._pending_texts, self._find_gaps()):
+            for token_id, owner in zip(ids, owners, strict=True):
+                if owner == _TEMPLATE:
+                    self._append([token_id])
+                    continue
+                self.num_text_tokens += 1
+                if self._num_kept_texts < self._max_length:
+                    self._num_kept_texts += 1
+                    self._ids.append(token_id)
+                    self._is_text.append(True)
+        self._pending_texts = []
+
+    def _find_gaps(self) -> list[tuple[int, int]]:
+        self._num_chars += sum(len(part.text) for part in self._pending_texts)
+        if self._num_chars < MIN_LONG_CHARS:
+            return []
+        if self._gap_finder is None:
+            self._gap_finder = GapFinder(self._tokenizer.vocabulary_size, self._max_length)
+        gaps = self._gap_finder.find(self._pending_texts)
+        self._has_gaps = self._has_gaps or bool(gaps)
+        return gaps
 
     def _append(self, ids: list[int]) -> None:
         self._ids += ids
-        self._owners += [_TEMPLATE] * len(ids)
-
-    def _truncate(
-        self, ids: NDArray[np.int64], num_excess: int, max_length: int
-    ) -> tuple[NDArray[np.int64], tuple[VisionSpan, ...]]:
-        """Remove the last `num_excess` tokens of truncatable texts; move the spans accordingly."""
-        truncatable = np.flatnonzero(np.array(self._owners) != _TEMPLATE)
-        if len(truncatable) < num_excess:
-            raise InputError(
-                f"it takes {len(ids) - len(truncatable)} tokens without any of its text and max_length is "
-                f"{max_length}: send fewer images or frames, or raise max_length"
-            )
-        keep = np.ones(len(ids), dtype=bool)
-        keep[truncatable[len(truncatable) - num_excess :]] = False
-        new_indices = np.cumsum(keep) - keep
-        spans = []
-        for span in self._spans:
-            start = int(new_indices[span.start])
-            spans.append(replace(span, start=start, stop=start + span.stop - span.start))
-        return ids[keep], tuple(spans)
+        self._is_text += [False] * len(ids)
 
 
-def _split(text: str) -> Iterator[tuple[int, str]]:
+def _split(text: str, gaps: Sequence[tuple[int, int]] = ()) -> Iterator[tuple[int, str]]:
     """Divide a text into pieces whose tokens are together those of the text; yield each with its first index."""
     start = 0
-    while match := _BREAK.search(text, start + _PIECE_CHARS):
-        yield start, text[start : match.start()]
-        start = match.start()
-    yield start, text[start:]
+    for gap_start, gap_stop in (*gaps, (len(text), len(text))):
+        while match := BREAK.search(text, start + _PIECE_CHARS, gap_start):
+            yield start, text[start : match.start()]
+            start = match.start()
+        if start < gap_start or not gaps:
+            yield start, text[start:gap_start]
+        start = gap_stop
 
 
 def _tokens_per_frame_pair(part: VisionPart) -> int:

@@ -247,8 +247,9 @@ def _start_process() -> tuple[subprocess.Popen[bytes], Channel]:
         try:
             descriptors = [_duplicate_above_streams(number) for number in (theirs.fileno(), buffer.file_descriptor)]
             try:
+                # -P: without it, the first imports would run files such as json.py of the current folder.
                 process = subprocess.Popen(  # noqa: S603
-                    [sys.executable, "-c", _BOOTSTRAP, json.dumps([*map(str, sys.path)]), *map(str, descriptors)],
+                    [sys.executable, "-P", "-c", _BOOTSTRAP, json.dumps([*map(str, sys.path)]), *map(str, descriptors)],
                     stdin=subprocess.DEVNULL,
                     env=os.environ | _ENVIRONMENT,
                     pass_fds=descriptors,
