@@ -19,6 +19,7 @@ from qwen3vl_server.library.signing import MediaSigner
 
 from qwen3vl import Document, Embedder, open_store
 from qwen3vl.stores import Point, Store
+from tests.support.http_server import Server
 from tests.support.library_server import LibraryServer, serve_library
 from tests.support.model_server import ModelServer
 
@@ -88,6 +89,25 @@ def test_parts_of_a_video(library: LibraryServer, header: str, start: int, stop:
     assert response.headers["Content-Range"] == f"bytes {first}-{last}/{len(content)}"
     assert response.headers["Content-Type"] == "video/mp4"
     assert_safe(response)
+
+
+def test_video_from_a_url_is_fetched_once_for_all_its_parts(library: LibraryServer) -> None:
+    content = (library.files / "mover.mp4").read_bytes()
+    policy = replace(SERVER_POLICY, urls=True, private_hosts=True)
+    with Server() as other, Embedder("tiny", device="cpu", policy=policy) as embedder:
+        other.pages["/clip.mp4"] = (200, {"Content-Length": str(len(content))}, content)
+        store = open_store(":memory:")
+        url = other.url("/clip.mp4")
+        documents = {name: Document(url, "clip", locator=name, video=f"{url}#t={name}") for name in ("0,1", "1,2")}
+        ids = write(store, embedder, documents)
+        with ModelServer(create_app(embedder=embedder, store=store)) as server:
+            for name in ("0,1", "1,2"):
+                for start in (0, 1000, 2000):
+                    headers = {"Range": f"bytes={start}-"}
+                    response = server.client.get(f"/v1/media/{ids[name]}/video", headers=headers)
+                    assert (response.status_code, response.content) == (206, content[start:])
+                    assert response.headers["Content-Type"] == "video/mp4"
+        assert len(other.requested_paths) == 2  # whoever begins to play it gets what is there now
 
 
 def test_whole_video_and_ranges_that_are_none(library: LibraryServer, monkeypatch: pytest.MonkeyPatch) -> None:

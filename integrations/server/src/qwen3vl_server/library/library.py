@@ -22,7 +22,7 @@ from qwen3vl_server.library.failures import store_failures
 from qwen3vl_server.library.ingestion import Ingestion
 from qwen3vl_server.library.media_folder import MediaFolder
 from qwen3vl_server.library.points import SourceCounts
-from qwen3vl_server.library.rendering import Shown, render_thumbnail
+from qwen3vl_server.library.rendering import Shown, as_shown_video, open_video, render_thumbnail
 from qwen3vl_server.library.signing import MediaSigner
 from qwen3vl_server.quotas import Quota
 from qwen3vl_server.service import ModelService
@@ -36,6 +36,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _THUMBNAIL_CACHE_BYTES = 64 * 2**20
+_VIDEO_CACHE_BYTES = 64 * 2**20
 _POINT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_UPLOADS = 16
 """Uploads that may arrive at a time."""
@@ -90,6 +91,7 @@ class Library:
             _check_policy(self.policy, folder.path)
             self.ingestion = Ingestion(self.embedder, store, folder, self.sources)
         self._thumbnails = ByteCache(_THUMBNAIL_CACHE_BYTES)
+        self._fetched_videos = ByteCache(max(_VIDEO_CACHE_BYTES, self.policy.max_bytes))
         self._opening = asyncio.Lock()
         self._is_open = False
         self._unfinished: set[asyncio.Task[Any]] = set()
@@ -185,6 +187,30 @@ class Library:
         shown = await self.show(document, render_thumbnail)
         assert isinstance(shown.content, bytes)  # noqa: S101 (it was made here)
         self._thumbnails.put(point_id, shown.content)
+        return shown
+
+    async def video(self, point_id: str, *, is_beginning: bool) -> Shown:
+        """Return the video of a point's document.
+
+        Args:
+            point_id: The id of the point.
+            is_beginning: Whether its beginning is asked for. A video from a URL is then fetched; the parts that follow
+                are of what was fetched.
+
+        Returns:
+            The whole video.
+
+        Raises:
+            RequestError: There is no such point, it has no video, or it is not allowed or cannot be read.
+        """
+        document = await self.document(point_id)
+        url = (document.video or "").partition("#")[0]
+        cached = None if is_beginning else self._fetched_videos.get(url)
+        if cached is not None:
+            return as_shown_video(cached)
+        shown = await self.show(document, open_video)
+        if isinstance(shown.content, bytes) and url[:4].lower() == "http":  # else it is in a data URI
+            self._fetched_videos.put(url, shown.content)
         return shown
 
     async def show(self, document: Document, render: Callable[[Document, MediaPolicy], Shown]) -> Shown:

@@ -8,7 +8,7 @@ from qwen3vl_server.asgi import HEADERS_ONLY
 from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.dependencies import LibraryDependency
 from qwen3vl_server.library.ranges import PartialResponse
-from qwen3vl_server.library.rendering import Shown, open_picture, open_video
+from qwen3vl_server.library.rendering import Shown, open_picture
 from qwen3vl_server.library.shapes import MEDIA_PATH
 
 router = APIRouter(prefix=MEDIA_PATH, tags=["Library"])
@@ -37,7 +37,9 @@ async def image(point_id: str, request: Request, library: LibraryDependency) -> 
 @router.get("/{point_id}/video", response_class=Response, summary="The video of a clip")
 async def video(point_id: str, request: Request, library: LibraryDependency) -> Response:
     """Return the whole video of a clip, or the part of the file that the header Range asks for."""
-    return _respond(await library.show(await library.document(point_id), open_video), request)
+    header = request.headers.get("range")
+    is_beginning = header is None or header.startswith("bytes=0-")
+    return _respond(await library.video(point_id, is_beginning=is_beginning), request)
 
 
 def _respond(shown: Shown, request: Request) -> Response:

@@ -96,7 +96,25 @@ def open_video(document: Document, policy: MediaPolicy) -> Shown:
     """
     if document.video is None:
         raise MediaError("it has no video")
-    content, media_type = _open(as_video(document.video), policy)
+    return _as_shown_video(*_open(as_video(document.video), policy))
+
+
+def as_shown_video(content: bytes) -> Shown:
+    """Return a video that is in memory.
+
+    Args:
+        content: The file.
+
+    Returns:
+        The file, as `open_video` returns it.
+
+    Raises:
+        MediaError: It is no video.
+    """
+    return _as_shown_video(content, detect(content[:HEAD_BYTES]))
+
+
+def _as_shown_video(content: Path | bytes, media_type: MediaType | None) -> Shown:
     if media_type is None or media_type.media_class != "video":
         raise MediaError("the file is no video of a type that browsers may play")
     return Shown(content, media_type.name)
