@@ -53,8 +53,10 @@ def test_groups_are_searched_for_among_a_bounded_number_of_points(
     with open_backend(database, tmp_path, lambda: 0) as open_store:
         store = open_store(**({"layout": Layout(hybrid=True)} if options else {}))
         store.create(fake_recipe())
-        mixed = (query + 0.1 * other) / np.linalg.norm(query + 0.1 * other)
-        vectors = [query] * 500 + [mixed.astype(np.float32)]
+        # Different vectors: equal ones leave parts of Chroma's graph that no search reaches.
+        vectors = query + 0.05 * np.random.default_rng(0).standard_normal((501, len(query))).astype(np.float32)
+        vectors[-1] = query + other
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         points = zip(documents, vectors, strict=True)
         store.upsert([Point(store.point_id(document, fake_recipe()), vector, document) for document, vector in points])
 
