@@ -205,7 +205,7 @@ def test_graph_that_cannot_be_trusted_is_not_used(
 
 
 def test_later_work_waits_for_that_of_a_capture_that_failed(model: Qwen3VL, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel, _ = FAULTS["kernel reads lengths on the host"]
+    kernel, _ = FAULTS["kernel waits for the device"]
     monkeypatch.setattr("qwen3vl.engine.cuda_graphs.check_kernel", lambda *_, **__: None)
     with emulated_graphs(kernel):
         current, stream = torch.cuda.current_stream(model.device), _capture_stream(model.device)
