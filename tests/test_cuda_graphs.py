@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from qwen3vl import Embedder
 from qwen3vl.engine.cancellation import Cancelled, cancellation_scope, raise_if_cancelled
-from qwen3vl.engine.cuda_graphs import GraphCapturer, TextGraphs, example_prompts
+from qwen3vl.engine.cuda_graphs import GraphCapturer, TextGraphs, _capture_stream, example_prompts
 from qwen3vl.engine.memory import graph_bytes, token_budget
 from qwen3vl.engine.packing import Pack, pack_prompts
 from qwen3vl.engine.replica import Replica
@@ -35,7 +35,7 @@ from qwen3vl.model.layers.fusion import fuse_text_layers
 from qwen3vl.model.weights import load_model
 from qwen3vl.processing.encoded_prompt import EncodedPrompt
 from tests.conftest import CASES
-from tests.support.emulated_graphs import CopyingTextGraphs, emulated_graphs
+from tests.support.emulated_graphs import CopyingTextGraphs, EmulatedStream, emulated_graphs
 from tests.support.packed_prompts import UNLIMITED, encode
 from tests.support.varlen_kernels import masked_kernel
 from tests.test_golden import check
@@ -202,6 +202,16 @@ def test_graph_that_cannot_be_trusted_is_not_used(
     assert graphs.run(pack) is None  # although it would work now
     assert caplog.text.count("CUDA graphs are not used") == 1
     assert message in caplog.text
+
+
+def test_later_work_waits_for_that_of_a_capture_that_failed(model: Qwen3VL, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, _ = FAULTS["kernel waits for the device"]
+    monkeypatch.setattr("qwen3vl.engine.cuda_graphs.check_kernel", lambda *_, **__: None)
+    with emulated_graphs(kernel):
+        current, stream = torch.cuda.current_stream(model.device), _capture_stream(model.device)
+        with pytest.raises(RuntimeError, match="stream is capturing"):
+            GraphCapturer(model)(CAPTURE_SIZES[0])
+    assert stream in cast("EmulatedStream", current).waited_for
 
 
 @pytest.mark.parametrize("change", [lambda states: states * torch.nan, lambda states: states.flip(0)])

@@ -25,7 +25,7 @@ from qwen3vl.engine import request_queue
 from qwen3vl.engine.media_decoder import MediaDecoder, load_pixels
 from qwen3vl.engine.replica import Replica
 from qwen3vl.engine.worker import DeviceWorker
-from qwen3vl.media.images import image_size
+from qwen3vl.media.images import image_size, read_image_header
 from qwen3vl.processing import sizing
 from qwen3vl.processing.fitting import fit
 from qwen3vl.processing.sizing import SizedMedia
@@ -197,7 +197,6 @@ def test_queries_with_images_that_are_awaited_are_read_within_a_limit(
 def test_headers_of_an_item_that_nobody_needs_are_not_read(checkpoints: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embedder = embedder_with(checkpoints / "embedding", stages={}, threads=1)
     reading, cancelled, num_read = threading.Event(), threading.Event(), 0
-    read_image_header = sizing.read_image_header
 
     def read(*arguments: Any, **options: Any) -> Any:
         nonlocal num_read

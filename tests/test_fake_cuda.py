@@ -18,10 +18,13 @@ from torch.nn.attention import SDPBackend
 from qwen3vl.engine.memory import bytes_per_token, language_bytes_per_token
 from qwen3vl.engine.packing import Pack
 from qwen3vl.engine.replica import Replica
+from qwen3vl.engine.timing import DeviceTimestamp
+from qwen3vl.model.attention.batched import BatchedAttention
+from qwen3vl.model.attention.layout import AttentionLayout
 from qwen3vl.model.attention.varlen_kernels import KERNEL_LOADERS
 from qwen3vl.model.layers.quantized import WeightFormat
 from qwen3vl.processing.templates import PromptContent
-from tests.support.fake_cuda import NEEDS_DRIVER, DeviceTrace, HostWaitsError, fake_cuda, read_after
+from tests.support.fake_cuda import CUDA, NEEDS_DRIVER, DeviceTrace, FakeEvent, HostWaitsError, fake_cuda, read_after
 from tests.support.true_sizes import CONFIGS, build_replica, embedding_pack, image, pixels_of, reranking_pack, video
 
 KERNELS = list(KERNEL_LOADERS)
@@ -219,3 +222,27 @@ def test_planted_copy_to_the_host_is_seen(replica_2b: Replica, copy: Callable[[T
     hook.remove()
     assert device_trace.kernels["to host"] == 2
     assert bool(device_trace.waits) == (copy is Tensor.cpu)
+
+
+def test_host_sleeps_while_it_waits_for_the_device() -> None:
+    with fake_cuda(KERNELS[0]):
+        event = DeviceTimestamp.now(CUDA).event
+    assert isinstance(event, FakeEvent)
+    assert event.recorded
+    assert event.blocking
+
+
+def test_attention_by_torch_has_no_grouped_heads_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With them, torch would choose a kernel whose memory grows with the square of the length, as in float32."""
+    shapes: list[tuple[Any, ...]] = []
+
+    def note(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
+        shapes.append((query.shape, key.shape, value.shape, options["enable_gqa"]))
+        return torch.empty_like(query)
+
+    monkeypatch.setattr("qwen3vl.model.attention.batched.scaled_dot_product_attention", note)
+    with fake_cuda(KERNELS[0]):
+        attention = BatchedAttention(AttentionLayout((40,)), CUDA, causal=True)
+        query, key = (torch.empty(40, heads, 64, device=CUDA) for heads in (16, 8))
+        assert attention(query, key, key).shape == query.shape
+    assert shapes == [((1, 16, 40, 64),) * 3 + (False,)]

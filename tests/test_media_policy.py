@@ -19,7 +19,7 @@ from qwen3vl.media.addresses import is_public
 from qwen3vl.media.fetch import fetch
 from qwen3vl.media.source import check_file
 from qwen3vl.processing.geometry import Limits
-from qwen3vl.processing.sizing import read_headers
+from qwen3vl.processing.sizing import UnsizedVideo, read_headers
 from tests.support.http_server import Server
 
 
@@ -168,6 +168,7 @@ def test_frames_that_an_input_asks_for_are_limited(media: dict[str, Path]) -> No
     def read(limits: Limits, max_frames: int | None) -> int:
         item = as_item({"video": media["clip"], "fps": 1000, "max_frames": max_frames})
         (video,) = read_headers(item, limits, MediaPolicy(max_frames=5), exif=False).videos
+        assert isinstance(video, UnsizedVideo)
         return video.num_pairs
 
     assert read(Limits(max_frames=4), 4) == 2

@@ -19,6 +19,7 @@ from qwen3vl.inputs import as_item
 from qwen3vl.processing import text_pieces
 from qwen3vl.processing import tokenizer as tokenizer_module
 from qwen3vl.processing.fitting import FittedPrompt, fit
+from qwen3vl.processing.sizing import UnsizedMedia
 from qwen3vl.processing.templates import (
     EMBED_INSTRUCTION,
     PromptContent,
@@ -180,7 +181,8 @@ def test_ends_of_long_texts_are_not_needed_for_the_tokens_that_are_left(
 @pytest.mark.parametrize("unit", ["0f3a", "aGVsbG8gd29ybGQ5", "word ", "词语，", "اسم "])
 def test_end_of_a_text_of_megabytes_is_not_tokenized(tokenizer: Tokenizer, unit: str) -> None:
     text = (unit * 3_000_000)[:3_000_000]
-    fitted = fit(embed_prompt(text_content(text), EMBED_INSTRUCTION), tokenizer, 64)
+    content: PromptContent[UnsizedMedia] = PromptContent(texts=(text,))
+    fitted = fit(embed_prompt(content, EMBED_INSTRUCTION), tokenizer, 64)
     beginning = tokenizer.encode_prompt(embed_prompt(text_content(text[:20_000]), EMBED_INSTRUCTION), 64)
     np.testing.assert_array_equal(fitted.prompt.ids, beginning.prompt.ids)
     assert "its text was cut from more than" in fitted.notice

@@ -43,8 +43,9 @@ def _refuse_to_wait(device: object = None) -> None:
 class FakeEvent:
     """In the place of `torch.cuda.Event`."""
 
-    def __init__(self, *, enable_timing: bool) -> None:
+    def __init__(self, *, enable_timing: bool, blocking: bool = False) -> None:
         self.recorded = False
+        self.blocking = blocking
 
     def record(self, stream: object) -> None:
         self.recorded = True

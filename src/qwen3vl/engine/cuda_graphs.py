@@ -151,13 +151,15 @@ class CapturedPass:
         stream.wait_stream(current)
         self._graph = torch.cuda.CUDAGraph()
         # `torch.cuda.graph` enters the stream, too, but does not leave it if a capture cannot be ended.
-        with torch.cuda.stream(stream):
-            for _ in range(NUM_WARMUPS):
-                static_pass.run()
-            # Other threads of the process may use their devices meanwhile.
-            with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                self._states = static_pass.run()
-        current.wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(NUM_WARMUPS):
+                    static_pass.run()
+                # Other threads of the process may use their devices meanwhile.
+                with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                    self._states = static_pass.run()
+        finally:  # also where it fails: kernels that still run use memory that this stream is given next
+            current.wait_stream(stream)
 
     @property
     def pool(self) -> Any:

@@ -35,7 +35,8 @@ class DeviceTimestamp:
         if device.type != "cuda":
             return cls(time.perf_counter())
         with use_device(device):
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            # Without `blocking`, a thread that waits for the device would keep a core of the host busy.
+            event = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
             event.record(torch.cuda.default_stream(device))
         return cls(time.perf_counter(), event)
 

@@ -45,6 +45,11 @@ class BatchedAttention:
                 batch_output, batch_lse = attention_with_lse(q, k, v, causal=self.causal)
                 lses.append(batch.drop_replicated(batch_lse))
             else:
+                num_groups = q.shape[1] // k.shape[1]
+                if num_groups > 1 and q.device.type == "cuda":
+                    # Of torch's kernels for CUDA, the memory-efficient one takes no grouped heads. It would be replaced
+                    # by one whose memory grows with the square of the length.
+                    k, v = (tensor.repeat_interleave(num_groups, dim=1) for tensor in (k, v))
                 batch_output = scaled_dot_product_attention(
                     q, k, v, is_causal=self.causal, enable_gqa=q.shape[1] != k.shape[1]
                 )
