@@ -6,14 +6,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, compress
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
 
 from qwen3vl.errors import InputError, ModelError
-from qwen3vl.processing.encoded_prompt import EncodedPrompt, VisionSpan
+from qwen3vl.processing.encoded_prompt import EncodedPrompt, Ints, VisionSpan
 from qwen3vl.processing.geometry import SPATIAL_MERGE_SIZE
 from qwen3vl.processing.mrope import mrope_positions
 from qwen3vl.processing.templates import ControlToken, PromptPart, TextPart, VisionPart, timestamp_text
@@ -263,7 +263,16 @@ class PromptDraft:
                 f"{self._max_length}: send fewer images or frames, or raise max_length"
             )
         num_text_tokens = self.num_text_tokens - num_excess
-        ids, keep = np.array(self._ids, dtype=np.int64), np.ones(len(self._ids), dtype=bool)
+        ids = np.array(self._ids, dtype=np.int64)
+        spans: tuple[VisionSpan, ...] = ()
+        if num_excess or self._visions:
+            ids, spans = self._expand_visions(ids, num_text_tokens)
+        prompt = EncodedPrompt(ids, mrope_positions(len(ids), spans), spans)
+        return TokenizedPrompt(prompt, num_text_tokens, num_excess, is_count_complete=not self._has_gaps)
+
+    def _expand_visions(self, ids: Ints, num_text_tokens: int) -> tuple[Ints, tuple[VisionSpan, ...]]:
+        """Remove all tokens of texts but the first ones, and repeat the tokens that stand for spans."""
+        keep = np.ones(len(ids), dtype=bool)
         keep[np.flatnonzero(self._is_text)[num_text_tokens:]] = False
         lengths = np.ones(len(ids), dtype=np.int64)
         for index, length, _, _ in self._visions:
@@ -273,9 +282,7 @@ class PromptDraft:
             VisionSpan(int(stops[index]) - length, int(stops[index]), part.key, part.grid, offset)
             for index, length, part, offset in self._visions
         )
-        ids = np.repeat(ids[keep], lengths[keep])
-        prompt = EncodedPrompt(ids, mrope_positions(len(ids), spans), spans)
-        return TokenizedPrompt(prompt, num_text_tokens, num_excess, is_count_complete=not self._has_gaps)
+        return np.repeat(ids[keep], lengths[keep]), spans
 
     def _add_vision(self, part: VisionPart, pad_token: str, *, offset: int) -> None:
         """Append the tokens of an image or frame pair; `offset` is the first one's index within its video."""
@@ -291,15 +298,19 @@ class PromptDraft:
         if not self._pending_texts:
             return
         for ids, owners in self._tokenizer.encode_pieces(self._pending_texts, self._find_gaps()):
-            for token_id, owner in zip(ids, owners, strict=True):
-                if owner == _TEMPLATE:
-                    self._append([token_id])
-                    continue
-                self.num_text_tokens += 1
-                if self._num_kept_texts < self._max_length:
-                    self._num_kept_texts += 1
-                    self._ids.append(token_id)
-                    self._is_text.append(True)
+            is_text = [owner != _TEMPLATE for owner in owners]
+            num_texts = sum(is_text)
+            self.num_text_tokens += num_texts
+            num_free = self._max_length - self._num_kept_texts
+            if num_texts > num_free:  # the others are truncated in any case
+                keep = [
+                    not text or number <= num_free for text, number in zip(is_text, accumulate(is_text), strict=True)
+                ]
+                ids, is_text = list(compress(ids, keep)), list(compress(is_text, keep))
+                num_texts = num_free
+            self._num_kept_texts += num_texts
+            self._ids += ids
+            self._is_text += is_text
         self._pending_texts = []
 
     def _find_gaps(self) -> list[tuple[int, int]]:
