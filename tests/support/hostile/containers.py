@@ -191,7 +191,7 @@ FILES = (
     HostileFile(
         "avi-claimed-size.avi",
         "memory",
-        "error",
+        "result",  # the decoder reads the size of the frames, 32 x 32, from these
         lambda: avi(avi_stream(2**30, -(2**30)), movie=AVI_FRAMES),
         as_video=True,
     ),
