@@ -37,7 +37,7 @@ _PAYLOAD_INDEXES = {
     "metadata.kind": models.PayloadSchemaType.KEYWORD,
     TENANT_KEY: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
 }
-_FLOATS_PER_WORD = 2
+FLOATS_PER_WORD = 2
 """Size of a word in a sparse vector, its index and its weight, in floats."""
 _local_locks: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
 
@@ -225,7 +225,7 @@ class QdrantCore(QdrantReader):
         """Return an upper bound of the bytes that a point with all its vectors takes in a JSON request."""
         layout = self.layout or Layout()
         num_words = len(point.document.words) // 2 + 1 if layout.hybrid else 0
-        num_values = (layout.short or 0) + _FLOATS_PER_WORD * num_words
+        num_values = (layout.short or 0) + FLOATS_PER_WORD * num_words
         return super().request_bytes(point, payload) + FLOAT_JSON_BYTES * num_values
 
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
