@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -58,24 +61,48 @@ class BatchedAttention:
         if not self.links:
             return output
         lse = torch.cat(lses)
-        for link in self.links:
-            queries, keys = slice(link.query_start, link.query_stop), slice(link.key_start, link.key_stop)
-            q, k, v = (tensor.unsqueeze(0).transpose(1, 2) for tensor in (query[queries], key[keys], value[keys]))
-            link_output, link_lse = attention_with_lse(q, k, v, causal=False)
-            output, lse = _merge_link(output, lse, link, link_output[0].transpose(0, 1), link_lse[0].transpose(0, 1))
-        return output
+        merge_links = _merge_links_with_gradients if torch.is_grad_enabled() else _merge_links
+        return merge_links(output, lse, ((link, *_attend_to_link(link, query, key, value)) for link in self.links))
 
 
-def _merge_link(
-    output: Tensor, lse: Tensor, link: PrefixLink, link_output: Tensor, link_lse: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Merge attention to a link's keys into the link's query rows: in place while gradients are disabled."""
-    rows = slice(link.query_start, link.query_stop)
-    merged_output, merged_lse = merge_attention_states(output[rows], lse[rows], link_output, link_lse)
-    if torch.is_grad_enabled():
-        return (
-            torch.slice_scatter(output, merged_output, 0, link.query_start, link.query_stop),
-            torch.slice_scatter(lse, merged_lse, 0, link.query_start, link.query_stop),
-        )
-    output[rows], lse[rows] = merged_output, merged_lse
-    return output, lse
+def _attend_to_link(link: PrefixLink, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return attention of a link's query rows to its keys, and its log-sum-exps."""
+    queries, keys = slice(link.query_start, link.query_stop), slice(link.key_start, link.key_stop)
+    q, k, v = (tensor.unsqueeze(0).transpose(1, 2) for tensor in (query[queries], key[keys], value[keys]))
+    output, lse = attention_with_lse(q, k, v, causal=False)
+    return output[0].transpose(0, 1), lse[0].transpose(0, 1)
+
+
+def _merge_links(output: Tensor, lse: Tensor, attended: Iterable[tuple[PrefixLink, Tensor, Tensor]]) -> Tensor:
+    """Merge attention to the keys of links into their query rows, in place.
+
+    Args:
+        output: (num_tokens, num_heads, head_dim).
+        lse: Its log-sum-exps, (num_tokens, num_heads).
+        attended: Each link, attention of its query rows to its keys, and the log-sum-exps of that.
+
+    Returns:
+        `output`.
+    """
+    for link, link_output, link_lse in attended:
+        rows = slice(link.query_start, link.query_stop)
+        output[rows], lse[rows] = merge_attention_states(output[rows], lse[rows], link_output, link_lse)
+    return output
+
+
+def _merge_links_with_gradients(
+    output: Tensor, lse: Tensor, attended: Iterable[tuple[PrefixLink, Tensor, Tensor]]
+) -> Tensor:
+    """Compute what `_merge_links` does, of rows that were split where links begin and end.
+
+    Autograd would copy all rows for each link that is merged in place.
+    """
+    links = list(attended)
+    bounds = sorted({0, len(output), *(bound for link, *_ in links for bound in (link.query_start, link.query_stop))})
+    outputs, lses = (list(rows.split([stop - start for start, stop in pairwise(bounds)])) for rows in (output, lse))
+    for link, *states in links:
+        pieces = range(bounds.index(link.query_start), bounds.index(link.query_stop))
+        lengths = [len(lses[piece]) for piece in pieces]
+        for piece, link_output, link_lse in zip(pieces, *(state.split(lengths) for state in states), strict=True):
+            outputs[piece], lses[piece] = merge_attention_states(outputs[piece], lses[piece], link_output, link_lse)
+    return torch.cat(outputs)
