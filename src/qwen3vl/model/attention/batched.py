@@ -99,10 +99,11 @@ def _merge_links_with_gradients(
     """
     links = list(attended)
     bounds = sorted({0, len(output), *(bound for link, *_ in links for bound in (link.query_start, link.query_stop))})
-    outputs, lses = (list(rows.split([stop - start for start, stop in pairwise(bounds)])) for rows in (output, lse))
+    lengths = [stop - start for start, stop in pairwise(bounds)]
+    outputs, lses = (list(torch.split(rows, lengths)) for rows in (output, lse))
     for link, *states in links:
         pieces = range(bounds.index(link.query_start), bounds.index(link.query_stop))
-        lengths = [len(lses[piece]) for piece in pieces]
-        for piece, link_output, link_lse in zip(pieces, *(state.split(lengths) for state in states), strict=True):
+        of_pieces = (torch.split(state, [lengths[piece] for piece in pieces]) for state in states)
+        for piece, link_output, link_lse in zip(pieces, *of_pieces, strict=True):
             outputs[piece], lses[piece] = merge_attention_states(outputs[piece], lses[piece], link_output, link_lse)
     return torch.cat(outputs)
