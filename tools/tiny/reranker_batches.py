@@ -183,7 +183,9 @@ def _document_labels(prompt: EncodedPrompt, document: Scene | Clip, sample: Visi
 def _pairs_of_clip_group(tokenizer: Tokenizer, random: Random, first: int, samples: list[VisionSample]) -> list[Pair]:
     """Return the pairs of clips that resemble each other with their captions; the drawn clips go to `samples`."""
     # The shape is drawn once more by itself, because it is the last thing that a model learns to read.
-    misses: tuple[Callable[[Clip, Random], Clip], ...] = (other_shape, near_miss_clip, resembling_clip)
+    misses: tuple[Callable[[Clip, Random], Clip], ...] = (
+        *(other_shape, near_miss_clip, other_course, resembling_clip),
+    )
     group = [draw_from_split(random_clip, random, held_out=False)]
     while len(group) < CLIPS_PER_GROUP:
         miss = random.choice(misses)
@@ -205,6 +207,27 @@ def _pairs_of_clip_group(tokenizer: Tokenizer, random: Random, first: int, sampl
             query_labels = caption_labels(tokenizer, prompt, described, style) if index == 0 else {}
             pairs.append(Pair(prompt, index == match, "text to clip", first + match, labels, expected, query_labels))
     return pairs
+
+
+def other_course(clip: Clip, random: Random) -> Clip:
+    """Change where a clip's moving thing moves; everything else stays.
+
+    Args:
+        clip: The clip.
+        random: The source of randomness.
+
+    Returns:
+        A copy with another direction or track, which does not cross the still thing.
+    """
+    courses = [
+        (direction, track)
+        for direction in range(4)
+        for track in range(3)
+        if (direction, track) != (clip.direction, clip.track)
+        and (clip.still is None or divmod(clip.still.position, 3)[direction // 2] != track)
+    ]
+    direction, track = random.choice(courses)
+    return replace(clip, direction=direction, track=track)
 
 
 def resembling_clip(clip: Clip, random: Random) -> Clip:
