@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from qwen3vl import Report, Store, ingest, open_store
+from qwen3vl import Document, Report, Store, ingest, open_store
 from qwen3vl.cli import main
+from qwen3vl.documents import LoadFailure
 from qwen3vl.loaders import Loader
 from tests.support.fake_embedder import FakeEmbedder, passages
 
@@ -74,6 +75,36 @@ def test_points_of_names_that_are_no_paths_are_deleted(store: Store) -> None:
     ingest([*passages(2, "wiki"), *passages(2, "s3://bucket")], FakeEmbedder(), store)
     report = ingest(passages(1, "other"), FakeEmbedder(), store, sync=lambda source: not source.startswith("/"))
     assert (report.added, report.deleted, report.kept) == (1, 4, {})
+
+
+@pytest.mark.parametrize(
+    ("failed", "kept"),
+    [
+        ("s3://bucket/*.pdf", {"s3://bucket/a.pdf", "s3://bucket/B/c.pdf"}),
+        ("s3://bucket/**/*.pdf", {"s3://bucket/a.pdf", "s3://bucket/B/c.pdf"}),
+        ("s3://bucket/B/[a-c].pdf", {"s3://bucket/B/c.pdf"}),
+        ("s3://bucket/", {"s3://bucket/a.pdf", "s3://bucket/B/c.pdf", "s3://bucket/d.pdf?region=x"}),
+        ("s3://bucket?region=x", {"s3://bucket/d.pdf?region=x"}),
+        ("s3://bucket/*.pdf?region=x", {"s3://bucket/d.pdf?region=x"}),
+        ("zip://::s3://bucket/all.zip", {"zip://e/f.pdf::s3://bucket/all.zip"}),
+        ("zip://e/*::s3://bucket/all.zip", {"zip://e/f.pdf::s3://bucket/all.zip"}),
+    ],
+)
+def test_points_of_urls_that_cannot_be_listed_are_kept(failed: str, kept: set[str]) -> None:
+    sources = {
+        "s3://bucket/a.pdf",
+        "s3://bucket/B/c.pdf",
+        "s3://bucket/d.pdf?region=x",
+        "zip://e/f.pdf::s3://bucket/all.zip",
+        "s3://other/a.txt",
+    }
+    with closing(open_store(":memory:")) as store:
+        documents = [Document(source, "text", text="a text") for source in sorted(sources)]
+        assert ingest(documents, FakeEmbedder(), store).added == 5
+        failure = LoadFailure(failed, "it cannot be listed")
+        report = ingest([failure, *passages(1, "other")], FakeEmbedder(), store, sync=lambda name: name in sources)
+        assert report.deleted == 5 - len(kept)
+        assert {point.source for point in store.scan()} & sources == kept
 
 
 def test_command_line_names_the_folder(library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
