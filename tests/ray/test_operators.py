@@ -16,7 +16,7 @@ from qwen3vl_ray import Embed, Rerank, StoreDatasink, Target, embed
 from qwen3vl_ray.contents import EmbedNew
 from qwen3vl_ray.documents import documents_table
 from qwen3vl_ray.downloads import Downloads
-from qwen3vl_ray.ingestion import model_recipe
+from qwen3vl_ray.ingestion import model_recipe, to_entries
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest, to_entry
 from qwen3vl_ray.reading import load_entries
 from qwen3vl_ray.tally import read_tallies, take_failures
@@ -118,7 +118,10 @@ def test_a_manifest_that_cannot_be_read_is_a_failure_of_unknown_documents(tmp_pa
     assert rows["text"].to_pylist() == ["fine"]
     assert [(source, locator) for source, locator, _ in tally.failed] == [(names[0], "row=2"), (names[1], "")]
     assert tally.has_unknown_failure
-    known = take_failures(documents_table([LoadFailure("a.pdf", "it is broken")]))[1]
+    # `ingest` gets the rows of `read` as a dataset of others.
+    again = take_failures(to_entries(table.drop_columns(["path"])))[1]
+    assert (again.failed, again.has_unknown_failure) == (tally.failed, True)
+    known = take_failures(to_entries(documents_table([LoadFailure("a.pdf", "it is broken")])))[1]
     assert not known.has_unknown_failure
 
 

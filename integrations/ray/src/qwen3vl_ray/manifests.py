@@ -97,7 +97,9 @@ def to_entry(row: Any, base: str, failure: LoadFailure) -> dict[str, Any]:
         if not isinstance(row, Mapping):
             raise InputError('it is no mapping of values by column; write {"path": …} or the fields of a document')
         if row.get("error"):
-            return _check_types({name: row.get(name) for name in ("source", "locator", "error")})
+            # Of a manifest that cannot be read, the kind says that its documents are not known.
+            kind = {"kind": MANIFEST} if row.get("kind") == MANIFEST else {}
+            return _check_types({name: row.get(name) for name in ("source", "locator", "error")} | kind)
         if (path := file_of(row)) is not None:
             others = {key: value for key, value in row.items() if key != "path"}
             return _check_types({"path": _join(base, path), "metadata": json.dumps(metadata_of(others))})
