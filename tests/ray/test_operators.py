@@ -18,12 +18,14 @@ from qwen3vl_ray.documents import documents_table
 from qwen3vl_ray.downloads import Downloads
 from qwen3vl_ray.ingestion import model_recipe, to_entries
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest, to_entry
+from qwen3vl_ray.objects import is_plain
 from qwen3vl_ray.reading import load_entries
 from qwen3vl_ray.tally import read_tallies, take_failures
 
 from qwen3vl import Document, Embedder, Loader, MediaError, MediaPolicy, PolicyError, RecipeError, StoreError
 from qwen3vl.documents import LoadFailure
 from tests.support import qdrant_rest
+from tests.support.http_thread import serve_folder
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,45 @@ def test_folders_of_the_policy_hold_for_urls_of_any_file_system(
     entries = pa.Table.from_pylist([{"path": url}], ENTRY_SCHEMA)
     loaded = pa.concat_tables(load_entries(entries, Loader(policy=policy), keep_skipped=False))
     assert [(row["kind"], row["error"] is None) for row in loaded.to_pylist()] == [(None, False)]
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["simplecache://::{}/meta.txt", "filecache://::{}/meta.txt", "dir://meta.txt::{}", "zip://meta.txt::{}/a.zip"],
+)
+def test_manifests_do_not_make_workers_read_private_addresses(form: str, tmp_path: Path) -> None:
+    with serve_folder(tmp_path) as (address, requests):
+        (tmp_path / "meta.txt").write_text("an address of this network")
+        entries = pa.Table.from_pylist([{"path": form.format(address)}], ENTRY_SCHEMA)
+        (row,) = pa.concat_tables(load_entries(entries, Loader(), keep_skipped=False)).to_pylist()
+        assert "MediaPolicy(private_hosts=True)" in row["error"]
+        assert not requests
+        if "txt::" not in form:
+            policy = MediaPolicy(private_hosts=True)
+            (row,) = pa.concat_tables(load_entries(entries, Loader(policy=policy), keep_skipped=False)).to_pylist()
+            assert row["text"] == "an address of this network"
+
+
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        ("s3://bucket/a b#1?.pdf", True),
+        ("S3://bucket/a.pdf", True),
+        ("gs://anonymous@bucket/a.pdf", True),
+        ("abfs://container/a.pdf", True),
+        ("abfss://container@account.dfs.core.windows.net/a.pdf", True),
+        ("abfs://account@127.0.0.1:10000/container/a.pdf", False),
+        ("abfs://account@127.0.0.1#.core.windows.net/a.pdf", False),
+        ("az://container@127.0.0.1/.core.windows.net", False),
+        ("s3://bucket/a.pdf?endpoint_override=127.0.0.1:9000", False),
+        ("s3://bucket?%65ndpoint_override=127.0.0.1:9000/a.pdf", False),
+        ("oss://http://127.0.0.1/a.pdf", False),
+        ("webhdfs://127.0.0.1/a.pdf", False),
+        ("zip://a.pdf::s3://bucket/a.zip", False),
+    ],
+)
+def test_plain_urls_name_no_server(url: str, plain: bool) -> None:
+    assert is_plain(url) == plain
 
 
 def test_files_in_a_folder_of_the_policy_are_opened(

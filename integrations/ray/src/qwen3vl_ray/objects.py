@@ -12,10 +12,17 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import FileSystem
 
 from qwen3vl.documents import LoadFailure
+from qwen3vl.ingestion.urls import split_url
 from qwen3vl.loaders.outcomes import storable_name
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss", "oss", "local"})
-"""Schemes of URLs that are opened under a policy with folders. The files of `local` are those of this machine."""
+"""Schemes of URLs that are opened under a policy with folders, or without private hosts. The files of `local` are those
+of this machine."""
+_AZURE = frozenset({"az", "abfs", "abfss"})
+_AZURE_HOST = re.compile(
+    r"(?:[\w$-]+@)?[\w-]+(?:\.[\w-]+)*\.core\.(?:windows\.net|usgovcloudapi\.net|chinacloudapi\.cn)",
+    re.ASCII | re.IGNORECASE,
+)
 _SCHEME = re.compile(r"(?P<name>[a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 _OPENED_BY_THE_CORE = frozenset({"http", "https", "file"})
 _FRAGMENT = re.compile(r"#(?:page|t)=[\d.,]+$")
@@ -32,6 +39,26 @@ def is_object(reference: Any) -> bool:
     """
     scheme = _SCHEME.match(reference) if isinstance(reference, str) else None
     return scheme is not None and scheme["name"].lower() not in _OPENED_BY_THE_CORE
+
+
+def is_plain(url: str) -> bool:
+    """Return whether the URL of a file names no address: its host is that of one of `OBJECT_STORES`.
+
+    Args:
+        url: The URL.
+
+    Returns:
+        False for chains of file systems, for URLs with a query, from which PyArrow takes the address of a server, and
+        for Azure's at other hosts than its own.
+    """
+    scheme, _, location = url.partition("://")
+    if scheme.lower() not in OBJECT_STORES or split_url(url)[1] or "://" in location:
+        return False
+    authority = location.partition("/")[0]
+    if any(character in authority for character in "?#\\"):  # parsers do not agree where the host ends
+        return False
+    names_host = scheme.lower() in _AZURE and any(character in authority for character in "@:.")
+    return not names_host or _AZURE_HOST.fullmatch(authority) is not None
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
