@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from qwen3vl_ray.downloads import Downloads
+from qwen3vl_ray.manifests import ENTRY_SCHEMA
 from qwen3vl_ray.objects import find_objects
+from qwen3vl_ray.reading import load_entries
 
-from qwen3vl import MediaPolicy
+from qwen3vl import Loader, MediaPolicy
 from qwen3vl.documents import LoadFailure
 from tests.support.s3_server import serve_objects
 
@@ -121,6 +124,26 @@ def test_urls_that_cannot_be_kept_are_failures_that_say_so(url: str, reason: str
     assert isinstance(failure, LoadFailure)
     assert reason in failure.reason
     assert "secret" not in failure.reason
+
+
+def test_files_of_other_types_are_not_downloaded() -> None:
+    files = {
+        "/types/backup.tar": b"x" * 300,
+        "/types/none": b"x",
+        "/types/a.TXT": b"a text",
+        "/types/b.txt": b"y" * 300,
+    }
+    MemoryFileSystem().pipe(files)
+    paths = [{"path": f"memory:/{name}"} for name in files]
+    loader = Loader(policy=MediaPolicy(private_hosts=True, max_bytes=100))
+    loaded = pa.concat_tables(load_entries(pa.Table.from_pylist(paths, ENTRY_SCHEMA), loader, keep_skipped=True))
+    rows = [(row["source"].rpartition("/")[2], row["kind"], row["text"]) for row in loaded.to_pylist()]
+    assert rows == [
+        ("backup.tar", "skipped", ".tar"),
+        ("none", "skipped", "no suffix"),
+        ("a.TXT", "text", "a text"),
+        ("b.txt", None, None),
+    ]
 
 
 class Listed(LocalFileSystem):

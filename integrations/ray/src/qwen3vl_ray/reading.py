@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,9 @@ from ray.data import Dataset
 
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import InputError
+from qwen3vl.ingestion.urls import split_url
 from qwen3vl.loaders import Loader, Skipped
+from qwen3vl.loaders.folder import LOADED_SUFFIXES
 from qwen3vl.loaders.outcomes import storable_name
 from qwen3vl_ray.crashes import CrashGuard
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, documents_table
@@ -178,6 +180,11 @@ def _load(path: str, metadata: dict[str, Any], loader: Loader) -> Iterator[Docum
 
 def _load_object(url: str, loader: Loader) -> Iterator[Document | LoadFailure | Skipped]:
     """Load a file of an object store from a copy; the documents have its URL."""
+    # Files of other types, perhaps large ones, are not downloaded. What looks like a query may be a part of a name.
+    suffix, last = (PurePosixPath(name).suffix.lower() for name in (split_url(url)[0], url))
+    if not LOADED_SUFFIXES & {suffix, last}:
+        yield Skipped(url, suffix or "no suffix")
+        return
     with Downloads(loader.policy) as downloads:
         try:
             copy = downloads.acquire(url)
