@@ -13,6 +13,7 @@ import pytest
 from qwen3vl import Document, Report, Store, ingest, open_store
 from qwen3vl.cli import main
 from qwen3vl.documents import LoadFailure
+from qwen3vl.ingestion.urls import is_below
 from qwen3vl.loaders import Loader
 from tests.support.fake_embedder import FakeEmbedder, passages
 
@@ -105,6 +106,25 @@ def test_points_of_urls_that_cannot_be_listed_are_kept(failed: str, kept: set[st
         report = ingest([failure, *passages(1, "other")], FakeEmbedder(), store, sync=lambda name: name in sources)
         assert report.deleted == 5 - len(kept)
         assert {point.source for point in store.scan()} & sources == kept
+
+
+@pytest.mark.parametrize(
+    ("url", "root", "below"),
+    [
+        ("s3://bucket/scans/a.pdf", "s3://bucket/scans", True),
+        ("s3://bucket/scans/a.pdf", "s3://bucket/", True),
+        ("s3://bucket/scans", "s3://bucket/scans", True),
+        ("s3://bucket/scans2/a.pdf", "s3://bucket/scans", False),
+        ("s3://bucket/scans/a.pdf", "s3://bucket/scans/*.pdf", False),
+        ("s3://bucket/scans/a.pdf?region=x", "s3://bucket/scans?region=x", True),
+        ("s3://bucket/scans/a.pdf?region=x", "s3://bucket/scans", False),
+        ("s3://bucket/scans/a.pdf", "s3://bucket/scans?region=x", False),
+        ("zip://a.pdf::s3://bucket/all.zip", "zip://::s3://bucket/all.zip", True),
+        ("zip://a.pdf::s3://bucket/all.zip", "zip://::s3://bucket/other.zip", False),
+    ],
+)
+def test_urls_below_others(url: str, root: str, below: bool) -> None:
+    assert is_below(url, root) == below
 
 
 def test_command_line_names_the_folder(library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

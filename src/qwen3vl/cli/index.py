@@ -17,6 +17,7 @@ from qwen3vl.cli.extensions import load_cluster_index
 from qwen3vl.cli.models import ModelChoice, embedder_arguments
 from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
 from qwen3vl.ingestion import Report, Sync, ingest
+from qwen3vl.ingestion.urls import is_below
 from qwen3vl.loaders import Loader
 from qwen3vl.loaders.find import absolute_name, expand_user
 from qwen3vl.stores import open_store, parse_location
@@ -74,7 +75,7 @@ def run_index(
             segment_seconds=segment_seconds, fuse_page_text=fuse_page_text, exclude=exclude, policy=choice.policy
         )
         start = time.monotonic()
-        scope: Sync = _is_below(paths) if sync else False
+        scope: Sync = _is_below(paths, with_urls=cluster is not None) if sync else False
         if cluster is not None:
             index = load_cluster_index()
             report = index(
@@ -96,13 +97,23 @@ def run_index(
         store.close()
 
 
-def _is_below(paths: Sequence[str]) -> Callable[[str], bool]:
+def _is_below(paths: Sequence[str], *, with_urls: bool) -> Callable[[str], bool]:
     """Return a predicate: whether a stored source is one of the paths or below one.
 
     Only such sources are removed if they are missing. No source is below a glob pattern.
+
+    Args:
+        paths: What is indexed.
+        with_urls: Whether files of URLs are found; otherwise, a URL is the path of a file that does not exist.
     """
-    roots = [absolute_name(expand_user(path)) for path in paths]
-    return lambda source: any(Path(source).is_relative_to(root) for root in roots)
+    urls = [path for path in paths if with_urls and "://" in path]
+    roots = [absolute_name(expand_user(path)) for path in paths if path not in urls]
+
+    return lambda source: (
+        any(is_below(source, url) for url in urls)
+        if "://" in source
+        else any(Path(source).is_relative_to(root) for root in roots)
+    )
 
 
 @contextmanager
