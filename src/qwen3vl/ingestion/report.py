@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from qwen3vl.errors import StoreError
 
@@ -49,3 +50,6 @@ class IngestError(StoreError):
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)
         self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.report), self.__dict__
