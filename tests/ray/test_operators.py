@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest, to_entry
 from qwen3vl_ray.objects import is_plain
 from qwen3vl_ray.reading import load_entries
 from qwen3vl_ray.tally import read_tallies, take_failures
+from ray.data.extensions import ArrowTensorArray
 
 from qwen3vl import Document, Embedder, Loader, MediaError, MediaPolicy, PolicyError, RecipeError, StoreError
 from qwen3vl.documents import LoadFailure
@@ -139,6 +141,59 @@ def test_a_broken_row_that_names_its_source_concerns_that_source_only(tmp_path: 
     assert [source for source, _, _ in failures.failed] == ["b", str(tmp_path / "c.png"), str(tmp_path / "d.pdf")]
     assert [reason.partition(": ")[0] for _, _, reason in failures.failed] == [f"{manifest}#row={n}" for n in (1, 2, 3)]
     assert not failures.has_unknown_failure
+
+
+def entries_of(rows: list[Any], folder: Path) -> list[dict[str, Any]]:
+    """What a manifest of some rows, or lines, has."""
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return pa.concat_tables(read_manifest(pa.table({"manifest": [str(folder / "rows.jsonl")]}))).to_pylist()
+
+
+def test_a_line_that_is_nested_too_deep_ends_no_manifest(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    rows = entries_of([deep, {"text": "b", "metadata": deep}, {"text": "c"}], tmp_path)
+    assert [row["text"] for row in rows] == [None, None, "c"]
+    assert "no JSON" in rows[0]["error"]
+    assert "metadata are no JSON" in rows[1]["error"]
+
+
+def test_a_row_with_an_empty_text_does_not_load_its_source(tmp_path: Path) -> None:
+    rows = entries_of([{"source": "report.pdf", "text": "", "locator": "page=3"}, {"source": "report.pdf"}], tmp_path)
+    assert [(row["source"], row["path"]) for row in rows] == [
+        ("report.pdf", None),
+        (None, str(tmp_path / "report.pdf")),
+    ]
+    assert "fill one of these columns" in rows[0]["error"]
+
+
+def test_the_id_of_a_row_of_others_is_kept(tmp_path: Path) -> None:
+    document = texts(1)[0]
+    own = documents_table([document]).to_pylist()[0]
+    rows = entries_of([{"text": "a", "id": 7}, {"path": "b.pdf", "id": "seven"}, own], tmp_path)
+    assert [json.loads(row["metadata"]) for row in rows] == [{"id": 7}, {"id": "seven"}, {}]
+    assert rows[2]["id"] == document.id
+
+
+def test_a_broken_row_with_a_path_concerns_the_file(tmp_path: Path) -> None:
+    rows = entries_of([{"path": "a.pdf", "source": "https://example.org/a.pdf", "locator": "page=3"}], tmp_path)
+    day = {"path": "a.pdf", "source": "b", "day": date(2020, 1, 1)}
+    rows.append(to_entry(day, str(tmp_path), LoadFailure("list", "", locator="row=1")))
+    assert [row["source"] for row in rows] == [str(tmp_path / "a.pdf")] * 2
+    assert "leave the locator out" in rows[0]["error"]
+    assert (
+        rows[1]["error"]
+        == "list#row=1: its metadata 'day' is of type datetime.date, which JSON cannot hold; convert it"
+    )
+
+
+def test_images_as_tensors_are_embedded(tiny_embedder: Embedder) -> None:
+    """As `ray.data.read_images` gives them."""
+    images = np.random.default_rng(5).integers(0, 255, (2, 32, 48, 3), dtype=np.uint8)
+    result = Embed("tiny", device="cpu")(pa.table({"image": ArrowTensorArray.from_numpy(images)})).to_pylist()
+    assert [row["error"] for row in result] == [None, None]
+    expected = tiny_embedder.embed([{"image": image} for image in images])
+    assert np.allclose([row["vector"] for row in result], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("contents", [{"text": "a text"}, {"image": "a.png", "text": "a text"}, {"video": "a.mp4"}])

@@ -47,7 +47,8 @@ def read(paths: Paths, *, loader: Loader | None = None) -> Dataset:
         paths: Folders, glob patterns and files, which all nodes must see under the same path; URLs of object stores
             (`s3://bucket/folder`, `gs://`, `hf://` and others of fsspec, perhaps with a pattern); manifests, which are
             named with their suffix: `.parquet` and `.jsonl`. A row of a manifest is a document (any fields of
-            `Document`), or names by `path` a file to load; further columns become metadata.
+            `Document`), or names by `path` a file to load, whose documents have their own fields; further columns
+            become metadata, but not `vector`, `recipe` and `error`.
         loader: How files are loaded; None is `Loader()`. Its policy is the workers'.
 
     Returns:
