@@ -139,3 +139,17 @@ def test_command_line_names_the_folder(library: Path, tmp_path: Path, capsys: py
     output = "".join(capsys.readouterr().out.replace("│", " ").split())
     assert "kept2offilesbelowemptyfolders" in output
     assert f"{library / 'nas'}:2;ifthefilesaredeleted" in output
+
+
+def test_command_line_says_why_nothing_is_deleted(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["index", str(library), "--store", str(tmp_path / "store")]
+    assert main([*arguments, "--model", "tiny"]) == 0
+    shutil.rmtree(library)
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["not_deleted"] == "the stream contained no document"
+    assert main(arguments) == 1
+    output = "".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "notdeletedwhatisgonefrombelowthepaths:thestreamcontainednodocument" in output

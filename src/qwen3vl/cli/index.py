@@ -138,6 +138,7 @@ def _summary(report: Report, num_stored: int, seconds: float) -> dict[str, objec
         "replaced": report.replaced,
         "deleted": report.deleted,
         "kept": report.kept,
+        "not_deleted": report.not_deleted,
         "failed": [{"source": name, "reason": reason} for name, reason in report.failed],
         "skipped": report.skipped,
         "stored": num_stored,
@@ -157,6 +158,8 @@ def _table(report: Report, summary: dict[str, object]) -> Table:
         for folder, num_points in list(report.kept.items())[:MAX_LISTED_FAILURES]:
             hint = f"{folder}: {num_points}; if the files are deleted, remove the folder"
             table.add_row("", Text(one_line(hint), overflow="fold"))
+    if report.not_deleted:
+        table.add_row("not deleted", f"what is gone from below the paths: {report.not_deleted}")
     table.add_row("failed", str(len(report.failed)), style="red" if report.failed else "")
     for name, reason in report.failed[:MAX_LISTED_FAILURES]:
         table.add_row("", Text(one_line(f"{name}: {reason}")))

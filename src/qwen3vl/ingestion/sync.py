@@ -172,13 +172,14 @@ def delete_stale(tracker: SyncTracker, store: Store, report: Report) -> None:
     Args:
         tracker: What the stream contained.
         store: The store.
-        report: Where the deleted points are counted.
+        report: Where the deleted points are counted, or why there are none.
     """
     if tracker.empty:
-        log.warning("the stream contained no document: nothing is deleted from %s", store.name)
-        return
-    if tracker.has_unknown_failure:
-        log.warning("an item of unknown source failed: nothing is deleted from %s", store.name)
+        report.not_deleted = "the stream contained no document"
+    elif tracker.has_unknown_failure:
+        report.not_deleted = "an item of unknown source failed"
+    if report.not_deleted:
+        log.warning("%s: nothing is deleted from %s", report.not_deleted, store.name)
         return
     stale_points = tracker.stale_points(store)
     ids = list(stale_points)
