@@ -146,6 +146,16 @@ def test_files_of_other_types_are_not_downloaded() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("path", "fix"), [("https://example.org/a.png", "its image or video"), ("file:///a.png", "leave out file://")]
+)
+def test_other_urls_as_paths_are_failures_that_say_what_to_write(path: str, fix: str) -> None:
+    entries = pa.Table.from_pylist([{"path": path}], ENTRY_SCHEMA)
+    (row,) = pa.concat_tables(load_entries(entries, Loader(), keep_skipped=True)).to_pylist()
+    assert row["source"] == path
+    assert fix in row["error"]
+
+
 class Listed(LocalFileSystem):
     """Keeps its listings, as S3's and Google's of fsspec do."""
 

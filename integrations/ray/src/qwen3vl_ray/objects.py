@@ -44,6 +44,23 @@ def is_object(reference: Any) -> bool:
     return scheme is not None and scheme["name"].lower() not in _OPENED_BY_THE_CORE
 
 
+def why_no_path(path: str) -> str | None:
+    """Return why what `is_object` refuses is no path either.
+
+    Args:
+        path: A path.
+
+    Returns:
+        The reason if it is an http(s) or file URL; None if it is a path.
+    """
+    scheme = None if is_object(path) else _SCHEME.match(path)
+    if scheme is None:
+        return None
+    if scheme["name"].lower() == "file":
+        return "a file is named by its path: leave out file://, and write special characters as they are"
+    return "an http(s) URL is no path: download the file; a row of a manifest can name it as its image or video"
+
+
 def is_plain(url: str) -> bool:
     """Return whether the URL of a file names no address: its host is that of one of `OBJECT_STORES`.
 
