@@ -105,6 +105,9 @@ def _is_below(paths: Sequence[str], *, with_urls: bool) -> Callable[[str], bool]
     Args:
         paths: What is indexed.
         with_urls: Whether files of URLs are found; otherwise, a URL is the path of a file that does not exist.
+
+    Returns:
+        The predicate.
     """
     urls = [path for path in paths if with_urls and "://" in path]
     roots = [absolute_name(expand_user(path)) for path in paths if path not in urls]
