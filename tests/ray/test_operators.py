@@ -21,6 +21,7 @@ from qwen3vl_ray.ingestion import model_recipe, to_entries
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest, to_entry
 from qwen3vl_ray.objects import is_plain
 from qwen3vl_ray.reading import load_entries
+from qwen3vl_ray.rows import MANIFEST
 from qwen3vl_ray.tally import read_tallies, take_failures
 from ray.data.extensions import ArrowTensorArray
 
@@ -185,6 +186,11 @@ def test_a_broken_row_with_a_path_concerns_the_file(tmp_path: Path) -> None:
         rows[1]["error"]
         == "list#row=1: its metadata 'day' is of type datetime.date, which JSON cannot hold; convert it"
     )
+
+
+def test_a_broken_row_that_names_nothing_concerns_unknown_documents(tmp_path: Path) -> None:
+    (row,) = entries_of([{"kind": "picture"}], tmp_path)
+    assert (row["source"], row["locator"], row["kind"]) == (str(tmp_path / "rows.jsonl"), "row=1", MANIFEST)
 
 
 def test_images_as_tensors_are_embedded(tiny_embedder: Embedder) -> None:

@@ -133,7 +133,7 @@ def _check_types(entry: dict[str, Any]) -> dict[str, Any]:
 def _source_of(row: Mapping[str, Any], base: str) -> str:
     """Return the source that the documents of a row would have; empty if the row does not say it."""
     keys = ("path", "source") if row.get("path") else ("source", "image", "video")  # a path is the source itself
-    key, name = next(((key, row[key]) for key in keys if row.get(key)), ("", ""))
+    key, name = next(((key, row[key]) for key in keys if row.get(key)), ("", None))
     if not isinstance(name, str):
         return ""
     return name if key == "source" else _join(base, name)
