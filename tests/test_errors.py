@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qwen3vl import BatchError, Embedder, InputError, ItemError, MediaError, Reranker
+from qwen3vl import BatchError, Embedder, IngestError, InputError, ItemError, MediaError, Report, Reranker
 from qwen3vl.inputs import Item
 from tests.support.engines import embedder_with
 from tests.support.hostile.png import png
@@ -278,3 +278,10 @@ def test_pickled_errors_keep_what_is_wrong_with_the_input() -> None:
     assert copy.__cause__.__cause__ is None
     error.__cause__ = OSError("may not be an error of the input")
     assert pickle.loads(pickle.dumps(error)).__cause__ is None
+
+
+def test_pickled_errors_of_stores_keep_their_report() -> None:
+    error = IngestError("the store is gone", Report(added=3))
+    error.transient = True
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), copy.report, copy.transient) == (IngestError, str(error), Report(added=3), True)

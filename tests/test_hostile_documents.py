@@ -194,6 +194,7 @@ def test_sync_deletes_nothing_if_the_source_of_a_failure_is_unknown(
     report = ingest(stream, FakeEmbedder(), memory_store, sync=sync)
     assert (report.deleted, report.replaced, memory_store.count()) == (0, 0, 12)
     assert "nothing is deleted" in caplog.text
+    assert report.not_deleted == "an item of unknown source failed"
 
 
 def test_thumbnail_that_cannot_be_made_loses_no_point(memory_store: Store, media: dict[str, Path]) -> None:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from qwen3vl import Report, Store, ingest, open_store
+from qwen3vl import Document, Report, Store, ingest, open_store
 from qwen3vl.cli import main
+from qwen3vl.documents import LoadFailure
+from qwen3vl.ingestion.urls import is_below
 from qwen3vl.loaders import Loader
 from tests.support.fake_embedder import FakeEmbedder, passages
 
@@ -76,6 +78,55 @@ def test_points_of_names_that_are_no_paths_are_deleted(store: Store) -> None:
     assert (report.added, report.deleted, report.kept) == (1, 4, {})
 
 
+@pytest.mark.parametrize(
+    ("failed", "kept"),
+    [
+        ("s3://bucket/*.pdf", {"s3://bucket/a.pdf", "s3://bucket/B/c.pdf"}),
+        ("s3://bucket/**/*.pdf", {"s3://bucket/a.pdf", "s3://bucket/B/c.pdf"}),
+        ("s3://bucket/B/[a-c].pdf", {"s3://bucket/B/c.pdf"}),
+        ("s3://bucket/", {"s3://bucket/a.pdf", "s3://bucket/B/c.pdf", "s3://bucket/d.pdf?region=x"}),
+        ("s3://bucket?region=x", {"s3://bucket/d.pdf?region=x"}),
+        ("s3://bucket/*.pdf?region=x", {"s3://bucket/d.pdf?region=x"}),
+        ("zip://::s3://bucket/all.zip", {"zip://e/f.pdf::s3://bucket/all.zip"}),
+        ("zip://e/*::s3://bucket/all.zip", {"zip://e/f.pdf::s3://bucket/all.zip"}),
+    ],
+)
+def test_points_of_urls_that_cannot_be_listed_are_kept(failed: str, kept: set[str]) -> None:
+    sources = {
+        "s3://bucket/a.pdf",
+        "s3://bucket/B/c.pdf",
+        "s3://bucket/d.pdf?region=x",
+        "zip://e/f.pdf::s3://bucket/all.zip",
+        "s3://other/a.txt",
+    }
+    with closing(open_store(":memory:")) as store:
+        documents = [Document(source, "text", text="a text") for source in sorted(sources)]
+        assert ingest(documents, FakeEmbedder(), store).added == 5
+        failure = LoadFailure(failed, "it cannot be listed")
+        report = ingest([failure, *passages(1, "other")], FakeEmbedder(), store, sync=lambda name: name in sources)
+        assert report.deleted == 5 - len(kept)
+        assert {point.source for point in store.scan()} & sources == kept
+
+
+@pytest.mark.parametrize(
+    ("url", "root", "below"),
+    [
+        ("s3://bucket/scans/a.pdf", "s3://bucket/scans", True),
+        ("s3://bucket/scans/a.pdf", "s3://bucket/", True),
+        ("s3://bucket/scans", "s3://bucket/scans", True),
+        ("s3://bucket/scans2/a.pdf", "s3://bucket/scans", False),
+        ("s3://bucket/scans/a.pdf", "s3://bucket/scans/*.pdf", False),
+        ("s3://bucket/scans/a.pdf?region=x", "s3://bucket/scans?region=x", True),
+        ("s3://bucket/scans/a.pdf?region=x", "s3://bucket/scans", False),
+        ("s3://bucket/scans/a.pdf", "s3://bucket/scans?region=x", False),
+        ("zip://a.pdf::s3://bucket/all.zip", "zip://::s3://bucket/all.zip", True),
+        ("zip://a.pdf::s3://bucket/all.zip", "zip://::s3://bucket/other.zip", False),
+    ],
+)
+def test_urls_below_others(url: str, root: str, below: bool) -> None:
+    assert is_below(url, root) == below
+
+
 def test_command_line_names_the_folder(library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["index", str(library), "--store", str(tmp_path / "store")]
     assert main([*arguments, "--model", "tiny"]) == 0
@@ -88,3 +139,17 @@ def test_command_line_names_the_folder(library: Path, tmp_path: Path, capsys: py
     output = "".join(capsys.readouterr().out.replace("│", " ").split())
     assert "kept2offilesbelowemptyfolders" in output
     assert f"{library / 'nas'}:2;ifthefilesaredeleted" in output
+
+
+def test_command_line_says_why_nothing_is_deleted(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["index", str(library), "--store", str(tmp_path / "store")]
+    assert main([*arguments, "--model", "tiny"]) == 0
+    shutil.rmtree(library)
+    capsys.readouterr()
+    assert main([*arguments, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["not_deleted"] == "the stream contained no document"
+    assert main(arguments) == 1
+    output = "".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "notdeletedwhatisgonefrombelowthepaths:thestreamcontainednodocument" in output

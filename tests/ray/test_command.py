@@ -60,6 +60,25 @@ def test_index_on_a_cluster(location: str, tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.usefixtures("_entry_points")
+def test_index_removes_what_is_gone_from_an_object_store(
+    location: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket = tmp_path / "bucket"
+    for name in ("scans/a.txt", "scans/b.txt", "other/c.txt"):
+        (bucket / name).parent.mkdir(parents=True, exist_ok=True)
+        (bucket / name).write_text(name)
+    command = ["--store", location, "--model", "tiny", "--ray", "local", "--json"]
+    assert main(["index", f"local://{bucket}", *command]) == 0
+    assert json.loads(capsys.readouterr().out)["stored"] == 3
+    for name in ("scans/a.txt", "other/c.txt"):
+        (bucket / name).unlink()
+    assert main(["index", f"local://{bucket}/scans", *command]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["unchanged"], summary["deleted"], summary["stored"]) == (1, 1, 2)
+    assert [point.source for point in open_store(location).scan() if "other" in point.source]
+
+
+@pytest.mark.usefixtures("_entry_points")
 def test_index_on_a_cluster_needs_a_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw_scenes(tmp_path / "photos", 1)
     store = str(tmp_path / "library")

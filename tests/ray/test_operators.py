@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from qwen3vl_ray import Embed, Rerank, StoreDatasink, Target, embed
 from qwen3vl_ray.contents import EmbedNew
 from qwen3vl_ray.documents import documents_table
 from qwen3vl_ray.downloads import Downloads
-from qwen3vl_ray.ingestion import model_recipe
+from qwen3vl_ray.ingestion import model_recipe, to_entries
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, read_manifest, to_entry
+from qwen3vl_ray.objects import is_plain
 from qwen3vl_ray.reading import load_entries
+from qwen3vl_ray.rows import MANIFEST
 from qwen3vl_ray.tally import read_tallies, take_failures
+from ray.data.extensions import ArrowTensorArray
 
 from qwen3vl import Document, Embedder, Loader, MediaError, MediaPolicy, PolicyError, RecipeError, StoreError
 from qwen3vl.documents import LoadFailure
 from tests.support import qdrant_rest
+from tests.support.http_thread import serve_folder
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +123,10 @@ def test_a_manifest_that_cannot_be_read_is_a_failure_of_unknown_documents(tmp_pa
     assert rows["text"].to_pylist() == ["fine"]
     assert [(source, locator) for source, locator, _ in tally.failed] == [(names[0], "row=2"), (names[1], "")]
     assert tally.has_unknown_failure
-    known = take_failures(documents_table([LoadFailure("a.pdf", "it is broken")]))[1]
+    # `ingest` gets the rows of `read` as a dataset of others.
+    again = take_failures(to_entries(table.drop_columns(["path"])))[1]
+    assert (again.failed, again.has_unknown_failure) == (tally.failed, True)
+    known = take_failures(to_entries(documents_table([LoadFailure("a.pdf", "it is broken")])))[1]
     assert not known.has_unknown_failure
 
 
@@ -134,6 +142,64 @@ def test_a_broken_row_that_names_its_source_concerns_that_source_only(tmp_path: 
     assert [source for source, _, _ in failures.failed] == ["b", str(tmp_path / "c.png"), str(tmp_path / "d.pdf")]
     assert [reason.partition(": ")[0] for _, _, reason in failures.failed] == [f"{manifest}#row={n}" for n in (1, 2, 3)]
     assert not failures.has_unknown_failure
+
+
+def entries_of(rows: list[Any], folder: Path) -> list[dict[str, Any]]:
+    """What a manifest of some rows, or lines, has."""
+    lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+    (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return pa.concat_tables(read_manifest(pa.table({"manifest": [str(folder / "rows.jsonl")]}))).to_pylist()
+
+
+def test_a_line_that_is_nested_too_deep_ends_no_manifest(tmp_path: Path) -> None:
+    deep = "[" * 100_000
+    rows = entries_of([deep, {"text": "b", "metadata": deep}, {"text": "c"}], tmp_path)
+    assert [row["text"] for row in rows] == [None, None, "c"]
+    assert "no JSON" in rows[0]["error"]
+    assert "metadata are no JSON" in rows[1]["error"]
+
+
+def test_a_row_with_an_empty_text_does_not_load_its_source(tmp_path: Path) -> None:
+    rows = entries_of([{"source": "report.pdf", "text": "", "locator": "page=3"}, {"source": "report.pdf"}], tmp_path)
+    assert [(row["source"], row["path"]) for row in rows] == [
+        ("report.pdf", None),
+        (None, str(tmp_path / "report.pdf")),
+    ]
+    assert "fill one of these columns" in rows[0]["error"]
+
+
+def test_the_id_of_a_row_of_others_is_kept(tmp_path: Path) -> None:
+    document = texts(1)[0]
+    own = documents_table([document]).to_pylist()[0]
+    rows = entries_of([{"text": "a", "id": 7}, {"path": "b.pdf", "id": "seven"}, own], tmp_path)
+    assert [json.loads(row["metadata"]) for row in rows] == [{"id": 7}, {"id": "seven"}, {}]
+    assert rows[2]["id"] == document.id
+
+
+def test_a_broken_row_with_a_path_concerns_the_file(tmp_path: Path) -> None:
+    rows = entries_of([{"path": "a.pdf", "source": "https://example.org/a.pdf", "locator": "page=3"}], tmp_path)
+    day = {"path": "a.pdf", "source": "b", "day": date(2020, 1, 1)}
+    rows.append(to_entry(day, str(tmp_path), LoadFailure("list", "", locator="row=1")))
+    assert [row["source"] for row in rows] == [str(tmp_path / "a.pdf")] * 2
+    assert "leave the locator out" in rows[0]["error"]
+    assert (
+        rows[1]["error"]
+        == "list#row=1: its metadata 'day' is of type datetime.date, which JSON cannot hold; convert it"
+    )
+
+
+def test_a_broken_row_that_names_nothing_concerns_unknown_documents(tmp_path: Path) -> None:
+    (row,) = entries_of([{"kind": "picture"}], tmp_path)
+    assert (row["source"], row["locator"], row["kind"]) == (str(tmp_path / "rows.jsonl"), "row=1", MANIFEST)
+
+
+def test_images_as_tensors_are_embedded(tiny_embedder: Embedder) -> None:
+    """As `ray.data.read_images` gives them."""
+    images = np.random.default_rng(5).integers(0, 255, (2, 32, 48, 3), dtype=np.uint8)
+    result = Embed("tiny", device="cpu")(pa.table({"image": ArrowTensorArray.from_numpy(images)})).to_pylist()
+    assert [row["error"] for row in result] == [None, None]
+    expected = tiny_embedder.embed([{"image": image} for image in images])
+    assert np.allclose([row["vector"] for row in result], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("contents", [{"text": "a text"}, {"image": "a.png", "text": "a text"}, {"video": "a.mp4"}])
@@ -162,6 +228,45 @@ def test_folders_of_the_policy_hold_for_urls_of_any_file_system(
     entries = pa.Table.from_pylist([{"path": url}], ENTRY_SCHEMA)
     loaded = pa.concat_tables(load_entries(entries, Loader(policy=policy), keep_skipped=False))
     assert [(row["kind"], row["error"] is None) for row in loaded.to_pylist()] == [(None, False)]
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["simplecache://::{}/meta.txt", "filecache://::{}/meta.txt", "dir://meta.txt::{}", "zip://meta.txt::{}/a.zip"],
+)
+def test_manifests_do_not_make_workers_read_private_addresses(form: str, tmp_path: Path) -> None:
+    with serve_folder(tmp_path) as (address, requests):
+        (tmp_path / "meta.txt").write_text("an address of this network")
+        entries = pa.Table.from_pylist([{"path": form.format(address)}], ENTRY_SCHEMA)
+        (row,) = pa.concat_tables(load_entries(entries, Loader(), keep_skipped=False)).to_pylist()
+        assert "MediaPolicy(private_hosts=True)" in row["error"]
+        assert not requests
+        if "txt::" not in form:
+            policy = MediaPolicy(private_hosts=True)
+            (row,) = pa.concat_tables(load_entries(entries, Loader(policy=policy), keep_skipped=False)).to_pylist()
+            assert row["text"] == "an address of this network"
+
+
+@pytest.mark.parametrize(
+    ("url", "plain"),
+    [
+        ("s3://bucket/a b#1?.pdf", True),
+        ("S3://bucket/a.pdf", True),
+        ("gs://anonymous@bucket/a.pdf", True),
+        ("abfs://container/a.pdf", True),
+        ("abfss://container@account.dfs.core.windows.net/a.pdf", True),
+        ("abfs://account@127.0.0.1:10000/container/a.pdf", False),
+        ("abfs://account@127.0.0.1#.core.windows.net/a.pdf", False),
+        ("az://container@127.0.0.1/.core.windows.net", False),
+        ("s3://bucket/a.pdf?endpoint_override=127.0.0.1:9000", False),
+        ("s3://bucket?%65ndpoint_override=127.0.0.1:9000/a.pdf", False),
+        ("oss://http://127.0.0.1/a.pdf", False),
+        ("webhdfs://127.0.0.1/a.pdf", False),
+        ("zip://a.pdf::s3://bucket/a.zip", False),
+    ],
+)
+def test_plain_urls_name_no_server(url: str, plain: bool) -> None:
+    assert is_plain(url) == plain
 
 
 def test_files_in_a_folder_of_the_policy_are_opened(

@@ -17,6 +17,7 @@ from qwen3vl.cli.extensions import load_cluster_index
 from qwen3vl.cli.models import ModelChoice, embedder_arguments
 from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
 from qwen3vl.ingestion import Report, Sync, ingest
+from qwen3vl.ingestion.urls import is_below
 from qwen3vl.loaders import Loader
 from qwen3vl.loaders.find import absolute_name, expand_user
 from qwen3vl.stores import open_store, parse_location
@@ -74,7 +75,7 @@ def run_index(
             segment_seconds=segment_seconds, fuse_page_text=fuse_page_text, exclude=exclude, policy=choice.policy
         )
         start = time.monotonic()
-        scope: Sync = _is_below(paths) if sync else False
+        scope: Sync = _is_below(paths, with_urls=cluster is not None) if sync else False
         if cluster is not None:
             index = load_cluster_index()
             report = index(
@@ -96,13 +97,26 @@ def run_index(
         store.close()
 
 
-def _is_below(paths: Sequence[str]) -> Callable[[str], bool]:
+def _is_below(paths: Sequence[str], *, with_urls: bool) -> Callable[[str], bool]:
     """Return a predicate: whether a stored source is one of the paths or below one.
 
     Only such sources are removed if they are missing. No source is below a glob pattern.
+
+    Args:
+        paths: What is indexed.
+        with_urls: Whether files of URLs are found; otherwise, a URL is the path of a file that does not exist.
+
+    Returns:
+        The predicate.
     """
-    roots = [absolute_name(expand_user(path)) for path in paths]
-    return lambda source: any(Path(source).is_relative_to(root) for root in roots)
+    urls = [path for path in paths if with_urls and "://" in path]
+    roots = [absolute_name(expand_user(path)) for path in paths if path not in urls]
+
+    return lambda source: (
+        any(is_below(source, url) for url in urls)
+        if "://" in source
+        else any(Path(source).is_relative_to(root) for root in roots)
+    )
 
 
 @contextmanager
@@ -127,6 +141,7 @@ def _summary(report: Report, num_stored: int, seconds: float) -> dict[str, objec
         "replaced": report.replaced,
         "deleted": report.deleted,
         "kept": report.kept,
+        "not_deleted": report.not_deleted,
         "failed": [{"source": name, "reason": reason} for name, reason in report.failed],
         "skipped": report.skipped,
         "stored": num_stored,
@@ -146,6 +161,8 @@ def _table(report: Report, summary: dict[str, object]) -> Table:
         for folder, num_points in list(report.kept.items())[:MAX_LISTED_FAILURES]:
             hint = f"{folder}: {num_points}; if the files are deleted, remove the folder"
             table.add_row("", Text(one_line(hint), overflow="fold"))
+    if report.not_deleted:
+        table.add_row("not deleted", f"what is gone from below the paths: {report.not_deleted}")
     table.add_row("failed", str(len(report.failed)), style="red" if report.failed else "")
     for name, reason in report.failed[:MAX_LISTED_FAILURES]:
         table.add_row("", Text(one_line(f"{name}: {reason}")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from qwen3vl.errors import StoreError
 
@@ -18,6 +19,7 @@ class Report:
         deleted: Number of points that `sync` deleted because their source does not have them any more.
         kept: Number of points that `sync` did not delete although their files are gone, by the empty folder below which
             the files were: its disk may not be mounted. Points are deleted once the folder itself is removed.
+        not_deleted: Why `sync` deleted nothing, if it could not know which points are stale; empty otherwise.
         failed: Document or source, and reason, of everything that could not be loaded, embedded or written.
         skipped: Number of files that the loader did not load, by suffix.
         indexing_s: Seconds that the store has built its index at the end; 0 if there was no need to.
@@ -31,6 +33,7 @@ class Report:
     skipped: dict[str, int] = field(default_factory=dict)
     indexing_s: float = 0.0
     kept: dict[str, int] = field(default_factory=dict)
+    not_deleted: str = ""
 
     @property
     def seen(self) -> int:
@@ -49,3 +52,6 @@ class IngestError(StoreError):
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)
         self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.report), self.__dict__

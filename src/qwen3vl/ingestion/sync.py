@@ -15,6 +15,7 @@ from uuid import UUID
 from qwen3vl.documents import Document
 from qwen3vl.ingestion.report import Report
 from qwen3vl.ingestion.unmounted import EmptyFolders
+from qwen3vl.ingestion.urls import split_url
 from qwen3vl.stores import Store
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,8 @@ class SyncTracker:
     def add_failed(self, source: str | None) -> None:
         """Record a source of which something failed: its points, and those of files below it, are kept.
 
-        Of a glob pattern that matches no file, perhaps because its disk is not mounted, the points of files that would
-        match it are kept.
+        Of a glob pattern that matches no file, perhaps because its disk is not mounted or its object store cannot be
+        listed, the points of files that would match it are kept.
 
         Args:
             source: The source, a folder or a pattern; None if it is not known, so that all points have to be kept.
@@ -87,12 +88,18 @@ class SyncTracker:
         if source is None:
             self.has_unknown_failure = True
         elif "://" in source:
-            self._failed_sources.add(source.rstrip("/"))
+            folder, tail = split_url(source)
+            self._failed_sources.add(f"{folder.rstrip('/')}{tail}")
+            if glob.has_magic(folder):
+                self._add_failed_pattern(source)
         else:
             self._failed_sources.add(source)
             if glob.has_magic(source) and not os.path.lexists(source):
-                pattern = re.sub(r"\*\*[/\\]", "*", source)  # folders of any depth, or none
-                self._failed_patterns.add(re.compile(fnmatch.translate(os.path.normcase(pattern))))
+                self._add_failed_pattern(source)
+
+    def _add_failed_pattern(self, pattern: str) -> None:
+        pattern = re.sub(r"\*\*[/\\]", "*", pattern)  # folders of any depth, or none
+        self._failed_patterns.add(re.compile(fnmatch.translate(_comparable(pattern))))
 
     def stale_points(self, store: Store) -> dict[str, bool]:
         """Return the points to delete.
@@ -137,8 +144,13 @@ class SyncTracker:
         return (
             source in self._failed_sources
             or any(parent in self._failed_sources for parent in _parents(source))
-            or any(pattern.match(os.path.normcase(source)) for pattern in self._failed_patterns)
+            or any(pattern.match(_comparable(source)) for pattern in self._failed_patterns)
         )
+
+
+def _comparable(source: str) -> str:
+    """Return a source or pattern as it is compared: on Windows, letters of paths may be upper or lower case."""
+    return source if "://" in source else os.path.normcase(source)
 
 
 def _parents(source: str) -> Iterator[str]:
@@ -146,9 +158,12 @@ def _parents(source: str) -> Iterator[str]:
     if "://" not in source:
         yield from map(str, PurePath(source).parents)
         return
-    parts = source.split("/")
-    for end in range(len(parts) - 1, 2, -1):
-        yield "/".join(parts[:end])
+    name, tail = split_url(source)
+    parts = name.split("/")
+    for end in range(len(parts) - 1, 1, -1):
+        folder = "/".join(parts[:end]).rstrip("/")
+        yield folder
+        yield f"{folder}{tail}"  # the URLs of all files of a folder with a query or chain end with it
 
 
 def delete_stale(tracker: SyncTracker, store: Store, report: Report) -> None:
@@ -157,13 +172,14 @@ def delete_stale(tracker: SyncTracker, store: Store, report: Report) -> None:
     Args:
         tracker: What the stream contained.
         store: The store.
-        report: Where the deleted points are counted.
+        report: Where the deleted points are counted, or why there are none.
     """
     if tracker.empty:
-        log.warning("the stream contained no document: nothing is deleted from %s", store.name)
-        return
-    if tracker.has_unknown_failure:
-        log.warning("an item of unknown source failed: nothing is deleted from %s", store.name)
+        report.not_deleted = "the stream contained no document"
+    elif tracker.has_unknown_failure:
+        report.not_deleted = "an item of unknown source failed"
+    if report.not_deleted:
+        log.warning("%s: nothing is deleted from %s", report.not_deleted, store.name)
         return
     stale_points = tracker.stale_points(store)
     ids = list(stale_points)

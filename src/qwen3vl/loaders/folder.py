@@ -26,6 +26,8 @@ IMAGE_SUFFIXES = frozenset(
 """Suffixes of files that are loaded as images."""
 TEXT_SUFFIXES = frozenset({".txt", ".rst"}) | MARKDOWN_SUFFIXES
 """Suffixes of files that are loaded as text."""
+LOADED_SUFFIXES = IMAGE_SUFFIXES | VIDEO_SUFFIXES | TEXT_SUFFIXES | {".pdf"}
+"""Suffixes of all files that are loaded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from qwen3vl.ingestion import Report, Sync
 from qwen3vl.loaders import Loader
 from qwen3vl.settings import server_urls
 from qwen3vl_ray.ingestion import ingest
+from qwen3vl_ray.pools import warn_without_gpus
 from qwen3vl_ray.writing import find_cause
 
 
@@ -65,7 +66,8 @@ def index_on_cluster(
         }
         if not address.startswith("ray://"):
             return ingest(paths, location, **options, **arguments)
-        # A client of Ray is no part of the cluster: the driver of the data set is a task there.
+        # A client of Ray is no part of the cluster: the driver of the data set is a task there, and its log, too.
+        warn_without_gpus(options["num_gpus"])
         try:
             driver = ray.remote(ingest).options(num_cpus=0)
             return ray.get(driver.remote(paths, location, **options, **arguments))

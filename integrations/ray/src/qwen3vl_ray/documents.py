@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, cast, get_args
 
 import pyarrow as pa
@@ -19,7 +20,8 @@ SKIPPED = "skipped"
 _STRINGS = ("id", "source", "kind", "content_hash", "locator", "text", "image", "video", "metadata", ERROR)
 DOCUMENT_SCHEMA = pa.schema([*((name, pa.string()) for name in _STRINGS), ("fused", pa.bool_())])
 """Columns of a dataset of documents: the fields of `Document`, its id, `metadata` as JSON, and `error`."""
-_OWN_KEYS = frozenset((*DOCUMENT_SCHEMA.names, VECTOR, RECIPE))
+_OWN_KEYS = frozenset((*DOCUMENT_SCHEMA.names, VECTOR, RECIPE)) - {"id"}
+_CONTENTS = ("text", "image", "video")
 
 
 def documents_table(items: Iterable[Document | LoadFailure | Skipped]) -> pa.Table:
@@ -47,7 +49,8 @@ def document_of(row: Mapping[str, Any]) -> Document:
     """Return the document of a row, also of a row of others, which may lack columns and have more.
 
     Args:
-        row: Its values: the fields of `Document`, with `metadata` as a mapping or as JSON. Others become metadata.
+        row: Its values: the fields of `Document`, with `metadata` as a mapping or as JSON. Others become metadata, also
+            an `id` that is not the document's, but not `vector`, `recipe` and `error`, the columns of `embed`.
 
     Returns:
         The document.
@@ -71,8 +74,10 @@ def document_of(row: Mapping[str, Any]) -> Document:
         image=image,
         video=video,
         fused=True if fused is None else bool(fused),
-        metadata=metadata_of(row),
+        metadata=metadata_of({key: value for key, value in row.items() if key != "id"}),
     )
+    if (own_id := row.get("id")) is not None and own_id != document.id:  # not that of a row of `read`
+        document = replace(document, metadata={"id": own_id, **document.metadata})
     check_storable(document)
     return document
 
@@ -93,7 +98,7 @@ def metadata_of(row: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(metadata, str):
         try:
             metadata = json.loads(metadata)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # such as 100,000 brackets
             raise InputError(f"its metadata are no JSON: {error}") from error
     if not isinstance(metadata, Mapping):
         raise InputError("its metadata must be a mapping, or JSON of one")
@@ -108,14 +113,15 @@ def file_of(row: Mapping[str, Any]) -> str | None:
         row: Its values.
 
     Returns:
-        Its `path`, or its `source` if it has neither text nor media; None if the row is a document itself.
+        Its `path`, or its `source` if it has no columns of text or media; None if the row is a document itself, also
+        one whose text is empty.
 
     Raises:
         InputError: It has a `path` and content of its own.
     """
     if row.get(ERROR):
         return None
-    contents = [name for name in ("text", "image", "video") if row.get(name)]
+    contents = [name for name in _CONTENTS if row.get(name)]
     if contents and row.get("path"):
         raise InputError(
             f"the row has a path and {' and '.join(contents)}, and is either a file to load or a document: for a "
@@ -124,4 +130,6 @@ def file_of(row: Mapping[str, Any]) -> str | None:
         )
     if contents:
         return None
-    return row.get("path") or row.get("source") or None
+    if row.get("path"):
+        return row["path"]  # type: ignore[no-any-return]
+    return None if row.keys() & _CONTENTS else row.get("source") or None

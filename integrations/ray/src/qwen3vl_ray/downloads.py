@@ -16,7 +16,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from qwen3vl.errors import InputError, MediaError, PolicyError
 from qwen3vl.media.policy import MediaPolicy
-from qwen3vl_ray.objects import OBJECT_STORES, is_object, open_filesystem, split_fragment
+from qwen3vl_ray.objects import OBJECT_STORES, is_object, is_plain, open_filesystem, split_fragment
 
 MAX_DOWNLOADS = 16
 """Maximum number of files that a batch downloads at once."""
@@ -43,7 +43,8 @@ class Downloads:
 
     Args:
         policy: With `urls=False`, or with `hosts`, nothing is downloaded. With `folders`, the folder for temporary
-            files has to be among them, and only `OBJECT_STORES` are opened. `max_bytes` limits each file.
+            files has to be among them. With `folders`, or without `private_hosts`, only plain URLs of `OBJECT_STORES`
+            are opened. `max_bytes` limits each file.
         max_kept_bytes: Maximum size of the copies that no batch uses.
     """
 
@@ -156,20 +157,20 @@ class Downloads:
                 f"{url} is not downloaded: the media policy allows some hosts only (MediaPolicy.hosts), and an object "
                 "store is none"
             )
-        if policy.folders is None:
-            return
-        try:
-            policy.check_path(folder)
-        except PolicyError as error:
+        if policy.folders is not None:
+            try:
+                policy.check_path(folder)
+            except PolicyError as error:
+                raise PolicyError(
+                    f"{url} is not downloaded to {folder}: {error}, such as that for temporary files"
+                ) from error
+        # Others read files and addresses of this machine, as zip://page.png::/srv/archive.zip and
+        # simplecache://::http://127.0.0.1/ do.
+        if (policy.folders is not None or not policy.private_hosts) and not is_plain(url):
             raise PolicyError(
-                f"{url} is not downloaded to {folder}: {error}, such as that for temporary files"
-            ) from error
-        # Others read files and addresses of this machine, as zip://page.png::/srv/archive.zip does, and PyArrow takes
-        # the address of a server from a query.
-        if url.partition("://")[0].lower() not in OBJECT_STORES or "::" in url or "?" in url:
-            raise PolicyError(
-                f"{url} is not downloaded: with folders in the media policy (MediaPolicy.folders), only plain URLs of "
-                f"{', '.join(sorted(OBJECT_STORES))} are"
+                f"{url} is not downloaded: it may name an address of this network, or a file. The media policy allows "
+                f"only plain URLs of {', '.join(sorted(OBJECT_STORES))}, whose servers are set in the environment of "
+                "the nodes; MediaPolicy(private_hosts=True) allows others, if it has no folders"
             )
 
     def _check_size(self, url: str, size: int) -> None:

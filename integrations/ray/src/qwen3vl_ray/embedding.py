@@ -31,9 +31,10 @@ from qwen3vl_ray.rows import (
 class Embed:
     """Adds vectors to batches of rows; a callable class for `Dataset.map_batches` with `batch_format="pyarrow"`.
 
-    A row is an input as `Embedder.embed` accepts it: its columns `text`, `image`, `video` (references), `instruction`,
-    `fps` and `max_frames`, as far as there are any. The columns that are added are `vector` (a fixed-size list of
-    float32), `recipe` (JSON) and `error` (null, or why the row has no vector). Rows that have an error already keep it.
+    A row is an input as `Embedder.embed` accepts it: its columns `text`, `image`, `video` (references, or tensors of
+    uint8 as of `ray.data.read_images`), `instruction`, `fps` and `max_frames`, as far as there are any. The columns
+    that are added are `vector` (a fixed-size list of float32), `recipe` (JSON) and `error` (null, or why the row has no
+    vector). Rows that have an error already keep it.
 
     Args:
         model: As for `Embedder`. Each worker has a model of its own.

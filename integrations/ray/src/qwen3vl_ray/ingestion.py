@@ -157,11 +157,19 @@ def _load_recipe(arguments: dict[str, Any]) -> Recipe:
 
 
 def _load_rows(dataset: Dataset, loader: Loader) -> Dataset:
-    entries = dataset.map_batches(_to_entries, batch_size=None, batch_format="pyarrow")
+    entries = dataset.map_batches(to_entries, batch_size=None, batch_format="pyarrow")
     return load_dataset(entries, loader, keep_skipped=True)
 
 
-def _to_entries(table: pa.Table) -> pa.Table:
+def to_entries(table: pa.Table) -> pa.Table:
+    """Return the rows of a dataset of others as rows of `ENTRY_SCHEMA`.
+
+    Args:
+        table: Documents, failures, and files to load.
+
+    Returns:
+        A row for each; one that is none of these is a failure.
+    """
     rows = table.to_pylist()
     return pa.Table.from_pylist([to_entry(row, "", LoadFailure(_name(row), "")) for row in rows], ENTRY_SCHEMA)
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from qwen3vl.documents import LoadFailure
 from qwen3vl.errors import InputError
+from qwen3vl.ingestion.validation import check_metadata
 from qwen3vl.loaders.outcomes import storable_name
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, document_of, documents_table, file_of, metadata_of
 from qwen3vl_ray.objects import open_filesystem
@@ -76,7 +77,7 @@ def _parse_lines(lines: Iterable[bytes]) -> Iterator[Any]:
         if line.strip():
             try:
                 yield json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:  # such as 100,000 brackets
                 yield InputError(f"the line is no JSON: {error}")
 
 
@@ -97,10 +98,18 @@ def to_entry(row: Any, base: str, failure: LoadFailure) -> dict[str, Any]:
         if not isinstance(row, Mapping):
             raise InputError('it is no mapping of values by column; write {"path": …} or the fields of a document')
         if row.get("error"):
-            return _check_types({name: row.get(name) for name in ("source", "locator", "error")})
+            # Of a manifest that cannot be read, the kind says that its documents are not known.
+            kind = {"kind": MANIFEST} if row.get("kind") == MANIFEST else {}
+            return _check_types({name: row.get(name) for name in ("source", "locator", "error")} | kind)
         if (path := file_of(row)) is not None:
-            others = {key: value for key, value in row.items() if key != "path"}
-            return _check_types({"path": _join(base, path), "metadata": json.dumps(metadata_of(others))})
+            if row.get("locator"):
+                raise InputError(
+                    "the row names a file to load and has a locator, and a file is loaded as a whole: leave the "
+                    "locator out, or name the part by image or video (report.pdf#page=3) in place of path"
+                )
+            metadata = metadata_of({key: value for key, value in row.items() if key != "path"})
+            check_metadata(metadata)
+            return _check_types({"path": _join(base, path), "metadata": json.dumps(metadata)})
         references = {key: _join(base, row[key]) for key in ("image", "video") if row.get(key)}
         return documents_table([document_of({**row, **references})]).to_pylist()[0]  # type: ignore[no-any-return]
     except (InputError, TypeError, ValueError, pa.ArrowException) as error:
@@ -123,11 +132,11 @@ def _check_types(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _source_of(row: Mapping[str, Any], base: str) -> str:
     """Return the source that the documents of a row would have; empty if the row does not say it."""
-    source = row.get("source")
-    if not source:
-        name = next((row[key] for key in ("path", "image", "video") if row.get(key)), None)
-        source = _join(base, name) if isinstance(name, str) else None
-    return source if isinstance(source, str) else ""
+    keys = ("path", "source") if row.get("path") else ("source", "image", "video")  # a path is the source itself
+    key, name = next(((key, row[key]) for key in keys if row.get(key)), ("", None))
+    if not isinstance(name, str):
+        return ""
+    return name if key == "source" else _join(base, name)
 
 
 def _to_failure(failure: LoadFailure) -> dict[str, Any]:

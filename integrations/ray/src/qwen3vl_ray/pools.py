@@ -135,6 +135,15 @@ def check_arguments(arguments: Mapping[str, Any], num_gpus: float) -> None:
             "api_key would be in what Ray records of a dataset, for all who can read that: set the environment "
             "variable QWEN3VL_API_KEY of the nodes instead"
         )
+    warn_without_gpus(num_gpus)
+
+
+def warn_without_gpus(num_gpus: float) -> None:
+    """Say in the log that a run waits for GPUs, if the cluster has none.
+
+    Args:
+        num_gpus: GPUs of a worker.
+    """
     num_in_cluster = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
     if num_in_cluster < num_gpus:
         log.warning(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -19,13 +19,15 @@ from ray.data import Dataset
 
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import InputError
+from qwen3vl.ingestion.urls import split_url
 from qwen3vl.loaders import Loader, Skipped
+from qwen3vl.loaders.folder import LOADED_SUFFIXES
 from qwen3vl.loaders.outcomes import storable_name
 from qwen3vl_ray.crashes import CrashGuard
 from qwen3vl_ray.documents import DOCUMENT_SCHEMA, documents_table
 from qwen3vl_ray.downloads import Downloads
 from qwen3vl_ray.manifests import ENTRY_SCHEMA, MANIFEST_SCHEMA, MANIFEST_SUFFIXES, read_manifest
-from qwen3vl_ray.objects import find_objects, is_object
+from qwen3vl_ray.objects import find_objects, is_object, why_no_path
 from qwen3vl_ray.pools import check_connection
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -45,7 +47,8 @@ def read(paths: Paths, *, loader: Loader | None = None) -> Dataset:
         paths: Folders, glob patterns and files, which all nodes must see under the same path; URLs of object stores
             (`s3://bucket/folder`, `gs://`, `hf://` and others of fsspec, perhaps with a pattern); manifests, which are
             named with their suffix: `.parquet` and `.jsonl`. A row of a manifest is a document (any fields of
-            `Document`), or names by `path` a file to load; further columns become metadata.
+            `Document`), or names by `path` a file to load, whose documents have their own fields; further columns
+            become metadata, but not `vector`, `recipe` and `error`.
         loader: How files are loaded; None is `Loader()`. Its policy is the workers'.
 
     Returns:
@@ -108,11 +111,19 @@ def _load_guarded(batch: pa.Table, load: Callable[[pa.Table], Iterator[pa.Table]
 
 def _find(names: list[str], loader: Loader) -> Dataset:
     """Return the files to load as a dataset: a block for each task."""
-    items = chain.from_iterable(find_objects(name) if is_object(name) else loader.find(name) for name in names)
+    items = chain.from_iterable(_find_path(name, loader) for name in names)
     found = list(chain.from_iterable(_name_item(item, loader) for item in items))
     size = max(_MIN_FILES, math.ceil(len(found) / _MAX_TASKS))
     chunks = (found[start : start + size] for start in range(0, max(len(found), 1), size))
     return ray.data.from_arrow([_to_table(chunk) for chunk in chunks])
+
+
+def _find_path(path: str, loader: Loader) -> Iterator[Path | str | LoadFailure | Skipped]:
+    """Find the files of a path, pattern or URL."""
+    if is_object(path):
+        return find_objects(path)
+    reason = why_no_path(path)
+    return loader.find(path) if reason is None else iter([LoadFailure(storable_name(path), reason)])
 
 
 def _name_item(
@@ -133,7 +144,7 @@ def _to_table(found: Iterable[str | Document | LoadFailure | Skipped]) -> pa.Tab
 def _find_manifests(names: list[str], loader: Loader) -> Iterator[dict[str, str | None]]:
     """Yield a row for each manifest; one that cannot be found has an `error`, and is not read."""
     for name in names:
-        for item in find_objects(name) if is_object(name) else loader.find(name):
+        for item in _find_path(name, loader):
             for found in _name_item(item, loader):
                 if isinstance(found, str):
                     yield {"manifest": found}
@@ -162,14 +173,13 @@ def load_entries(batch: pa.Table, loader: Loader, keep_skipped: bool) -> Iterato
 
 
 def _load_row(row: dict[str, Any], loader: Loader) -> Iterable[Document | LoadFailure | Skipped]:
-    if row["error"] is not None:
-        return [LoadFailure(row["path"], row["error"])]
+    if (reason := row["error"] or why_no_path(row["path"])) is not None:
+        return [LoadFailure(row["path"], reason)]
     return _load(row["path"], json.loads(row["metadata"] or "{}"), loader)
 
 
 def _load(path: str, metadata: dict[str, Any], loader: Loader) -> Iterator[Document | LoadFailure | Skipped]:
-    items = _load_object(path, loader) if is_object(path) else loader.load_file(Path(path))
-    for item in items:
+    for item in _load_object(path, loader) if is_object(path) else loader.load_file(Path(path)):
         if metadata and isinstance(item, Document):
             yield replace(item, metadata={**item.metadata, **metadata})
         else:
@@ -178,6 +188,11 @@ def _load(path: str, metadata: dict[str, Any], loader: Loader) -> Iterator[Docum
 
 def _load_object(url: str, loader: Loader) -> Iterator[Document | LoadFailure | Skipped]:
     """Load a file of an object store from a copy; the documents have its URL."""
+    # Files of other types, perhaps large ones, are not downloaded. What looks like a query may be a part of a name.
+    suffix, last = (PurePosixPath(name).suffix.lower() for name in (split_url(url)[0], url))
+    if not LOADED_SUFFIXES & {suffix, last}:
+        yield Skipped(url, suffix or "no suffix")
+        return
     with Downloads(loader.policy) as downloads:
         try:
             copy = downloads.acquire(url)

@@ -60,9 +60,14 @@ def input_of(row: Mapping[str, Any]) -> dict[str, Any]:
             not part of the input, as in a `Document`.
 
     Returns:
-        The values that are neither null nor empty.
+        The values that are neither null nor an empty text. Others are left to the model, which says what is wrong with
+        them: a column of tensors has arrays, which cannot be compared with a text.
     """
-    values = {key: row[key] for key in INPUT_KEYS if row.get(key) is not None and row[key] != ""}
+    values = {
+        key: row[key]
+        for key in INPUT_KEYS
+        if row.get(key) is not None and not (isinstance(row[key], str) and not row[key])
+    }
     if row.get("fused") is False and values.keys() & {"image", "video"}:
         values.pop("text", None)
     return values
