@@ -86,7 +86,9 @@ def eval_command(
     dimensions: Annotated[
         list[int] | None,
         typer.Option(
-            metavar="VALUES", help="Also search by the first so many values of vectors.", rich_help_panel=QUERY_PANEL
+            metavar="VALUES",
+            help="Also search by the first so many values of vectors, in mode dense.",
+            rich_help_panel=QUERY_PANEL,
         ),
     ] = None,
     exact: Annotated[
