@@ -159,6 +159,27 @@ def test_failures_of_single_data_sets(data: Path, tmp_path: Path, capsys: pytest
     assert "hf download ziyjiang/MMEB_Test_Instruct" in figures["failed"]["ImageNet-1K"]
 
 
+def test_a_row_of_another_form_and_an_empty_file_end_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    WRITERS["ChartQA"](data)
+    annotations = data / "annotation/ziyjiang/MMEB_Test_Instruct"
+    (annotations / "README.md").unlink()  # it names no other data set
+    for name, line in (
+        ("VOC2007", '{"qry_inst": "", "qry_text": "", "qry_img_path": "", "tgt_text": []}'),
+        ("SUN397", ""),
+    ):
+        (annotations / name).mkdir()
+        (annotations / name / "test.jsonl").write_text(line)
+    (out / "tiny/image").mkdir(parents=True)  # what earlier versions wrote for a file without rows
+    for ending, content in (("score.json", '{"hit@1": 0.0, "num_pred": 0, "num_data": 0}'), ("pred.jsonl", "")):
+        (out / f"tiny/image/SUN397_{ending}").write_text(content)
+    code, figures = run_json(capsys, *options(data, out, "VOC2007", "SUN397", "ChartQA"))
+    assert code == 1
+    assert set(figures["datasets"]) == {"ChartQA"}
+    assert figures["failed"]["VOC2007"].startswith("VOC2007 cannot be read: ")
+    assert figures["failed"]["SUN397"].startswith("SUN397 has no queries: ")
+
+
 def test_errors(data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, output = run_json(capsys, *options(data, tmp_path, "Nothing"))
     assert (code, output["error"].split(". Name")[0]) == (2, "there is no data set 'Nothing' in MMEB-v2")

@@ -50,7 +50,8 @@ class ResultFiles:
             scores = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{file} is no JSON: {error}. Delete it, to evaluate {self.name} again.") from error
-        return scores if isinstance(scores, dict) and "num_pred" in scores else None
+        # Earlier versions wrote measures of 0 for annotations without queries.
+        return scores if isinstance(scores, dict) and scores.get("num_pred") else None
 
     def write_results(
         self, scores: Mapping[str, Any], predictions: Iterable[Mapping[str, Any]], suffix: str = ""
