@@ -135,6 +135,34 @@ def test_vectors_of_an_interrupted_run_are_used(data: Path, tmp_path: Path) -> N
     assert scores["num_pred"] == 4
 
 
+@pytest.mark.parametrize("content", [b"", b"no archive", b"cut", b"other arrays"])
+def test_damaged_vectors_are_made_again(content: bytes, tmp_path: Path) -> None:
+    files = ResultFiles(tmp_path, "WebQA")
+    vectors = np.ones((3, 4), dtype=np.float32)
+    files.write_vectors("qry", vectors, "digest")
+    file = tmp_path / "WebQA_qry.npz"
+    found = files.read_vectors("qry", "digest")
+    assert found is not None
+    assert np.array_equal(found, vectors)
+    if content == b"other arrays":
+        np.savez(file, other=vectors)
+    else:
+        file.write_bytes(file.read_bytes()[:200] if content == b"cut" else content)
+    assert files.read_vectors("qry", "digest") is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"dtype": "auto"}', '{"dtype": "auto", "models": {"other": {}}}'])
+def test_a_damaged_note_of_the_models_is_named(
+    content: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tiny/origin.json"
+    file.parent.mkdir()
+    file.write_text(content)
+    code, output = run_json(capsys, *options(data, tmp_path, "VOC2007"))
+    assert code == 2
+    assert output["error"].startswith(f"{file}, which notes the models of the results beside it, is damaged: ")
+
+
 def test_vectors_in_the_official_files(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _ = run_json(capsys, *options(data, tmp_path, "VOC2007"), "--pickles")
     assert code == 0
