@@ -19,7 +19,6 @@ from PIL import Image
 from qwen3vl import Embedder
 from qwen3vl.cli import main
 from qwen3vl.cli.describe import describe_content
-from qwen3vl.cli.output import command_output
 from qwen3vl.cli.page import QueryResult, write_page
 from qwen3vl.demo.scenes import Scene
 from qwen3vl.documents import Document
@@ -314,13 +313,32 @@ def test_completion_script_is_printed() -> None:
     assert "_QWEN3VL_COMPLETE=complete_bash" in result.stdout
 
 
-def test_interrupt_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
-    import typer
-
-    with pytest.raises(typer.Exit) as stop, command_output(as_json=False, verbose=False):
+@pytest.mark.parametrize(
+    ("arguments", "run", "resumable"),
+    [
+        (["index", ".", "--store", "none"], "index.run_index", True),
+        (["copy", "none", "other"], "copy.run_copy", True),
+        (["eval", "mmeb-v2", "--data", "none"], "mmeb.run_mmeb", True),
+        (["eval", "none", "--store", "none"], "evaluate.run_eval", False),
+        (["search", "x", "--store", "none"], "search.run_search", False),
+        (["doctor"], "doctor.run_doctor", False),
+    ],
+)
+def test_interrupt_exits_with_130_and_says_what_is_kept(
+    arguments: list[str],
+    run: str,
+    resumable: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
-    assert stop.value.exit_code == 130
-    assert "the next run continues" in capsys.readouterr().out
+
+    monkeypatch.setattr(f"qwen3vl.cli.{run}", interrupt)
+    assert main(arguments) == 130
+    printed = capsys.readouterr().out
+    assert printed.startswith("interrupted")
+    assert ("the next run continues" in printed) is resumable
 
 
 def test_doctor_finds_no_fault(capsys: pytest.CaptureFixture[str]) -> None:

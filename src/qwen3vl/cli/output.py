@@ -38,12 +38,13 @@ _CONTROL_CHARACTERS = re.compile(
 
 
 @contextmanager
-def command_output(*, as_json: bool, verbose: bool) -> Iterator[Console]:
+def command_output(*, as_json: bool, verbose: bool, resumable: bool = False) -> Iterator[Console]:
     """Set up logging and the console of a command, and turn errors into messages and exit codes.
 
     Args:
         as_json: Whether the result is printed as JSON. Messages for people then go to standard error.
         verbose: Whether the library's log messages are shown, and not only its errors.
+        resumable: Whether the command keeps what it has done when it is interrupted, and continues in the next run.
 
     Yields:
         The console for messages, progress and tables.
@@ -70,7 +71,8 @@ def command_output(*, as_json: bool, verbose: bool) -> Iterator[Console]:
             console.print(str(error), markup=False, highlight=False)
         raise typer.Exit(EXIT_USAGE) from error
     except KeyboardInterrupt as error:
-        console.print("[yellow]interrupted; finished work is kept, and the next run continues from there[/yellow]")
+        rest = "; finished work is kept, and the next run continues from there" if resumable else ""
+        console.print(f"[yellow]interrupted{rest}[/yellow]")
         raise typer.Exit(EXIT_INTERRUPTED) from error
 
 

@@ -100,7 +100,7 @@ def index(
     verbose: VerboseOption = False,
 ) -> None:
     """Embed files into a store. A second run embeds only what is new."""
-    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+    with command_output(as_json=json, verbose=verbose or context.obj, resumable=True) as console:
         from qwen3vl.cli.index import run_index
         from qwen3vl.cli.models import ModelChoice, media_policy
 
@@ -231,7 +231,7 @@ def copy(
     verbose: VerboseOption = False,
 ) -> None:
     """Copy a collection into another store, without embedding it again. A second run copies only what is missing."""
-    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+    with command_output(as_json=json, verbose=verbose or context.obj, resumable=True) as console:
         from qwen3vl.cli.copy import run_copy
 
         code = run_copy(
