@@ -350,6 +350,29 @@ def test_doctor_finds_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("library", "subjects"),
+    [("torch", {"models run on", "test run"}), ("av", {"video decoders"}), ("huggingface_hub", {"models downloaded"})],
+)
+def test_doctor_reports_libraries_that_cannot_be_imported(library: str, subjects: set[str], tmp_path: Path) -> None:
+    """As a broken installation: the package is there, and its import fails."""
+    (tmp_path / f"{library}.py").write_text('raise OSError("libbroken.so: cannot open shared object file")')
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-m", "qwen3vl", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert result.returncode == 1, result.stderr
+    findings = {finding["subject"]: finding for finding in json.loads(result.stdout)}
+    for subject in subjects:
+        assert findings[subject]["state"] == "wrong"
+        assert "OSError: libbroken.so: cannot open shared object file" in findings[subject]["details"]
+    assert findings["stores"]["state"] == findings["image decoders"]["state"] == "ok"
+
+
 def test_import_help_and_usage_errors_load_no_heavy_module(tmp_path: Path) -> None:
     assert imported_modules("import qwen3vl, qwen3vl.cli") == set()
     assert imported_modules("from qwen3vl.cli import main; main(['--help']); main(['search', '--help'])") == set()
