@@ -13,6 +13,8 @@ from qwen3vl.documents import Kind
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import as_item
 
+MAX_GRADE = 1_000_000
+"""The largest grade: trec_eval allocates memory for each grade up to the largest one, and ends the process above 2³¹."""
 _MEDIA_KEYS = ("image", "video")
 _KEYS = ("id", "text", *_MEDIA_KEYS, "relevant", "kind")
 _DEFAULT_SPLIT = "test"
@@ -87,7 +89,7 @@ def check_queries(queries: Sequence[EvalQuery], name: str) -> None:
         name: Where they come from, for the error message.
 
     Raises:
-        InputError: There are none, two have the same id, or one has no relevant document.
+        InputError: There are none, two have the same id, or one has no relevant document or a grade above `MAX_GRADE`.
     """
     if not queries:
         raise InputError(f"{name}: there is no query; an evaluation needs at least one")
@@ -97,6 +99,12 @@ def check_queries(queries: Sequence[EvalQuery], name: str) -> None:
             raise InputError(f"{name} has two queries with the id {query.id!r}: give each its own")
         if not any(grade > 0 for grade in query.relevant.values()):
             raise InputError(f"{name}: the query {query.id!r} has no relevant document: name one, or leave it out")
+        for document, grade in query.relevant.items():
+            if abs(grade) > MAX_GRADE:
+                raise InputError(
+                    f"{name}: the query {query.id!r} has the grade {grade} for {document!r}; grades may be up to "
+                    f"{MAX_GRADE}: divide them all by the same number, or rank them from 1"
+                )
         seen.add(query.id)
 
 
