@@ -91,6 +91,7 @@ def test_documented_lines(tmp_path: Path) -> None:
     [
         ("[1]", "line 2: it is not a JSON object"),
         ("{", "line 2: it is not JSON"),
+        ("[" * 100_000, "line 2: it is not JSON that can be read: maximum recursion depth"),
         ('{"id": "2", "text": "x"}', "'relevant' must be a list of names"),
         ('{"id": "2", "text": "x", "relevant": {"a": 0.5}}', "'relevant' must be a list of names, or whole numbers"),
         ('{"id": "2", "text": "x", "relevant": {"a": 0}}', "no name with a grade of 1 or more"),
@@ -106,6 +107,20 @@ def test_wrong_lines_are_named(line: str, reason: str, tmp_path: Path) -> None:
     path.write_text('{"id": "1", "text": "x", "relevant": ["a"]}\n' + line)
     with pytest.raises(InputError, match=reason):
         read_queries(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"q0\t\xff\xfe\t1\n", r"test\.tsv is not text in UTF-8: invalid start byte"),
+        (b"q0\t" + b"a" * 140_000 + b"\t1\n", r"test\.tsv, line 2: it cannot be read: field larger than field limit"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_named(line: bytes, reason: str, tmp_path: Path) -> None:
+    folder = write_beir(tmp_path / "data")
+    (folder / "qrels/test.tsv").write_bytes(b"query-id\tcorpus-id\tscore\n" + line)
+    with pytest.raises(InputError, match=reason):
+        read_queries(folder)
 
 
 @pytest.mark.parametrize("grade", [MAX_GRADE + 1, 2**31, 10**20])
