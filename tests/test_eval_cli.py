@@ -153,6 +153,8 @@ def test_tables_fit_into_narrow_terminals(width: int) -> None:
     ("arguments", "reason"),
     [
         (["--store", "STORE", "--store", "STORE"], "names the same store twice"),
+        (["--store", "STORE", "--store", "STORE/"], "names the same store twice"),
+        (["--store", "STORE", "--store", "qdrant:STORE/."], "names the same store twice"),
         (["--store", "STORE", "--split", "test"], "is a file, which has no splits"),
         (["--store", "STORE", "--dimensions", "129"], "dimensions is 129"),
         (["--store", "STORE", "--mode", "text"], "cannot be searched with mode='text'"),

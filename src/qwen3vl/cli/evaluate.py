@@ -14,7 +14,7 @@ from rich.text import Text
 
 from qwen3vl.cli.models import ModelChoice, open_embedder, open_reranker
 from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
-from qwen3vl.cli.stores import open_existing
+from qwen3vl.cli.stores import open_existing, resolve_location
 from qwen3vl.errors import InputError
 from qwen3vl.evaluation import DEFAULT_CUTOFFS, Evaluation, Setting, check_evaluation, evaluate, grid, read_queries
 from qwen3vl.stores import Mode, Store
@@ -111,7 +111,7 @@ def run_eval(
         from qwen3vl.cli.page import check_page
 
         check_page(Path(html))
-    if len(set(locations)) < len(locations):
+    if len(set(map(resolve_location, locations))) < len(locations):
         raise InputError("--store names the same store twice: leave one out")
     queries = read_queries(path, split)
     with ExitStack() as stack:
