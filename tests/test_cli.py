@@ -267,6 +267,10 @@ def test_index_with_other_dimensions_than_the_store_exits_with_2(
         (["index", "x", "--store", "s", "--segment", "0"], "--segment"),
         (["index", "x", "--store", "s", "--segment", "inf"], "--segment"),
         (["index", "x", "--store", "s", "--segment", "nan"], "--segment"),
+        (["search", "x", "--store", "s", "--limit", "9" * 20], "--limit"),
+        (["search", "x", "--store", "s", "--candidates", "9" * 20], "--candidates"),
+        (["eval", "q.jsonl", "--store", "s", "--at", "9" * 20], "--at"),
+        (["eval", "q.jsonl", "--store", "s", "--candidates", "9" * 20], "--candidates"),
         (["demo", "--nonsense"], "--nonsense"),
     ],
 )

@@ -11,6 +11,7 @@ import typer
 
 from qwen3vl.cli.options import (
     DOCUMENTS_PANEL,
+    MAX_HITS,
     MODEL_PANEL,
     OUTPUT_PANEL,
     QUERY_PANEL,
@@ -139,7 +140,9 @@ def search(
     ] = None,
     kind: KindOption = None,
     mode: ModeOption = None,
-    limit: Annotated[int, typer.Option(help="How many hits are shown.", rich_help_panel=QUERY_PANEL)] = 10,
+    limit: Annotated[
+        int, typer.Option(max=MAX_HITS, help="How many hits are shown.", rich_help_panel=QUERY_PANEL)
+    ] = 10,
     instruction: Annotated[
         str | None,
         typer.Option(
@@ -157,7 +160,7 @@ def search(
     reranker: RerankerOption = None,
     reranker_adapter: RerankerAdapterOption = None,
     candidates: Annotated[
-        int, typer.Option(help="How many hits the reranker scores.", rich_help_panel=RERANK_PANEL)
+        int, typer.Option(max=MAX_HITS, help="How many hits the reranker scores.", rich_help_panel=RERANK_PANEL)
     ] = 20,
     model: StoreModelOption = None,
     adapter: AdapterOption = None,
