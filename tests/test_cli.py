@@ -19,7 +19,6 @@ from PIL import Image
 from qwen3vl import Embedder
 from qwen3vl.cli import main
 from qwen3vl.cli.describe import describe_content
-from qwen3vl.cli.output import command_output
 from qwen3vl.cli.page import QueryResult, write_page
 from qwen3vl.demo.scenes import Scene
 from qwen3vl.documents import Document
@@ -268,6 +267,10 @@ def test_index_with_other_dimensions_than_the_store_exits_with_2(
         (["index", "x", "--store", "s", "--segment", "0"], "--segment"),
         (["index", "x", "--store", "s", "--segment", "inf"], "--segment"),
         (["index", "x", "--store", "s", "--segment", "nan"], "--segment"),
+        (["search", "x", "--store", "s", "--limit", "9" * 20], "--limit"),
+        (["search", "x", "--store", "s", "--candidates", "9" * 20], "--candidates"),
+        (["eval", "q.jsonl", "--store", "s", "--at", "9" * 20], "--at"),
+        (["eval", "q.jsonl", "--store", "s", "--candidates", "9" * 20], "--candidates"),
         (["demo", "--nonsense"], "--nonsense"),
     ],
 )
@@ -314,13 +317,32 @@ def test_completion_script_is_printed() -> None:
     assert "_QWEN3VL_COMPLETE=complete_bash" in result.stdout
 
 
-def test_interrupt_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
-    import typer
-
-    with pytest.raises(typer.Exit) as stop, command_output(as_json=False, verbose=False):
+@pytest.mark.parametrize(
+    ("arguments", "run", "resumable"),
+    [
+        (["index", ".", "--store", "none"], "index.run_index", True),
+        (["copy", "none", "other"], "copy.run_copy", True),
+        (["eval", "mmeb-v2", "--data", "none"], "mmeb.run_mmeb", True),
+        (["eval", "none", "--store", "none"], "evaluate.run_eval", False),
+        (["search", "x", "--store", "none"], "search.run_search", False),
+        (["doctor"], "doctor.run_doctor", False),
+    ],
+)
+def test_interrupt_exits_with_130_and_says_what_is_kept(
+    arguments: list[str],
+    run: str,
+    resumable: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
-    assert stop.value.exit_code == 130
-    assert "the next run continues" in capsys.readouterr().out
+
+    monkeypatch.setattr(f"qwen3vl.cli.{run}", interrupt)
+    assert main(arguments) == 130
+    printed = capsys.readouterr().out
+    assert printed.startswith("interrupted")
+    assert ("the next run continues" in printed) is resumable
 
 
 def test_doctor_finds_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,6 +352,29 @@ def test_doctor_finds_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
     assert states["test run"] == states["torch"] == states["stores"] == "ok"
     assert all(finding["told"] for finding in findings)
     assert main(["doctor"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("library", "subjects"),
+    [("torch", {"models run on", "test run"}), ("av", {"video decoders"}), ("huggingface_hub", {"models downloaded"})],
+)
+def test_doctor_reports_libraries_that_cannot_be_imported(library: str, subjects: set[str], tmp_path: Path) -> None:
+    """As a broken installation: the package is there, and its import fails."""
+    (tmp_path / f"{library}.py").write_text('raise OSError("libbroken.so: cannot open shared object file")')
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(
+        [sys.executable, "-m", "qwen3vl", "doctor", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert result.returncode == 1, result.stderr
+    findings = {finding["subject"]: finding for finding in json.loads(result.stdout)}
+    for subject in subjects:
+        assert findings[subject]["state"] == "wrong"
+        assert "OSError: libbroken.so: cannot open shared object file" in findings[subject]["details"]
+    assert findings["stores"]["state"] == findings["image decoders"]["state"] == "ok"
 
 
 def test_import_help_and_usage_errors_load_no_heavy_module(tmp_path: Path) -> None:

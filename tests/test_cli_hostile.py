@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -158,6 +159,74 @@ with command_output(as_json=False, verbose=False): warnings.warn({EVIL!r})
     result = run(code=code)
     assert ESCAPED in result.stderr
     assert not CONTROL.search(result.stderr)
+
+
+OUTPUT = """
+import sys
+from qwen3vl.cli.app import main
+from qwen3vl.cli.output import command_output, print_json
+if sys.argv[1] == "error":
+    sys.exit(main(["search", "x", "--store", "none/数字 é \U0001f600", *sys.argv[2:]]))
+import typer
+try:
+    with command_output(as_json="--json" in sys.argv, verbose=False) as console:
+        (print_json if "--json" in sys.argv else console.print)(["数字 é \U0001f600"])
+except typer.Exit as stop:
+    sys.exit(stop.exit_code)
+"""
+"""Prints a result or an error with characters that few encodings have."""
+
+
+@pytest.mark.parametrize(("what", "code"), [("result", 0), ("error", 2)])
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_characters_that_the_output_cannot_encode_are_escaped(what: str, code: int, encoding: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"}
+    arguments = [sys.executable, "-c", OUTPUT, what]
+    result = subprocess.run([*arguments, "--json"], capture_output=True, check=False, env=environment)
+    assert (result.returncode, result.stderr) == (code, b"")
+    assert "数字 é \U0001f600" in str(json.loads(result.stdout.decode(encoding)))
+    result = subprocess.run(arguments, capture_output=True, check=False, env=environment)
+    assert (result.returncode, result.stderr) == (code, b"")
+    printed = result.stdout.decode(encoding)
+    assert ("数字" if encoding == "utf-8" else r"\u6570\u5b57") in printed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("what", ["result", "error"])
+def test_output_that_cannot_be_written_is_one_line_on_standard_error(what: str, options: list[str]) -> None:
+    arguments = [sys.executable, "-c", OUTPUT, what, *options]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: standard output cannot be written: [Errno 28] No space left on device")
+    assert result.stderr.count("\n") == 1
+    assert ("there is no store at" in result.stderr) is (what == "error")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize(("what", "options"), [("result", ["--json"]), ("error", ["--json"]), ("error", [])])
+def test_output_that_is_closed_is_one_line_on_standard_error(what: str, options: list[str]) -> None:
+    arguments = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", OUTPUT, what, *options]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: standard output cannot be written: [Errno 9] it is closed")
+    assert result.stderr.count("\n") == 1
+    assert ("there is no store at" in result.stderr) is (what == "error")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("what", ["result", "error"])
+def test_a_reader_that_has_enough_is_no_error(what: str, options: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", OUTPUT, what, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
+    process.stderr.close()
 
 
 def test_index_of_a_hostile_folder_prints_no_control_characters(

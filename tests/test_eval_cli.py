@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+import sys
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -151,6 +153,8 @@ def test_tables_fit_into_narrow_terminals(width: int) -> None:
     ("arguments", "reason"),
     [
         (["--store", "STORE", "--store", "STORE"], "names the same store twice"),
+        (["--store", "STORE", "--store", "STORE/"], "names the same store twice"),
+        (["--store", "STORE", "--store", "qdrant:STORE/."], "names the same store twice"),
         (["--store", "STORE", "--split", "test"], "is a file, which has no splits"),
         (["--store", "STORE", "--dimensions", "129"], "dimensions is 129"),
         (["--store", "STORE", "--mode", "text"], "cannot be searched with mode='text'"),
@@ -164,6 +168,60 @@ def test_errors_exit_with_2_and_name_the_reason(
     code, error, _ = run_json(capsys, str(queries), *(each.replace("STORE", str(store)) for each in arguments))
     assert code == 2
     assert reason in error["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--html", "FOLDER"], "it is a folder"),
+        (["--html", "FOLDER/file/page.html"], "file is a file, and no folder"),
+        (["--rerank", "--candidates", "5"], "5 candidates of the reranker are less than the 10 hits"),
+        (["--dimensions", "129"], "dimensions is 129"),
+        (["MISSING"], "'gone.png' (query 'a')"),
+    ],
+)
+def test_what_is_wrong_is_found_before_models_are_loaded(
+    arguments: list[str], reason: str, store: Path, queries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    missing = tmp_path / "missing.jsonl"
+    missing.write_text('{"id": "a", "text": "a star", "relevant": ["gone.png"]}\n')
+    path = missing if arguments == ["MISSING"] else queries
+    options = [each.replace("FOLDER", str(tmp_path)) for each in arguments if each != "MISSING"]
+    no_model = ("--model", str(tmp_path / "none"))
+    code, error, _ = run_json(capsys, str(path), "--store", str(store), *no_model, *options)
+    assert code == 2
+    assert reason in error["error"]
+
+
+@pytest.mark.parametrize(("module", "package"), [("pytrec_eval", "pytrec-eval-terrier"), ("scipy.special", "scipy")])
+def test_the_extra_is_looked_for_before_models_are_loaded(
+    module: str,
+    package: str,
+    store: Path,
+    queries: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    code, error, _ = run_json(capsys, str(queries), "--store", str(store), "--model", str(tmp_path / "none"))
+    assert code == 2
+    assert f"an evaluation needs {package}, which is not installed" in error["error"]
+
+
+def test_figures_are_printed_if_the_page_cannot_be_written(
+    store: Path, queries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)  # a full disk, which nothing tells before
+    options = ("--store", str(store), "--html", str(tmp_path / "page.html"))
+    code, figures, messages = run_json(capsys, str(queries), *options)
+    assert code == 1
+    assert figures["queries"] == ["star", "sketch", "slide", "mover", "hard"]
+    assert "page.html cannot be written: [Errno 28] No space left on device" in " ".join(messages.split())
 
 
 def hostile_evaluation(text: str) -> Evaluation:

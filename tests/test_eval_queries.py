@@ -11,6 +11,7 @@ import pytest
 
 from qwen3vl import Document, InputError, Point, Store, open_store
 from qwen3vl.evaluation import EvalQuery, find_relevant, read_queries, resolve_relevance
+from qwen3vl.evaluation.queries import MAX_GRADE, check_queries
 from qwen3vl.stores import Hit
 from tests.support.fake_embedder import fake_recipe, fake_vector
 from tests.test_docs import blocks
@@ -90,6 +91,7 @@ def test_documented_lines(tmp_path: Path) -> None:
     [
         ("[1]", "line 2: it is not a JSON object"),
         ("{", "line 2: it is not JSON"),
+        ("[" * 100_000, "line 2: it is not JSON that can be read: maximum recursion depth"),
         ('{"id": "2", "text": "x"}', "'relevant' must be a list of names"),
         ('{"id": "2", "text": "x", "relevant": {"a": 0.5}}', "'relevant' must be a list of names, or whole numbers"),
         ('{"id": "2", "text": "x", "relevant": {"a": 0}}', "no name with a grade of 1 or more"),
@@ -105,6 +107,34 @@ def test_wrong_lines_are_named(line: str, reason: str, tmp_path: Path) -> None:
     path.write_text('{"id": "1", "text": "x", "relevant": ["a"]}\n' + line)
     with pytest.raises(InputError, match=reason):
         read_queries(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"q0\t\xff\xfe\t1\n", r"test\.tsv is not text in UTF-8: invalid start byte"),
+        (b"q0\t" + b"a" * 140_000 + b"\t1\n", r"test\.tsv, line 2: it cannot be read: field larger than field limit"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_named(line: bytes, reason: str, tmp_path: Path) -> None:
+    folder = write_beir(tmp_path / "data")
+    (folder / "qrels/test.tsv").write_bytes(b"query-id\tcorpus-id\tscore\n" + line)
+    with pytest.raises(InputError, match=reason):
+        read_queries(folder)
+
+
+@pytest.mark.parametrize("grade", [MAX_GRADE + 1, 2**31, 10**20])
+def test_grades_that_would_end_the_process_are_errors(grade: int, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "queries.jsonl", {"id": "big", "text": "x", "relevant": {"a": grade, "b": 1}})
+    with pytest.raises(
+        InputError, match=rf"the query 'big' has the grade {grade} for 'a'; grades may be up to 1000000"
+    ):
+        read_queries(path)
+    with pytest.raises(InputError, match=rf"the query 'q0' has the grade {grade} for 'x'"):
+        read_queries(write_beir(tmp_path / "beir", qrels=f"q0\tx\t{grade}\n"))
+    with pytest.raises(InputError, match=r"the query 'mine' has the grade"):
+        check_queries([EvalQuery("mine", {"text": "x"}, {"a": grade})], "mine")
+    check_queries([EvalQuery("mine", {"text": "x"}, {"a": MAX_GRADE})], "mine")
 
 
 def test_beir_layout(tmp_path: Path) -> None:

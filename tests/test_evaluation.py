@@ -26,7 +26,7 @@ from qwen3vl.evaluation import (
 )
 from qwen3vl.evaluation.measures import measure
 from qwen3vl.evaluation.searcher import Searcher
-from qwen3vl.stores import Hit
+from qwen3vl.stores import Hit, Mode
 from tests.support.sample_library import MOVER, SLIDE, STAR
 
 CUTOFFS = (1, 3, 10)
@@ -250,6 +250,11 @@ def test_grid_has_each_combination_once() -> None:
     assert settings[0].name == "a: dense, “x”"
     assert settings[-1].name == "a: dense, 8 values, “x”, reranked 20"
     assert not any(setting.instruction for setting in settings if setting.mode == "text")
+
+
+@pytest.mark.parametrize("mode", ["dense", "text", "hybrid"])
+def test_dimensions_are_compared_whatever_the_modes_are(mode: Mode) -> None:
+    assert [setting.name for setting in grid(["a"], [mode], dimensions=[8])] == [f"a: {mode}", "a: dense, 8 values"]
 
 
 def test_groups_have_the_queries_of_a_kind(evaluation: Evaluation) -> None:

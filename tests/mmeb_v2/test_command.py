@@ -135,6 +135,34 @@ def test_vectors_of_an_interrupted_run_are_used(data: Path, tmp_path: Path) -> N
     assert scores["num_pred"] == 4
 
 
+@pytest.mark.parametrize("content", [b"", b"no archive", b"cut", b"other arrays"])
+def test_damaged_vectors_are_made_again(content: bytes, tmp_path: Path) -> None:
+    files = ResultFiles(tmp_path, "WebQA")
+    vectors = np.ones((3, 4), dtype=np.float32)
+    files.write_vectors("qry", vectors, "digest")
+    file = tmp_path / "WebQA_qry.npz"
+    found = files.read_vectors("qry", "digest")
+    assert found is not None
+    assert np.array_equal(found, vectors)
+    if content == b"other arrays":
+        np.savez(file, other=vectors)
+    else:
+        file.write_bytes(file.read_bytes()[:200] if content == b"cut" else content)
+    assert files.read_vectors("qry", "digest") is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"dtype": "auto"}', '{"dtype": "auto", "models": {"other": {}}}'])
+def test_a_damaged_note_of_the_models_is_named(
+    content: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tiny/origin.json"
+    file.parent.mkdir()
+    file.write_text(content)
+    code, output = run_json(capsys, *options(data, tmp_path, "VOC2007"))
+    assert code == 2
+    assert output["error"].startswith(f"{file}, which notes the models of the results beside it, is damaged: ")
+
+
 def test_vectors_in_the_official_files(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _ = run_json(capsys, *options(data, tmp_path, "VOC2007"), "--pickles")
     assert code == 0
@@ -157,6 +185,27 @@ def test_failures_of_single_data_sets(data: Path, tmp_path: Path, capsys: pytest
     assert figures["failed"]["VOC2007"].startswith("of 4 queries of VOC2007, 1 cannot be used; the first is ")
     assert "000002.png" in figures["failed"]["VOC2007"]
     assert "hf download ziyjiang/MMEB_Test_Instruct" in figures["failed"]["ImageNet-1K"]
+
+
+def test_a_row_of_another_form_and_an_empty_file_end_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    WRITERS["ChartQA"](data)
+    annotations = data / "annotation/ziyjiang/MMEB_Test_Instruct"
+    (annotations / "README.md").unlink()  # it names no other data set
+    for name, line in (
+        ("VOC2007", '{"qry_inst": "", "qry_text": "", "qry_img_path": "", "tgt_text": []}'),
+        ("SUN397", ""),
+    ):
+        (annotations / name).mkdir()
+        (annotations / name / "test.jsonl").write_text(line)
+    (out / "tiny/image").mkdir(parents=True)  # what earlier versions wrote for a file without rows
+    for ending, content in (("score.json", '{"hit@1": 0.0, "num_pred": 0, "num_data": 0}'), ("pred.jsonl", "")):
+        (out / f"tiny/image/SUN397_{ending}").write_text(content)
+    code, figures = run_json(capsys, *options(data, out, "VOC2007", "SUN397", "ChartQA"))
+    assert code == 1
+    assert set(figures["datasets"]) == {"ChartQA"}
+    assert figures["failed"]["VOC2007"].startswith("VOC2007 cannot be read: ")
+    assert figures["failed"]["SUN397"].startswith("SUN397 has no queries: ")
 
 
 def test_errors(data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,17 @@ That queries and candidates are the official ones is checked in `test_official_a
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from qwen3vl.errors import InputError
+from qwen3vl.evaluation.mmeb_v2.annotation_files import annotation_folder
 from qwen3vl.evaluation.mmeb_v2.catalogue import DATASETS
 from qwen3vl.evaluation.mmeb_v2.loaders import load_dataset
 from tests.mmeb_v2 import document_data, image_data
@@ -53,6 +57,44 @@ def test_images_and_texts_that_do_not_match(tmp_path: Path) -> None:
     write_split(tmp_path, DATASETS["CIRR"].source, [row])
     with pytest.raises(InputError, match="query 0 of CIRR has 1 images and 2 texts as candidates"):
         load_dataset(DATASETS["CIRR"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("VOC2007", {"tgt_text": None}),
+        ("VOC2007", {"tgt_text": []}),
+        ("VOC2007", {"qry_img_path": 7}),
+        ("MSCOCO_t2i", {"tgt_img_path": []}),
+        ("MSCOCO_t2i", {"tgt_text": None}),
+        ("CIRR", {"tgt_text": [None]}),
+    ],
+)
+def test_rows_of_another_form_name_the_data_set(name: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    row = {**image_data.query_row("", "", "1.png", ["a"], ["1.png"]), **changes}
+    write_json(tmp_path, name, [row])
+    with pytest.raises(InputError, match=rf"{name} cannot be read: .*MMEB_Test_Instruct.*Download the annotations"):
+        load_dataset(DATASETS[name], tmp_path)
+
+
+@pytest.mark.parametrize("row", [1, [1, 2], None])
+def test_rows_that_are_no_objects_name_the_data_set(row: Any, tmp_path: Path) -> None:
+    write_json(tmp_path, "VOC2007", [row])
+    with pytest.raises(InputError, match=r"VOC2007 cannot be read"):
+        load_dataset(DATASETS["VOC2007"], tmp_path)
+
+
+def test_a_data_set_without_rows_is_an_error(tmp_path: Path) -> None:
+    write_json(tmp_path, "VOC2007", [])
+    with pytest.raises(InputError, match=r"VOC2007 has no queries: the files in .* are empty"):
+        load_dataset(DATASETS["VOC2007"], tmp_path)
+
+
+def write_json(data: Path, name: str, rows: Sequence[Any]) -> None:
+    source = DATASETS[name].source
+    folder = annotation_folder(data, source) / str(source.config)
+    folder.mkdir(parents=True)
+    (folder / f"{source.split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def test_missing_pages_are_written_from_the_annotations(tmp_path: Path) -> None:

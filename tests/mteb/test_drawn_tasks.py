@@ -13,7 +13,7 @@ from mteb._create_dataloaders import create_dataloader
 from mteb.types import PromptType
 from qwen3vl_mteb import Qwen3VLCrossEncoder, Qwen3VLEncoder, StoreSearch
 
-from qwen3vl import open_store
+from qwen3vl import Embedder, Reranker, open_store
 from qwen3vl.errors import StoreError
 from tests.mteb.drawn_tasks import (
     NUM_SCENES,
@@ -224,6 +224,9 @@ def test_a_collection_elsewhere_is_deleted_and_others_are_left(
 def test_results_of_other_settings_are_other_experiments(
     encoder: Qwen3VLEncoder, cross_encoder: Qwen3VLCrossEncoder
 ) -> None:
+    other_dtype = Qwen3VLEncoder(Embedder("tiny", device="cpu", dtype="bfloat16"))
+    other_reranker = Qwen3VLCrossEncoder(Reranker("tiny", device="cpu", dtype="bfloat16"))
+    instructed = Qwen3VLCrossEncoder(cross_encoder.reranker, instructions={"DrawnScenes": "Find it."})
     models: list[Any] = [
         encoder,
         Qwen3VLEncoder(encoder.embedder, instructions={"DrawnScenes": "Find it."}),
@@ -235,8 +238,17 @@ def test_results_of_other_settings_are_other_experiments(
         StoreSearch(encoder, exact=True),
         StoreSearch(encoder, reranker=cross_encoder),
         StoreSearch(encoder, reranker=cross_encoder, candidates=5),
+        other_dtype,
+        StoreSearch(other_dtype),
+        StoreSearch(encoder, reranker=other_reranker),
+        StoreSearch(encoder, reranker=instructed),
+        cross_encoder,
+        other_reranker,
+        instructed,
     ]
     assert len({model.mteb_model_meta.experiment_name for model in models}) == len(models)
+    by_name = Qwen3VLEncoder("tiny", device="cpu", dtype="bfloat16")
+    assert by_name.mteb_model_meta.experiment_name == other_dtype.mteb_model_meta.experiment_name
 
 
 def test_the_cache_of_mteb_does_not_mix_settings(encoder: Qwen3VLEncoder, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 from qwen3vl_server.library.opening import ServedStore
 
 from qwen3vl.cli import extensions, main
+from qwen3vl.demo.library import Library
 from tests.server.test_serve import needs_entry_point
 from tests.support import sample_library
 
@@ -125,6 +127,22 @@ def test_demo_serves_its_library(tmp_path: Path) -> None:
         assert thumbnails
         assert all(client.get(thumbnail).status_code == 200 for thumbnail in thumbnails)
         assert "<!doctype html>" in client.get("/").text.lower()
+
+
+def test_demo_whose_server_cannot_listen_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_note(folder: Path) -> Library:
+        folder.mkdir(parents=True)
+        (folder / "note.md").write_text("a red circle")
+        return Library(folder, {}, {}, {}, {})
+
+    monkeypatch.setattr("qwen3vl.cli.demo.write_library", write_note)  # the whole one takes a while
+    monkeypatch.setattr("qwen3vl.cli.demo.write_questions", lambda library: iter(()))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["demo", "--serve", "--out", str(tmp_path / "demo"), "--port", str(port)]) == 2
+    assert f"cannot listen on 127.0.0.1, port {port}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_demo_without_the_server_says_what_is_missing(

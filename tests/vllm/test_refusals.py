@@ -209,6 +209,22 @@ def test_values_that_are_not_finite_are_errors(checkpoints: Path, media: dict[st
     assert all("values for it that are not finite" in error.reason for error in batch.errors)
 
 
+class _WithoutTokens(RecordedServer):
+    """Says how many tokens there are, and not which."""
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        status, answer = super().answer(method, path, body)
+        return status, {"count": answer["count"]} if path == "/tokenize" else answer
+
+
+def test_answer_without_tokens(checkpoints: Path) -> None:
+    with (
+        _WithoutTokens(RECORDED / "embedder.json") as server,
+        pytest.raises(ServerError, match=rf"{server.url} answers /tokenize without the tokens"),
+    ):
+        Embedder(f"vllm+{server.url}", tokenizer=checkpoints / "embedding")
+
+
 class _BehindSmallProxy(RecordedServer):
     """Answers as a proxy does where a request is too large for it, without details."""
 

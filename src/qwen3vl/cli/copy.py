@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from qwen3vl.cli.output import EXIT_OK, print_json
-from qwen3vl.cli.stores import open_existing
+from qwen3vl.cli.stores import open_existing, resolve_location
 from qwen3vl.errors import StoreError
-from qwen3vl.stores import CopyReport, copy_store, open_store, parse_location
+from qwen3vl.stores import CopyReport, copy_store, open_store
 
 
 def run_copy(
@@ -45,7 +44,7 @@ def run_copy(
     Raises:
         StoreError: A store cannot be used, or both are the same.
     """
-    if _resolve(source) == _resolve(destination) and collection == new_name:
+    if resolve_location(source) == resolve_location(destination) and collection == new_name:
         # Some folders cannot be opened twice: without this, the message would name another process.
         raise StoreError(f"{source} would be copied into itself: name another location, or give --to-collection")
     start = time.monotonic()
@@ -74,13 +73,6 @@ def run_copy(
             table.add_row(name, str(value))
         console.print(table)
     return EXIT_OK
-
-
-def _resolve(location: str) -> tuple[str, object]:
-    """Return the integration and the address of a store; of a folder, the absolute path without links."""
-    integration, address = parse_location(location)
-    is_folder = "://" not in address and address != ":memory:"
-    return integration or "qdrant", Path(address).resolve() if is_folder else address.rstrip("/")
 
 
 @contextmanager

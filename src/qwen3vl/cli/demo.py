@@ -45,7 +45,7 @@ def run_demo(out: str, *, serve_at: int | None, console: Console, as_json: bool)
         as_json: Whether the result is printed as JSON.
 
     Returns:
-        The exit code: 1 if a document failed.
+        The exit code: 1 if a document failed; that of the server if it failed.
 
     Raises:
         typer.BadParameter: The library is to be served, and the server is not installed.
@@ -81,10 +81,12 @@ def run_demo(out: str, *, serve_at: int | None, console: Console, as_json: bool)
     else:
         console.print(_table(tasks))
         console.print(f"{sum(seconds.values()):.0f} seconds; page written: {page}", markup=False)
+    code = EXIT_FAILED if report.failed else EXIT_OK
     if serve is not None:
         options = {"store": folder / "store", "folder": library.folder, "reranker": "tiny", "port": serve_at}
-        serve.main([f"--{name}={value}" for name, value in options.items()], standalone_mode=False)
-    return EXIT_FAILED if report.failed else EXIT_OK
+        arguments = [f"--{name}={value}" for name, value in options.items()]
+        code = serve.main(arguments, standalone_mode=False) or code
+    return code
 
 
 def _query_results(answers: Sequence[Answer]) -> list[QueryResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,13 +43,28 @@ def run_doctor(url: str | None, *, console: Console, as_json: bool) -> int:
 
 
 def _check_installation() -> list[Finding]:
-    findings = [*_check_packages(), *_check_decoders(), _check_stores()]
+    findings = [
+        *_check_packages(),
+        *_run("video decoders", _check_video_decoders),
+        *_run("image decoders", _check_image_decoders),
+        *_run("stores", _check_stores),
+    ]
     if find_spec("torch") is None:
         details = f"only in servers, by their URLs, since torch is not installed; for models here, {_INSTALL}"
         findings.append(Finding("models run", "note", details))
     else:
-        findings += [*_check_devices(), _check_hub_cache(), _check_model_runs()]
+        findings += _run("models run on", _check_devices)
+        findings += _run("models downloaded", _check_hub_cache)
+        findings += _run("test run", _check_model_runs)
     return findings
+
+
+def _run(subject: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """Return the findings of a check. Any error of it is one, such as a library that is installed and cannot load."""
+    try:
+        return check()
+    except Exception as error:
+        return [Finding(subject, "wrong", f"{type(error).__name__}: {error}")]
 
 
 def _check_packages() -> list[Finding]:
@@ -81,46 +97,44 @@ def _check_devices() -> list[Finding]:
     return findings
 
 
-def _check_decoders() -> list[Finding]:
+def _check_video_decoders() -> list[Finding]:
     import av
-    from PIL import features
 
     codecs = [name for name in ("h264", "hevc", "vp9", "av1", "mpeg4") if name in av.codecs_available]
+    return [Finding("video decoders", "ok" if "h264" in codecs else "wrong", ", ".join(codecs) or "none")]
+
+
+def _check_image_decoders() -> list[Finding]:
+    from PIL import features
+
     missing = [name for name in ("jpg", "webp", "avif", "libtiff") if not features.check(name)]
-    return [
-        Finding("video decoders", "ok" if "h264" in codecs else "wrong", ", ".join(codecs) or "none"),
-        Finding("image decoders", "note" if missing else "ok", f"missing: {', '.join(missing)}" if missing else "all"),
-    ]
+    details = f"missing: {', '.join(missing)}" if missing else "all"
+    return [Finding("image decoders", "note" if missing else "ok", details)]
 
 
-def _check_stores() -> Finding:
+def _check_stores() -> list[Finding]:
     integrations = [entry.value for entry in entry_points(group="qwen3vl.stores")]
     if integrations:
-        return Finding("stores", "ok", ", ".join(integrations))
-    return Finding("stores", "note", f"none; index and search need one: {_INSTALL}")
+        return [Finding("stores", "ok", ", ".join(integrations))]
+    return [Finding("stores", "note", f"none; index and search need one: {_INSTALL}")]
 
 
-def _check_hub_cache() -> Finding:
+def _check_hub_cache() -> list[Finding]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folders = sorted(path.name for path in Path(HF_HUB_CACHE).glob("models--Qwen--Qwen3-VL-*"))
     names = ", ".join(name.removeprefix("models--").replace("--", "/") for name in folders)
-    return Finding(
-        "models downloaded",
-        "ok" if folders else "note",
-        names or f"none in {HF_HUB_CACHE}; the first use of a model downloads it",
-    )
+    details = names or f"none in {HF_HUB_CACHE}; the first use of a model downloads it"
+    return [Finding("models downloaded", "ok" if folders else "note", details)]
 
 
-def _check_model_runs() -> Finding:
+def _check_model_runs() -> list[Finding]:
     """Run the tiny model: whether the engine works on this machine at all."""
     import numpy as np
 
     from qwen3vl.embedder import Embedder
 
-    try:
-        vector = Embedder("tiny").embed("a red circle on the left")[0]
-    except Exception as error:  # any error is a finding
-        return Finding("test run", "wrong", f"{type(error).__name__}: {error}")
+    vector = Embedder("tiny").embed("a red circle on the left")[0]
     valid = bool(np.isfinite(vector).all()) and abs(float(np.linalg.norm(vector)) - 1) < 1e-5
-    return Finding("test run", "ok" if valid else "wrong", f"the tiny model returns a vector of {len(vector)} values")
+    details = f"the tiny model returns a vector of {len(vector)} values"
+    return [Finding("test run", "ok" if valid else "wrong", details)]

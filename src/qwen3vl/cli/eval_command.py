@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from qwen3vl.cli.options import (
+    MAX_HITS,
     OUTPUT_PANEL,
     QUERY_PANEL,
     RERANK_PANEL,
@@ -70,6 +71,7 @@ def eval_command(
             metavar="K",
             help="Number of hits that are looked at.",
             min=1,
+            max=MAX_HITS,
             show_default="1, 5 and 10",
             rich_help_panel=QUERY_PANEL,
         ),
@@ -86,7 +88,9 @@ def eval_command(
     dimensions: Annotated[
         list[int] | None,
         typer.Option(
-            metavar="VALUES", help="Also search by the first so many values of vectors.", rich_help_panel=QUERY_PANEL
+            metavar="VALUES",
+            help="Also search by the first so many values of vectors, in mode dense.",
+            rich_help_panel=QUERY_PANEL,
         ),
     ] = None,
     exact: Annotated[
@@ -114,6 +118,7 @@ def eval_command(
         typer.Option(
             metavar="COUNT",
             help="How many hits the reranker scores. Implies --rerank.",
+            max=MAX_HITS,
             show_default="20",
             rich_help_panel=RERANK_PANEL,
         ),

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from qwen3vl.cli.models import ModelChoice, open_embedder, open_reranker
 from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
-from qwen3vl.cli.stores import open_existing
+from qwen3vl.cli.stores import open_existing, resolve_location
 from qwen3vl.errors import InputError
-from qwen3vl.evaluation import DEFAULT_CUTOFFS, Evaluation, Setting, evaluate, grid, read_queries
+from qwen3vl.evaluation import DEFAULT_CUTOFFS, Evaluation, Setting, check_evaluation, evaluate, grid, read_queries
 from qwen3vl.stores import Mode, Store
 
 DEFAULT_CANDIDATES = 20
@@ -101,12 +101,17 @@ def run_eval(
         as_json: Whether the figures are printed as JSON.
 
     Returns:
-        The exit code: 1 if a query cannot be used, or a document cannot be reranked.
+        The exit code: 1 if a query cannot be used, a document cannot be reranked, or the page cannot be written.
 
     Raises:
-        InputError: A store is named twice, the queries cannot be read, or their answers are not in the store.
+        InputError: A store is named twice, the queries cannot be read, their answers are not in the store, or the page
+            is a folder.
     """
-    if len(set(locations)) < len(locations):
+    if html:
+        from qwen3vl.cli.page import check_page
+
+        check_page(Path(html))
+    if len(set(map(resolve_location, locations))) < len(locations):
         raise InputError("--store names the same store twice: leave one out")
     queries = read_queries(path, split)
     with ExitStack() as stack:
@@ -115,21 +120,35 @@ def run_eval(
             stores[name], recipe = open_existing(location, collection)
             stack.callback(stores[name].close)
             recipes.append(recipe)
+        settings = grid_choice.settings(stores)
+        relevance = check_evaluation(  # before models are loaded
+            queries,
+            stores,
+            settings,
+            recipes[0].dimensions,
+            has_reranker=grid_choice.rerank,
+            cutoffs=cutoffs or DEFAULT_CUTOFFS,
+            allow_missing=allow_missing,
+        )
         evaluation = evaluate(
             queries,
             stores,
-            grid_choice.settings(stores),
+            settings,
             open_embedder(choice, recipes[0]),
             open_reranker(reranker, choice, recipes[0], adapter=reranker_adapter) if grid_choice.rerank else None,
             cutoffs=cutoffs or DEFAULT_CUTOFFS,
-            allow_missing=allow_missing,
+            relevance=relevance,
             progress=console.is_terminal,
         )
     summary, warnings = evaluation.to_dict(), _warnings(evaluation)
-    if html:  # before the figures: if it fails, the error is the only JSON
+    page_error = None
+    if html:
         from qwen3vl.cli.eval_page import write_eval_page
+        from qwen3vl.cli.page import write_or_explain
 
-        write_eval_page(Path(html), evaluation, summary, warnings, choice.policy)
+        page_error = write_or_explain(
+            Path(html), lambda path: write_eval_page(path, evaluation, summary, warnings, choice.policy)
+        )
     for line in warnings:
         console.print(Text(one_line(line), style="yellow"))
     if as_json:
@@ -137,8 +156,8 @@ def run_eval(
     else:
         print_tables(console, summary)
     if html:
-        console.print(f"page written: {html}", markup=False)
-    return EXIT_FAILED if evaluation.failed or evaluation.unscored else EXIT_OK
+        console.print(page_error or f"page written: {html}", markup=False)
+    return EXIT_FAILED if evaluation.failed or evaluation.unscored or page_error else EXIT_OK
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:

@@ -103,7 +103,7 @@ def mmeb_command(
 
     Data sets that have results are passed over.
     """
-    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+    with command_output(as_json=json, verbose=verbose or context.obj, resumable=True) as console:
         from qwen3vl.cli.mmeb import RerankChoice, run_mmeb
         from qwen3vl.cli.models import ModelChoice, media_policy
 

@@ -17,6 +17,8 @@ QUERY_PANEL = "Query"
 RERANK_PANEL = "Reranking"
 DOCUMENTS_PANEL = "Documents"
 OUTPUT_PANEL = "Output"
+MAX_HITS = 1_000_000
+"""The largest number of hits of a search; stores cannot take numbers of more than 64 bits."""
 
 
 class KindName(StrEnum):

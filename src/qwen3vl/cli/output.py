@@ -6,13 +6,17 @@ the code that prints usage errors (`qwen3vl.cli.usage`) and tracebacks (`qwen3vl
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -38,22 +42,25 @@ _CONTROL_CHARACTERS = re.compile(
 
 
 @contextmanager
-def command_output(*, as_json: bool, verbose: bool) -> Iterator[Console]:
+def command_output(*, as_json: bool, verbose: bool, resumable: bool = False) -> Iterator[Console]:
     """Set up logging and the console of a command, and turn errors into messages and exit codes.
 
     Args:
         as_json: Whether the result is printed as JSON. Messages for people then go to standard error.
         verbose: Whether the library's log messages are shown, and not only its errors.
+        resumable: Whether the command keeps what it has done when it is interrupted, and continues in the next run.
 
     Yields:
         The console for messages, progress and tables.
 
     Raises:
         typer.Exit: With `EXIT_USAGE` if the command raised an error that a user can act on, with
-            `EXIT_INTERRUPTED` after Ctrl-C. Unexpected errors pass through with their traceback.
+            `EXIT_INTERRUPTED` after Ctrl-C, with `EXIT_FAILED` if standard output cannot be written. Unexpected errors
+            pass through with their traceback.
     """
     from qwen3vl.cli.console import EscapingConsole
 
+    _escape_what_cannot_be_encoded()
     handler = logging.StreamHandler()
     handler.setFormatter(EscapingFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, handlers=[handler])
@@ -63,14 +70,20 @@ def command_output(*, as_json: bool, verbose: bool) -> Iterator[Console]:
     try:
         yield console
     except (Qwen3VLError, ValueError, OSError) as error:
-        if as_json:
-            print_json({"error": str(error)})
-        else:
-            console.print("[red]error:[/red]", end=" ")
-            console.print(str(error), markup=False, highlight=False)
+        try:
+            if as_json:
+                print_json({"error": str(error)})
+            else:
+                _check_output_is_open()
+                console.print("[red]error:[/red]", end=" ")
+                console.print(str(error), markup=False, highlight=False)
+        except OSError as output_error:  # standard output itself, and perhaps what `error` is about, too
+            _give_up_output(error, output_error)
+            raise typer.Exit(EXIT_FAILED) from error
         raise typer.Exit(EXIT_USAGE) from error
     except KeyboardInterrupt as error:
-        console.print("[yellow]interrupted; finished work is kept, and the next run continues from there[/yellow]")
+        rest = "; finished work is kept, and the next run continues from there" if resumable else ""
+        console.print(f"[yellow]interrupted{rest}[/yellow]")
         raise typer.Exit(EXIT_INTERRUPTED) from error
 
 
@@ -78,11 +91,17 @@ def print_json(value: object) -> None:
     """Print a command's result for programs, as indented JSON on standard output.
 
     Args:
-        value: Anything that `json.dumps` accepts.
+        value: Anything that `json.dumps` accepts. Where standard output is not UTF-8, characters that are not of ASCII
+            become escapes.
+
+    Raises:
+        OSError: Standard output is closed or cannot be written.
     """
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    _check_output_is_open()
+    text = json.dumps(value, ensure_ascii=not _is_utf8(sys.stdout), indent=2)
     # Such characters can only be in strings of JSON, where they may be written as escapes.
     sys.stdout.write(_CONTROL_CHARACTERS.sub(lambda match: f"\\u{ord(match[0]):04x}", text) + "\n")
+    sys.stdout.flush()  # or the interpreter does it at its end, where an error has no message of ours
 
 
 class EscapingFormatter(logging.Formatter):
@@ -118,6 +137,37 @@ def one_line(text: str) -> str:
         The text as `printable` returns it, with line feeds as `\x0a`.
     """
     return printable(text).replace("\n", r"\x0a")
+
+
+def _check_output_is_open() -> None:
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed")
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "utf-8"
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """Let standard output print characters that its encoding does not have as escapes, instead of failing."""
+    stream = sys.stdout
+    if isinstance(stream, TextIOWrapper) and stream.errors == "strict" and not _is_utf8(stream):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def _give_up_output(error: Exception, output_error: OSError) -> None:
+    """Say on standard error that standard output cannot be written, and discard what is still to be written to it."""
+    with suppress(OSError, AttributeError):  # without a descriptor, nothing is written at the end
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    if isinstance(output_error, BrokenPipeError):
+        return  # the reader, such as `head`, has what it wants
+    reason = f"error: standard output cannot be written: {output_error}"
+    if str(error) != str(output_error):
+        reason += f"; the command failed: {error}"
+    with suppress(OSError, AttributeError):
+        sys.stderr.write(one_line(reason) + "\n")
 
 
 def _escape(match: re.Match[str]) -> str:

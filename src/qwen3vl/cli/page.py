@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from qwen3vl.cli.describe import describe_part
 from qwen3vl.cli.output import printable
 from qwen3vl.documents import Document
+from qwen3vl.errors import InputError, Qwen3VLError
 from qwen3vl.inputs import shorten
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
 from qwen3vl.media.preview import data_uri, preview, thumbnail
@@ -36,6 +38,44 @@ class QueryResult:
     hits: Sequence[Hit]
     note: str = ""
     match_id: str | None = None
+
+
+def check_page(path: Path) -> None:
+    """Check that a page can be written, as far as that can be told, before there is anything to show on it.
+
+    Args:
+        path: The file to write. Nothing is created.
+
+    Raises:
+        InputError: It is a folder, or there is no folder for it that may be written to.
+    """
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if path.is_dir():
+        reason = "it is a folder"
+    elif existing != path and not existing.is_dir():
+        reason = f"{existing} is a file, and no folder"
+    elif not os.access(existing, os.W_OK):
+        reason = f"{existing} may not be written to"
+    else:
+        return
+    raise InputError(f"the page {path} cannot be written: {reason}. Give --html another file")
+
+
+def write_or_explain(path: Path, write: Callable[[Path], None]) -> str | None:
+    """Write a page, and return the reason if that fails, so that what is printed is not lost.
+
+    Args:
+        path: The file to write.
+        write: Writes it.
+
+    Returns:
+        A line for the user; None if the page was written.
+    """
+    try:
+        write(path)
+    except (Qwen3VLError, OSError) as error:
+        return f"the page {path} cannot be written: {error}"
+    return None
 
 
 def write_page(

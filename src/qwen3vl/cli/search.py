@@ -12,7 +12,7 @@ from rich.text import Text
 
 from qwen3vl.cli.describe import describe_content
 from qwen3vl.cli.models import ModelChoice, open_embedder, open_reranker
-from qwen3vl.cli.output import EXIT_OK, one_line, print_json
+from qwen3vl.cli.output import EXIT_FAILED, EXIT_OK, one_line, print_json
 from qwen3vl.cli.stores import open_existing
 from qwen3vl.errors import InputError
 from qwen3vl.retriever import Retriever
@@ -59,10 +59,10 @@ def run_search(
         as_json: Whether the hits are printed as JSON.
 
     Returns:
-        The exit code.
+        The exit code: 1 if the page cannot be written.
 
     Raises:
-        InputError: If there is nothing to search by, or a number is below 1.
+        InputError: If there is nothing to search by, a number is below 1, or the page is a folder.
         StoreError: If there is no store or no collection.
     """
     query: dict[str, Any] = {}
@@ -74,6 +74,10 @@ def run_search(
         raise InputError("there is nothing to search by: give words, --image FILE, or both")
     if limit < 1 or candidates < 1:
         raise InputError("--limit and --candidates must be at least 1")
+    if html:
+        from qwen3vl.cli.page import check_page
+
+        check_page(Path(html))
     store, stored = open_existing(location, collection)
     try:
         retriever = Retriever(
@@ -86,17 +90,20 @@ def run_search(
         hits = retriever.search(query, limit, where={"kind": list(kinds)} if kinds else None, mode=mode)
     finally:
         store.close()
-    if html:  # before the hits: if it fails, the error is the only JSON
-        from qwen3vl.cli.page import QueryResult, write_page
+    page_error = None
+    if html:
+        from qwen3vl.cli.page import QueryResult, write_or_explain, write_page
 
-        write_page(Path(html), "Search", [QueryResult(query, hits)], policy=choice.policy)
+        page_error = write_or_explain(
+            Path(html), lambda path: write_page(path, "Search", [QueryResult(query, hits)], policy=choice.policy)
+        )
     if as_json:
         print_json([hit_as_dict(hit) for hit in hits])
     else:
         console.print(hit_table(hits) if hits else "nothing found")
     if html:
-        console.print(f"page written: {html}", markup=False)
-    return EXIT_OK
+        console.print(page_error or f"page written: {html}", markup=False)
+    return EXIT_FAILED if page_error else EXIT_OK
 
 
 def hit_as_dict(hit: Hit) -> dict[str, object]:

@@ -11,6 +11,7 @@ import typer
 
 from qwen3vl.cli.options import (
     DOCUMENTS_PANEL,
+    MAX_HITS,
     MODEL_PANEL,
     OUTPUT_PANEL,
     QUERY_PANEL,
@@ -100,7 +101,7 @@ def index(
     verbose: VerboseOption = False,
 ) -> None:
     """Embed files into a store. A second run embeds only what is new."""
-    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+    with command_output(as_json=json, verbose=verbose or context.obj, resumable=True) as console:
         from qwen3vl.cli.index import run_index
         from qwen3vl.cli.models import ModelChoice, media_policy
 
@@ -139,7 +140,9 @@ def search(
     ] = None,
     kind: KindOption = None,
     mode: ModeOption = None,
-    limit: Annotated[int, typer.Option(help="How many hits are shown.", rich_help_panel=QUERY_PANEL)] = 10,
+    limit: Annotated[
+        int, typer.Option(max=MAX_HITS, help="How many hits are shown.", rich_help_panel=QUERY_PANEL)
+    ] = 10,
     instruction: Annotated[
         str | None,
         typer.Option(
@@ -157,7 +160,7 @@ def search(
     reranker: RerankerOption = None,
     reranker_adapter: RerankerAdapterOption = None,
     candidates: Annotated[
-        int, typer.Option(help="How many hits the reranker scores.", rich_help_panel=RERANK_PANEL)
+        int, typer.Option(max=MAX_HITS, help="How many hits the reranker scores.", rich_help_panel=RERANK_PANEL)
     ] = 20,
     model: StoreModelOption = None,
     adapter: AdapterOption = None,
@@ -231,7 +234,7 @@ def copy(
     verbose: VerboseOption = False,
 ) -> None:
     """Copy a collection into another store, without embedding it again. A second run copies only what is missing."""
-    with command_output(as_json=json, verbose=verbose or context.obj) as console:
+    with command_output(as_json=json, verbose=verbose or context.obj, resumable=True) as console:
         from qwen3vl.cli.copy import run_copy
 
         code = run_copy(

@@ -1,4 +1,4 @@
-"""Opening a store that has to exist already."""
+"""Opening a store that has to exist already, and telling whether two locations are the same store."""
 
 from __future__ import annotations
 
@@ -34,3 +34,20 @@ def open_existing(location: str, collection: str) -> tuple[Store, Recipe]:
         store.close()
         raise
     return store, recipe
+
+
+def resolve_location(location: str) -> tuple[str, object]:
+    """Return what tells a store from others, however its location is written.
+
+    Args:
+        location: The store, as `open_store` accepts it.
+
+    Returns:
+        The integration and the address; of a folder, the absolute path without links.
+
+    Raises:
+        StoreError: As `parse_location` raises it.
+    """
+    integration, address = parse_location(location)
+    is_folder = "://" not in address and address != ":memory:"
+    return integration or "qdrant", Path(address).resolve() if is_folder else address.rstrip("/")

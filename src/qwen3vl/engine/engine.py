@@ -60,6 +60,7 @@ class Engine:
         settings: As above.
         limits: As above.
         fingerprint: Digest of the checkpoint's files, and of the adapter's.
+        dtype: Name of the dtype of weights, as in `settings`, with what `"auto"` means on the first device.
         replicas: The model on each device; empty after `close`.
         budget: Maximum number of tokens of a batch. It shrinks when memory runs out, and recovers.
 
@@ -84,6 +85,7 @@ class Engine:
         self.fingerprint = fingerprint(checkpoint.folder, checkpoint.adapter_folder)
         devices = choose_devices(settings.device)
         dtype, weight_format = choose_dtype(settings.dtype, devices[0])
+        self.dtype = weight_format or str(dtype).removeprefix("torch.")
         load_spec = LoadSpec(
             checkpoint.folder,
             self.fingerprint,

@@ -1,6 +1,6 @@
 """Evaluation of searches on one's own data: queries with known answers, measures, and comparisons of settings."""
 
-from qwen3vl.evaluation.evaluation import DEFAULT_CUTOFFS, Evaluation, SettingResult, evaluate
+from qwen3vl.evaluation.evaluation import DEFAULT_CUTOFFS, Evaluation, SettingResult, check_evaluation, evaluate
 from qwen3vl.evaluation.queries import EvalQuery, read_queries
 from qwen3vl.evaluation.relevance import Relevance, find_relevant, resolve_relevance
 from qwen3vl.evaluation.settings import Setting, grid
@@ -14,6 +14,7 @@ __all__ = [
     "Setting",
     "SettingResult",
     "bootstrap_interval",
+    "check_evaluation",
     "evaluate",
     "find_relevant",
     "grid",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qwen3vl.errors import InputError
-from qwen3vl.evaluation.measures import Scores, measure
+from qwen3vl.evaluation.measures import Scores, check_installed, measure
 from qwen3vl.evaluation.queries import EvalQuery, check_queries
 from qwen3vl.evaluation.relevance import Relevance, resolve_relevance
 from qwen3vl.evaluation.searcher import Searcher
@@ -155,6 +155,7 @@ def evaluate(
     *,
     cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
     allow_missing: bool = False,
+    relevance: Relevance | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Search with queries whose answers are known, in all settings.
@@ -168,6 +169,7 @@ def evaluate(
         reranker: For settings with candidates.
         cutoffs: Numbers of hits that are looked at.
         allow_missing: Whether relevant names that no document has are counted, instead of being an error.
+        relevance: What `check_evaluation` has returned for the same arguments; None checks them here.
         progress: Whether to show progress bars.
 
     Returns:
@@ -176,6 +178,7 @@ def evaluate(
     Raises:
         InputError: A name of a relevant document means none or several, a query has no relevant document, two have the
             same id, or no query can be used.
+        Qwen3VLError: The extra `eval` is not installed.
         ValueError: The settings do not fit the stores, the cutoffs or the models.
 
     Example:
@@ -184,9 +187,16 @@ def evaluate(
         evaluation = evaluate(read_queries("queries.jsonl"), {"library": store}, settings, embedder)
         ```
     """
-    check_queries(queries, "the evaluation")
-    _check(settings, stores, embedder.recipe.dimensions, cutoffs, has_reranker=reranker is not None)
-    relevance = resolve_relevance(queries, next(iter(stores.values())), allow_missing=allow_missing)
+    if relevance is None:
+        relevance = check_evaluation(
+            queries,
+            stores,
+            settings,
+            embedder.recipe.dimensions,
+            has_reranker=reranker is not None,
+            cutoffs=cutoffs,
+            allow_missing=allow_missing,
+        )
     searcher = Searcher(queries, stores, embedder, reranker, limit=max(cutoffs), progress=progress)
     hits = [searcher.search(setting) for setting in settings]
     kept = [index for index in range(len(queries)) if index not in searcher.failed]
@@ -203,7 +213,42 @@ def evaluate(
     return Evaluation([queries[index] for index in kept], kept_relevance, results, failed, searcher.unscored)
 
 
-def _check(
+def check_evaluation(
+    queries: Sequence[EvalQuery],
+    stores: Mapping[str, Store],
+    settings: Sequence[Setting],
+    dimensions: int,
+    *,
+    has_reranker: bool,
+    cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
+    allow_missing: bool = False,
+) -> Relevance:
+    """Check all that can be checked before models are loaded.
+
+    Args:
+        queries: As for `evaluate`.
+        stores: As for `evaluate`.
+        settings: As for `evaluate`.
+        dimensions: Number of values of the embedder's vectors.
+        has_reranker: Whether there will be a reranker.
+        cutoffs: As for `evaluate`.
+        allow_missing: As for `evaluate`.
+
+    Returns:
+        What is relevant to each query, for `evaluate`.
+
+    Raises:
+        InputError: As `evaluate` raises it for names, queries and ids.
+        Qwen3VLError: The extra `eval` is not installed.
+        ValueError: The settings do not fit the stores, the cutoffs or the models.
+    """
+    check_installed()
+    check_queries(queries, "the evaluation")
+    _check_settings(settings, stores, dimensions, cutoffs, has_reranker=has_reranker)
+    return resolve_relevance(queries, next(iter(stores.values())), allow_missing=allow_missing)
+
+
+def _check_settings(
     settings: Sequence[Setting],
     stores: Mapping[str, Store],
     dimensions: int,

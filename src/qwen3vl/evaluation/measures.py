@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,11 @@ def measure(
         The measures by name, in the order of `measure_names`. The gain of nDCG is the grade itself.
 
     Raises:
-        Qwen3VLError: pytrec_eval is not installed.
+        Qwen3VLError: pytrec_eval or scipy is not installed.
     """
+    check_installed()
+    import pytrec_eval
+
     largest = max(cutoffs)
     qrels: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}
@@ -58,7 +61,7 @@ def measure(
         # A query without hits must have a run all the same, or trec_eval leaves it out.
         run[str(index)] = {name: float(len(ranking) - rank) for rank, name in enumerate(ranking)} or {"none": 0.0}
     cuts = ",".join(map(str, sorted(set(cutoffs))))
-    evaluator = _pytrec_eval().RelevanceEvaluator(qrels, {f"recall.{cuts}", f"ndcg_cut.{cuts}", "recip_rank"})
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, {f"recall.{cuts}", f"ndcg_cut.{cuts}", "recip_rank"})
     values = evaluator.evaluate(run)
     return {
         name: np.array([values[str(index)][_trec_name(name)] for index in range(len(hits))], dtype=np.float64)
@@ -71,12 +74,17 @@ def _trec_name(name: str) -> str:
     return "recip_rank" if measure_name == "mrr" else f"{measure_name.replace('ndcg', 'ndcg_cut')}_{cutoff}"
 
 
-def _pytrec_eval() -> Any:
-    try:
-        import pytrec_eval
-    except ImportError as error:
-        raise Qwen3VLError(
-            "an evaluation needs pytrec-eval-terrier, which is not installed; at the root of a clone of the repository "
-            'run: pip install ".[eval]"'
-        ) from error
-    return pytrec_eval
+def check_installed() -> None:
+    """Check that the packages of the extra `eval` are installed, before there is work that would be lost without them.
+
+    Raises:
+        Qwen3VLError: One of them is not.
+    """
+    for module, package in (("pytrec_eval", "pytrec-eval-terrier"), ("scipy.special", "scipy")):
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise Qwen3VLError(
+                f"an evaluation needs {package}, which is not installed; at the root of a clone of the repository "
+                'run: pip install ".[eval]"'
+            ) from error

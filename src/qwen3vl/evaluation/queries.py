@@ -13,6 +13,8 @@ from qwen3vl.documents import Kind
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import as_item
 
+MAX_GRADE = 1_000_000
+"""The largest grade: trec_eval allocates memory for each grade up to the largest, and ends the process above 2³¹."""
 _MEDIA_KEYS = ("image", "video")
 _KEYS = ("id", "text", *_MEDIA_KEYS, "relevant", "kind")
 _DEFAULT_SPLIT = "test"
@@ -87,7 +89,7 @@ def check_queries(queries: Sequence[EvalQuery], name: str) -> None:
         name: Where they come from, for the error message.
 
     Raises:
-        InputError: There are none, two have the same id, or one has no relevant document.
+        InputError: There are none, two have the same id, or one has no relevant document or a grade above `MAX_GRADE`.
     """
     if not queries:
         raise InputError(f"{name}: there is no query; an evaluation needs at least one")
@@ -97,6 +99,12 @@ def check_queries(queries: Sequence[EvalQuery], name: str) -> None:
             raise InputError(f"{name} has two queries with the id {query.id!r}: give each its own")
         if not any(grade > 0 for grade in query.relevant.values()):
             raise InputError(f"{name}: the query {query.id!r} has no relevant document: name one, or leave it out")
+        for document, grade in query.relevant.items():
+            if abs(grade) > MAX_GRADE:
+                raise InputError(
+                    f"{name}: the query {query.id!r} has the grade {grade} for {document!r}; grades may be up to "
+                    f"{MAX_GRADE}: divide them all by the same number, or rank them from 1"
+                )
         seen.add(query.id)
 
 
@@ -113,8 +121,8 @@ def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path}, line {number}"
         try:
             fields = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{where}: it is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: it is not JSON that can be read: {error}") from error
         if not isinstance(fields, dict):
             raise InputError(f"{where}: it is not a JSON object, such as {{'id': '1', 'text': '…', 'relevant': ['…']}}")
         yield where, fields
@@ -162,18 +170,28 @@ def _qrels_path(folder: Path, split: str | None) -> Path:
 def _read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Return the positive grades of each query that has any."""
     grades: dict[str, dict[str, int]] = {}
+    for number, row in enumerate(_read_table(path), start=1):
+        if not row or (number == 1 and not row[-1].lstrip("-").isdigit()):  # the header
+            continue
+        try:
+            query_id, name, grade = row[0], row[1], int(row[2])
+        except (IndexError, ValueError) as error:
+            raise InputError(f"{path}, line {number}: it is not a query, a document and a whole number") from error
+        if grade > 0:
+            grades.setdefault(query_id, {})[name] = grade
+    return grades
+
+
+def _read_table(path: Path) -> Iterator[list[str]]:
+    """Yield the fields of each line, separated by tabs."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        for number, row in enumerate(rows, start=1):
-            if not row or (number == 1 and not row[-1].lstrip("-").isdigit()):  # the header
-                continue
-            try:
-                query_id, name, grade = row[0], row[1], int(row[2])
-            except (IndexError, ValueError) as error:
-                raise InputError(f"{path}, line {number}: it is not a query, a document and a whole number") from error
-            if grade > 0:
-                grades.setdefault(query_id, {})[name] = grade
-    return grades
+        try:
+            yield from rows
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not text in UTF-8: {error.reason}") from error
+        except csv.Error as error:
+            raise InputError(f"{path}, line {rows.line_num}: it cannot be read: {error}") from error
 
 
 def _query_id(where: str, fields: Mapping[str, Any], key: str) -> str:

@@ -73,8 +73,8 @@ def grid(
     Args:
         stores: Names of stores.
         modes: As in `Setting`.
-        dimensions: Numbers of values to compare besides the stores as they are. Vectors of the first store are used,
-            since copies have equal ones.
+        dimensions: Numbers of values to compare besides the stores as they are, in mode `"dense"` whatever `modes`
+            are. Vectors of the first store are used, since copies have equal ones.
         exact: Whether each search by vectors also runs exactly.
         instructions: As in `Setting`.
         candidates: As in `Setting`; None among them is the search without a reranker.
@@ -93,8 +93,7 @@ def grid(
         for store, mode, is_exact in product(stores, modes, (False, True) if exact else (False,))
         if not (is_exact and mode == "text")
     ]
-    if "dense" in modes:
-        searches += [Setting(stores[0], dimensions=count) for count in dimensions]
+    searches += [Setting(stores[0], dimensions=count) for count in dimensions]
     settings = [
         replace(
             search,

@@ -217,7 +217,13 @@ class Probe:
     async def _tokenize(self, fields: Mapping[str, Any]) -> list[int]:
         body = json.dumps({"model": self._model.name, **fields}).encode()
         answer = await self._transport.request("/tokenize", body, "application/json")
-        return list(answer["tokens"])
+        tokens = answer.get("tokens") if isinstance(answer, Mapping) else None
+        if not isinstance(tokens, list):
+            raise ServerError(
+                f"{self._url} answers /tokenize without the tokens, so that it cannot be checked how it renders "
+                "messages: is it vLLM's server, and a recent one?"
+            )
+        return tokens
 
     async def _ask(self, task: Task, parts: Sequence[PromptParts]) -> list[Value]:
         """Send prompts of texts; raise `ModelError` if the server does not do what is asked."""

@@ -20,7 +20,7 @@ from qwen3vl.reranker import Reranker
 from qwen3vl.settings import BackendArguments, ModelName
 from qwen3vl_mteb.inputs import read_rows, row_key, to_input
 from qwen3vl_mteb.instructions import find_instruction
-from qwen3vl_mteb.meta import model_meta
+from qwen3vl_mteb.meta import measured_dtype, model_meta
 
 _WINDOW_PAIRS, _MAX_WINDOW_PAIRS = 128, 256
 """Pairs that are read ahead, with their images, and scored at once: the first many, and more of the last query."""
@@ -77,7 +77,7 @@ class Qwen3VLCrossEncoder:
         else:
             self.reranker = Reranker(model, instruction=instruction, **settings)
         self.instructions = dict(instructions or {})
-        measured = {"dtype": settings.get("dtype"), "instructions": self.instructions or None}
+        measured = {"dtype": measured_dtype(self.reranker), "instructions": self.instructions or None}
         self.mteb_model_meta: ModelMeta = model_meta(
             self.reranker.recipe, "cross-encoder", loader=type(self), name=name, settings=measured
         )

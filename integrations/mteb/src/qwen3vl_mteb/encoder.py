@@ -16,7 +16,7 @@ from qwen3vl.embedder import Embedder
 from qwen3vl.settings import BackendArguments, ModelName
 from qwen3vl_mteb.inputs import read_rows, to_input
 from qwen3vl_mteb.instructions import find_instruction_or_type
-from qwen3vl_mteb.meta import model_meta
+from qwen3vl_mteb.meta import measured_dtype, model_meta
 
 
 class Qwen3VLEncoder:
@@ -67,7 +67,7 @@ class Qwen3VLEncoder:
         else:
             self.embedder = Embedder(model, dimensions=dimensions, instruction=instruction, **settings)
         self.instructions = dict(instructions or {})
-        measured = {"dtype": settings.get("dtype"), "instructions": self.instructions or None}
+        measured = {"dtype": measured_dtype(self.embedder), "instructions": self.instructions or None}
         self.mteb_model_meta: ModelMeta = model_meta(
             self.embedder.recipe, "dense", loader=type(self), name=name, settings=measured
         )

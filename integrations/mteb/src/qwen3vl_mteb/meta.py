@@ -11,7 +11,9 @@ from mteb import get_model_meta
 from mteb.models import ModelMeta
 from mteb.models.model_meta import ScoringFunction
 
+from qwen3vl.embedder import Embedder
 from qwen3vl.recipe import Recipe
+from qwen3vl.reranker import Reranker
 
 ModelType = Literal["dense", "cross-encoder"]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -54,6 +56,20 @@ def model_meta(
         "experiment_kwargs": experiment | {key: value for key, value in settings.items() if value is not None},
     }
     return meta.model_copy(update=updates)
+
+
+def measured_dtype(model: Embedder | Reranker) -> str | None:
+    """Return the dtype of a model's weights as a setting of an experiment.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The dtype that is in use, also where the setting is `"auto"`. None for float32, the reference, and for a model
+        in a server, which does not say it.
+    """
+    engine = getattr(model, "engine", None)
+    return None if engine is None or engine.dtype == "float32" else str(engine.dtype)
 
 
 def _known_facts(model: str) -> ModelMeta:

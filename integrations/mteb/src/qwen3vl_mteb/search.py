@@ -266,7 +266,10 @@ class StoreSearch:
         }
         if self.reranker is not None:
             settings |= {"reranker": self.reranker.mteb_model_meta.name, "candidates": self.candidates}
-            settings["reranker_recipe"] = (self.reranker.mteb_model_meta.experiment_kwargs or {}).get("recipe")
+            measured_of_reranker = self.reranker.mteb_model_meta.experiment_kwargs or {}
+            settings |= {
+                f"reranker_{name}": value for name, value in measured_of_reranker.items() if name != "implementation"
+            }
         measured = {name: value for name, value in settings.items() if value is not None}
         return meta.model_copy(update={"experiment_kwargs": {**(meta.experiment_kwargs or {}), **measured}})
 

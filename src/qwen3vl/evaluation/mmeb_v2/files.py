@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from qwen3vl.durable import make_folder, write_file
 from qwen3vl.errors import InputError
 from qwen3vl.evaluation.mmeb_v2.dataset import Name
 from qwen3vl.evaluation.mmeb_v2.metrics import Prediction
+
+log = logging.getLogger(__name__)
 
 Side = str
 """`qry` for the vectors of queries, `tgt` for those of candidates, as in the names of files."""
@@ -42,6 +46,9 @@ class ResultFiles:
 
         Returns:
             The measures; None if the data set is not done.
+
+        Raises:
+            InputError: The file is no JSON.
         """
         file = self._path(f"{suffix}_score.json")
         if not file.is_file() or not self._path(f"{suffix}_pred.jsonl").is_file():
@@ -50,7 +57,8 @@ class ResultFiles:
             scores = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{file} is no JSON: {error}. Delete it, to evaluate {self.name} again.") from error
-        return scores if isinstance(scores, dict) and "num_pred" in scores else None
+        # Earlier versions wrote measures of 0 for annotations without queries.
+        return scores if isinstance(scores, dict) and scores.get("num_pred") else None
 
     def write_results(
         self, scores: Mapping[str, Any], predictions: Iterable[Mapping[str, Any]], suffix: str = ""
@@ -105,13 +113,17 @@ class ResultFiles:
             digest: Digest of what they were made from.
 
         Returns:
-            The vectors, (n, dimension); None if there are none of the same digest.
+            The vectors, (n, dimension); None if there are none of the same digest, or if the file is damaged.
         """
         file = self._path(f"_{side}.npz")
         if not file.is_file():
             return None
-        with np.load(file, allow_pickle=False) as arrays:
-            return np.asarray(arrays["vectors"]) if str(arrays["digest"]) == digest else None
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return np.asarray(arrays["vectors"]) if str(arrays["digest"]) == digest else None
+        except (BadZipFile, KeyError, EOFError, ValueError) as error:
+            log.warning("%s cannot be read, and what it had is embedded again: %r", file, error)
+            return None
 
     def write_vectors(self, side: Side, vectors: NDArray[np.float32], digest: str) -> None:
         """Write vectors for a later run.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from qwen3vl.errors import InputError
 from qwen3vl.evaluation.mmeb_v2 import (
     documents,
     image,
@@ -14,6 +15,7 @@ from qwen3vl.evaluation.mmeb_v2 import (
     video_moments,
     video_retrieval,
 )
+from qwen3vl.evaluation.mmeb_v2.annotation_files import annotation_folder
 from qwen3vl.evaluation.mmeb_v2.dataset import LoadedDataset
 from qwen3vl.evaluation.mmeb_v2.specs import DatasetSpec
 
@@ -31,6 +33,10 @@ LOADERS: Mapping[str, Loader] = {
 """The loaders by the official names of their kinds (`dataset_parser`)."""
 
 
+_WRONG_FORM = (LookupError, TypeError, ValueError, AttributeError, OSError, RecursionError)
+"""What loaders raise where a value is missing, or is no text or list."""
+
+
 def load_dataset(spec: DatasetSpec, data: Path) -> LoadedDataset:
     """Read a data set.
 
@@ -42,7 +48,19 @@ def load_dataset(spec: DatasetSpec, data: Path) -> LoadedDataset:
         Its queries and candidates. Media are not opened.
 
     Raises:
-        InputError: Files are missing or have another form; the message names them.
+        InputError: Files are missing, empty or have another form; the message names them.
         Qwen3VLError: pyarrow or PyYAML is not installed.
     """
-    return LOADERS[spec.loader](spec, data)
+    folder = annotation_folder(data, spec.source)
+    fix = f"Download the annotations of {spec.source.repo} again."
+    try:
+        dataset = LOADERS[spec.loader](spec, data)
+    except _WRONG_FORM as error:  # of a row, or of a file that describes the others
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{spec.name} cannot be read: what is in {folder} has another form ({reason}). {fix}"
+        ) from error
+    if not dataset.queries or not dataset.candidates:
+        what = "candidates" if dataset.queries else "queries"
+        raise InputError(f"{spec.name} has no {what}: the files in {folder} are empty. {fix}")
+    return dataset

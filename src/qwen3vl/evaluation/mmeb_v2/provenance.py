@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qwen3vl.durable import make_folder, write_file
-from qwen3vl.errors import RecipeError
+from qwen3vl.errors import InputError, RecipeError
 from qwen3vl.recipe import Recipe
 
 _FIX = "Name another folder for the results, or use the same model and settings."
@@ -36,6 +36,7 @@ def check_origin(file: Path, recipes: Mapping[str, Recipe], dtype: str) -> None:
         dtype: The dtype that was asked for, which recipes do not have.
 
     Raises:
+        InputError: The file is damaged.
         RecipeError: The results are of other models, or of another dtype; the message names the differences.
     """
     if not file.is_file():
@@ -43,11 +44,18 @@ def check_origin(file: Path, recipes: Mapping[str, Recipe], dtype: str) -> None:
         noted = {"dtype": dtype, "models": {name: recipe.to_dict() for name, recipe in recipes.items()}}
         write_file(file, json.dumps(noted, indent=2).encode())
         return
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    if stored["dtype"] != dtype:
-        raise RecipeError(f"the results in {file.parent} are of dtype {stored['dtype']}, not {dtype}. {_FIX}")
-    for name, fields in stored["models"].items():
-        earlier = Recipe.from_dict(fields)
-        if earlier.digest != recipes[name].digest:
-            differences = recipes[name].describe_differences(earlier)
+    try:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored_dtype = stored["dtype"]
+        models = {name: (recipes[name], Recipe.from_dict(fields)) for name, fields in stored["models"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{file}, which notes the models of the results beside it, is damaged: {error!r}. Name another folder for "
+            f"the results, or delete {file.parent}"
+        ) from error
+    if stored_dtype != dtype:
+        raise RecipeError(f"the results in {file.parent} are of dtype {stored_dtype}, not {dtype}. {_FIX}")
+    for name, (recipe, earlier) in models.items():
+        if earlier.digest != recipe.digest:
+            differences = recipe.describe_differences(earlier)
             raise RecipeError(f"the results in {file.parent} are of another {name}: {differences}. {_FIX}")
