@@ -17,6 +17,7 @@ import portalocker
 import pytest
 from qdrant_client import QdrantClient
 from qwen3vl_qdrant import Layout, QdrantEdgeStore, edge_client
+from qwen3vl_qdrant.edge import collection
 from qwen3vl_qdrant.edge.collection import EdgeCollection, read_quantized_vectors
 from qwen3vl_qdrant.edge.folder import EdgeFolder
 
@@ -205,6 +206,29 @@ def test_folder_on_a_disk_without_locks(local_mode: bool, tmp_path: Path, monkey
     monkeypatch.setattr(portalocker, "lock", have_no_locks)
     with pytest.raises(StoreError, match=r"store cannot be locked \(.*No locks available\): use a folder on a local"):
         open_store(str(folder))
+
+
+def test_deletion_and_creation_that_were_killed_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(path: Path, *_: Any, **__: Any) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    def names() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "store" / "collections").iterdir())
+
+    store = filled_store(tmp_path / "store", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            store.client.delete_collection("qwen3vl")
+    with monkeypatch.context() as patch:
+        patch.setattr(collection, "rename", kill)
+        with pytest.raises(KeyboardInterrupt):
+            store.client.create_collection("other", PLAIN)
+    store.close()
+    assert names() == [".deleted-qwen3vl", ".new-other"]
+    filled_store(tmp_path / "store", 5, collection="third").close()
+    assert names() == ["third"]
 
 
 LEAVE_A_CHILD_WITH_THE_LOCK = """

@@ -103,6 +103,8 @@ class EdgeFolder:
             path.mkdir(parents=True, exist_ok=True)
             self._lock_file = lock_folder(path / _LOCK, shown, partial(_is_open_elsewhere, shown))
         self._root = (self._copy or path) / COLLECTIONS
+        for unfinished in (*self._root.glob(".deleted-*"), *self._root.glob(".new-*")):  # of a process that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)  # if it is in use, by a virus scanner perhaps: the next time
         init_in_each_process(self)
 
     def init_process_state(self) -> None:
