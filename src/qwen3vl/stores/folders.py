@@ -83,8 +83,8 @@ def lock_folder(file: Path, shown: Path, in_use: Callable[[int | None], str]) ->
     except portalocker.exceptions.LockException as error:
         stream.close()
         raise StoreError(
-            f"{shown} cannot be locked ({error.__cause__ or error}): use a folder on a local disk, or a "
-            "server of the database"
+            f"{shown} cannot be locked ({error.__cause__ or error}): use a folder on a local disk, or, "
+            "for a store, a server"
         ) from error
     except BaseException:
         stream.close()
