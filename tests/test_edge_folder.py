@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import shutil
@@ -14,11 +15,13 @@ from typing import Any
 
 import portalocker
 import pytest
+from qdrant_client import QdrantClient
 from qwen3vl_qdrant import Layout, QdrantEdgeStore, edge_client
+from qwen3vl_qdrant.edge import collection
 from qwen3vl_qdrant.edge.collection import EdgeCollection, read_quantized_vectors
 from qwen3vl_qdrant.edge.folder import EdgeFolder
 
-from qwen3vl import StoreError
+from qwen3vl import StoreError, open_store
 from tests.support.edge_points import PLAIN
 from tests.support.fake_embedder import fake_recipe
 from tests.test_edge_stores import DIMENSIONS, filled_store, num_indexed
@@ -189,6 +192,43 @@ def test_folder_whose_lock_file_cannot_be_read_is_open_in_another_process(
     monkeypatch.setattr(portalocker, "lock", refuse)
     with pytest.raises(StoreError, match="is open in another process: close that one first"):
         QdrantEdgeStore(tmp_path / "store").count()
+
+
+@pytest.mark.parametrize("local_mode", [False, True])
+def test_folder_on_a_disk_without_locks(local_mode: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def have_no_locks(*_: Any) -> None:
+        error = OSError(errno.ENOLCK, "No locks available")
+        raise portalocker.exceptions.LockException(error) from error
+
+    folder = tmp_path / "store"
+    if local_mode:
+        QdrantClient(path=str(folder)).close()
+    monkeypatch.setattr(portalocker, "lock", have_no_locks)
+    with pytest.raises(StoreError, match=r"store cannot be locked \(.*No locks available\): use a folder on a local"):
+        open_store(str(folder))
+
+
+def test_deletion_and_creation_that_were_killed_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(path: Path, *_: Any, **__: Any) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    def names() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "store" / "collections").iterdir())
+
+    store = filled_store(tmp_path / "store", 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", kill)
+        with pytest.raises(KeyboardInterrupt):
+            store.client.delete_collection("qwen3vl")
+    with monkeypatch.context() as patch:
+        patch.setattr(collection, "rename", kill)
+        with pytest.raises(KeyboardInterrupt):
+            store.client.create_collection("other", PLAIN)
+    store.close()
+    assert names() == [".deleted-qwen3vl", ".new-other"]
+    filled_store(tmp_path / "store", 5, collection="third").close()
+    assert names() == ["third"]
 
 
 LEAVE_A_CHILD_WITH_THE_LOCK = """

@@ -19,6 +19,7 @@ from qwen3vl_server.library.points import SourceCounts
 
 from qwen3vl import Embedder, Store, StoreError, open_store
 from tests.support.library_server import serve_library
+from tests.support.media_folders import open_media_folder
 from tests.support.model_server import ModelServer
 
 
@@ -66,7 +67,7 @@ async def test_source_that_was_sent_again(
     at_once: bool, unreachable: Embedder, tiny_embedder: Embedder, store: Store, tmp_path: Path
 ) -> None:
     """After its job has failed, or while that waits."""
-    folder = MediaFolder(tmp_path)
+    folder = open_media_folder(tmp_path)
     ingestion = Ingestion(unreachable, store, folder, SourceCounts(store))
     ingestion.start()
     jobs = []

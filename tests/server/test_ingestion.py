@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from socket import create_connection
 
 import pytest
+from PIL import Image
 from qwen3vl_server import SERVER_POLICY, ServerSettings, create_app
 from qwen3vl_server.library import ingestion as ingestion_module
 from qwen3vl_server.library.ingestion import Ingestion
@@ -23,6 +25,7 @@ from qwen3vl_server.library.points import SourceCounts
 
 from qwen3vl import Embedder, open_store
 from tests.support.library_server import LibraryServer, serve_library
+from tests.support.media_folders import open_media_folder
 from tests.support.model_server import ModelServer, data_uri, wait_until
 
 
@@ -49,7 +52,7 @@ async def test_latest_finished_ingestions_are_listed(
     tiny_embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingestion_module, "_MAX_FINISHED_JOBS", 4)
-    store, folder = open_store(":memory:"), MediaFolder(tmp_path)
+    store, folder = open_store(":memory:"), open_media_folder(tmp_path)
     store.create(tiny_embedder.recipe)
     ingestion = Ingestion(tiny_embedder, store, folder, SourceCounts(store))
     ingestion.start()
@@ -66,7 +69,7 @@ async def test_latest_finished_ingestions_are_listed(
 async def test_documents_wait_for_a_server_of_models_that_cannot_be_reached(
     tiny_embedder: Embedder, tmp_path: Path
 ) -> None:
-    store, folder = open_store(":memory:"), MediaFolder(tmp_path)
+    store, folder = open_store(":memory:"), open_media_folder(tmp_path)
     store.create(tiny_embedder.recipe)
     served = Embedder("tiny", device="cpu", policy=SERVER_POLICY)
     with served, ModelServer(create_app(embedder=served)) as models:
@@ -85,6 +88,48 @@ async def test_documents_wait_for_a_server_of_models_that_cannot_be_reached(
     assert (repeated.id, repeated.status, repeated.added) == (job.id, "done", 1)
     await again.close()
     store.close()
+
+
+async def test_collections_share_a_folder_of_uploads(tiny_embedder: Embedder, tmp_path: Path) -> None:
+    """A server of one collection neither ingests nor deletes what was sent to the server of another one before."""
+    stores = {name: open_store(":memory:", name) for name in ("a", "b")}
+
+    def open_ingestion(collection: str) -> Ingestion:
+        store = stores[collection]
+        store.create(tiny_embedder.recipe)
+        return Ingestion(tiny_embedder, store, open_media_folder(tmp_path, collection), SourceCounts(store))
+
+    def write_picture(folder: MediaFolder) -> list[NewFile]:
+        with folder.receive() as incoming:
+            Image.new("RGB", (64, 64), "red").save(content := BytesIO(), "PNG")
+            incoming.write(content.getvalue())
+            path = folder.keep(incoming, "red.png", ".png")
+        return [NewFile("red.png", path.relative_to(folder.path).as_posix())]
+
+    for collection in ("a", "b"):
+        ingestion = open_ingestion(collection)
+        ingestion.start()
+        assert ingestion.jobs == []
+        job = await finished(await ingestion.submit(partial(write_picture, ingestion.folder)))
+        assert (job.status, job.added) == ("done", 1)
+        await ingestion.close()
+        if collection == "a":  # another upload is accepted, and the server is killed before it is ingested
+            left = await ingestion.submit(partial(write_text, ingestion.folder, 1))
+        else:
+            stores["b"].delete_where({"source": "red.png"})
+            await ingestion.prune("red.png")
+            assert not ingestion.folder.folder_of("red.png").exists()
+        ingestion.folder.close()
+
+    ingestion = open_ingestion("a")
+    (document,) = stores["a"].documents([point.id for point in stores["a"].scan()]).values()
+    assert document.image is not None
+    assert Path(document.image).is_file()
+    ingestion.start()
+    resumed = ingestion.job(left.id)
+    assert resumed is not None
+    assert ((await finished(resumed)).status, resumed.added) == ("done", 1)
+    await ingestion.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="open files are counted on Linux only")

@@ -14,8 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
+from qdrant_client import QdrantClient
+from qwen3vl_qdrant import QdrantStore
 from qwen3vl_server.library.opening import ServedStore
 
+from qwen3vl import StoreError
 from qwen3vl.cli import extensions, main
 from qwen3vl.demo.library import Library
 from tests.server.test_serve import needs_entry_point
@@ -70,6 +73,29 @@ def test_folder_of_uploads_is_beside_the_store(tmp_path: Path, monkeypatch: pyte
         ("http://localhost:6333", None),
     ):
         assert ServedStore(location, "qwen3vl").media_folder == media, location
+
+
+def test_store_and_uploads_may_be_moved_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_media(location: str, media: str | None = None) -> None:
+        served = ServedStore(location, "photos", media=None if media is None else Path(media))
+        store = QdrantStore(QdrantClient(":memory:"), "photos")  # only its names are used
+        folder = served.open_media(store)
+        assert folder is not None
+        folder.close()
+
+    (tmp_path / "disk" / "library").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "disk")
+    open_media("library")
+    (tmp_path / "disk").rename(tmp_path / "new disk")
+    monkeypatch.chdir(tmp_path / "new disk" / "library")
+    open_media(".")
+    with pytest.raises(StoreError, match=r"of .* in \.\./library, not of .* in \.\./other: name another folder"):
+        open_media("../other", "../library.media")
+    open_media("http://ann:secret@localhost:6333/", "../uploads")
+    assert "secret" not in Path("../uploads/owner.json").read_text()
+    open_media("http://localhost:6333", "../uploads")
+    with pytest.raises(StoreError, match=r"in http://localhost:6333, not of .* in http://localhost:6334: name another"):
+        open_media("http://localhost:6334", "../uploads")
 
 
 def test_uploads_outlive_kill_9(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from qwen3vl_server.library.ingestion import Ingestion
 from qwen3vl_server.library.jobs import NewFile
-from qwen3vl_server.library.media_folder import MediaFolder
 from qwen3vl_server.library.points import SourceCounts
 
 from qwen3vl import Document, Embedder, open_store
 from qwen3vl.stores import Point, PointRef
 from tests.support.fake_embedder import fake_recipe, fake_vector
+from tests.support.media_folders import open_media_folder
 
 
 async def test_change_while_points_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ async def test_count_before_former_documents_are_deleted(
 ) -> None:
     store = open_store(":memory:")
     store.create(tiny_embedder.recipe)
-    counts, folder, delete = SourceCounts(store), MediaFolder(tmp_path), store.adelete
+    counts, folder, delete = SourceCounts(store), open_media_folder(tmp_path), store.adelete
     ingestion = Ingestion(tiny_embedder, store, folder, counts)
 
     async def count_and_delete(ids: Sequence[str]) -> None:

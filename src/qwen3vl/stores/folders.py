@@ -1,4 +1,4 @@
-"""Folders of embedded stores: whether they can be written, and a view of those that cannot."""
+"""Folders of embedded stores: whether they can be written, their locks, and a view of those that cannot be written."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from qwen3vl.errors import StoreError
 
@@ -48,6 +49,50 @@ def is_read_only(folder: Path) -> bool:
         return False
     # Another process may delete temporary files of the folder meanwhile.
     return any(not os.access(path, os.W_OK) and path.exists() for path in (folder, *folder.iterdir()))
+
+
+def lock_folder(file: Path, shown: Path, in_use: Callable[[int | None], str]) -> IO[str]:
+    """Lock a folder for as long as the returned file is open in this process, or in one that inherits it.
+
+    On Windows no process inherits a lock. The caller's distribution has to require portalocker, which the core does
+    not.
+
+    Args:
+        file: The file in the folder to lock, which is created if it does not exist. This process's id is written to it.
+        shown: The folder as messages name it.
+        in_use: Returns the message if another process has locked the file: it gets that one's id; None if not known.
+
+    Returns:
+        The open file.
+
+    Raises:
+        StoreError: Another process has locked the file, or its file system has no locks.
+        OSError: The file cannot be created.
+    """
+    import portalocker  # here, because the import fails where no folder can be written
+
+    stream = file.open("a+", encoding="ascii")
+    try:
+        portalocker.lock(stream, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.exceptions.AlreadyLocked as error:
+        holder = ""
+        with stream, suppress(OSError, ValueError):  # on Windows, nobody else can read a file that is locked
+            stream.seek(0)
+            holder = stream.read(20).strip()
+        raise StoreError(in_use(int(holder) if holder.isdecimal() else None)) from error
+    except portalocker.exceptions.LockException as error:
+        stream.close()
+        raise StoreError(
+            f"{shown} cannot be locked ({error.__cause__ or error}): use a folder on a local disk, or, "
+            "for a store, a server"
+        ) from error
+    except BaseException:
+        stream.close()
+        raise
+    stream.truncate(0)
+    stream.write(f"{os.getpid()}\n")
+    stream.flush()
+    return stream
 
 
 def open_linked(folder: Path, open_client: Callable[[Path], Client], *, without: Collection[str]) -> Client:

@@ -19,7 +19,7 @@ from qdrant_client.local.persistence import CollectionPersistence
 
 from qwen3vl.durable import write_file
 from qwen3vl.errors import StoreError
-from qwen3vl.stores.folders import check_folder, is_read_only, open_linked
+from qwen3vl.stores.folders import check_folder, is_read_only, lock_folder, open_linked
 
 logger = logging.getLogger(__name__)
 _METADATA = "meta.json"
@@ -72,7 +72,7 @@ def open_folder(folder: str) -> tuple[QdrantClient, bool]:
             back_up(path)
             return client, False
         client.close()  # another process wrote to the folder while this one read it
-    raise _open_elsewhere(path)
+    raise StoreError(_open_elsewhere(path))
 
 
 def back_up(folder: Path) -> None:
@@ -108,7 +108,7 @@ def _open(path: Path, shown: Path) -> QdrantClient:
         return QdrantClient(path=str(path))
     except Exception as error:  # of SQLite, of pickle, of pydantic
         if "already accessed" in str(error):
-            raise _open_elsewhere(shown) from error
+            raise StoreError(_open_elsewhere(shown)) from error
         for name in _collections(path):
             _check_readable(storage_of(path, name), shown)
         raise StoreError(f"the store {shown} cannot be opened: {error}") from error
@@ -127,21 +127,15 @@ def _open_read_only(path: Path) -> QdrantClient:
     return open_linked(path, lambda links: _open(links, path), without=(_LOCK,))
 
 
-def _open_elsewhere(path: Path) -> StoreError:
-    return StoreError(f"{path} is open in another process: close that one first, or use a server")
+def _open_elsewhere(path: Path) -> str:
+    return f"{path} is open in another process: close that one first, or use a server"
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock that qdrant-client holds while a folder is open; raise `StoreError` if another client holds it."""
-    import portalocker  # it fails to be imported where no folder is writable
-
-    with (path / _LOCK).open("a") as file:
-        try:
-            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.exceptions.LockException as error:
-            raise _open_elsewhere(path) from error
-        yield  # closing the file releases the lock
+    """Hold the lock that qdrant-client holds while a folder is open; raise `StoreError` if that cannot be had."""
+    with lock_folder(path / _LOCK, path, lambda _: _open_elsewhere(path)):
+        yield
 
 
 def _file_states(path: Path) -> dict[Path, tuple[int, int]]:

@@ -27,6 +27,7 @@ from qwen3vl_server.errors import ERROR_RESPONSES, RequestError, body_error, err
 from qwen3vl_server.library import documents_api, media_api, search_api
 from qwen3vl_server.library.access import OpenRequests
 from qwen3vl_server.library.library import Library
+from qwen3vl_server.library.media_folder import MediaFolder
 from qwen3vl_server.library.requests import is_upload
 from qwen3vl_server.lifetime import RequestLifetime
 from qwen3vl_server.metrics import Metrics
@@ -59,7 +60,7 @@ def create_app(
     embedders: Mapping[str, Embedder] | None = None,
     rerankers: Mapping[str, Reranker] | None = None,
     store: AsyncStore | None = None,
-    media: str | Path | None = None,
+    media: str | Path | MediaFolder | None = None,
     settings: ServerSettings | None = None,
 ) -> FastAPI:
     """Make the application that serves models, to be run by an ASGI server or mounted in another application.
@@ -72,7 +73,7 @@ def create_app(
         store: A store of either kind, to be searched and written, with a page for people at `/`. The media policy
             of the models decides which files its documents may show.
         media: Folder for the files of documents that clients send, which the media policy of the models must allow;
-            None refuses them.
+            None refuses them. One application at a time can use the folder for a collection.
         settings: Keys, names and limits; None is the default of each.
 
     Returns:
@@ -81,6 +82,7 @@ def create_app(
     Raises:
         ValueError: There is no model, two have one name, or the media policy of one allows every file; there is a store
             and no embedding model, or a folder for files that the policy does not allow.
+        StoreError: Another process uses that folder, or it has the files of another store.
 
     Example:
         ```python
@@ -106,7 +108,8 @@ def create_app(
     _check_models(labelled)
 
     service = ModelService(models, settings, further)
-    library = None if store is None else Library(service, store, None if media is None else Path(media), settings)
+    folder = media if media is None or isinstance(media, MediaFolder) else Path(media)
+    library = None if store is None else Library(service, store, folder, settings)
     routers = _ROUTERS if library is None else (*_ROUTERS, *_LIBRARY_ROUTERS)
     lifespan = None if library is None else library.lifespan
     # FastAPI's own pages of documentation load their scripts from another host.

@@ -125,7 +125,7 @@ def run_server(
     Raises:
         ModelError: A model cannot be found, downloaded or loaded.
         ValueError: No model is named, or a setting is out of range.
-        StoreError: The store cannot be opened.
+        StoreError: The store or the folder of uploads cannot be opened.
         RecipeError: The store was made with another embedding model.
         OSError: The address cannot be used.
     """
@@ -144,15 +144,17 @@ def run_server(
         listening = stack.enter_context(_listen(address.host, address.port))
         if is_loopback(listening.getsockname()[0]):  # the machine's name may be one of the loopback address
             settings = replace(settings, allowed_hosts=(*settings.allowed_hosts, address.host))
-        store = None
+        store, media = None, None
         policy = models.policy
         if served_store is not None:
             store = open_store(served_store.location, served_store.collection)
             stack.callback(store.close)
+            media = served_store.open_media(store)
+            if media is not None:
+                stack.callback(media.close)
             policy = served_store.extend(policy, settings)
         embedders = _open_embedders(models, policy, store, stack)
         rerankers = _open_rerankers(models, policy, stack)
-        media = None if served_store is None else served_store.media_folder
         config = uvicorn.Config(
             create_app(
                 embedder=embedders.pop("", None),

@@ -10,7 +10,8 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import IO
@@ -21,7 +22,7 @@ from qdrant_client import models
 from qwen3vl.concurrency.fork_safety import ForkSafeRLock, init_in_each_process
 from qwen3vl.durable import rename, sync_folder
 from qwen3vl.errors import StoreError
-from qwen3vl.stores.folders import check_folder, is_read_only
+from qwen3vl.stores.folders import check_folder, is_read_only, lock_folder
 from qwen3vl_qdrant.edge.collection import DESCRIPTION, EdgeCollection, create_files, read_name
 
 COLLECTIONS = "collections"
@@ -100,8 +101,10 @@ class EdgeFolder:
             self._copy = _copy(path, shown)
         else:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock_file = _lock_folder(path / _LOCK, shown)
+            self._lock_file = lock_folder(path / _LOCK, shown, partial(_is_open_elsewhere, shown))
         self._root = (self._copy or path) / COLLECTIONS
+        for unfinished in (*self._root.glob(".deleted-*"), *self._root.glob(".new-*")):  # of a process that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)  # if it is in use, by a virus scanner perhaps: the next time
         init_in_each_process(self)
 
     def init_process_state(self) -> None:
@@ -249,40 +252,20 @@ def _alike(name: str) -> str:
     return name.casefold().rstrip(". ")
 
 
-def _lock_folder(file: Path, shown: Path) -> IO[str]:
-    """Lock a folder for as long as the returned file is open in this process, or in one that inherits it.
-
-    On Windows no process inherits a lock.
-    """
-    import portalocker  # here, because the import fails where no folder can be written
-
-    stream = file.open("a+", encoding="ascii")
-    try:
-        portalocker.lock(stream, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-    except portalocker.exceptions.LockException as error:
-        holder = ""
-        with stream, suppress(OSError):  # on Windows, nobody else can read a file that is locked
-            stream.seek(0)
-            holder = stream.read(20).strip()
-        if holder.isdecimal() and _has_ended(int(holder)):
-            # What it has started to build an index inherits the lock, and ends by itself.
-            raise StoreError(
-                f"{shown} is open in another process: the one that opened it, {holder}, has ended, perhaps killed, and "
-                "the process that builds its index still runs. Wait until that has ended, too. If the folder is shared "
-                "with other machines or containers, close it there"
-            ) from error
-        known = f" (its id is {holder})" if holder.isdecimal() else ""
-        raise StoreError(
-            f"{shown} is open in another process{known}: close that one first, or use a Qdrant server, which many "
-            "processes can share"
-        ) from error
-    except BaseException:
-        stream.close()
-        raise
-    stream.truncate(0)
-    stream.write(f"{os.getpid()}\n")
-    stream.flush()
-    return stream
+def _is_open_elsewhere(shown: Path, holder: int | None) -> str:
+    """Return the message for a folder that a process has locked."""
+    if holder is not None and _has_ended(holder):
+        # What it has started to build an index inherits the lock, and ends by itself.
+        return (
+            f"{shown} is open in another process: the one that opened it, {holder}, has ended, perhaps killed, and "
+            "the process that builds its index still runs. Wait until that has ended, too. If the folder is shared "
+            "with other machines or containers, close it there"
+        )
+    known = "" if holder is None else f" (its id is {holder})"
+    return (
+        f"{shown} is open in another process{known}: close that one first, or use a Qdrant server, which many "
+        "processes can share"
+    )
 
 
 def _has_ended(process_id: int) -> bool:

@@ -21,6 +21,7 @@ from qwen3vl_server.errors import RequestError
 from qwen3vl_server.library.failures import store_failures
 from qwen3vl_server.library.ingestion import Ingestion
 from qwen3vl_server.library.media_folder import MediaFolder
+from qwen3vl_server.library.media_owner import MediaOwner
 from qwen3vl_server.library.points import SourceCounts
 from qwen3vl_server.library.rendering import Shown, as_shown_video, open_video, render_thumbnail
 from qwen3vl_server.library.signing import MediaSigner
@@ -48,7 +49,7 @@ class Library:
     Args:
         service: The models. The embedding model's media policy decides which media of hits are shown.
         store: The store, which is not closed here.
-        media: Folder of uploads; None refuses them.
+        media: Folder of uploads, which may be open already; None refuses them.
         settings: Keys and limits.
 
     Attributes:
@@ -67,10 +68,17 @@ class Library:
 
     Raises:
         ValueError: There is no embedding model, or the media policy does not allow the folder of uploads.
-        OSError: That folder cannot be created.
+        StoreError: Another server uses that folder, it belongs to another collection, or it cannot be locked.
+        OSError: It cannot be created.
     """
 
-    def __init__(self, service: ModelService, store: AsyncStore, media: Path | None, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        service: ModelService,
+        store: AsyncStore,
+        media: Path | MediaFolder | None,
+        settings: ServerSettings,
+    ) -> None:
         if "embedder" not in service.models:
             raise ValueError("a store is searched with an embedding model; pass embedder")
         self.service = service
@@ -87,8 +95,10 @@ class Library:
         self.has_words = False
         self.ingestion: Ingestion | None = None
         if media is not None:
-            folder = MediaFolder(media)
-            _check_policy(self.policy, folder.path)
+            _check_policy(self.policy, media if isinstance(media, Path) else media.path)
+            folder = media
+            if isinstance(folder, Path):
+                folder = MediaFolder(folder, MediaOwner(store.core.collection, store.core.database))
             self.ingestion = Ingestion(self.embedder, store, folder, self.sources)
         self._thumbnails = ByteCache(_THUMBNAIL_CACHE_BYTES)
         self._fetched_videos = ByteCache(max(_VIDEO_CACHE_BYTES, self.policy.max_bytes))
@@ -131,6 +141,7 @@ class Library:
             await asyncio.gather(*self._unfinished, return_exceptions=True)
             if self.ingestion is not None:
                 await self.ingestion.close()
+                self.ingestion.folder.close()
 
     async def finish(self, change: Coroutine[Any, Any, T]) -> T:
         """Await a change of points and files, which is made to its end although the client of the request leaves.

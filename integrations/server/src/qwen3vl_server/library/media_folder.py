@@ -3,6 +3,8 @@
 files/3f/3f1c…/9a0b….png     the file of a source, whose name is hashed: names of clients are no paths
 incoming/                    uploads that are arriving
 jobs/                        ingestions that are not finished
+
+These are the folders of one collection; `qwen3vl_server.library.media_owner` says where those of others are.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import IO, Self
 from qwen3vl.durable import make_folder, rename
 from qwen3vl.hashing import text_digest
 from qwen3vl_server.errors import RequestError
+from qwen3vl_server.library.media_owner import MediaOwner, claim_folder
 from qwen3vl_server.library.media_types import HEAD_BYTES
 
 _MAX_INCOMING_AGE_S = 24 * 3600
@@ -31,28 +34,39 @@ _FULL_DISK = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 class MediaFolder:
     """The folder.
 
+    One server at a time can have the files of a collection open.
+
     Args:
         path: Its path; it is created if it does not exist.
+        owner: The collection whose documents show the files.
 
     Attributes:
         path: Its absolute path, without symbolic links.
-        jobs: The folder of ingestions that are not finished.
+        jobs: The folder of the collection's ingestions that are not finished.
 
     Raises:
+        StoreError: Another server uses it, it belongs to a collection of this name in another store, or it cannot be
+            locked.
         OSError: It cannot be created.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owner: MediaOwner) -> None:
         make_folder(path)
         self.path = path.resolve()
-        self.jobs = self.path / "jobs"
-        self._files, self._incoming = self.path / "files", self.path / "incoming"
+        own, self._lock = claim_folder(self.path, owner)
+        self.jobs = own / "jobs"
+        self._files, self._incoming = own / "files", own / "incoming"
         for folder in (self.jobs, self._files, self._incoming):
             make_folder(folder, 0o700)
         oldest = time.time() - _MAX_INCOMING_AGE_S
         for file in self._incoming.iterdir():  # a server that was killed has left them
             if file.stat().st_mtime < oldest:
                 file.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let other servers use it; doing so again does nothing."""
+        if self._lock is not None:
+            self._lock.close()
 
     def require_space(self, size: int) -> None:
         """Check that there is space on the disk.
