@@ -23,10 +23,11 @@ from qwen3vl.stores.core import RECIPE_KEY
 from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl_qdrant import failures, graph
+from qwen3vl_qdrant.dense_search import search_vectors
 from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.embedded import back_up, storage_of
 from qwen3vl_qdrant.filters import TENANT_KEY, to_filter
-from qwen3vl_qdrant.group_search import search_groups, to_hit
+from qwen3vl_qdrant.group_search import search_groups
 from qwen3vl_qdrant.layout import Layout, check_vectors, to_lists
 from qwen3vl_qdrant.left_points import check_left_points
 from qwen3vl_qdrant.reading import QdrantReader
@@ -259,6 +260,8 @@ class QdrantCore(QdrantReader):
     async def query(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """Run all searches in one request, or each in its own if any is grouped; those by words in two requests.
 
+        Later pages, and those whose last hit has the score of other points, take further ones.
+
         Qdrant in local mode ignores quantization: it searches exactly.
         """
         layout = await self._load_layout()
@@ -279,24 +282,12 @@ class QdrantCore(QdrantReader):
     async def _query_dense(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         if any(search.group_by is not None for search in searches):
             return [await self._query_one(search, layout) for search in searches]
-        return await self._query_batch(searches, layout) if searches else []
+        return await search_vectors(self, layout, searches)
 
     async def _query_one(self, search: Search, layout: Layout) -> list[Hit]:
         if search.group_by is None:
-            return (await self._query_batch([search], layout))[0]
+            return (await search_vectors(self, layout, [search]))[0]
         return await search_groups(self, layout, search)
-
-    async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
-        requests = [
-            self.to_query(
-                **self.query_arguments(search, layout),
-                offset=search.offset,
-                with_payload=True,
-            )
-            for search in searches
-        ]
-        responses = await self.request(self.client.query_batch_points, self.collection, requests)
-        return [[to_hit(point) for point in response.points] for response in responses]
 
     async def count_points(self) -> int:
         """Return the exact number of the tenant's points."""

@@ -42,10 +42,22 @@ async def search_words(core: QdrantCore, layout: Layout, searches: Sequence[Sear
         pages = [page for search in searches for page in await _find(core, layout, [search])]
     else:
         pages = await _find(core, layout, searches)
+    return await read_hits(core, pages)
+
+
+async def read_hits(core: QdrantCore, pages: Sequence[Ranking]) -> list[list[Hit]]:
+    """Read the documents of found points in one request.
+
+    Args:
+        core: The collection.
+        pages: The points of each search.
+
+    Returns:
+        The hits of each search in the same order. Points that were deleted meanwhile are left out.
+    """
     ids = list(dict.fromkeys(point_id for page in pages for point_id, _ in page))
     records = await core.request(core.client.retrieve, core.collection, ids, with_payload=True) if ids else []
     documents = {str(record.id): Document.from_payload(record.payload or {}) for record in records}
-    # Points that were deleted meanwhile are left out.
     return [
         [Hit(point_id, documents[point_id], score) for point_id, score in page if point_id in documents]
         for page in pages
