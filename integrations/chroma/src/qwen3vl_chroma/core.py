@@ -153,11 +153,15 @@ class ChromaCore(StoreCore):
         await super().upsert(points)
 
     def payload(self, point: Point) -> dict[str, Any]:
-        """Return flattened metadata for filters, and the original metadata as JSON in `_node_content`."""
+        """Return flattened metadata for filters, and the original metadata as JSON in `_node_content`.
+
+        Metadata of the document under the keys that this store itself writes are in the latter only.
+        """
         metadata = {
             **flatten_metadata(point.document.to_payload()["metadata"]),
             **llama_index_payload(point.document, point.id, "document_id"),
         }
+        metadata.pop(TENANT_KEY, None)  # metadata of the document, which must not choose who finds it
         tenant = self.tenant_of(point)
         return metadata if tenant is None else {**metadata, TENANT_KEY: tenant}
 
