@@ -10,6 +10,8 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from queue import Empty, Full, Queue
 from typing import Any
 
+import numpy as np
+
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import ItemError, StoreError
 from qwen3vl.ingestion.buffer import (
@@ -244,6 +246,8 @@ class IngestionPipeline:
                 point_id, document = self._embedding.pop(index)
                 if isinstance(result, ItemError):
                     self._add_not_embedded(document, result.reason)
+                elif not np.isfinite(result).all():  # searches would never find it
+                    self._add_not_embedded(document, "the embedder returned a vector with NaN or infinity")
                 else:
                     self._put_unwritten(self._deduplicator.add_vector(point_id, document, result))
                 self._progress(self.report)
