@@ -30,7 +30,7 @@ from qwen3vl_qdrant.filters import TENANT_KEY, to_filter
 from qwen3vl_qdrant.group_search import search_groups
 from qwen3vl_qdrant.layout import Layout, check_vectors, to_lists
 from qwen3vl_qdrant.left_points import check_left_points
-from qwen3vl_qdrant.reading import QdrantReader
+from qwen3vl_qdrant.reading import QdrantReader, engine_ids, ids_to_write
 from qwen3vl_qdrant.word_search import search_words
 
 _PAYLOAD_INDEXES = {
@@ -234,17 +234,18 @@ class QdrantCore(QdrantReader):
         layout = await self._load_layout()
         structs = [
             models.PointStruct(
-                id=point.id, vector=to_lists(layout.to_vectors(point.vector, point.document)), payload=payload
+                id=point_id, vector=to_lists(layout.to_vectors(point.vector, point.document)), payload=payload
             )
-            for point, payload in zip(points, payloads, strict=True)
+            for point_id, point, payload in zip(ids_to_write(points), points, payloads, strict=True)
         ]
         await self.request(self.client.upsert, self.collection, structs, wait=True)
 
     async def delete_ids(self, ids: Sequence[str]) -> None:
         """Delete those of the ids that are the tenant's."""
-        selector: Any = models.PointIdsList(points=list(ids))
+        native_ids = engine_ids(ids)
+        selector: Any = models.PointIdsList(points=native_ids)
         if self.tenant is not None:
-            has_id = models.Filter(must=[models.HasIdCondition(has_id=list(ids))])
+            has_id = models.Filter(must=[models.HasIdCondition(has_id=native_ids)])
             selector = models.FilterSelector(filter=to_filter(has_id, self.tenant) or has_id)
         await self.request(self.client.delete, self.collection, selector, wait=True)
 
