@@ -89,6 +89,18 @@ def test_copy_shows_the_index_that_a_write_builds(tmp_path: Path, monkeypatch: p
     assert (destination.count(), num_indexed(destination)) == (1800, 0)
 
 
+def test_space_of_points_that_several_runs_have_deleted_is_freed(tmp_path: Path) -> None:
+    store = filled_store(tmp_path / "store", 3000)
+    ids = [point.id for point in store.scan()]
+    assert store.client.build_index("qwen3vl")
+    for start, is_built in ((0, False), (600, True), (1200, False), (1800, True)):
+        store.delete(ids[start : start + 600])
+        store.close()
+        store = QdrantEdgeStore(tmp_path / "store")
+        assert store.client.build_index("qwen3vl") == is_built
+    assert store.count() == 600
+
+
 def test_no_module_of_the_current_folder_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("json", "signal"):
         (tmp_path / f"{name}.py").write_text("open('executed', 'w')")
