@@ -70,11 +70,5 @@ async def search_vectors(core: QdrantCore, layout: Layout, searches: Sequence[Se
 
 
 def _is_cut_within_equal(points: Sequence[Any], end: int, count: int) -> bool:
-    """Return whether points that were not returned may belong on the page, as their score is that of its last hit.
-
-    Args:
-        points: The points, best first.
-        end: Number of hits up to the end of the page.
-        count: Number of points that were requested, which is more.
-    """
+    """Return whether points that were not returned may belong on a page, as their score is that of its last hit."""
     return end < len(points) >= count < MAX_GROUP_CANDIDATES and points[-1].score == points[end - 1].score
