@@ -266,3 +266,25 @@ def test_points_of_others_without_a_source_are_copied_and_found_by_words() -> No
     assert copy_store(source, destination).copied == 4
     (hit,) = destination.search(fake_vector("others"), 1, mode="text", text="LangChain")
     assert (hit.document.source, hit.document.locator, hit.document.text) == ("", "5", "written by LangChain")
+
+
+@pytest.mark.parametrize("kind", ["qdrant-memory", "qdrant-edge", "qdrant-server"])
+def test_points_of_others_with_numbers_as_ids_are_copied_read_and_deleted(kind: str, open_of: Opener) -> None:
+    source, same, chroma = open_of(kind, "a")(), open_of(kind, "b")(), open_of("chroma-memory", "c")()
+    fill(source, DOCUMENTS[:3])
+    for number in (7, 2**64 - 1):
+        payload = {"page_content": f"number {number}", "metadata": {"source": "others"}}
+        point = models.PointStruct(id=number, vector=fake_vector(number).tolist(), payload=payload)
+        source.client.upsert(source.collection, [point])
+    ids = ["7", str(2**64 - 1)]
+    for store in (same, chroma, open_of(kind, "d")()):
+        origin = source if store in (same, chroma) else chroma
+        assert copy_store(origin, store).copied == 5
+        assert store.existing([*ids, "8"]) == {*ids}
+        np.testing.assert_allclose(store.vectors(ids)["7"], fake_vector(7), atol=1e-5)
+        assert store.documents(ids)["7"].text == "number 7"
+        assert [hit.id for hit in store.search(fake_vector(7), 1)] == ["7"]
+        store.delete(ids)
+        assert store.count() == 3
+        copy_store(source, store)
+    assert [len(source.search(fake_vector(7), 1, offset=offset)) for offset in range(6)] == [1] * 5 + [0]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from qwen3vl_qdrant import QdrantEdgeStore
 from qwen3vl_qdrant.edge import indexing
 
-from qwen3vl import StoreError
+from qwen3vl import Report, StoreError, copy_store, ingest
+from tests.support.fake_embedder import FakeEmbedder, passages
 from tests.test_edge_stores import filled_store, num_indexed, random_points
 
 
@@ -52,6 +54,51 @@ def test_collection_is_opened_again_if_that_failed_after_a_build(
         store.count()
     (tmp_path / "shard").rename(shard)
     assert store.count() == 900
+
+
+def test_interruption_ends_the_index_that_a_write_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwen3vl_qdrant.edge.points_backend.MIN_INDEXED_POINTS", 1000)
+    monkeypatch.setattr(indexing, "_BUILD", "import time; time.sleep(10)")
+    store = QdrantEdgeStore(tmp_path / "store")
+    documents = passages(4000)
+    added: list[int] = []
+
+    def interrupt(report: Report) -> None:
+        if report.indexing_s > 0:
+            added.append(report.added)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(documents, FakeEmbedder(), store, progress=interrupt)
+    num_written = store.count()
+    assert len(added) == 1
+    assert added[0] < num_written < 4000
+    monkeypatch.undo()
+    report = ingest(documents, FakeEmbedder(), store)
+    assert (report.added, report.unchanged, store.count()) == (4000 - num_written, num_written, 4000)
+
+
+def test_copy_shows_the_index_that_a_write_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qwen3vl_qdrant.edge.points_backend.MIN_INDEXED_POINTS", 1000)
+    monkeypatch.setattr(indexing, "_BUILD", "import time; time.sleep(0.5)")
+    source, destination = filled_store(tmp_path / "source", 900), QdrantEdgeStore(tmp_path / "copy")
+    source.upsert(random_points(source, 900, 1))
+    seen: list[tuple[int, bool]] = []
+    copy_store(source, destination, progress=lambda report: seen.append((report.copied, report.indexing_s > 0)))
+    assert any(is_indexing for copied, is_indexing in seen if copied < 1800)
+    assert (destination.count(), num_indexed(destination)) == (1800, 0)
+
+
+def test_space_of_points_that_several_runs_have_deleted_is_freed(tmp_path: Path) -> None:
+    store = filled_store(tmp_path / "store", 3000)
+    ids = [point.id for point in store.scan()]
+    assert store.client.build_index("qwen3vl")
+    for start, is_built in ((0, False), (600, True), (1200, False), (1800, True)):
+        store.delete(ids[start : start + 600])
+        store.close()
+        store = QdrantEdgeStore(tmp_path / "store")
+        assert store.client.build_index("qwen3vl") == is_built
+    assert store.count() == 600
 
 
 def test_no_module_of_the_current_folder_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

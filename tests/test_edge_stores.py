@@ -325,6 +325,28 @@ def test_search_many_pages_like_one_search(tmp_path: Path) -> None:
     assert [hit.id for page in pages for hit in page] == everything
 
 
+@pytest.mark.parametrize("layout", [Layout(), Layout(short=16), Layout(quantization="scalar")])
+def test_pages_have_no_hit_twice_although_many_scores_are_equal(tmp_path: Path, layout: Layout) -> None:
+    store = QdrantEdgeStore(tmp_path / "store", layout=layout)
+    copies = [
+        Document(f"{folder}/{number}", "text", text=f"photo {number}")
+        for folder in ("photos", "backup")
+        for number in range(30)
+    ]
+    others = [Document(f"others/{number}", "text", text=f"other {number}") for number in range(300)]
+    ingest(copies + others, FakeEmbedder(), store)
+    for number in range(4):
+        query = fake_vector({"text": f"photo {number}"}) + fake_vector(number)
+        pages = store.search_many([Search(query, 10, offset=offset, exact=True) for offset in range(0, 370, 10)])
+        assert len({hit.id for page in pages for hit in page}) == 360
+        assert [len(page) for page in pages] == [10] * 36 + [0]
+        assert [hit.id for page in pages for hit in page] == [hit.id for hit in store.search(query, 360, exact=True)]
+        assert all(hit.document.text for page in pages for hit in page)
+        if layout.short is None:  # more hits have more candidates of short vectors, which may be better ones
+            approximate = [hit.id for offset in range(0, 60, 6) for hit in store.search(query, 6, offset=offset)]
+            assert len(set(approximate)) == 60
+
+
 def test_description_of_a_collection_is_readable(tmp_path: Path) -> None:
     store = filled_store(tmp_path / "store", 10, layout=Layout(short=16, quantization="scalar"))
     description = json.loads((tmp_path / "store" / "collections" / "qwen3vl" / "collection.json").read_text())

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from qdrant_client import QdrantClient
@@ -332,3 +333,28 @@ def test_folder_of_a_creation_that_was_killed_is_a_new_store(database: str, tmp_
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     assert_intact(open_store(location(database, make_store(database, tmp_path))))
+
+
+def test_any_number_of_ids_is_looked_up_in_a_chroma_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(f"chroma:{tmp_path / 'store'}")
+    documents = passages(3)
+    ingest(documents, FakeEmbedder(), store)
+    stored = [point.id for point in store.scan()]
+    ids = [stored[0], *(str(UUID(int=number)) for number in range(33_000)), *stored[1:]]
+    assert store.existing(ids) == store.vectors(ids).keys() == store.documents(ids).keys() == {*stored}
+    monkeypatch.setattr("qwen3vl_chroma.core._MAX_REQUEST_IDS", 40_000)
+    with pytest.raises(StoreError, match=r"Chroma fails: .*too many SQL variables") as caught:
+        store.existing(ids)
+    assert not caught.value.transient
+    assert "attempts" not in str(caught.value)
+
+
+def test_text_filters_scan_and_delete_in_chroma(tmp_path: Path) -> None:
+    store = open_store(f"chroma:{tmp_path / 'store'}")
+    ingest(passages(9), FakeEmbedder(), store)
+    assert {point.source for point in store.scan({"$contains": "passage 4"})} == {"notes/1.md"}
+    assert list(store.scan({"$contains": "passage 4", "even": False})) == []
+    store.delete_where({"$not_contains": "passage 4", "even": True})
+    assert store.count() == 5
+    store.delete_where({"$contains": "passage 4"})
+    assert store.count() == 4

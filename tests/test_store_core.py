@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from qwen3vl import AsyncStore, Document, Point, Recipe, RecipeError, Store, StoreError, ingest, open_store
@@ -119,6 +121,27 @@ def test_ingest_writes_into_any_core() -> None:
     assert hit.document == documents[7]
     assert ingest(documents[:5], FakeEmbedder(), store, sync=True).deleted == 15
     assert store.vectors([hit.id, hit.id]) == {}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_failures(value: float) -> None:
+    class BadEmbedder(FakeEmbedder):
+        def stream(self, inputs: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+            for index, vector in super().stream(inputs):
+                if index == 3:
+                    vector[5] = value
+                yield index, vector
+
+    store = Store(FakeCore())
+    documents = passages(6)
+    report = ingest(documents, BadEmbedder(), store)
+    assert (report.added, store.count()) == (5, 5)
+    assert report.failed == [(documents[3].name, "the embedder returned a vector with NaN or infinity")]
+    query = fake_vector("q")
+    query[0] = value
+    with pytest.raises(ValueError, match="the vector of a search has NaN or infinity"):
+        store.search(query, 3)
+    assert ingest(documents, FakeEmbedder(), store).added == 1
 
 
 def test_full_disk_is_not_transient() -> None:

@@ -152,6 +152,17 @@ def test_tenants_are_isolated(backend: OpenStore) -> None:
     assert stores["ann"].count() == 12
 
 
+def test_metadata_do_not_put_a_document_into_a_tenant(backend: OpenStore) -> None:
+    everything, ann, bob = backend(), backend(tenant="ann"), backend(tenant="bob")
+    keys = ("_tenant", "tenant", "document_id", "doc_id", "_node_content", "_node_type", "page_content")
+    document = Document("a", "text", text="a", metadata=dict.fromkeys(keys, "ann"))
+    for store in (everything, bob):
+        ingest([document], FakeEmbedder(), store)
+    assert (everything.count(), bob.count(), ann.count()) == (2, 1, 0)
+    assert ann.search(query_vector(document), 5) == []
+    assert [hit.document for hit in bob.search(query_vector(document), 5)] == [document]
+
+
 def test_delete_where_deletes_matching_points_only(store: Store) -> None:
     documents = passages(9)
     ingest(documents, FakeEmbedder(), store)

@@ -85,7 +85,7 @@ def test_urls_keep_their_chain(url: str, found: list[str], tmp_path: Path) -> No
     assert texts == ["second" if "b.txt" in each else "first" for each in urls]
 
 
-class OnHost(MemoryFileSystem):
+class OnHost(MemoryFileSystem):  # type: ignore[misc]
     """Names without the host and user, which are arguments: as FTP, SFTP, SMB, WebHDFS and GitHub have them."""
 
     protocol = ("onhost", "gitlike")
@@ -156,7 +156,7 @@ def test_other_urls_as_paths_are_failures_that_say_what_to_write(path: str, fix:
     assert fix in row["error"]
 
 
-class Listed(LocalFileSystem):
+class Listed(LocalFileSystem):  # type: ignore[misc]
     """Keeps its listings, as S3's and Google's of fsspec do."""
 
     protocol = "listed"

@@ -148,7 +148,10 @@ def entries_of(rows: list[Any], folder: Path) -> list[dict[str, Any]]:
     """What a manifest of some rows, or lines, has."""
     lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
     (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    return pa.concat_tables(read_manifest(pa.table({"manifest": [str(folder / "rows.jsonl")]}))).to_pylist()
+    entries: list[dict[str, Any]] = pa.concat_tables(
+        read_manifest(pa.table({"manifest": [str(folder / "rows.jsonl")]}))
+    ).to_pylist()
+    return entries
 
 
 def test_a_line_that_is_nested_too_deep_ends_no_manifest(tmp_path: Path) -> None:

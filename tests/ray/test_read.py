@@ -49,7 +49,7 @@ def test_files_that_cannot_be_loaded_are_rows_with_an_error(tmp_path: Path) -> N
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "fine.txt").write_text("a text")
     (tmp_path / "table.csv").write_text("a,b\n")
-    paths = [tmp_path, tmp_path / "missing", f"file://{tmp_path}/url.txt"]
+    paths: list[str | Path] = [tmp_path, tmp_path / "missing", f"file://{tmp_path}/url.txt"]
     rows = {Path(row["source"]).name: row for row in read(paths).take_all()}
     assert {name for name, row in rows.items() if row["error"]} == {"broken.pdf", "latin.txt", "missing", "url.txt"}
     assert "leave out file://" in rows["url.txt"]["error"]

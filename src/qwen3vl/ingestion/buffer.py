@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -17,6 +17,8 @@ MAX_WRITE_DELAY_S = 2.0
 even for a single point and holds Python's global lock: the threads that feed the model should not stop more often."""
 LOOKUP_BATCH = 512
 """Maximum number of documents whose ids are looked up in one request."""
+POLL_INTERVAL_S = 0.1
+"""Seconds between checks of whether to stop, and between calls of `progress` while the run waits."""
 MAX_LOOKUP_DELAY_S = 0.5
 """Seconds after which fewer documents are looked up."""
 
@@ -43,25 +45,37 @@ class BatchBuffer(Generic[T]):
         self._num_taken = 0
         self._closed = False
 
-    def put(self, items: Iterable[T]) -> None:
+    def put(self, items: Iterable[T], on_wait: Callable[[], None] = lambda: None) -> None:
         """Add items; wait while the buffer is full.
 
         Args:
             items: The items.
+            on_wait: Called several times a second while the buffer is full; it may raise an exception.
 
         Raises:
             PipelineStopped: The buffer is closed.
         """
         for item in items:
-            with self._changed:
-                while len(self._items) + self._num_taken >= self._max_items and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    raise PipelineStopped
-                self._items.append(item)
-                # The thread that takes need not wake up for the items between.
-                if len(self._items) in (1, self._min_batch):
-                    self._changed.notify_all()
+            while not self._add(item):
+                on_wait()
+
+    def _add(self, item: T) -> bool:
+        """Add an item if there is space for it, or will be within `POLL_INTERVAL_S`; return whether it was added."""
+        with self._changed:
+            if not self._has_space():
+                self._changed.wait_for(lambda: self._has_space() or self._closed, POLL_INTERVAL_S)
+            if self._closed:
+                raise PipelineStopped
+            if not self._has_space():
+                return False
+            self._items.append(item)
+            # The thread that takes need not wake up for the items between.
+            if len(self._items) in (1, self._min_batch):
+                self._changed.notify_all()
+            return True
+
+    def _has_space(self) -> bool:
+        return len(self._items) + self._num_taken < self._max_items
 
     def take(self) -> list[T]:
         """Wait for `min_batch` items, at most `max_delay_s` after the first; remove and return all.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
 from qwen3vl.documents import Document, LoadFailure
-from qwen3vl.errors import Qwen3VLError
+from qwen3vl.errors import Qwen3VLError, StoreError
+from qwen3vl.ingestion.report import IngestError, Report
 from qwen3vl.inputs import type_name
 
 log = logging.getLogger(__name__)
@@ -57,3 +58,19 @@ def describe_error(error: Exception) -> str:
         return str(error)
     log.warning("unexpected error in an item of an ingestion", exc_info=error)
     return f"{type(error).__name__}: {error}"
+
+
+def reraise(error: BaseException, report: Report) -> NoReturn:
+    """Raise the error that ended a run: a `StoreError` as an `IngestError`, which has the report.
+
+    Args:
+        error: The error.
+        report: What was done before.
+    """
+    if isinstance(error, StoreError):
+        raise IngestError(
+            f"{error}. The ingestion stopped after {report.added} points, which are written; the next run goes on from "
+            "there",
+            report,
+        ) from error
+    raise error

@@ -10,6 +10,8 @@ from inspect import GEN_CLOSED, getgeneratorstate
 from queue import Empty, Full, Queue
 from typing import Any
 
+import numpy as np
+
 from qwen3vl.documents import Document, LoadFailure
 from qwen3vl.errors import ItemError, StoreError
 from qwen3vl.ingestion.buffer import (
@@ -18,12 +20,13 @@ from qwen3vl.ingestion.buffer import (
     MAX_UNWRITTEN_POINTS,
     MAX_WRITE_DELAY_S,
     MIN_WRITE_BATCH,
+    POLL_INTERVAL_S,
     BatchBuffer,
     PipelineStopped,
 )
 from qwen3vl.ingestion.dedup import Claim, ContentDeduplicator
-from qwen3vl.ingestion.failures import describe_error, name_of, source_of
-from qwen3vl.ingestion.report import IngestError, Report
+from qwen3vl.ingestion.failures import describe_error, name_of, reraise, source_of
+from qwen3vl.ingestion.report import Report
 from qwen3vl.ingestion.sync import Sync, SyncTracker, delete_stale
 from qwen3vl.ingestion.thumbnails import add_thumbnail
 from qwen3vl.ingestion.types import LoaderItem, StreamingEmbedder
@@ -31,7 +34,7 @@ from qwen3vl.ingestion.validation import check_storable
 from qwen3vl.ingestion.writing import upsert_valid
 from qwen3vl.loaders import Skipped
 from qwen3vl.media.policy import DEFAULT_POLICY, MediaPolicy
-from qwen3vl.stores import Point, Store
+from qwen3vl.stores import Point, StopIndexing, Store, on_indexing
 
 log = logging.getLogger(__name__)
 MAX_INPUT_WAIT_S = 1.0
@@ -39,8 +42,6 @@ MAX_INPUT_WAIT_S = 1.0
 a stream that is slow, but does not pause, is embedded in one call."""
 MAX_FAILED_WRITES = 3
 """Number of consecutive failed writes after which the run ends: the store is unreachable."""
-POLL_INTERVAL_S = 0.1
-"""Seconds between checks of whether to stop."""
 
 
 class IngestionPipeline:
@@ -71,7 +72,7 @@ class IngestionPipeline:
         self._policy: MediaPolicy = getattr(embedder, "policy", DEFAULT_POLICY)
         self._progress = progress or (lambda _: None)
         self._stop = threading.Event()
-        self._is_cancelled = False
+        self._is_cancelled = False  # whether no index is to be built any more
         self._errors: list[BaseException] = []
         self._unclaimed = BatchBuffer[LoaderItem](LOOKUP_BATCH, LOOKUP_BATCH, MAX_LOOKUP_DELAY_S)
         self._claims: Queue[Claim | None] = Queue(2)
@@ -90,8 +91,7 @@ class IngestionPipeline:
     def run(self, documents: Iterable[LoaderItem]) -> Report:
         """Ingest documents. A pipeline runs once.
 
-        An exception of the stream, of the embedder or of `progress` is raised, too, after all points that are embedded
-        have been written.
+        An exception of the stream, the embedder or `progress` is raised after all embedded points have been written.
 
         Args:
             documents: The stream.
@@ -113,34 +113,27 @@ class IngestionPipeline:
             self._embed()
         except PipelineStopped:
             pass
+        except BaseException:
+            self._is_cancelled = True
+            raise
         finally:
             # Also after Ctrl-C, everything that is embedded is written. A thread that waits for a slow source is not
             # waited for.
             stopped = self._stop.is_set()
+            self._is_cancelled |= stopped
             self._end_threads()
-            if writer.is_alive():
-                writer.join()
+            self._join(writer)
         if self._errors:
-            self._reraise(self._errors[0])
+            reraise(self._errors[0], self.report)
         if self._sync_tracker.enabled and not stopped:
             try:
                 delete_stale(self._sync_tracker, self._store, self.report)
             except StoreError as error:
-                self._reraise(error)
+                reraise(error, self.report)
         if not stopped:
             self._build_index()
         self._progress(self.report)
         return self.report
-
-    def _reraise(self, error: BaseException) -> None:
-        """Raise the error that ended the run: a `StoreError` as an `IngestError`, which has the report."""
-        if isinstance(error, StoreError):
-            raise IngestError(
-                f"{error}. The ingestion stopped after {self.report.added} points, which are written; the next run "
-                "goes on from there",
-                self.report,
-            ) from error
-        raise error
 
     def _thread(self, work: Callable[..., None], *args: Any) -> threading.Thread:
         """Return a thread. An exception in it stops the other threads, and `run` raises it."""
@@ -155,6 +148,19 @@ class IngestionPipeline:
                 self._end_threads()
 
         return threading.Thread(target=run, daemon=True)
+
+    def _join(self, writer: threading.Thread) -> None:
+        """Wait until all points are written. The first Ctrl-C meanwhile only ends the building of the index."""
+        try:
+            while writer.is_alive():
+                writer.join(POLL_INTERVAL_S)
+                if not self._is_cancelled:
+                    self._progress(self.report)
+        except BaseException:
+            if not self._is_cancelled:
+                self._is_cancelled = True
+                writer.join()
+            raise
 
     def _end_threads(self) -> None:
         self._stop.set()
@@ -240,14 +246,19 @@ class IngestionPipeline:
                 point_id, document = self._embedding.pop(index)
                 if isinstance(result, ItemError):
                     self._add_not_embedded(document, result.reason)
+                elif not np.isfinite(result).all():  # searches would never find it
+                    self._add_not_embedded(document, "the embedder returned a vector with NaN or infinity")
                 else:
-                    self._unwritten.put(self._deduplicator.add_vector(point_id, document, result))
+                    self._put_unwritten(self._deduplicator.add_vector(point_id, document, result))
                 self._progress(self.report)
             while self._embedding:
                 _, (_, document) = self._embedding.popitem()
                 self._add_not_embedded(document, "the embedder returned neither a vector nor an error for it")
             if getgeneratorstate(inputs) != GEN_CLOSED:
                 raise RuntimeError(f"{type(self._embedder).__name__}.stream ended before it had taken all inputs")
+
+    def _put_unwritten(self, points: Iterable[Point]) -> None:
+        self._unwritten.put(points, on_wait=lambda: self._progress(self.report))
 
     def _add_not_embedded(self, document: Document, reason: str) -> None:
         for failed in self._deduplicator.remove_content(document):
@@ -268,7 +279,7 @@ class IngestionPipeline:
             if claim is None:
                 self._all_claimed = True
                 return
-            self._unwritten.put(claim.ready)
+            self._put_unwritten(claim.ready)
             for point_id, document in claim.to_embed:
                 self._embedding[index] = (point_id, document)
                 index += 1
@@ -296,7 +307,8 @@ class IngestionPipeline:
         """Write points. Those that are written, and those that the store rejects, are removed from the dict."""
 
         def on_written(points: list[Point]) -> None:
-            self._add_written(points)
+            self._deduplicator.mark_written(points)
+            self.report.added += len(points)
             for point in points:
                 del unfinished[point.id]
 
@@ -304,11 +316,14 @@ class IngestionPipeline:
             self._add_unwritten([point], error)
             del unfinished[point.id]
 
-        upsert_valid(self._store, list(unfinished.values()), on_written, on_rejected)
+        with on_indexing(self._show_indexing):
+            upsert_valid(self._store, list(unfinished.values()), on_written, on_rejected)
+        self.report.indexing_s = 0.0
 
-    def _add_written(self, points: list[Point]) -> None:
-        self._deduplicator.mark_written(points)
-        self.report.added += len(points)
+    def _show_indexing(self, seconds: float) -> None:
+        if self._is_cancelled:
+            raise StopIndexing
+        self.report.indexing_s = seconds
 
     def _add_unwritten(self, points: list[Point], error: Exception) -> None:
         """Record points as failures; equal contents of later documents are embedded again."""
@@ -318,14 +333,12 @@ class IngestionPipeline:
 
     def _build_index(self) -> None:
         def progress(seconds: float) -> None:
-            if self._is_cancelled:
-                raise PipelineStopped
-            self.report.indexing_s = seconds
+            self._show_indexing(seconds)
             self._progress(self.report)
 
         try:
             self._store.build_index(progress)
-        except PipelineStopped:
+        except StopIndexing:
             pass
         except StoreError as error:  # all points are written, and searches find them without an index, only slower
             log.warning("%s", error)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from qwen3vl.errors import StoreError
 from qwen3vl.stores.blocking import Store
 from qwen3vl.stores.copy_check import check_copy, id_pages
+from qwen3vl.stores.indexing import on_indexing
 from qwen3vl.stores.run_sync import run_sync
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ class CopyReport:
         total: Number of points of the source.
         copied: Number of points that were written.
         present: Number of points that the destination had already.
-        indexing_s: Seconds that the destination has spent on building its index; 0 if it builds none.
+        indexing_s: Seconds that the destination has been building its index, during a write or at the end; else 0.
         checked: Number of points that were looked up in the destination at the end.
     """
 
@@ -97,7 +98,9 @@ def copy_store(
         missing = [point_id for point_id in ids if point_id not in present]
         for start in range(0, len(missing), _MAX_POINTS):
             points = _call(source, source.core.fetch_points(missing[start : start + _MAX_POINTS]))
-            destination.upsert(points)
+            with on_indexing(show_indexing):
+                destination.upsert(points)
+            report.indexing_s = 0.0
             report.copied += len(points)
             show()
     destination.build_index(show_indexing)

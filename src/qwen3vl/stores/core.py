@@ -19,7 +19,7 @@ from qwen3vl.stores.failures import ClientFailure
 from qwen3vl.stores.fusion import resolve_mode
 from qwen3vl.stores.retry import Retry, with_retry
 from qwen3vl.stores.types import CollectionInfo, Hit, Point, PointRef, Search, Vector, matches_nothing, tenant_point_id
-from qwen3vl.stores.where import check_where
+from qwen3vl.stores.where import check_vector, check_where
 
 RECIPE_KEY = "qwen3vl_recipe"
 """Key of the collection's metadata under which the recipe is stored, as a mapping or as JSON."""
@@ -208,7 +208,7 @@ class StoreCore(CopyCore):
             The hits of each search, best first, in the order of the searches.
 
         Raises:
-            ValueError: A filter has an unsupported value, or a search by words has none.
+            ValueError: A filter has an unsupported value, a search by words has none, or a vector is not finite.
             StoreError: The collection cannot be searched by words, or cannot be read.
         """
         for search in searches:
@@ -217,6 +217,8 @@ class StoreCore(CopyCore):
             await self.has_words()
         )
         searches = [resolve_mode(search, self.name, has_words, self.words_hint) for search in searches]
+        for search in searches:
+            check_vector(search)
         possible = [search for search in searches if not matches_nothing(search.where)]
         results = iter(await self.query(possible) if possible else [])
         return [[] if matches_nothing(search.where) else next(results) for search in searches]

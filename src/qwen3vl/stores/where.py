@@ -1,4 +1,4 @@
-"""Validation of a `Where` before it is sent: a condition that one database rejects, another may silently ignore."""
+"""Validation of searches and filters before they are sent: what one database rejects, another may silently ignore."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from qwen3vl.errors import InputError
 from qwen3vl.inputs import check_text, type_name
-from qwen3vl.stores.types import RANGE_OPERATORS, is_value_list
+from qwen3vl.stores.types import RANGE_OPERATORS, Search, is_value_list
 
 
 def check_where(where: Any) -> None:
@@ -31,6 +33,19 @@ def check_where(where: Any) -> None:
             _check_scalars(key, value.values())
         elif not key.startswith("$") and not (isinstance(value, Mapping) and value):
             _check_scalars(key, value if is_value_list(value) else [value])
+
+
+def check_vector(search: Search) -> None:
+    """Check the vector of a search whose mode is set.
+
+    Args:
+        search: The search.
+
+    Raises:
+        ValueError: The search compares vectors, and its vector has NaN or infinity.
+    """
+    if search.mode != "text" and not np.isfinite(search.vector).all():
+        raise ValueError("the vector of a search has NaN or infinity: check what has embedded the query")
 
 
 def _check_scalars(key: str, values: Iterable[Any]) -> None:

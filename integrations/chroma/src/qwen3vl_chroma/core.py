@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from chromadb.api import AsyncBaseAPI
+from chromadb.api.base_http_client import BaseHTTPClient
 from chromadb.errors import NotFoundError
 
 from qwen3vl.errors import RecipeError, StoreError
@@ -36,6 +37,8 @@ from qwen3vl_chroma.functions import Qwen3VLEmbeddingFunction
 from qwen3vl_chroma.payload import best_per_group, flatten_metadata, to_hits, to_stored_point
 
 _SCAN_PAGE_POINTS = 1000
+_MAX_REQUEST_IDS = 5000
+"""Maximum number of ids of a request that reads or deletes: SQLite limits the variables of a statement to 32,766."""
 _DEFAULT_REQUEST_POINTS = 1000
 """Maximum number of points of a request if the client names no limit."""
 _SEARCH_GROWTH_FACTOR = 4
@@ -69,6 +72,8 @@ class ChromaCore(StoreCore):
             raise ValueError(f"timeout_s is {timeout_s}; it must be more than 0")
         self.timeout_s = timeout_s
         set_timeout(client, timeout_s)
+        server = getattr(client, "_server", None)
+        self._is_embedded = server is not None and not isinstance(server, BaseHTTPClient)
         self.max_request_points = 0
         self._chroma_collection: Any = None
 
@@ -121,23 +126,28 @@ class ChromaCore(StoreCore):
 
     async def fetch_ids(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are stored."""
-        result = await self._get(ids=list(ids), where=to_where(None, self.tenant), include=[])
-        return set(result["ids"])
+        return {
+            point_id
+            for result in await self._get_ids(ids, where=to_where(None, self.tenant))
+            for point_id in result["ids"]
+        }
 
     async def fetch_vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """Return the vectors of those of the ids that are stored."""
-        result = await self._get(ids=list(ids), where=to_where(None, self.tenant), include=["embeddings"])
-        vectors = np.asarray(result["embeddings"], dtype=np.float32)
-        return dict(zip(result["ids"], vectors, strict=True))
+        return {
+            point_id: np.asarray(vector, dtype=np.float32)
+            for result in await self._get_ids(ids, "embeddings", where=to_where(None, self.tenant))
+            for point_id, vector in zip(result["ids"], result["embeddings"], strict=True)
+        }
 
     async def fetch_points(self, ids: Sequence[str]) -> list[StoredPoint]:
         """Return those of the ids that are stored, with vectors, texts and metadata."""
-        result = await self._get(
-            ids=list(ids), where=to_where(None, self.tenant), include=["embeddings", "documents", "metadatas"]
-        )
-        vectors = np.asarray(result["embeddings"], dtype=np.float32)
-        rows = zip(result["ids"], vectors, result["documents"], result["metadatas"], strict=True)
-        return [to_stored_point(*row, self.database) for row in rows]
+        keys = ("embeddings", "documents", "metadatas")
+        return [
+            to_stored_point(point_id, np.asarray(vector, dtype=np.float32), text, metadata, self.database)
+            for result in await self._get_ids(ids, *keys, where=to_where(None, self.tenant))
+            for point_id, vector, text, metadata in zip(*(result[key] for key in ("ids", *keys)), strict=True)
+        ]
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Write points in requests within the client's own limit.
@@ -153,11 +163,15 @@ class ChromaCore(StoreCore):
         await super().upsert(points)
 
     def payload(self, point: Point) -> dict[str, Any]:
-        """Return flattened metadata for filters, and the original metadata as JSON in `_node_content`."""
+        """Return flattened metadata for filters, and the original metadata as JSON in `_node_content`.
+
+        Metadata of the document under the keys that this store itself writes are in the latter only.
+        """
         metadata = {
             **flatten_metadata(point.document.to_payload()["metadata"]),
             **llama_index_payload(point.document, point.id, "document_id"),
         }
+        metadata.pop(TENANT_KEY, None)  # metadata of the document, which must not choose who finds it
         tenant = self.tenant_of(point)
         return metadata if tenant is None else {**metadata, TENANT_KEY: tenant}
 
@@ -188,20 +202,25 @@ class ChromaCore(StoreCore):
 
     async def delete_ids(self, ids: Sequence[str]) -> None:
         """Delete the points with these ids; points of other tenants are not deleted."""
-        await self.request((await self._existing_collection()).delete, ids=list(ids), where=to_where(None, self.tenant))
+        collection, where = await self._existing_collection(), to_where(None, self.tenant)
+        for part in _split(ids):
+            await self.request(collection.delete, ids=part, where=where)
 
     def to_filter(self, where: Any, tenant: str | None) -> dict[str, Any] | None:
-        """Return a filter in Chroma's form; see `qwen3vl_chroma.filters.to_where`."""
-        return to_where(where, tenant)
+        """Return Chroma's `where` and `where_document`, as far as a filter has conditions for them."""
+        about_metadata, about_text = split_where(where)
+        filters = {"where": to_where(about_metadata, tenant), "where_document": about_text}
+        return {name: value for name, value in filters.items() if value is not None} or None
 
     async def delete_matching(self, native_filter: Any) -> None:
         """Delete the points that match a filter."""
-        await self.request((await self._existing_collection()).delete, where=native_filter)
+        await self.request((await self._existing_collection()).delete, **native_filter)
 
     async def scan_page(self, native_filter: Any, offset: Any) -> tuple[list[PointRef], Any]:
         """Return a page of the points that match, and the offset of the next page; None after the last page."""
         start = offset or 0
-        result = await self._get(where=native_filter, limit=_SCAN_PAGE_POINTS, offset=start, include=["metadatas"])
+        arguments = {"limit": _SCAN_PAGE_POINTS, "offset": start, "include": ["metadatas"]}
+        result = await self._get(**arguments, **(native_filter or {}))
         points = [
             PointRef.from_metadata(point_id, metadata or {})
             for point_id, metadata in zip(result["ids"], result["metadatas"], strict=True)
@@ -256,7 +275,7 @@ class ChromaCore(StoreCore):
             settings = self.client.get_settings()
             server = f"{settings.chroma_server_host}:{settings.chroma_server_http_port}"
             return timeout_failure(server, self.timeout_s, TIMEOUT_SETTING)
-        return failures.classify_error(error)
+        return failures.classify_error(error, is_embedded=self._is_embedded)
 
     async def _existing_collection(self) -> Any:
         """Return Chroma's `Collection` object, read once; raise `StoreError` if the collection does not exist."""
@@ -268,5 +287,13 @@ class ChromaCore(StoreCore):
             collection = info.description
         return collection
 
+    async def _get_ids(self, ids: Sequence[str], *include: str, where: Any) -> list[Any]:
+        """Read points by their ids in requests of bounded size."""
+        return [await self._get(ids=part, where=where, include=list(include)) for part in _split(ids)]
+
     async def _get(self, **arguments: Any) -> Any:
         return await self.request((await self._existing_collection()).get, **arguments)
+
+
+def _split(ids: Sequence[str]) -> list[list[str]]:
+    return [list(ids[start : start + _MAX_REQUEST_IDS]) for start in range(0, len(ids), _MAX_REQUEST_IDS)]

@@ -8,12 +8,16 @@ from chromadb.errors import ChromaError
 from qwen3vl.stores.failures import ClientFailure, http_failure, transport_failure
 from qwen3vl_chroma.clients import TIMEOUT_SETTING
 
+_FIRST_SERVER_ERROR = 500
 
-def classify_error(error: Exception) -> ClientFailure | None:
+
+def classify_error(error: Exception, *, is_embedded: bool = False) -> ClientFailure | None:
     """Return the meaning of an exception that a Chroma client raised.
 
     Args:
         error: The exception.
+        is_embedded: Whether the client has the database in this process. Its errors have codes like the statuses of
+            HTTP, but are transient only while another process has the database locked.
 
     Returns:
         The failure; None if the exception is not the client's.
@@ -21,6 +25,9 @@ def classify_error(error: Exception) -> ClientFailure | None:
     if isinstance(error, httpx.HTTPStatusError):
         return _http_failure(error.response.status_code, str(error))
     if isinstance(error, ChromaError):
+        if is_embedded and error.code() >= _FIRST_SERVER_ERROR:
+            reason = error.message()
+            return ClientFailure(f"Chroma fails: {reason}", transient="locked" in reason.lower())
         return _http_failure(error.code(), error.message())
     # Chroma raises a plain Exception, or fails on a body that is not JSON, while it handles the HTTP error.
     if isinstance(error.__context__, httpx.HTTPStatusError):

@@ -23,13 +23,14 @@ from qwen3vl.stores.core import RECIPE_KEY
 from qwen3vl.stores.folders import remove_links
 from qwen3vl.stores.payloads.llama_index import llama_index_payload
 from qwen3vl_qdrant import failures, graph
+from qwen3vl_qdrant.dense_search import search_vectors
 from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.embedded import back_up, storage_of
 from qwen3vl_qdrant.filters import TENANT_KEY, to_filter
-from qwen3vl_qdrant.group_search import search_groups, to_hit
+from qwen3vl_qdrant.group_search import search_groups
 from qwen3vl_qdrant.layout import Layout, check_vectors, to_lists
 from qwen3vl_qdrant.left_points import check_left_points
-from qwen3vl_qdrant.reading import QdrantReader
+from qwen3vl_qdrant.reading import QdrantReader, engine_ids, ids_to_write
 from qwen3vl_qdrant.word_search import search_words
 
 _PAYLOAD_INDEXES = {
@@ -233,17 +234,18 @@ class QdrantCore(QdrantReader):
         layout = await self._load_layout()
         structs = [
             models.PointStruct(
-                id=point.id, vector=to_lists(layout.to_vectors(point.vector, point.document)), payload=payload
+                id=point_id, vector=to_lists(layout.to_vectors(point.vector, point.document)), payload=payload
             )
-            for point, payload in zip(points, payloads, strict=True)
+            for point_id, point, payload in zip(ids_to_write(points), points, payloads, strict=True)
         ]
         await self.request(self.client.upsert, self.collection, structs, wait=True)
 
     async def delete_ids(self, ids: Sequence[str]) -> None:
         """Delete those of the ids that are the tenant's."""
-        selector: Any = models.PointIdsList(points=list(ids))
+        native_ids = engine_ids(ids)
+        selector: Any = models.PointIdsList(points=native_ids)
         if self.tenant is not None:
-            has_id = models.Filter(must=[models.HasIdCondition(has_id=list(ids))])
+            has_id = models.Filter(must=[models.HasIdCondition(has_id=native_ids)])
             selector = models.FilterSelector(filter=to_filter(has_id, self.tenant) or has_id)
         await self.request(self.client.delete, self.collection, selector, wait=True)
 
@@ -258,6 +260,8 @@ class QdrantCore(QdrantReader):
 
     async def query(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """Run all searches in one request, or each in its own if any is grouped; those by words in two requests.
+
+        Later pages, and those whose last hit has the score of other points, take further ones.
 
         Qdrant in local mode ignores quantization: it searches exactly.
         """
@@ -279,24 +283,12 @@ class QdrantCore(QdrantReader):
     async def _query_dense(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
         if any(search.group_by is not None for search in searches):
             return [await self._query_one(search, layout) for search in searches]
-        return await self._query_batch(searches, layout) if searches else []
+        return await search_vectors(self, layout, searches)
 
     async def _query_one(self, search: Search, layout: Layout) -> list[Hit]:
         if search.group_by is None:
-            return (await self._query_batch([search], layout))[0]
+            return (await search_vectors(self, layout, [search]))[0]
         return await search_groups(self, layout, search)
-
-    async def _query_batch(self, searches: Sequence[Search], layout: Layout) -> list[list[Hit]]:
-        requests = [
-            self.to_query(
-                **self.query_arguments(search, layout),
-                offset=search.offset,
-                with_payload=True,
-            )
-            for search in searches
-        ]
-        responses = await self.request(self.client.query_batch_points, self.collection, requests)
-        return [[to_hit(point) for point in response.points] for response in responses]
 
     async def count_points(self) -> int:
         """Return the exact number of the tenant's points."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from qwen3vl_qdrant.core import FLOATS_PER_WORD, QdrantCore
 from qwen3vl_qdrant.edge.backend import EdgeBackend
 from qwen3vl_qdrant.edge.client import EdgeClient
 from qwen3vl_qdrant.layout import Layout
+from qwen3vl_qdrant.reading import ids_to_write
 from qwen3vl_qdrant.store import QdrantStore
 
 _FLOAT_BYTES = 4
@@ -42,7 +44,9 @@ class EdgeCore(QdrantCore):
         num_words = len(point.document.words) // 2 if layout.hybrid else 0
         num_floats = len(point.vector) + (layout.short or 0) + FLOATS_PER_WORD * num_words
         # LlamaIndex's node, in JSON, has the text and the metadata, and the payload has them once more.
-        return _FLOAT_BYTES * num_floats + 2 * len(payload["_node_content"])
+        node = payload.get("_node_content")
+        size = 2 * len(node) if isinstance(node, str) else len(json.dumps(payload))  # payloads of others may have none
+        return _FLOAT_BYTES * num_floats + size
 
     async def upsert(self, points: Sequence[Point]) -> None:
         """Write points, and index them when many have come. They are on the disk when this returns.
@@ -60,9 +64,9 @@ class EdgeCore(QdrantCore):
         # Not validated by pydantic, which takes longer than the engine, and with arrays, which `EdgeBackend` converts.
         structs = [
             models.PointStruct.model_construct(
-                id=point.id, vector=layout.to_vectors(point.vector, point.document), payload=payload
+                id=point_id, vector=layout.to_vectors(point.vector, point.document), payload=payload
             )
-            for point, payload in zip(points, payloads, strict=True)
+            for point_id, point, payload in zip(ids_to_write(points), points, payloads, strict=True)
         ]
         await self.request(self.client.upsert, self.collection, structs, flush=False)
 

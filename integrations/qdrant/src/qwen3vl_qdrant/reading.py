@@ -9,11 +9,13 @@ import numpy as np
 from qdrant_client import models
 
 from qwen3vl.documents import Document
-from qwen3vl.stores import PointRef, StoreCore, StoredPoint, Vector
+from qwen3vl.stores import Point, PointRef, StoreCore, StoredPoint, Vector
 from qwen3vl.stores.types import POINT_REF_KEYS
 from qwen3vl_qdrant.filters import TENANT_KEY
 
 _SCAN_PAGE_POINTS = 1000
+_MAX_ID_DIGITS = 20
+"""Number of digits of the largest id that is a number, of 64 bits. A UUID without hyphens has more."""
 
 
 class QdrantReader(StoreCore):
@@ -42,7 +44,7 @@ class QdrantReader(StoreCore):
         records = await self.request(
             self.client.retrieve,
             self.collection,
-            list(ids),
+            engine_ids(ids),
             with_payload=with_payload or (False if self.tenant is None else [TENANT_KEY]),
             with_vectors=with_vectors,
         )
@@ -65,6 +67,34 @@ class QdrantReader(StoreCore):
             PointRef.from_metadata(str(record.id), (record.payload or {}).get("metadata") or {}) for record in records
         ]
         return points, next_offset
+
+
+def engine_ids(ids: Sequence[str]) -> list[int | str]:
+    """Return ids in Qdrant's form. Points of others may have a number as their id, which is text everywhere else.
+
+    Args:
+        ids: UUIDs, and numbers as text.
+
+    Returns:
+        The same with numbers as int.
+    """
+    return [
+        int(point_id) if len(point_id) <= _MAX_ID_DIGITS and point_id.isascii() and point_id.isdecimal() else point_id
+        for point_id in ids
+    ]
+
+
+def ids_to_write(points: Sequence[Point]) -> list[int | str]:
+    """Return the ids of points that are written in one request, in Qdrant's form.
+
+    Args:
+        points: The points, all of which were read from another store, or none.
+
+    Returns:
+        Their ids.
+    """
+    ids = [point.id for point in points]
+    return engine_ids(ids) if isinstance(points[0], StoredPoint) else [*ids]  # others are UUIDs, which we have made
 
 
 def _full_vector(record: models.Record) -> Vector:

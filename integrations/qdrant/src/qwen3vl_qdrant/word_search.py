@@ -15,6 +15,7 @@ from qwen3vl.stores.fusion import fuse, num_candidates
 from qwen3vl.stores.types import MAX_GROUP_CANDIDATES
 from qwen3vl_qdrant.filters import payload_path, to_filter
 from qwen3vl_qdrant.layout import TEXT_VECTOR_NAME, Layout
+from qwen3vl_qdrant.reading import engine_ids
 
 if TYPE_CHECKING:  # it imports this module
     from qwen3vl_qdrant.core import QdrantCore
@@ -42,10 +43,23 @@ async def search_words(core: QdrantCore, layout: Layout, searches: Sequence[Sear
         pages = [page for search in searches for page in await _find(core, layout, [search])]
     else:
         pages = await _find(core, layout, searches)
+    return await read_hits(core, pages)
+
+
+async def read_hits(core: QdrantCore, pages: Sequence[Ranking]) -> list[list[Hit]]:
+    """Read the documents of found points in one request.
+
+    Args:
+        core: The collection.
+        pages: The points of each search.
+
+    Returns:
+        The hits of each search in the same order. Points that were deleted meanwhile are left out.
+    """
     ids = list(dict.fromkeys(point_id for page in pages for point_id, _ in page))
-    records = await core.request(core.client.retrieve, core.collection, ids, with_payload=True) if ids else []
+    native_ids = engine_ids(ids)
+    records = await core.request(core.client.retrieve, core.collection, native_ids, with_payload=True) if ids else []
     documents = {str(record.id): Document.from_payload(record.payload or {}) for record in records}
-    # Points that were deleted meanwhile are left out.
     return [
         [Hit(point_id, documents[point_id], score) for point_id, score in page if point_id in documents]
         for page in pages

@@ -25,6 +25,8 @@ from qwen3vl_qdrant.edge.indexing import IndexBuildError, build_index
 DESCRIPTION = "collection.json"
 """The file with name, vectors and metadata of the collection. It is written when the collection is created."""
 _SHARD = "shard"
+_NUM_DELETED = "deleted"
+"""The file with the number of points that were deleted since the last build. It is missing if there are none."""
 _FORMAT = 1
 _FLOAT_BYTES = 4
 _READ_BYTES = 2**20
@@ -118,7 +120,7 @@ class EdgeCollection:
         self.description = self._read_description()
         self._is_closed = False
         self._shard: edge.EdgeShard | None = self._load()
-        self._num_deleted = 0
+        self._num_deleted = self._read_deleted()
         self._num_left = 0
         """Points that the last build left without an index, in segments that are too small for one."""
         self._num_failed = 0
@@ -161,6 +163,8 @@ class EdgeCollection:
         """Record that so many points were deleted: `build_index` frees their space once there are many."""
         with self._lock:
             self._num_deleted += num_points
+            with suppress(OSError):  # it says only when to build: the points are deleted
+                (self._path / _NUM_DELETED).write_text(str(self._num_deleted))
 
     def num_unindexed(self) -> int:
         """Return the number of points that are not in the index, so that searches compare them one by one."""
@@ -207,6 +211,8 @@ class EdgeCollection:
                 if self._shard is None:
                     self._shard = self._load()
             self._num_left, self._num_failed, self._num_deleted = self.num_unindexed(), 0, 0
+            with suppress(OSError):
+                (self._path / _NUM_DELETED).unlink(missing_ok=True)
             return True
 
     def close(self) -> None:
@@ -249,6 +255,12 @@ class EdgeCollection:
                 ) from error
             raise StoreError(f"{self._shown / _SHARD} cannot be opened ({error}): {self._way_out()}") from error
         return shard
+
+    def _read_deleted(self) -> int:
+        try:
+            return int((self._path / _NUM_DELETED).read_text())
+        except (OSError, ValueError):  # missing, or torn by a power cut
+            return 0
 
     def _read_description(self) -> models.CreateCollection:
         file = self._path / DESCRIPTION

@@ -11,6 +11,7 @@ from uuid import uuid4
 import qdrant_edge as edge
 from qdrant_client import models
 
+from qwen3vl.stores import StopIndexing, indexing_progress
 from qwen3vl_qdrant.edge.collections_backend import CollectionsBackend, refuse
 from qwen3vl_qdrant.edge.filters import to_edge_filter
 from qwen3vl_qdrant.edge.indexing import IndexBuildError
@@ -145,13 +146,15 @@ class PointsBackend(CollectionsBackend):
     def finish_writes(self, collection_name: str) -> None:
         """Flush all changes to the disk, and build the index if many points are new (see `MIN_INDEXED_POINTS`).
 
-        If it cannot be built, that is logged: the points are stored.
+        If it cannot be built, that is logged, and `on_indexing` can end it: the points are stored.
         """
         collection = self.folder.open(collection_name)
         collection.flush()
         num_points = int(collection.call("info").points_count)
         try:
-            self.build_index(collection_name, min_points=max(MIN_INDEXED_POINTS, num_points // 2))
+            self.build_index(collection_name, indexing_progress(), min_points=max(MIN_INDEXED_POINTS, num_points // 2))
+        except StopIndexing:
+            pass
         except IndexBuildError as error:
             log.warning("the points of the collection %r in %s are stored: %s", collection_name, self.location, error)
 
