@@ -242,7 +242,7 @@ class QdrantCore(QdrantReader):
 
     async def delete_ids(self, ids: Sequence[str]) -> None:
         """Delete those of the ids that are the tenant's."""
-        native_ids = engine_ids(ids)
+        native_ids: Any = engine_ids(ids)
         selector: Any = models.PointIdsList(points=native_ids)
         if self.tenant is not None:
             has_id = models.Filter(must=[models.HasIdCondition(has_id=native_ids)])
