@@ -53,7 +53,6 @@ def imported_modules(code: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="the tiny reranker confuses one of 20 videos; see docs/tiny.md")
 def test_reranking_lowers_recall_in_no_task_of_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, report = run_json(capsys, "demo", "--out", str(tmp_path))
     assert code == 0

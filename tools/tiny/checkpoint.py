@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 from torch import nn
@@ -213,4 +215,24 @@ def save_weights(model: Qwen3VL, folder: Path) -> None:
         folder: The checkpoint's folder.
     """
     weights = {f"model.{name}": value.to(torch.bfloat16).contiguous() for name, value in model.state_dict().items()}
+    _write(weights, folder)
+
+
+def average_checkpoints(folder: Path, sources: Sequence[Path]) -> None:
+    """Write a checkpoint whose weights are the mean of those of others (model soups: arXiv 2203.05482, section 2).
+
+    Args:
+        folder: The new checkpoint's folder.
+        sources: Checkpoints of which each was trained on from the one before. The other files are those of the last.
+    """
+    weights = [load_file(source / "model.safetensors") for source in sources]
+    mean = {
+        name: torch.stack([each[name].float() for each in weights]).mean(0).to(weights[-1][name].dtype)
+        for name in weights[-1]
+    }
+    shutil.copytree(sources[-1], folder, dirs_exist_ok=True)
+    _write(mean, folder)
+
+
+def _write(weights: dict[str, torch.Tensor], folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

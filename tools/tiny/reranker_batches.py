@@ -183,9 +183,7 @@ def _document_labels(prompt: EncodedPrompt, document: Scene | Clip, sample: Visi
 def _pairs_of_clip_group(tokenizer: Tokenizer, random: Random, first: int, samples: list[VisionSample]) -> list[Pair]:
     """Return the pairs of clips that resemble each other with their captions; the drawn clips go to `samples`."""
     # The shape is drawn once more by itself, because it is the last thing that a model learns to read.
-    misses: tuple[Callable[[Clip, Random], Clip], ...] = (
-        *(other_shape, near_miss_clip, other_course, resembling_clip),
-    )
+    misses = (other_shape, near_miss_clip, other_course, resembling_clip)
     group = [draw_from_split(random_clip, random, held_out=False)]
     while len(group) < CLIPS_PER_GROUP:
         miss = random.choice(misses)
