@@ -14,6 +14,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 from qwen3vl_chroma import ChromaStore
 from qwen3vl_qdrant import Layout, QdrantEdgeStore, QdrantStore, edge_client
+from qwen3vl_qdrant.reading import engine_ids
 
 from qwen3vl import CopyReport, Document, Point, RecipeError, Store, StoreError, copy_store, ingest
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, fake_vector, passages, query_vector
@@ -288,3 +289,8 @@ def test_points_of_others_with_numbers_as_ids_are_copied_read_and_deleted(kind: 
         assert store.count() == 3
         copy_store(source, store)
     assert [len(source.search(fake_vector(7), 1, offset=offset)) for offset in range(6)] == [1] * 5 + [0]
+
+
+def test_only_ids_that_are_numbers_of_64_bits_become_numbers() -> None:
+    others = ["007", "-7", str(2**64), "\u0667", "c0de5404-919f-4422-8777-db0000000000"]
+    assert engine_ids(["7", "0", str(2**64 - 1), *others]) == [7, 0, 2**64 - 1, *others]

@@ -22,6 +22,7 @@ from qwen3vl_qdrant.edge.collection import EdgeCollection, read_quantized_vector
 from qwen3vl_qdrant.edge.folder import EdgeFolder
 
 from qwen3vl import StoreError, open_store
+from qwen3vl.stores.folders import lock_folder
 from tests.support.edge_points import PLAIN
 from tests.support.fake_embedder import fake_recipe
 from tests.test_edge_stores import DIMENSIONS, filled_store, num_indexed
@@ -206,6 +207,21 @@ def test_folder_on_a_disk_without_locks(local_mode: bool, tmp_path: Path, monkey
     monkeypatch.setattr(portalocker, "lock", have_no_locks)
     with pytest.raises(StoreError, match=r"store cannot be locked \(.*No locks available\): use a folder on a local"):
         open_store(str(folder))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files, in place of a full disk")
+def test_folder_is_locked_on_a_full_disk(tmp_path: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        lock = lock_folder(tmp_path / ".lock", tmp_path, str)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with lock, pytest.raises(StoreError, match="None"):  # nobody knows by which process
+        lock_folder(tmp_path / ".lock", tmp_path, str)
+    lock_folder(tmp_path / ".lock", tmp_path, str).close()
 
 
 def test_deletion_and_creation_that_were_killed_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,8 @@ def test_figures_are_printed_if_the_page_cannot_be_written(
     code, figures, messages = run_json(capsys, str(queries), *options)
     assert code == 1
     assert figures["queries"] == ["star", "sketch", "slide", "mover", "hard"]
-    assert "page.html cannot be written: [Errno 28] No space left on device" in " ".join(messages.split())
+    joined = "".join(messages.split())  # a long path is broken anywhere
+    assert "page.html cannot be written: [Errno 28] No space left on device".replace(" ", "") in joined
 
 
 def hostile_evaluation(text: str) -> Evaluation:

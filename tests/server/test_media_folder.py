@@ -7,14 +7,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qwen3vl_server import SERVER_POLICY, create_app
+from qwen3vl_server.library import media_owner
 from qwen3vl_server.library.jobs import Job, JobRecords, NewFile
 from qwen3vl_server.library.media_folder import MediaFolder
 from qwen3vl_server.library.media_owner import MediaOwner
 
 from qwen3vl import StoreError, durable, open_store
+from qwen3vl.stores.folders import lock_folder
 from tests.support.library_server import open_embedder
 from tests.support.media_folders import open_media_folder
 from tests.support.model_server import ModelServer
@@ -101,6 +104,7 @@ from tests.support.media_folders import open_media_folder
 
 folder = Path(sys.argv[1])
 first, second = (open_media_folder(folder, "photos") for _ in range(2))
+open_media_folder(folder, "another")  # which has no folder of its own yet
 print((first.folder_of("a.png") / "a.png").read_text())
 """
 
@@ -120,6 +124,24 @@ def test_folder_of_an_application_is_free_when_that_has_ended(tmp_path: Path) ->
         with ModelServer(app), pytest.raises(StoreError, match="is used by another server"):
             create_app(embedder=embedder, store=stores[1], media=tmp_path)
         create_app(embedder=embedder, store=stores[1], media=tmp_path)
+
+
+@pytest.mark.parametrize("still_runs", [True, False])
+def test_two_collections_that_are_served_from_a_new_folder_at_once(
+    still_runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lock_late(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        first.append(open_media_folder(tmp_path, "first"))
+        if not still_runs:
+            first[0].close()
+        return lock_folder(*arguments)
+
+    first: list[MediaFolder] = []
+    monkeypatch.setattr(media_owner, "lock_folder", lock_late)
+    second = open_media_folder(tmp_path, "second")
+    assert first[0].jobs == tmp_path / "jobs"
+    assert second.jobs.parent.parent == tmp_path / "collections"
 
 
 def test_collections_have_folders_of_their_own(tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ def _give_up_output(error: Exception, output_error: OSError) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
-    if isinstance(output_error, BrokenPipeError):
+    # Windows has no other code for a pipe without a reader.
+    if isinstance(output_error, BrokenPipeError) or (sys.platform == "win32" and output_error.errno == errno.EINVAL):
         return  # the reader, such as `head`, has what it wants
     reason = f"error: standard output cannot be written: {output_error}"
     if str(error) != str(output_error):

@@ -316,9 +316,11 @@ class IngestionPipeline:
             self._add_unwritten([point], error)
             del unfinished[point.id]
 
-        with on_indexing(self._show_indexing):
-            upsert_valid(self._store, list(unfinished.values()), on_written, on_rejected)
-        self.report.indexing_s = 0.0
+        try:
+            with on_indexing(self._show_indexing):
+                upsert_valid(self._store, list(unfinished.values()), on_written, on_rejected)
+        finally:
+            self.report.indexing_s = 0.0
 
     def _show_indexing(self, seconds: float) -> None:
         if self._is_cancelled:

@@ -22,7 +22,7 @@ class Report:
         not_deleted: Why `sync` deleted nothing, if it could not know which points are stale; empty otherwise.
         failed: Document or source, and reason, of everything that could not be loaded, embedded or written.
         skipped: Number of files that the loader did not load, by suffix.
-        indexing_s: Seconds that the store has built its index at the end; 0 if there was no need to.
+        indexing_s: Seconds that the store has been building its index, during a write or at the end; else 0.
     """
 
     added: int = 0

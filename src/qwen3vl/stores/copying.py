@@ -98,9 +98,11 @@ def copy_store(
         missing = [point_id for point_id in ids if point_id not in present]
         for start in range(0, len(missing), _MAX_POINTS):
             points = _call(source, source.core.fetch_points(missing[start : start + _MAX_POINTS]))
-            with on_indexing(show_indexing):
-                destination.upsert(points)
-            report.indexing_s = 0.0
+            try:
+                with on_indexing(show_indexing):
+                    destination.upsert(points)
+            finally:
+                report.indexing_s = 0.0
             report.copied += len(points)
             show()
     destination.build_index(show_indexing)

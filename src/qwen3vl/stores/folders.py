@@ -58,7 +58,8 @@ def lock_folder(file: Path, shown: Path, in_use: Callable[[int | None], str]) ->
     not.
 
     Args:
-        file: The file in the folder to lock, which is created if it does not exist. This process's id is written to it.
+        file: The file in the folder to lock, which is created if it does not exist. This process's id is written to it
+            if there is space.
         shown: The folder as messages name it.
         in_use: Returns the message if another process has locked the file: it gets that one's id; None if not known.
 
@@ -89,9 +90,9 @@ def lock_folder(file: Path, shown: Path, in_use: Callable[[int | None], str]) ->
     except BaseException:
         stream.close()
         raise
-    stream.truncate(0)
-    stream.write(f"{os.getpid()}\n")
-    stream.flush()
+    with suppress(OSError):  # on a full disk, the folder can be read, and others learn no process
+        os.ftruncate(stream.fileno(), 0)
+        os.write(stream.fileno(), f"{os.getpid()}\n".encode())
     return stream
 
 

@@ -15,8 +15,8 @@ from qwen3vl_qdrant.word_search import Ranking, read_hits
 if TYPE_CHECKING:  # it imports this module
     from qwen3vl_qdrant.core import QdrantCore
 
-_GROWTH_FACTOR = 4
-"""Factor by which the number of points grows until all that have the score of a page's last hit are among them."""
+_MIN_ENLARGED, _GROWTH_FACTOR = 1000, 4
+"""How the number of points grows until all that have the score of a page's last hit are among them."""
 
 
 async def search_vectors(core: QdrantCore, layout: Layout, searches: Sequence[Search]) -> list[list[Hit]]:
@@ -25,7 +25,8 @@ async def search_vectors(core: QdrantCore, layout: Layout, searches: Sequence[Se
     The engine orders points with equal scores, such as those of equal photos, in another way for each number of hits.
     Its own offset would therefore repeat hits and leave out others: all hits up to the end of the page, and one more,
     are requested, and are ordered by score and id here. If that one has the score of the page's last hit, more are
-    requested, at most `MAX_GROUP_CANDIDATES`.
+    requested, at most `MAX_GROUP_CANDIDATES`: pages may repeat hits where more points have one score. They may do
+    so with `Layout(short=...)`, unless the search is exact: more hits come from more candidates, some of them better.
 
     Args:
         core: The collection.
@@ -56,7 +57,7 @@ async def search_vectors(core: QdrantCore, layout: Layout, searches: Sequence[Se
         for index, reads_payload, response in zip(remaining, with_payload, responses, strict=True):
             points, search, end = response.points, searches[index], ends[index]
             if _is_cut_within_equal(points, end, counts[index]):
-                counts[index] = max(counts[index], min(_GROWTH_FACTOR * counts[index], MAX_GROUP_CANDIDATES))
+                counts[index] = min(max(_MIN_ENLARGED, _GROWTH_FACTOR * counts[index]), MAX_GROUP_CANDIDATES)
                 unfinished.append(index)
                 continue
             page = sorted(points, key=lambda point: (-point.score, str(point.id)))[search.offset : end]

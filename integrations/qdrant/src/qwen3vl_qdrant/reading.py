@@ -14,8 +14,8 @@ from qwen3vl.stores.types import POINT_REF_KEYS
 from qwen3vl_qdrant.filters import TENANT_KEY
 
 _SCAN_PAGE_POINTS = 1000
-_MAX_ID_DIGITS = 20
-"""Number of digits of the largest id that is a number, of 64 bits. A UUID without hyphens has more."""
+_MAX_ID_DIGITS, _MAX_ID = 20, 2**64 - 1
+"""The largest id that is a number. A UUID without hyphens has more digits."""
 
 
 class QdrantReader(StoreCore):
@@ -78,10 +78,13 @@ def engine_ids(ids: Sequence[str]) -> list[int | str]:
     Returns:
         The same with numbers as int.
     """
-    return [
-        int(point_id) if len(point_id) <= _MAX_ID_DIGITS and point_id.isascii() and point_id.isdecimal() else point_id
-        for point_id in ids
-    ]
+    return [int(point_id) if _is_number(point_id) else point_id for point_id in ids]
+
+
+def _is_number(point_id: str) -> bool:
+    if len(point_id) > _MAX_ID_DIGITS or not (point_id.isascii() and point_id.isdecimal()):
+        return False
+    return str(int(point_id)) == point_id and int(point_id) <= _MAX_ID  # "007" is another id than "7"
 
 
 def ids_to_write(points: Sequence[Point]) -> list[int | str]:

@@ -170,7 +170,7 @@ class Downloads:
             raise PolicyError(
                 f"{url} is not downloaded: it may name an address of this network, or a file. The media policy allows "
                 f"only plain URLs of {', '.join(sorted(OBJECT_STORES))}, whose servers are set in the environment of "
-                "the nodes; MediaPolicy(private_hosts=True) allows others, if it has no folders"
+                "the nodes (AWS_ENDPOINT_URL for S3). MediaPolicy(private_hosts=True) without folders allows others"
             )
 
     def _check_size(self, url: str, size: int) -> None:

@@ -33,7 +33,7 @@ LOADERS: Mapping[str, Loader] = {
 """The loaders by the official names of their kinds (`dataset_parser`)."""
 
 
-_WRONG_FORM = (LookupError, TypeError, ValueError, AttributeError, OSError, RecursionError)
+_WRONG_FORM = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 """What loaders raise where a value is missing, or is no text or list."""
 
 
@@ -55,6 +55,8 @@ def load_dataset(spec: DatasetSpec, data: Path) -> LoadedDataset:
     fix = f"Download the annotations of {spec.source.repo} again."
     try:
         dataset = LOADERS[spec.loader](spec, data)
+    except OSError as error:
+        raise InputError(f"{spec.name} cannot be read: {error}") from error
     except _WRONG_FORM as error:  # of a row, or of a file that describes the others
         reason = f"{type(error).__name__}: {error}"
         raise InputError(

@@ -56,6 +56,8 @@ class MediaFolder:
         own, self._lock = claim_folder(self.path, owner)
         self.jobs = own / "jobs"
         self._files, self._incoming = own / "files", own / "incoming"
+        if self._lock is None:  # it can only be read
+            return
         for folder in (self.jobs, self._files, self._incoming):
             make_folder(folder, 0o700)
         oldest = time.time() - _MAX_INCOMING_AGE_S

@@ -70,16 +70,21 @@ def claim_folder(path: Path, owner: MediaOwner) -> tuple[Path, IO[str] | None]:
             locked.
         OSError: It cannot be written.
     """
-    folder = path
-    stored = _read_owner(path)
-    if stored is not None and stored.collection != owner.collection:
-        folder = path / "collections" / text_digest(owner.collection)
-        make_folder(folder, 0o700)
-    if is_read_only(folder):  # on a mounted copy, for example, whose files are shown
+    folder = _own_folder(path, owner)
+    if is_read_only(path):  # a mounted copy, for example, whose files are shown
         _check(folder, owner)
         return folder, None
-    lock = lock_folder(folder / _LOCK, folder, lambda holder: _is_used(folder, holder))
+    make_folder(folder, 0o700)
     try:
+        lock = lock_folder(folder / _LOCK, folder, lambda holder: _is_used(folder, holder))
+    except StoreError:
+        if _own_folder(path, owner) != folder:  # another server has just taken it for its collection
+            return claim_folder(path, owner)
+        raise
+    try:
+        if _own_folder(path, owner) != folder:
+            lock.close()
+            return claim_folder(path, owner)
         stored = _check(folder, owner)
         if stored is None:
             _report_jobs(folder, owner)
@@ -89,6 +94,13 @@ def claim_folder(path: Path, owner: MediaOwner) -> tuple[Path, IO[str] | None]:
         lock.close()
         raise
     return folder, lock
+
+
+def _own_folder(path: Path, owner: MediaOwner) -> Path:
+    """Return where the files of a collection are, or would be, by what `path` says now."""
+    stored = _read_owner(path)
+    is_own = stored is None or stored.collection == owner.collection
+    return path if is_own else path / "collections" / text_digest(owner.collection)
 
 
 def _check(folder: Path, owner: MediaOwner) -> MediaOwner | None:
