@@ -11,15 +11,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from threading import enumerate as enumerate_threads
 from typing import Any
 
+import numpy as np
 import portalocker
 import pytest
 from qdrant_client import QdrantClient
 from qwen3vl_qdrant import Layout, QdrantEdgeStore, edge_client
 from qwen3vl_qdrant.edge import collection
-from qwen3vl_qdrant.edge.collection import EdgeCollection, read_quantized_vectors
+from qwen3vl_qdrant.edge.collection import EdgeCollection
 from qwen3vl_qdrant.edge.folder import EdgeFolder
+from qwen3vl_qdrant.edge.page_cache import ReadAhead, read_quantized_vectors
 
 from qwen3vl import StoreError, open_store
 from qwen3vl.stores.folders import lock_folder
@@ -137,6 +140,65 @@ def test_quantized_vectors_are_read_before_the_engine_loads_them(
     values = {None: 0, "scalar": DIMENSIONS, "binary": 16 // 8}[layout.quantization]
     assert sum(num_bytes) >= 2000 * values
     assert bool(sum(num_bytes)) == (layout.quantization is not None)
+
+
+def read_ahead(folder: Path, caplog: pytest.LogCaptureFixture) -> int:
+    """Return how many bytes of a folder a thread reads when it is searched."""
+    caplog.clear()
+    store = QdrantEdgeStore(folder)
+    with caplog.at_level("DEBUG", "qwen3vl_qdrant.edge.page_cache"):
+        for _ in range(2):
+            assert store.search(np.ones(DIMENSIONS, np.float32), 1)
+        for thread in enumerate_threads():
+            if thread.name == "qwen3vl-read-ahead":
+                thread.join()
+    store.close()
+    (record,) = caplog.records
+    assert isinstance(record.args, tuple)
+    return int(str(record.args[1]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory is available")
+def test_searches_read_payloads_and_vectors_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("qwen3vl_qdrant.edge.configs.INDEXING_THRESHOLD_KB", 100)
+    folder = tmp_path / "store"
+    store = filled_store(folder, 2000)
+    store.build_index()
+    store.close()
+    segments = next(folder.glob("collections/*/shard/segments"))
+    payloads, vectors = (
+        sum(file.stat().st_size for file in segments.glob(pattern))
+        for pattern in ("*/payload_storage/*.dat", "*/vector_storage/matrix.dat")
+    )
+    assert vectors >= 2000 * 4 * DIMENSIONS
+    assert read_ahead(folder, caplog) == payloads + vectors
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.available_memory", lambda: 4 * (payloads + 100))
+    assert read_ahead(folder, caplog) == payloads + 100
+
+
+def test_nothing_is_read_ahead_where_the_available_memory_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled_store(tmp_path / "store", 10).close()
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache._MEMORY_INFO", tmp_path / "missing")
+    assert read_ahead(tmp_path / "store", caplog) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads a file without end")
+def test_reading_ahead_ends_when_a_collection_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without end stands for a large one."""
+    storage = tmp_path / "segments" / "one" / "payload_storage"
+    storage.mkdir(parents=True)
+    (storage / "page_0.dat").symlink_to("/dev/zero")
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.available_memory", lambda: 2**62)
+    reading = ReadAhead(tmp_path)
+    reading.start()
+    reading.start()  # by another search
+    (thread,) = (thread for thread in enumerate_threads() if thread.name == "qwen3vl-read-ahead")
+    reading.stop()
+    assert not thread.is_alive()
 
 
 class WindowsPopen(subprocess.Popen[bytes]):

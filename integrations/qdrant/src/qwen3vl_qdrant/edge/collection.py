@@ -21,6 +21,7 @@ from qwen3vl.errors import StoreError
 from qwen3vl_qdrant.edge import configs
 from qwen3vl_qdrant.edge.configs import dense_vectors, to_edge_config
 from qwen3vl_qdrant.edge.indexing import IndexBuildError, build_index
+from qwen3vl_qdrant.edge.page_cache import ReadAhead, read_quantized_vectors
 
 DESCRIPTION = "collection.json"
 """The file with name, vectors and metadata of the collection. It is written when the collection is created."""
@@ -29,7 +30,6 @@ _NUM_DELETED = "deleted"
 """The file with the number of points that were deleted since the last build. It is missing if there are none."""
 _FORMAT = 1
 _FLOAT_BYTES = 4
-_READ_BYTES = 2**20
 _MIN_DELETED = 1000
 """Minimum number of deleted points, beside a fifth of all, for which the index is built to free their space."""
 _INVALID = (
@@ -79,27 +79,6 @@ def read_name(path: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def read_quantized_vectors(shard: Path) -> int:
-    """Read the files of quantized vectors once, so that they are in the page cache when the engine loads them.
-
-    The engine copies them into memory by a mapped file, which is read from the disk in pages of 4 kB, and removes them
-    from the page cache then: without this, opening takes several times as long.
-
-    Args:
-        shard: The folder of a shard.
-
-    Returns:
-        Number of bytes.
-    """
-    buffer = bytearray(_READ_BYTES)
-    num_bytes = 0
-    for path in shard.glob("segments/*/vector_storage*/quantized.data"):
-        with suppress(OSError), path.open("rb", buffering=0) as file:  # the engine reports what it cannot read
-            while length := file.readinto(buffer):
-                num_bytes += length
-    return num_bytes
-
-
 class EdgeCollection:
     """An open collection. Any number of threads may use one object at once: their calls run one after the other.
 
@@ -119,6 +98,7 @@ class EdgeCollection:
         self._lock = RLock()
         self.description = self._read_description()
         self._is_closed = False
+        self._read_ahead = ReadAhead(path / _SHARD)
         self._shard: edge.EdgeShard | None = self._load()
         self._num_deleted = self._read_deleted()
         self._num_left = 0
@@ -145,6 +125,8 @@ class EdgeCollection:
                 raise RuntimeError(f"the collection in {self._shown} is closed")
             if self._shard is None:  # it could not be opened again after a build: too many files were open, for example
                 self._shard = self._load()
+            if method == "query_batch":
+                self._read_ahead.start()
             return _translate_errors(getattr(self._shard, method), *args)
 
     def update(self, operation: edge.UpdateOperation) -> None:
@@ -222,6 +204,7 @@ class EdgeCollection:
             self._close_shard()
 
     def _close_shard(self) -> None:
+        self._read_ahead.stop()
         if self._shard is not None:
             self._shard.close()
             self._shard = None
@@ -254,6 +237,7 @@ class EdgeCollection:
                     "forked from this one: wait until it has ended"
                 ) from error
             raise StoreError(f"{self._shown / _SHARD} cannot be opened ({error}): {self._way_out()}") from error
+        self._read_ahead = ReadAhead(path)  # the files of an index that was built just now are not in the page cache
         return shard
 
     def _read_deleted(self) -> int:
