@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +20,7 @@ from PIL import Image
 
 from qwen3vl import Embedder, Reranker
 from qwen3vl.engine import Engine, request_queue
-from qwen3vl.engine.devices import choose_devices
+from qwen3vl.engine.devices import choose_devices, choose_dtype
 from qwen3vl.engine.media_decoder import load_pixels
 from qwen3vl.engine.memory import RECOVERY_BATCHES, TokenBudget, bytes_per_token, token_budget
 from qwen3vl.engine.replica import Replica
@@ -72,6 +73,24 @@ def test_devices_are_chosen_by_name_and_share_weights(checkpoints: Path, golden_
     embedder = Embedder(checkpoints / "embedding", device=TWO_DEVICES)
     assert embedder.engine.replicas[0] is golden_embedder.engine.replicas[0]
     assert embedder.engine.replicas[1].model is golden_embedder.engine.model
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_auto_is_bfloat16_only_on_gpus_that_have_it(has_bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without bfloat16, torch emulates it slowly. The question to the GPU is replaced: there may be none here."""
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16 or including_emulation
+    )
+    expected = torch.bfloat16 if has_bfloat16 else torch.float32
+    gpu = torch.device("cuda", 0)
+    assert [choose_dtype(name, gpu) for name in ("auto", "int8", "fp8")] == [
+        (expected, None),
+        (expected, "int8"),
+        (expected, "fp8"),
+    ]
+    assert choose_dtype("bfloat16", gpu) == (torch.bfloat16, None)
+    assert choose_dtype("auto", torch.device("cpu")) == (torch.float32, None)
 
 
 def test_token_budget_grows_with_free_memory(golden_embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:

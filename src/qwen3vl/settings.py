@@ -37,8 +37,9 @@ class EngineSettings:
             branch, tag or commit (`"owner/name@commit"`). With the URL of a server, the name of one that it serves.
         device: `"auto"` (the first CUDA device, else Apple's GPU, else the CPU), `"cpu"`, `"cuda"`, `"cuda:1"` or
             `"mps"`. Several devices share the work: `"cuda:0,cuda:1"` or `"cuda:all"`.
-        dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"` or `"float16"`; `"int8"` or
-            `"fp8"` store weights in 8 bits, which needs less memory and loses some exactness.
+        dtype: `"auto"` (bfloat16 on GPUs of NVIDIA from Ampere on and of AMD, else float32), `"float32"`, `"bfloat16"`
+            or `"float16"`; `"int8"` or `"fp8"` store weights in 8 bits, which needs less memory and loses some
+            exactness.
         max_length: Maximum number of tokens of a prompt. None means the official script's limit for the model.
         min_pixels: Minimum number of pixels of an image; smaller ones are enlarged.
         max_pixels: Maximum number of pixels of an image; larger ones are shrunk. None means the model's default.

@@ -47,7 +47,8 @@ class ModelSettings(BaseModel):
             a server, the name of one that it serves.
         device: `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"` or `"mps"`. The default is the environment variable
             QWEN3VL_DEVICE, or `"auto"`; with the URL of a server it is not used, and is dumped as `"auto"`.
-        dtype: `"auto"` (bfloat16 on CUDA, else float32), `"float32"`, `"bfloat16"`, `"float16"`, `"int8"` or `"fp8"`.
+        dtype: `"auto"` (bfloat16 on GPUs that have it, else float32), `"float32"`, `"bfloat16"`, `"float16"`, `"int8"`
+            or `"fp8"`.
         policy: Which files and addresses media references may reach. The default allows public URLs and data URIs,
             and no files; `MediaPolicy(folders=("photos",))` allows the files below a folder.
         api_key: Key for a model that is the URL of a server. The default is the environment variable QWEN3VL_API_KEY.

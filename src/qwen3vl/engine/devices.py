@@ -56,8 +56,8 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, WeightFo
 
     Args:
         name: `"auto"`, `"float32"`, `"bfloat16"`, `"float16"`, `"float64"`, `"int8"` or `"fp8"`.
-        device: The device that decides what `"auto"` is: bfloat16 on CUDA, float32 elsewhere. With quantized weights,
-            computations are in bfloat16 on CUDA and on CPUs with instructions for it.
+        device: The device that decides what `"auto"` is: bfloat16 on CUDA devices with instructions for it, float32
+            elsewhere. With quantized weights, computations are in bfloat16 on every device with instructions for it.
 
     Returns:
         The dtype, and `"int8"`, `"fp8"` or None.
@@ -67,12 +67,19 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, WeightFo
     """
     if name in _DTYPES:
         return _DTYPES[name], None
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32, None
-    fast_bfloat16 = device.type == "cuda" or (device.type == "cpu" and supports_bfloat16())
-    dtype = torch.bfloat16 if fast_bfloat16 else torch.float32
+    dtype = torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    if name == "auto":  # on a CPU exact results come first
+        return dtype if device.type == "cuda" else torch.float32, None
     if name == "int8":
         return dtype, "int8"
     if name == "fp8":
         return dtype, "fp8"
     raise ValueError(f"dtype is {name!r}; it may be auto, {', '.join(_DTYPES)}, int8 or fp8")
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has instructions for bfloat16: NVIDIA's GPUs before Ampere have none, a T4 for example."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # torch emulates bfloat16 on other GPUs, slowly
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and supports_bfloat16()

@@ -15,10 +15,9 @@ def llama_index_payload(document: Document, point_id: str, source_key: str) -> d
     """Return the payload keys from which LlamaIndex's vector stores rebuild a node.
 
     An image in a file or behind a URL becomes an `ImageNode`; everything else, pages and data URIs included, becomes a
-    `TextNode`. All nodes have the
-    document's metadata, media references included. All metadata are excluded from embedding, so that LlamaIndex
-    embeds the text alone; only nodes with media keep their source, because LlamaIndex's indexes drop nodes without
-    any text.
+    `TextNode`. All nodes have the document's metadata, media references included. All metadata are excluded from
+    embedding, so that LlamaIndex embeds the text alone; only nodes with media keep their source, because LlamaIndex's
+    indexes drop nodes without any text.
 
     Args:
         document: The document.
