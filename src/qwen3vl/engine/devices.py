@@ -78,7 +78,7 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, WeightFo
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device has instructions for bfloat16: NVIDIA's GPUs before Ampere have none, a T4 for example."""
+    """Return whether a device has instructions for bfloat16: a T4, as all before Ampere, has none."""
     if device.type == "cuda":
         with torch.cuda.device(device):  # torch emulates bfloat16 on other GPUs, slowly
             return torch.cuda.is_bf16_supported(including_emulation=False)
