@@ -17,7 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # as Ray sets it for a worker of one core
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -168,10 +168,14 @@ def measure_pdf(num_pages: int, rate: float) -> dict[str, Any]:
 
 
 def measure_overhead(num_pictures: int, rounds: int, size: str, side: int | None) -> dict[str, Any]:
-    """Embed pictures in this process, and in one worker."""
+    """Embed pictures in this process, and in one worker.
+
+    The worker's time is that from the begin of its first batch until the last result is here: the start of processes
+    is left out, as is the loading of the model in this process.
+    """
     import ray
     import torch
-    from qwen3vl_ray import embed
+    from qwen3vl_ray.pools import map_on_models
 
     from qwen3vl import Embedder
     from qwen3vl.demo.scenes import random_scene
@@ -184,14 +188,14 @@ def measure_overhead(num_pictures: int, rounds: int, size: str, side: int | None
         ray.init("local", num_cpus=3, include_dashboard=False, object_store_memory=128 * MIB, log_to_driver=False)
         ray.data.DataContext.get_current().enable_progress_bars = False
         # Without a cache, or the pictures of the second round would be known in this process, and not in its worker.
-        with Embedder(model, device="cpu", vision_cache=0) as embedder:
+        settings: dict[str, Any] = {"model": model, "device": "cpu", "vision_cache": 0}
+        with Embedder(**settings) as embedder:
             for _ in range(rounds):
-                rates["plain"].append(steady_rate(num_pictures, lambda: plain(embedder, paths)))
+                rates["plain"].append(num_pictures / plain_seconds(embedder, paths))
                 rows = ray.data.from_items([{"image": path} for path in paths])
-                dataset = embed(
-                    rows, model=model, device="cpu", vision_cache=0, num_gpus=0, min_workers=1, max_workers=1
-                )
-                rates["ray"].append(steady_rate(num_pictures, lambda: remote(dataset)))  # noqa: B023
+                pool = {"num_gpus": 0, "min_workers": 1, "max_workers": 1, "batch_size": 64}
+                dataset = map_on_models(rows, stamped_embed(), settings, **pool)
+                rates["ray"].append(num_pictures / remote_seconds(dataset))
         ray.shutdown()
     best = {name: max(values) for name, values in rates.items()}
     return {"pictures": num_pictures, "a second": rates, "overhead": round(best["plain"] / best["ray"] - 1, 3)}
@@ -209,28 +213,38 @@ def draw(random_scene: Any, num_pictures: int, side: int | None, folder: Path) -
     return paths
 
 
-def plain(embedder: Any, paths: list[str]) -> Iterator[int]:
+def stamped_embed() -> type:
+    """Return `Embed` with a column that says when a batch was begun; Ray is imported here, after its settings."""
+    import pyarrow as pa
+    from qwen3vl_ray import Embed
+    from qwen3vl_ray.rows import set_column
+
+    class StampedEmbed(Embed):
+        def __call__(self, batch: pa.Table) -> pa.Table:
+            began_s = time.monotonic()  # all processes of a machine share its zero
+            table = super().__call__(batch)
+            return set_column(table, BEGAN, pa.array([began_s] * table.num_rows))
+
+    return StampedEmbed
+
+
+def plain_seconds(embedder: Any, paths: list[str]) -> float:
     """Embed in this process, as a stream: the next images are decoded while the model runs, as in a worker."""
+    start_s = time.monotonic()
     for _, value in embedder.stream({"image": path} for path in paths):
         if isinstance(value, Exception):
             raise value
-        yield 1
+    return time.monotonic() - start_s
 
 
-def remote(dataset: Any) -> Iterator[int]:
-    """Embed by Ray; yield the sizes of batches."""
+def remote_seconds(dataset: Any) -> float:
+    """Embed by Ray; return the seconds from the begin of the first batch until all results are here."""
+    began_s = float("inf")
     for batch in dataset.iter_batches(batch_size=None):
-        yield len(batch["error"])
-
-
-def steady_rate(total: int, start: Callable[[], Iterator[int]]) -> float:
-    """Return the rows a second between the first quarter of a run and its end: processes start before."""
-    seen, steps = 0, []
-    for size in start():
-        seen += size
-        steps.append((seen, time.perf_counter()))
-    (first, started_s), (last, ended_s) = next(step for step in steps if step[0] >= total / 4), steps[-1]
-    return (last - first) / (ended_s - started_s)
+        if any(batch["error"]):
+            raise RuntimeError(f"a picture failed: {next(filter(None, batch['error']))}")
+        began_s = min(began_s, *batch[BEGAN].tolist())
+    return time.monotonic() - began_s
 
 
 def main() -> None:
@@ -238,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["memory", "overhead", "pdf"])
     parser.add_argument("--documents", type=int, default=200_000)
-    parser.add_argument("--pictures", type=int, default=2000, help="a quarter of them is not counted")
+    parser.add_argument("--pictures", type=int, default=2000, help="of `overhead`")
     parser.add_argument("--size", default="tiny", choices=[*SIZES, "tiny"], help="of the model of `overhead`")
     parser.add_argument("--side", type=int, help="height and width of the pictures in pixels; by default the demo's")
     parser.add_argument("--pages", type=int, default=2000)
