@@ -22,7 +22,7 @@ from qwen3vl_qdrant import Layout, QdrantEdgeStore, edge_client
 from qwen3vl_qdrant.edge import collection
 from qwen3vl_qdrant.edge.collection import EdgeCollection
 from qwen3vl_qdrant.edge.folder import EdgeFolder
-from qwen3vl_qdrant.edge.page_cache import ReadAhead, read_quantized_vectors
+from qwen3vl_qdrant.edge.page_cache import ReadAhead, available_memory, read_quantized_vectors
 
 from qwen3vl import StoreError, open_store
 from qwen3vl.stores.folders import lock_folder
@@ -184,6 +184,18 @@ def test_nothing_is_read_ahead_where_the_available_memory_is_unknown(
     filled_store(tmp_path / "store", 10).close()
     monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache._MEMORY_INFO", tmp_path / "missing")
     assert read_ahead(tmp_path / "store", caplog) == 0
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("max", 8 * 2**20), (str(5 * 2**20), 5 * 2**20), (None, 8 * 2**20)])
+def test_a_container_limits_the_memory_that_is_available(
+    limit: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:       16384 kB\nMemAvailable:    8192 kB\n")
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache._MEMORY_INFO", tmp_path / "meminfo")
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache._CONTAINER_LIMIT", tmp_path / "memory.max")
+    assert available_memory() == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a file without end")

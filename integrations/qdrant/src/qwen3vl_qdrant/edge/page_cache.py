@@ -20,6 +20,8 @@ _READ_BYTES = 4 * 2**20
 _AVAILABLE_SHARE = 4
 """At most one of so many parts of the available memory is filled by `ReadAhead`."""
 _MEMORY_INFO = Path("/proc/meminfo")
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""The limit of a container, page cache included: a number of bytes, or `max`. It is missing in the root of cgroups."""
 
 
 def read_quantized_vectors(shard: Path) -> int:
@@ -76,12 +78,19 @@ class ReadAhead:
 
 
 def available_memory() -> int:
-    """Return the bytes of memory that processes and the page cache can still get; 0 if the system does not say so."""
+    """Return the bytes of memory that processes and the page cache can still get, at most a container's limit.
+
+    Returns:
+        Number of bytes; 0 if the system does not say so.
+    """
     try:
         found = re.search(r"^MemAvailable:\s*(\d+) kB", _MEMORY_INFO.read_text(), re.MULTILINE)
     except OSError:
         return 0
-    return 1024 * int(found[1]) if found else 0
+    available = 1024 * int(found[1]) if found else 0
+    with suppress(OSError, ValueError):
+        available = min(available, int(_CONTAINER_LIMIT.read_text()))
+    return available
 
 
 def _read(paths: Iterable[Path], max_bytes: int | None, stop: threading.Event) -> int:
