@@ -5,8 +5,8 @@
 Points lie around 1,000 centres, near 64 of all directions, and so do 200 queries, which are no points. They are written
 as `ingest` writes them, 512 in a call. Each side writes in a process of its own and searches in another one, which
 first opens the store and waits for one hit; the sides take turns. Recall is compared with all vectors in numpy. The
-time of a search is that of the first 200 after opening, when most of what they need is on the disk, and that of 200
-other queries five seconds later.
+time of a search is that of 200 just after opening, when a folder is mostly on the disk (20 of them were searched once
+before), and that of 200 others five seconds later.
 
 | part | points | sides |
 | --- | --- | --- |

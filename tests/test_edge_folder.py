@@ -8,10 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
-from threading import enumerate as enumerate_threads
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from qwen3vl_qdrant.edge.page_cache import ReadAhead, available_memory, read_qua
 
 from qwen3vl import StoreError, open_store
 from qwen3vl.stores.folders import lock_folder
+from tests.support.decoder_scripts import wait_until
 from tests.support.edge_points import PLAIN
 from tests.support.fake_embedder import fake_recipe
 from tests.test_edge_stores import DIMENSIONS, filled_store, num_indexed
@@ -142,48 +142,124 @@ def test_quantized_vectors_are_read_before_the_engine_loads_them(
     assert bool(sum(num_bytes)) == (layout.quantization is not None)
 
 
-def read_ahead(folder: Path, caplog: pytest.LogCaptureFixture) -> int:
-    """Return how many bytes of a folder a thread reads when it is searched."""
-    caplog.clear()
-    store = QdrantEdgeStore(folder)
+@pytest.fixture
+def reads_ahead(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> Iterator[Callable[[int], list[int]]]:
+    """Waits for so many threads that read ahead in the test's folder; returns how many bytes each of them has read."""
+
+    def wait_for_reads(count: int) -> list[int]:
+        def num_bytes() -> list[int]:
+            found = [record.args for record in caplog.records if str(tmp_path) in record.getMessage()]
+            return [int(str(args[1])) for args in found if isinstance(args, tuple)]
+
+        wait_until(lambda: len(num_bytes()) >= count)
+        return num_bytes()
+
     with caplog.at_level("DEBUG", "qwen3vl_qdrant.edge.page_cache"):
-        for _ in range(2):
-            assert store.search(np.ones(DIMENSIONS, np.float32), 1)
-        for thread in enumerate_threads():
-            if thread.name == "qwen3vl-read-ahead":
-                thread.join()
-    store.close()
-    (record,) = caplog.records
-    assert isinstance(record.args, tuple)
-    return int(str(record.args[1]))
+        yield wait_for_reads
+
+
+def search(store: QdrantEdgeStore) -> None:
+    assert store.search(np.ones(DIMENSIONS, np.float32), 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory is available")
-def test_searches_read_payloads_and_vectors_ahead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_searches_read_payloads_and_vectors_ahead_once_and_again_after_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads_ahead: Callable[[int], list[int]]
 ) -> None:
     monkeypatch.setattr("qwen3vl_qdrant.edge.configs.INDEXING_THRESHOLD_KB", 100)
-    folder = tmp_path / "store"
-    store = filled_store(folder, 2000)
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.available_memory", lambda: 2**40)
+    num_vector_bytes = 2000 * 4 * DIMENSIONS
+    store = filled_store(tmp_path / "store", 2000)
+    for _ in range(3):
+        search(store)
+    (without_index,) = reads_ahead(1)
     store.build_index()
+    for _ in range(3):
+        search(store)
+    _, with_index = reads_ahead(2)
     store.close()
-    segments = next(folder.glob("collections/*/shard/segments"))
-    payloads, vectors = (
-        sum(file.stat().st_size for file in segments.glob(pattern))
-        for pattern in ("*/payload_storage/*.dat", "*/vector_storage/matrix.dat")
-    )
-    assert vectors >= 2000 * 4 * DIMENSIONS
-    assert read_ahead(folder, caplog) == payloads + vectors
-    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.available_memory", lambda: 4 * (payloads + 100))
-    assert read_ahead(folder, caplog) == payloads + 100
+    segments = next((tmp_path / "store").glob("collections/*/shard/segments"))
+    assert num_vector_bytes <= sum(file.stat().st_size for file in segments.glob("*/vector_storage/matrix.dat"))
+    assert min(without_index, with_index) > num_vector_bytes
+    assert max(without_index, with_index) < num_vector_bytes + 16 * 2**20, "holes were read"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory is available")
+def test_no_more_than_a_quarter_of_the_memory_is_read_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads_ahead: Callable[[int], list[int]]
+) -> None:
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.available_memory", lambda: 4 * 5000)
+    store = filled_store(tmp_path / "store", 100)
+    search(store)
+    assert reads_ahead(1) == [5000]
+    store.close()
 
 
 def test_nothing_is_read_ahead_where_the_available_memory_is_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled_store(tmp_path / "store", 10).close()
     monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache._MEMORY_INFO", tmp_path / "missing")
-    assert read_ahead(tmp_path / "store", caplog) == 0
+    monkeypatch.setattr(ReadAhead, "_run", lambda *_: pytest.fail("a thread was started"))
+    store = filled_store(tmp_path / "store", 10)
+    search(store)
+    store.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory is available")
+def test_reading_ahead_ends_when_a_store_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads_ahead: Callable[[int], list[int]]
+) -> None:
+    """A file without end stands for a large one."""
+    num_ranges = 0
+
+    def endless(_: int) -> Iterator[tuple[int, int]]:
+        nonlocal num_ranges
+        while True:
+            num_ranges += 1
+            yield 0, 1
+
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.available_memory", lambda: 2**62)
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.data_ranges", endless)
+    store = filled_store(tmp_path / "store", 10)
+    search(store)
+    wait_until(lambda: num_ranges > 10)
+    store.close()
+    assert len(reads_ahead(1)) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory is available")
+def test_garbage_collector_may_release_a_folder_in_the_thread_that_reads_it_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads_ahead: Callable[[int], list[int]]
+) -> None:
+    """Then nobody may wait for that thread: neither it itself, nor who closes another folder."""
+    may_collect = Event()
+
+    def collect(_: int) -> list[tuple[int, int]]:
+        assert may_collect.wait(60)
+        gc.collect()
+        return []
+
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.available_memory", lambda: 2**40)
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.data_ranges", collect)
+    gc.disable()
+    try:
+        store, other = (filled_store(tmp_path / name, 10) for name in ("store", "other"))
+        search(store)
+        cycle: list[Any] = [store]
+        cycle.append(cycle)
+        del store, cycle
+        search(other)
+        may_collect.set()
+        closing = Thread(target=other.close, daemon=True)
+        closing.start()
+        closing.join(60)
+        assert not closing.is_alive()
+        assert len(reads_ahead(2)) == 2
+    finally:
+        gc.enable()
+    again = QdrantEdgeStore(tmp_path / "store")
+    assert again.count() == 10
+    again.close()
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("max", 8 * 2**20), (str(5 * 2**20), 5 * 2**20), (None, 8 * 2**20)])
@@ -196,21 +272,6 @@ def test_a_container_limits_the_memory_that_is_available(
     monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache._MEMORY_INFO", tmp_path / "meminfo")
     monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache._CONTAINER_LIMIT", tmp_path / "memory.max")
     assert available_memory() == expected
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads a file without end")
-def test_reading_ahead_ends_when_a_collection_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file without end stands for a large one."""
-    storage = tmp_path / "segments" / "one" / "payload_storage"
-    storage.mkdir(parents=True)
-    (storage / "page_0.dat").symlink_to("/dev/zero")
-    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache.available_memory", lambda: 2**62)
-    reading = ReadAhead(tmp_path)
-    reading.start()
-    reading.start()  # by another search
-    (thread,) = (thread for thread in enumerate_threads() if thread.name == "qwen3vl-read-ahead")
-    reading.stop()
-    assert not thread.is_alive()
 
 
 class WindowsPopen(subprocess.Popen[bytes]):

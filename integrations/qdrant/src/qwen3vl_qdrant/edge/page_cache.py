@@ -7,10 +7,11 @@ has written an index. It then waits for the disk once for each page of 4 kB.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,10 +19,12 @@ log = logging.getLogger(__name__)
 
 _READ_BYTES = 4 * 2**20
 _AVAILABLE_SHARE = 4
-"""At most one of so many parts of the available memory is filled by `ReadAhead`."""
+"""A `ReadAhead` fills at most one of so many parts of the available memory."""
+_READ_AHEAD = ("payload_storage/*.dat", "vector_storage*/matrix.dat", "vector_storage*/vectors/chunk_*.mmap")
+"""Payloads, full vectors of indexed points, and those of others, below each segment: in this order."""
 _MEMORY_INFO = Path("/proc/meminfo")
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
-"""The limit of a container, page cache included: a number of bytes, or `max`. It is missing in the root of cgroups."""
+"""The limit of a container (cgroup v2), page cache included: a number of bytes, or `max`. Often there is none."""
 
 
 def read_quantized_vectors(shard: Path) -> int:
@@ -35,7 +38,13 @@ def read_quantized_vectors(shard: Path) -> int:
     Returns:
         Number of bytes.
     """
-    return _read(shard.glob("segments/*/vector_storage*/quantized.data"), None, threading.Event())
+    buffer = bytearray(_READ_BYTES)
+    num_bytes = 0
+    for path in shard.glob("segments/*/vector_storage*/quantized.data"):
+        with suppress(OSError), path.open("rb", buffering=0) as file:  # the engine reports what it cannot read
+            while length := file.readinto(buffer):
+                num_bytes += length
+    return num_bytes
 
 
 class ReadAhead:
@@ -51,30 +60,71 @@ class ReadAhead:
     def __init__(self, shard: Path) -> None:
         self._shard = shard
         self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._is_started = False
 
     def start(self) -> None:
         """Begin to read, unless this was called before."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="qwen3vl-read-ahead", daemon=True)
+        if self._is_started:
+            return
+        self._is_started = True
+        if max_bytes := available_memory() // _AVAILABLE_SHARE:
+            thread = threading.Thread(target=self._run, args=(max_bytes,), name="qwen3vl-read-ahead", daemon=True)
             with suppress(RuntimeError):  # no more threads can be started: searches read what they need
-                self._thread.start()
+                thread.start()
 
     def stop(self) -> None:
-        """Stop reading. Afterwards no file of the shard is open here."""
-        self._stop.set()
-        if self._thread is not None and self._thread.is_alive():  # it does not live in a forked process
-            self._thread.join()
+        """Let the thread end after its current read.
 
-    def _run(self) -> None:
-        paths = [
-            path
-            for pattern in ("payload_storage/*.dat", "vector_storage*/matrix.dat")
-            for path in sorted(self._shard.glob(f"segments/*/{pattern}"))
-        ]
+        Nobody waits for it: the garbage collector may call this in that thread, or while it waits for a lock of the
+        caller.
+        """
+        self._stop.set()
+
+    def _run(self, max_bytes: int) -> None:
         start = time.monotonic()
-        num_bytes = _read(paths, available_memory() // _AVAILABLE_SHARE, self._stop)
+        num_bytes = 0
+        with suppress(OSError, MemoryError):  # the engine reports what it cannot read
+            buffer = memoryview(bytearray(_READ_BYTES))
+            for pattern in _READ_AHEAD:
+                for path in sorted(self._shard.glob(f"segments/*/{pattern}")):
+                    num_bytes += self._read(path, buffer, max_bytes - num_bytes)
         log.debug("%s: read %d bytes ahead in %.1f s", self._shard, num_bytes, time.monotonic() - start)
+
+    def _read(self, path: Path, buffer: memoryview, max_bytes: int) -> int:
+        """Read a file without its holes, which the engine leaves for later points; return the number of bytes."""
+        num_bytes = 0
+        with path.open("rb", buffering=0) as file:
+            for start, end in data_ranges(file.fileno()):
+                position = start
+                while position < end and num_bytes < max_bytes and not self._stop.is_set():
+                    size = min(_READ_BYTES, end - position, max_bytes - num_bytes)
+                    length = os.preadv(file.fileno(), [buffer[:size]], position)
+                    if not length:  # the file was made shorter
+                        break
+                    position += length
+                    num_bytes += length
+                if self._stop.is_set():
+                    break
+        return num_bytes
+
+
+def data_ranges(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Find the parts of a file that are not holes; on Linux.
+
+    Args:
+        descriptor: An open file.
+
+    Yields:
+        Where a part begins and ends.
+    """
+    end = 0
+    while True:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError:  # there is no more data
+            return
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
 
 
 def available_memory() -> int:
@@ -91,21 +141,3 @@ def available_memory() -> int:
     with suppress(OSError, ValueError):
         available = min(available, int(_CONTAINER_LIMIT.read_text()))
     return available
-
-
-def _read(paths: Iterable[Path], max_bytes: int | None, stop: threading.Event) -> int:
-    """Read files until `max_bytes` were read or `stop` is set; return the number of bytes.
-
-    Files that cannot be read are left out: the engine reports them.
-    """
-    buffer = memoryview(bytearray(_READ_BYTES))
-    num_bytes = 0
-    for path in paths:
-        with suppress(OSError), path.open("rb", buffering=0) as file:
-            while not stop.is_set():
-                size = _READ_BYTES if max_bytes is None else min(_READ_BYTES, max_bytes - num_bytes)
-                length = file.readinto(buffer[:size])
-                if not length:
-                    break
-                num_bytes += length
-    return num_bytes
