@@ -65,7 +65,7 @@ class ModelSettings(BaseModel):
     device: str = Field(default_factory=_default_device, description='"auto", "cpu", "cuda", "cuda:1" or "mps".')
     dtype: str = Field(
         default="auto",
-        description='"auto" (bfloat16 if a GPU has it, else float32), "float32", "bfloat16", "float16", "int8" or "fp8".',
+        description='"auto" (bfloat16 on newer GPUs, else float32), "float32", "bfloat16", "float16", "int8" or "fp8".',
     )
     policy: MediaPolicy = Field(
         default=UNTRUSTED_POLICY, description="Which files and addresses media references may reach."
