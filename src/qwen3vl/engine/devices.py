@@ -81,5 +81,5 @@ def _has_bfloat16(device: torch.device) -> bool:
     """Return whether a device has instructions for bfloat16: a T4, as all before Ampere, has none."""
     if device.type == "cuda":
         with torch.cuda.device(device):  # torch emulates bfloat16 on other GPUs, slowly
-            return torch.cuda.is_bf16_supported(including_emulation=False)
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and supports_bfloat16()
