@@ -33,7 +33,7 @@ def kill(job: subprocess.Popen[str]) -> None:
     processes = [job.pid, *children_of(job.pid)]
     for pid in processes:
         os.kill(pid, signal.SIGKILL)
-    job.communicate()
+    job.wait()
     wait_for(lambda: not any(is_running(pid) for pid in processes))
 
 
