@@ -195,14 +195,17 @@ def test_no_more_than_a_quarter_of_the_memory_is_read_ahead(
     store.close()
 
 
+@pytest.mark.parametrize("num_kb", [None, 8192])
 def test_nothing_is_read_ahead_where_the_available_memory_is_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    num_kb: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache._MEMORY_INFO", tmp_path / "missing")
-    monkeypatch.setattr(ReadAhead, "_run", lambda *_: pytest.fail("a thread was started"))
-    store = filled_store(tmp_path / "store", 10)
-    search(store)
-    store.close()
+    if num_kb is not None:
+        (tmp_path / "meminfo").write_text(f"MemAvailable:    {num_kb} kB\n")
+    started: list[Thread] = []
+    monkeypatch.setattr("qwen3vl_qdrant.edge.page_cache._MEMORY_INFO", tmp_path / "meminfo")
+    monkeypatch.setattr(Thread, "start", lambda thread: started.append(thread))
+    ReadAhead(tmp_path).start()
+    assert len(started) == (0 if num_kb is None else 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory is available")
