@@ -28,6 +28,7 @@ from qwen3vl import Document, Point, Report, ingest
 from tests.support import store_backends
 from tests.support.fake_embedder import fake_recipe
 from tests.support.store_backends import OpenStore
+from tests.support.store_fixtures import BACKENDS
 
 STORES = ("qdrant-memory", "qdrant-folder", "chroma-memory", "chroma-folder", "chroma-server")
 
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=5000)
     parser.add_argument("--dimensions", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--stores", nargs="+", default=STORES, choices=store_backends.BACKENDS)
+    parser.add_argument("--stores", nargs="+", default=STORES, choices=BACKENDS)
     parser.add_argument("--memory", type=int, metavar="POINTS", help="measure the memory of one long ingestion instead")
     options = parser.parse_args()
     if options.memory:

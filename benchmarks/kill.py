@@ -31,6 +31,7 @@ from qwen3vl import Document, Report, Store, StoreError, ingest
 from qwen3vl.ingestion import MAX_UNWRITTEN_POINTS
 from tests.support import store_backends
 from tests.support.fake_embedder import FakeEmbedder, fake_recipe, passages
+from tests.support.store_fixtures import BACKENDS
 
 STORES = ("qdrant-edge", "qdrant-folder", "chroma-folder", "chroma-server")
 SECONDS_PER_VECTOR = 0.001
@@ -146,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--documents", type=int, default=2000)
-    parser.add_argument("--stores", nargs="+", default=STORES, choices=store_backends.BACKENDS)
+    parser.add_argument("--stores", nargs="+", default=STORES, choices=BACKENDS)
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()

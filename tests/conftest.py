@@ -1,26 +1,33 @@
-"""Checkpoints, media and models that many tests share. Everything is built here: no network, no download."""
+"""Checkpoints, media and models that many tests share. Everything is built here: no network, no download.
+
+What takes long to import is imported by the fixtures that need it: `pytest -n` imports this module in a process that
+runs no test, before those that do are started.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from qwen3vl import Embedder, Reranker
-from tests.golden import checkpoint, inputs
 from tests.support import memory_disk
+
+if TYPE_CHECKING:
+    from qwen3vl import Embedder, Reranker
 
 pytest_plugins = ["tests.support.store_fixtures", "tests.support.models_by_url"]
 
-# Processes that tests start import torch and Ray in a third of the time if their bytecode is kept somewhere.
+# This process and those that tests start import torch and Ray in a third of the time if bytecode is kept somewhere.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / "build/bytecode"))
+    prefix = os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / "build/bytecode"))
+    sys.pycache_prefix, sys.dont_write_bytecode = prefix, False
 memory_disk.use()
 
 MAX_WORKERS = 4
@@ -50,8 +57,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent.name != "ray")
 
 
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over all that was imported: it takes a tenth of the time of some tests else."""
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -64,6 +78,8 @@ def _keyboard_interrupts() -> None:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the golden checkpoints `embedding`, `reranker` (tied head) and `reranker-untied`."""
+    from tests.golden import checkpoint
+
     folder = tmp_path_factory.mktemp("checkpoints")
     checkpoint.build_all(folder)
     return folder
@@ -72,26 +88,36 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The golden images, frames and video (`clip`) by name."""
+    from tests.golden import inputs
+
     return {**inputs.media(tmp_path_factory.mktemp("media")), "clip": GOLDEN / "clip.mp4"}
 
 
 @pytest.fixture(scope="session")
 def golden_embedder(checkpoints: Path) -> Embedder:
+    from qwen3vl import Embedder
+
     return Embedder(checkpoints / "embedding", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def golden_reranker(checkpoints: Path) -> Reranker:
+    from qwen3vl import Reranker
+
     return Reranker(checkpoints / "reranker", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def tiny_embedder() -> Embedder:
+    from qwen3vl import Embedder
+
     return Embedder("tiny", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def tiny_reranker() -> Reranker:
+    from qwen3vl import Reranker
+
     return Reranker("tiny", device="cpu")
 
 

@@ -23,6 +23,8 @@ os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # noqa: SIM112 (Ray's own nam
 os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 # Workers start when there is work for them, and not one for each core beforehand.
 os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112
+# Workers stay for the next task, instead of ending after a second without one.
+os.environ["RAY_idle_worker_killing_time_threshold_ms"] = "600000"  # noqa: SIM112
 NODE_KEY = "a-key-of-the-nodes"
 """Key of stores in the environment of `local_ray`."""
 NODE: dict[str, Any] = {

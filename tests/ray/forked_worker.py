@@ -1,8 +1,9 @@
-"""Starts the workers of `local_ray` as forks of one process that has imported what they need. For Linux.
+"""Starts the workers of `local_ray` as forks of a process that has imported what they need. For Linux.
 
 A raylet runs this file for each worker, in place of Ray's `setup_worker.py`, with the worker's command line as
-arguments. It sends them to a process that `serve_workers` has started, and ends: the worker is a fork of that process,
-and runs Ray's own program, as it would without this file.
+arguments. It sends them to a process that `serve_workers` has started, and ends. That process has a fork for each
+environment of workers, which imports Ray there, because Ray reads its settings when it is imported. The worker is a
+fork of that fork, and runs Ray's own program, as it would without this file.
 
 Workers with a runtime environment are started by Ray's `setup_worker.py`, and import what they need themselves.
 """
@@ -22,7 +23,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from unittest import mock
 from uuid import uuid4
 
 ADDRESS = "QWEN3VL_TEST_WORKERS"
@@ -38,10 +40,17 @@ PRELOADED = (
     "qwen3vl_qdrant",
     "uvicorn",
 )
-"""Nothing of Ray: it reads its settings, which differ between workers, and seeds the generator of its ids."""
+PRELOADED_IN_ENVIRONMENT = (
+    "qwen3vl_ray.ingestion",
+    "ray._private.workers.default_worker",
+    "ray.serve._private.replica",
+)
+"""What imports Ray."""
 LANGUAGE = "--language=PYTHON"
 """An argument for `setup_worker.py` alone."""
 _POLL_S = 0.5
+_MAX_BYTES = 2**20
+"""Maximum size of a command line as JSON."""
 
 
 @contextmanager
@@ -75,7 +84,9 @@ def start_worker(arguments: list[str]) -> None:
 
 
 def fork_workers(driver: int, server_descriptor: int) -> None:
-    """Fork a worker for each request, as long as the driver lives."""
+    """Have a worker forked for each request, as long as the driver lives."""
+    forks: dict[str, socket.socket] = {}
+    """The other ends of the sockets of those that fork workers, by environment."""
     with socket.socket(fileno=server_descriptor) as server:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # Ray's default for a worker; libraries read it only once
         for name in PRELOADED:
@@ -90,19 +101,69 @@ def fork_workers(driver: int, server_descriptor: int) -> None:
                 continue
             with connection, connection.makefile("rb") as file:
                 request = json.loads(file.read())
+            key = json.dumps(request["environment"], sort_keys=True)
+            if key not in forks:
+                forks[key], commands = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                if not os.fork():
+                    break
+                commands.close()
+            forks[key].sendall(json.dumps(request["command"]).encode())
+        else:
+            return
+    for fork in forks.values():
+        fork.close()
+    fork_in_environment(request["environment"], commands)
+
+
+def fork_in_environment(environment: dict[str, str], commands: socket.socket) -> None:
+    """Import Ray in an environment, and fork a worker for each command, until the other end of the socket is closed."""
+    os.environ.clear()
+    os.environ.update(environment)
+    import_ray()
+    if draw_id() == draw_id():
+        raise RuntimeError("the generator of Ray's ids is seeded already: workers would draw equal ids")
+    gc.freeze()
+    with commands:
+        while command := commands.recv(_MAX_BYTES):
             if not os.fork():
                 break
         else:
             return
-    run_worker(request)
+    run_worker(json.loads(command))
 
 
-def run_worker(request: dict[str, Any]) -> None:
+def import_ray() -> None:
+    """Import Ray without a draw from its generator of ids.
+
+    Ray's libraries define actors, whose classes have ids of that generator. The first one seeds it, and forks of this
+    process would go on with one sequence.
+    """
+    import ray.actor
+    from ray import ActorClassID
+
+    random_ids = SimpleNamespace(from_random=lambda: ActorClassID(os.urandom(ActorClassID.size())))
+    with mock.patch.object(ray.actor, "ActorClassID", random_ids):
+        for name in PRELOADED_IN_ENVIRONMENT:
+            import_module(name)
+
+
+def draw_id() -> bytes:
+    """Draw an id of Ray in a fork of this process."""
+    from ray import UniqueID
+
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.write(writer, UniqueID.from_random().binary())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        return file.read()
+
+
+def run_worker(command: list[str]) -> None:
     os.setpgrp()  # Ray kills the group of a worker that has ended
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    script, *_ = sys.argv = request["command"]
+    script, *_ = sys.argv = command
     sys.path[0] = str(Path(script).parent)  # as if Python ran that file
     runpy.run_path(script, run_name="__main__")
 

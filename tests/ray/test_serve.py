@@ -21,7 +21,7 @@ from qwen3vl_ray.serve import ModelArguments, ServeArguments, build_app
 from ray import serve
 
 from qwen3vl import Embedder, RecipeError, Reranker
-from tests.ray.workers import CHECKED_OFTEN, wait_for
+from tests.ray.workers import SHORT_INTERVALS, wait_for
 from tests.server.test_client import (  # noqa: F401 (fixtures and tests)
     embedder,
     reranker,
@@ -49,11 +49,11 @@ from tests.support.model_server import ServerClient, wait_until
 pytestmark = pytest.mark.slow
 
 NAME = "qwen3vl"
-FEW_CORES: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}, **CHECKED_OFTEN}
+FEW_CORES: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}, **SHORT_INTERVALS}
 INGRESS: dict[str, Any] = {
     # With an environment of their own, replicas of `local_ray` import what they need themselves.
     "ray_actor_options": {"num_cpus": 0.1, "runtime_env": {"env_vars": {"QWEN3VL_TEST_INGRESS": "1"}}},
-    **CHECKED_OFTEN,
+    **SHORT_INTERVALS,
 }
 NUM_CLIENTS = 3
 NUM_CALLS = 8
@@ -69,7 +69,6 @@ AUTOSCALED: dict[str, Any] = {
         "upscale_delay_s": 0.5,
         "downscale_delay_s": 0.5,
     },
-    "graceful_shutdown_wait_loop_s": 0.1,
 }
 
 

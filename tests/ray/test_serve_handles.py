@@ -21,7 +21,7 @@ from ray import serve
 
 from qwen3vl import InputError, MediaError, ServerError
 from qwen3vl.inputs import as_item
-from tests.ray.workers import CHECKED_OFTEN
+from tests.ray.workers import SHORT_INTERVALS
 from tests.support.model_server import ServerClient, wait_until
 from tests.support.serve_replicas import RECIPE, ProcessReplica
 from tests.support.store_backends import free_port
@@ -47,8 +47,7 @@ def deploy(name: str, *arguments: Any, num_replicas: int = 1) -> Any:
         ray_actor_options={"num_cpus": 0.1},
         request_router_config={"request_router_class": ROUTER},
         max_ongoing_requests=64,
-        graceful_shutdown_wait_loop_s=0.1,  # nobody calls a replica that is stopped
-        **CHECKED_OFTEN,
+        **SHORT_INTERVALS,
     )
     return serve.run(deployment.bind(*arguments), name=name, route_prefix=None)
 
@@ -175,7 +174,7 @@ async def test_cancelled_call_is_cancelled_in_the_replica(embedder: DeployedEmbe
 
 def test_time_that_is_up_is_answered_through_the_proxy_and_the_calls_end(handle: Any, folder: Path, port: int) -> None:
     choice = ModelChoice("none", SERVER_POLICY)
-    options: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}, **CHECKED_OFTEN}
+    options: dict[str, Any] = {"ray_actor_options": {"num_cpus": 0.1}, **SHORT_INTERVALS}
     deployment: Any = serve.deployment(ProcessReplica, name="Model", max_ongoing_requests=64, **options)
     model: Any = ServedDeployment(deployment.bind(folder), choice)
     ingress: Any = serve.deployment(serve.ingress()(Ingress), name="Ingress", **options)

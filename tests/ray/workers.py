@@ -10,8 +10,9 @@ from typing import Any
 
 POLL_S = 0.05
 """Each look at a store is a request, which takes time from what is waited for."""
-CHECKED_OFTEN: dict[str, Any] = {"health_check_period_s": 1}
-"""Options of deployments of Ray Serve, which would see after ten seconds that a replica is gone."""
+SHORT_INTERVALS: dict[str, Any] = {"health_check_period_s": 1, "graceful_shutdown_wait_loop_s": 0.1}
+"""Options of deployments of Ray Serve: it would see after ten seconds that a replica is gone, and let each one that it
+ends wait for two seconds."""
 
 
 def children_of(pid: int) -> dict[int, str]:

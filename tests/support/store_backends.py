@@ -25,10 +25,6 @@ from qwen3vl import AsyncStore, Store
 
 OpenStore = Callable[..., Store]
 """Creates a store over the backend's client, for a collection of the test's own."""
-BACKENDS = (
-    *("qdrant-memory", "qdrant-folder", "qdrant-edge", "qdrant-edge-client", "qdrant-server"),
-    *("chroma-memory", "chroma-folder", "chroma-server"),
-)
 
 
 def free_port() -> int:
