@@ -61,14 +61,9 @@ class EdgeCore(QdrantCore):
     async def write(self, points: Sequence[Point], payloads: Sequence[dict[str, Any]]) -> None:
         """Write points at once. They outlive this process; `upsert` writes them to the disk."""
         layout = await self._load_layout()
-        # Not validated by pydantic, which takes longer than the engine, and with arrays, which `EdgeBackend` converts.
-        structs = [
-            models.PointStruct.model_construct(
-                id=point_id, vector=layout.to_vectors(point.vector, point.document), payload=payload
-            )
-            for point_id, point, payload in zip(ids_to_write(points), points, payloads, strict=True)
-        ]
-        await self.request(self.client.upsert, self.collection, structs, flush=False)
+        vectors = [layout.to_vectors(point.vector, point.document) for point in points]
+        rows = list(zip(ids_to_write(points), vectors, payloads, strict=True))
+        await self.request(self.client.write, self.collection, rows)
 
     def to_query(self, **arguments: Any) -> models.QueryRequest:
         """Return a request, which is not validated either."""

@@ -22,6 +22,7 @@ from qwen3vl_qdrant.edge import configs
 from qwen3vl_qdrant.edge.configs import dense_vectors, to_edge_config
 from qwen3vl_qdrant.edge.indexing import IndexBuildError, build_index
 from qwen3vl_qdrant.edge.page_cache import ReadAhead, read_quantized_vectors
+from qwen3vl_qdrant.edge.wal import CAN_SYNC, WriteAheadLog
 
 DESCRIPTION = "collection.json"
 """The file with name, vectors and metadata of the collection. It is written when the collection is created."""
@@ -99,6 +100,7 @@ class EdgeCollection:
         self.description = self._read_description()
         self._is_closed = False
         self._read_ahead = ReadAhead(path / _SHARD)
+        self._wal = WriteAheadLog(path / _SHARD)
         self._shard: edge.EdgeShard | None = self._load()
         self._num_deleted = self._read_deleted()
         self._num_left = 0
@@ -130,16 +132,24 @@ class EdgeCollection:
             return _translate_errors(getattr(self._shard, method), *args)
 
     def update(self, operation: edge.UpdateOperation) -> None:
-        """Change points. When this returns, the change survives the end of the process; after `flush`, a power cut too.
+        """Change points. When this returns, the change survives the end of the process; after `sync`, a power cut too.
 
         Args:
             operation: The change.
         """
         self.call("update", operation)
 
+    def sync(self) -> None:
+        """Make all changes survive a power cut: write the log to the disk, and from time to time the segments."""
+        if CAN_SYNC and not self._wal.is_flush_due():
+            self._wal.sync()
+        else:
+            self.flush()
+
     def flush(self) -> None:
-        """Write all changes from the caches of the operating system to the disk."""
+        """Write all changes from the caches of the operating system to the disk, in the log and in the segments."""
         self.call("flush")
+        self._wal.mark_flushed()
 
     def count_deleted(self, num_points: int) -> None:
         """Record that so many points were deleted: `build_index` frees their space once there are many."""
@@ -237,6 +247,7 @@ class EdgeCollection:
                     "forked from this one: wait until it has ended"
                 ) from error
             raise StoreError(f"{self._shown / _SHARD} cannot be opened ({error}): {self._way_out()}") from error
+        self._wal = WriteAheadLog(path)
         self._read_ahead = ReadAhead(path)  # the files of an index that was built just now are not in the page cache
         return shard
 

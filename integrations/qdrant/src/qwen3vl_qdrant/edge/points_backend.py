@@ -44,7 +44,7 @@ class PointsBackend(CollectionsBackend):
     ) -> models.UpdateResult:
         """Write points, and build the index if many are new.
 
-        Without `flush`, both the flush to the disk and the index are left to a later `finish_writes`. Until then the
+        Without `flush`, both writing to the disk and the index are left to a later `finish_writes`. Until then the
         points survive the end of the process, but not a power cut.
         """
         refuse(kwargs)
@@ -58,6 +58,14 @@ class PointsBackend(CollectionsBackend):
             self.finish_writes(collection_name)
         return result
 
+    def write(self, collection_name: str, points: Iterable[tuple[Any, Any, dict[str, Any]]]) -> None:
+        """Write points as `upsert` does without `flush`, from ids, vectors and payloads.
+
+        `upsert` takes models of pydantic, and making them takes a tenth of the time of a write.
+        """
+        converted = [edge.Point(point_id, to_edge_vector(vector), payload) for point_id, vector, payload in points]
+        self.update(collection_name, edge.UpdateOperation.upsert_points(converted), flush=False)
+
     def upload_points(
         self,
         collection_name: str,
@@ -67,7 +75,7 @@ class PointsBackend(CollectionsBackend):
         update_mode: models.UpdateMode | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write any number of points, with one flush to the disk at the end."""
+        """Write any number of points; they are on the disk at the end."""
         refuse(kwargs, _UPLOAD_OPTIONS)
         remaining = iter(points)
         while batch := list(islice(remaining, batch_size)):
@@ -144,12 +152,12 @@ class PointsBackend(CollectionsBackend):
         return self._update_selected(collection_name, "clear_payload", points_selector)
 
     def finish_writes(self, collection_name: str) -> None:
-        """Flush all changes to the disk, and build the index if many points are new (see `MIN_INDEXED_POINTS`).
+        """Write all points to the disk, and build the index if many are new (see `MIN_INDEXED_POINTS`).
 
         If it cannot be built, that is logged, and `on_indexing` can end it: the points are stored.
         """
         collection = self.folder.open(collection_name)
-        collection.flush()
+        collection.sync()
         num_points = int(collection.call("info").points_count)
         try:
             self.build_index(collection_name, indexing_progress(), min_points=max(MIN_INDEXED_POINTS, num_points // 2))
