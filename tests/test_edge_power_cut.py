@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 from qwen3vl_qdrant import QdrantEdgeStore
 from qwen3vl_qdrant.edge import wal
 from qwen3vl_qdrant.edge.collection import EdgeCollection
-from qwen3vl_qdrant.edge.wal import CAN_SYNC, WriteAheadLog
+from qwen3vl_qdrant.edge.wal import FSYNC_WRITES_MAPS, WriteAheadLog
 
-from qwen3vl import Document, Point
+from qwen3vl import Document, Point, StoreError
 from tests.support.fake_embedder import fake_recipe
 
-pytestmark = pytest.mark.skipif(not CAN_SYNC, reason="each write flushes the segments on this system")
+pytestmark = pytest.mark.skipif(not FSYNC_WRITES_MAPS, reason="each write flushes the segments on this system")
 DIMENSIONS = 32
 PAGE = 4096
 SHARD = Path("collections/qwen3vl/shard")
@@ -50,7 +51,10 @@ def cut_power(old: Path, new: Path, share_of_old: float, random: Random) -> None
     segments = new / SHARD / "segments"
     for file in segments.rglob("*"):
         earlier = old / SHARD / "segments" / file.relative_to(segments)
-        if file.is_file() and earlier.exists():
+        if file.is_file() and not earlier.exists():
+            if share_of_old == 1:
+                file.unlink()
+        elif file.is_file():
             after, before = file.read_bytes(), earlier.read_bytes()
             before = before[: len(after)].ljust(len(after), b"\0")
             pages = range(0, len(after), PAGE)
@@ -63,6 +67,21 @@ def cut_power(old: Path, new: Path, share_of_old: float, random: Random) -> None
 def store(tmp_path: Path) -> Iterator[QdrantEdgeStore]:
     with closing(QdrantEdgeStore(tmp_path / "store")) as edge_store:
         yield edge_store
+
+
+@pytest.fixture
+def flushes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows with each flush of the segments."""
+    calls: list[str] = []
+    call = EdgeCollection.call
+
+    def recorded(collection: EdgeCollection, method: str, *args: Any) -> Any:
+        if method == "flush":
+            calls.append(method)
+        return call(collection, method, *args)
+
+    monkeypatch.setattr(EdgeCollection, "call", recorded)
+    return calls
 
 
 @pytest.mark.parametrize("share_of_old", [1.0, 0.5, 0.1])
@@ -124,20 +143,46 @@ def test_files_that_are_renamed_meanwhile_are_synced_under_their_new_names(
     assert inode in synced
 
 
-def test_log_stays_short(store: QdrantEdgeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_stays_short(
+    store: QdrantEdgeStore, flushes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each call writes more than a file of the log has room for."""
     monkeypatch.setattr(wal, "MAX_FULL_FILES", 1)
-    num_flushes = 0
-    flush = EdgeCollection.flush
-
-    def counted(collection: EdgeCollection) -> None:
-        nonlocal num_flushes
-        num_flushes += 1
-        flush(collection)
-
-    monkeypatch.setattr(EdgeCollection, "flush", counted)
     store.create(fake_recipe(dimensions=4096))
-    for start in range(0, 10_000, 2_500):
+    flushes.clear()
+    for start in range(0, 7_500, 2_500):
         store.upsert(points(store, start, 2_500, seed=start, dimensions=4096))
-    assert num_flushes >= 3
+    assert len(flushes) >= 2
     assert len(list((tmp_path / "store" / SHARD / "wal").glob("closed-*"))) <= 2
+
+
+def test_segments_are_flushed_after_the_log_could_not_be_written(
+    store: QdrantEdgeStore, flushes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create(fake_recipe(dimensions=DIMENSIONS))
+    store.upsert(points(store, 0, 10, seed=1))
+    flushes.clear()
+    store.upsert(points(store, 10, 10, seed=1))
+    assert not flushes
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(StoreError, match="Input/output error"):
+            store.upsert(points(store, 20, 10, seed=1))
+    store.upsert(points(store, 30, 10, seed=1))
+    assert len(flushes) == 1
+
+
+def test_segments_are_flushed_after_the_index_was_built(store: QdrantEdgeStore, flushes: list[str]) -> None:
+    """The shard is opened again then."""
+    store.create(fake_recipe(dimensions=1024))
+    store.upsert(points(store, 0, 3_000, seed=1, dimensions=1024))
+    store.build_index()
+    assert store.client.get_collection(store.collection).indexed_vectors_count
+    flushes.clear()
+    for start in (3_000, 3_010):
+        store.upsert(points(store, start, 10, seed=2, dimensions=1024))
+    assert len(flushes) == 1

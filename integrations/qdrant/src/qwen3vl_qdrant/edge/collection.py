@@ -22,7 +22,7 @@ from qwen3vl_qdrant.edge import configs
 from qwen3vl_qdrant.edge.configs import dense_vectors, to_edge_config
 from qwen3vl_qdrant.edge.indexing import IndexBuildError, build_index
 from qwen3vl_qdrant.edge.page_cache import ReadAhead, read_quantized_vectors
-from qwen3vl_qdrant.edge.wal import CAN_SYNC, WriteAheadLog
+from qwen3vl_qdrant.edge.wal import FSYNC_WRITES_MAPS, WriteAheadLog
 
 DESCRIPTION = "collection.json"
 """The file with name, vectors and metadata of the collection. It is written when the collection is created."""
@@ -100,7 +100,7 @@ class EdgeCollection:
         self.description = self._read_description()
         self._is_closed = False
         self._read_ahead = ReadAhead(path / _SHARD)
-        self._wal = WriteAheadLog(path / _SHARD)
+        self._wal: WriteAheadLog
         self._shard: edge.EdgeShard | None = self._load()
         self._num_deleted = self._read_deleted()
         self._num_left = 0
@@ -140,16 +140,20 @@ class EdgeCollection:
         self.call("update", operation)
 
     def sync(self) -> None:
-        """Make all changes survive a power cut: write the log to the disk, and from time to time the segments."""
-        if CAN_SYNC and not self._wal.is_flush_due():
+        """Make all changes survive a power cut: write the log to the disk, or flush the whole shard if that is due.
+
+        On other systems than Linux it is always flushed.
+        """
+        if FSYNC_WRITES_MAPS and not self._wal.is_flush_due():
             self._wal.sync()
         else:
             self.flush()
 
     def flush(self) -> None:
         """Write all changes from the caches of the operating system to the disk, in the log and in the segments."""
-        self.call("flush")
-        self._wal.mark_flushed()
+        with self._lock:  # `build_index` opens the shard again, which is a shard that was not flushed
+            self.call("flush")
+            self._wal.mark_flushed()
 
     def count_deleted(self, num_points: int) -> None:
         """Record that so many points were deleted: `build_index` frees their space once there are many."""

@@ -22,7 +22,7 @@ _IGNORED = frozenset({"wait", "ordering", "timeout", "consistency"})
 class CollectionsBackend(QdrantBase):
     """The methods for collections and payload indexes. Any number of threads may use one object at once.
 
-    When a method returns, its changes are flushed to the disk, so that they survive a power cut.
+    When a method returns, its changes survive a power cut. Those of `write` do when `finish_writes` has returned.
 
     Args:
         location: The folder; it is created if it does not exist.

@@ -38,30 +38,35 @@ class PointsBackend(CollectionsBackend):
         points: Any,
         update_filter: models.Filter | None = None,
         update_mode: models.UpdateMode | None = None,
-        *,
-        flush: bool = True,
         **kwargs: Any,
     ) -> models.UpdateResult:
-        """Write points, and build the index if many are new.
-
-        Without `flush`, both writing to the disk and the index are left to a later `finish_writes`. Until then the
-        points survive the end of the process, but not a power cut.
-        """
+        """Write points, and build the index if many are new."""
         refuse(kwargs)
+        result = self._upsert(collection_name, points, update_filter, update_mode)
+        self.finish_writes(collection_name)
+        return result
+
+    def _upsert(
+        self,
+        collection_name: str,
+        points: Any,
+        update_filter: models.Filter | None,
+        update_mode: models.UpdateMode | None,
+    ) -> models.UpdateResult:
+        """Write points, and leave to a later `finish_writes` what it does, as `write` does."""
         operation = edge.UpdateOperation.upsert_points(
             [to_edge_point(point) for point in _point_structs(points)],
             condition=to_edge_filter(update_filter),
             update_mode=None if update_mode is None else _UPDATE_MODES[update_mode],
         )
-        result = self.update(collection_name, operation, flush=False)
-        if flush:
-            self.finish_writes(collection_name)
-        return result
+        return self.update(collection_name, operation, flush=False)
 
     def write(self, collection_name: str, points: Iterable[tuple[Any, Any, dict[str, Any]]]) -> None:
-        """Write points as `upsert` does without `flush`, from ids, vectors and payloads.
+        """Write points from their ids, vectors and payloads.
 
-        `upsert` takes models of pydantic, and making them takes a tenth of the time of a write.
+        Writing to the disk and the index are left to a later `finish_writes`: until then the points survive the end of
+        the process, but not a power cut. `upsert` takes models of pydantic, and making them takes a tenth of the time
+        of a write.
         """
         converted = [edge.Point(point_id, to_edge_vector(vector), payload) for point_id, vector, payload in points]
         self.update(collection_name, edge.UpdateOperation.upsert_points(converted), flush=False)
@@ -79,7 +84,7 @@ class PointsBackend(CollectionsBackend):
         refuse(kwargs, _UPLOAD_OPTIONS)
         remaining = iter(points)
         while batch := list(islice(remaining, batch_size)):
-            self.upsert(collection_name, batch, update_filter, update_mode, flush=False)
+            self._upsert(collection_name, batch, update_filter, update_mode)
         self.finish_writes(collection_name)
 
     def upload_collection(
