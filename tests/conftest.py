@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Let the garbage collector pass over all that was imported: it takes a tenth of the time of some tests else."""
+    """Let the garbage collector pass over all that was imported, instead of looking through it again and again."""
     gc.freeze()
 
 
